@@ -1,0 +1,24 @@
+//! The checkers. Those of the cluster's inside ([`Safety`]) look at every event; those of client
+//! histories look at the whole: was everything that clients were told consistent with one
+//! copy of the data, changed by one operation at a time?
+//!
+//! Two tiers, because they trade knowledge for speed. [`witness`] is told the order in which the
+//! log applied the writes and only has to confirm it: O(n log n), for every run of the simulator.
+//! [`linearizable`] knows nothing but the history and searches for an order: exponential in the
+//! worst case, for external histories, for all failures and for a sample of the passes. They share
+//! the vocabulary of [`crate::history`] but no code that decides, so that each checks the other.
+
+mod compile;
+mod explain;
+mod ledger;
+pub mod linearizable;
+mod machine;
+pub mod model;
+mod raft;
+mod safety;
+mod search;
+mod shadow;
+pub mod witness;
+
+pub use self::safety::{Broken, Check, Safety};
+use self::safety::{Checks, broken};

@@ -1,0 +1,87 @@
+//! What the whole cluster has ever written and committed, each fact written once.
+//!
+//! Every entry gets a chain hash: h(i) = H(h(i-1), term, payload). Two logs that agree in one chain
+//! hash agree in everything up to it, so comparing whole logs costs one comparison.
+
+use std::hash::Hasher;
+
+use bytes::Bytes;
+use rustc_hash::FxHasher;
+use stormkv::types::{Entry, EntryKind, LogIndex, NodeId, SnapshotId, Term};
+
+/// One version of the entry at some index.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub term: Term,
+    pub hash: u64,
+    pub kind: EntryKind,
+    pub data: Bytes,
+}
+
+/// All versions of all entries, and which of them are committed.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// By index - 1.
+    versions: Vec<Vec<Version>>,
+    /// By index - 1: term and chain hash, and who committed it first.
+    committed: Vec<(Term, u64, NodeId)>,
+}
+
+impl Ledger {
+    /// Entry 1 founds the cluster; it is committed before anything runs.
+    pub fn new() -> Self {
+        let founding = Version { term: 1, hash: 1, kind: EntryKind::Normal, data: Bytes::new() };
+        Ledger { versions: vec![vec![founding]], committed: vec![(1, 1, NodeId(0))] }
+    }
+
+    /// The version of the entry at `index` with this term.
+    pub fn version(&self, index: LogIndex, term: Term) -> Option<&Version> {
+        let versions = self.versions.get(usize::try_from(index.checked_sub(1)?).ok()?)?;
+        versions.iter().find(|version| version.term == term)
+    }
+
+    /// Notes an entry that some node has written behind `previous`, and returns its chain hash.
+    /// Fails if the same index and term were written with another past or payload.
+    pub fn write(&mut self, previous: u64, entry: &Entry) -> Result<u64, u64> {
+        let mut hasher = FxHasher::default();
+        hasher.write_u64(previous);
+        hasher.write_u64(entry.term);
+        hasher.write_u8(entry.kind as u8);
+        hasher.write(&entry.data);
+        let hash = hasher.finish();
+        let at = (entry.index - 1) as usize;
+        if self.versions.len() <= at {
+            self.versions.resize_with(at + 1, Vec::new);
+        }
+        match self.versions[at].iter().find(|version| version.term == entry.term) {
+            Some(version) if version.hash == hash => Ok(hash),
+            Some(version) => Err(version.hash),
+            None => {
+                let (kind, data) = (entry.kind, entry.data.clone());
+                self.versions[at].push(Version { term: entry.term, hash, kind, data });
+                Ok(hash)
+            }
+        }
+    }
+
+    /// The last committed index, anywhere.
+    pub fn commit(&self) -> LogIndex {
+        self.committed.len() as u64
+    }
+
+    /// The last committed entry, anywhere.
+    pub fn last_committed(&self) -> SnapshotId {
+        let (term, ..) = *self.committed.last().expect("entry 1 is committed");
+        SnapshotId { index: self.commit(), term }
+    }
+
+    /// Term, chain hash and first committer of a committed entry.
+    pub fn committed(&self, index: LogIndex) -> Option<(Term, u64, NodeId)> {
+        self.committed.get(usize::try_from(index.checked_sub(1)?).ok()?).copied()
+    }
+
+    /// Notes that `by` has committed the next index.
+    pub fn push_committed(&mut self, term: Term, hash: u64, by: NodeId) {
+        self.committed.push((term, hash, by));
+    }
+}

@@ -1,0 +1,198 @@
+//! What the committed log means: a reference model of sessions and keys, run once over it.
+//!
+//! The model is written anew, with plain maps, so that it shares no bug with the node's session
+//! table and state machine. It says where each command took effect and what its client must be
+//! told, and what every replica must hold in the end.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use stormkv::kv::{Command, Kv, Query, Response, TxnOp};
+use stormkv::machine::StateMachine;
+use stormkv::node::Proposal;
+use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
+
+use super::ledger::Version;
+use super::{Broken, Check, Checks, broken};
+
+pub(super) struct MachineChecker {
+    limit: usize,
+    /// Last use, and newest number.
+    sessions: BTreeMap<SessionId, (LogIndex, u64)>,
+    store: BTreeMap<Bytes, (Bytes, LogIndex)>,
+    /// Where a command took effect, and its response.
+    responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
+    effects: Vec<(LogIndex, SessionId, u64)>,
+}
+
+impl MachineChecker {
+    pub fn new(limit: usize) -> Self {
+        MachineChecker {
+            limit,
+            sessions: BTreeMap::new(),
+            store: BTreeMap::new(),
+            responses: FxHashMap::default(),
+            effects: Vec::new(),
+        }
+    }
+
+    pub fn effects(&self) -> &[(LogIndex, SessionId, u64)] {
+        &self.effects
+    }
+
+    /// The entry at `index` is committed.
+    pub fn commit(
+        &mut self,
+        index: LogIndex,
+        version: &Version,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        if version.kind != EntryKind::Normal || version.data.is_empty() {
+            return Ok(());
+        }
+        match Proposal::decode(&version.data) {
+            None => Err(broken("codec", format!("the entry at {index} holds no proposal"))),
+            Some(Proposal::OpenSession) => {
+                while self.sessions.len() >= self.limit {
+                    let oldest = self.sessions.iter().min_by_key(|(id, (used, _))| (*used, **id));
+                    let oldest = *oldest.expect("the table is full").0;
+                    self.sessions.remove(&oldest);
+                }
+                self.sessions.insert(SessionId(index), (index, 0));
+                Ok(())
+            }
+            Some(Proposal::Command(None, command)) => {
+                self.apply(index, &command);
+                Ok(())
+            }
+            Some(Proposal::Command(Some((session, number)), command)) => {
+                let Some((used, newest)) = self.sessions.get_mut(&session) else { return Ok(()) };
+                *used = index;
+                checks.hit(Check::Sessions);
+                if number > *newest {
+                    *newest = number;
+                    let response = self.apply(index, &command);
+                    self.responses.insert((session, number), (index, response));
+                    self.effects.push((index, session, number));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes {
+        let Ok(command) = Command::decode(command) else { return Bytes::new() };
+        let response = match command {
+            Command::Put { key, value } => {
+                self.store.insert(key, (value, index));
+                Response::Written { revision: index }
+            }
+            Command::Delete { key } => {
+                Response::Deleted { existed: self.store.remove(&key).is_some() }
+            }
+            Command::Cas { key, expected, new } => {
+                let current = self.store.get(&key).map(|(value, _)| value.clone());
+                let swapped = current == expected;
+                if swapped {
+                    match new {
+                        Some(new) => self.store.insert(key, (new, index)),
+                        None => self.store.remove(&key),
+                    };
+                }
+                Response::Swapped { swapped, current }
+            }
+            Command::Txn { compares, then, otherwise } => {
+                let value = |key: &Bytes| self.store.get(key).map(|(value, _)| value.clone());
+                let succeeded = compares.iter().all(|c| value(&c.key) == c.expected);
+                let mut results = Vec::new();
+                for op in if succeeded { then } else { otherwise } {
+                    match op {
+                        TxnOp::Get { key } => {
+                            results.push(self.store.get(&key).map(|(value, _)| value.clone()));
+                        }
+                        TxnOp::Put { key, value } => {
+                            self.store.insert(key, (value, index));
+                        }
+                        TxnOp::Delete { key } => {
+                            self.store.remove(&key);
+                        }
+                    }
+                }
+                Response::Committed { succeeded, results }
+            }
+        };
+        response.encode()
+    }
+
+    pub fn acknowledged(
+        &self,
+        session: SessionId,
+        number: u64,
+        index: LogIndex,
+        response: &[u8],
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Response);
+        let name = format!("command {number} of session {}", session.0);
+        match self.responses.get(&(session, number)) {
+            None => Err(broken(
+                "response",
+                format!("{name} was acknowledged (index {index}) but never took effect in the log"),
+            )),
+            Some((first, _)) if *first > index => Err(broken(
+                "response",
+                format!("{name} was acknowledged at index {index}, before its effect at {first}"),
+            )),
+            Some((first, expected)) if **expected != *response => Err(broken(
+                "response",
+                format!(
+                    "{name} took effect at index {first}, but its client was told {:?} instead \
+                     of {:?}",
+                    Response::decode(response),
+                    Response::decode(expected)
+                ),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub fn content(&self, id: NodeId, kv: &Kv, checks: &mut Checks) -> Result<(), Broken> {
+        checks.hit(Check::Content);
+        let mut after: Option<Bytes> = None;
+        let mut expected = self.store.iter();
+        loop {
+            let query = Query::Scan { prefix: Bytes::new(), after: after.clone(), limit: 0 };
+            let Ok(Response::Entries { entries, more }) =
+                Response::decode(&kv.query(&query.encode()))
+            else {
+                return Err(broken("content", format!("{id} cannot list its keys")));
+            };
+            for found in &entries {
+                let model = expected.next();
+                let same = model.is_some_and(|(key, (value, revision))| {
+                    (key, value, revision) == (&found.key, &found.value, &found.revision)
+                });
+                if !same {
+                    let message = format!(
+                        "{id} holds key {:?} of revision {}, where the committed log makes it {}",
+                        found.key,
+                        found.revision,
+                        model.map_or("end".to_owned(), |(key, (_, revision))| format!(
+                            "{key:?} of revision {revision}"
+                        ))
+                    );
+                    return Err(broken("content", message));
+                }
+            }
+            match entries.last() {
+                Some(last) if more => after = Some(last.key.clone()),
+                _ => break,
+            }
+        }
+        match expected.next() {
+            Some((key, _)) => Err(broken("content", format!("{id} has lost key {key:?}"))),
+            None => Ok(()),
+        }
+    }
+}

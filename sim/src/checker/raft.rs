@@ -1,0 +1,611 @@
+//! The invariants of Raft, checked at every event of every node.
+//!
+//! Each check is O(1), or O(members), because logs are compared by chain hashes and facts that may
+//! be established only once (who leads a term, what is committed at an index) are kept for ever.
+//! The checker watches what nodes write to their disks and send to each other, and what they
+//! believe; it shares no code with them that could share a bug, except the record decoder.
+//!
+//! Left out: "VotesGranted", which does not hold (a vote may be repeated, and a candidate may have
+//! lost its memory of votes that it got).
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+use stormkv::driver::Driver;
+use stormkv::env::{DiskOp, FileName};
+use stormkv::kv::Kv;
+use stormkv::node::{Applied, Membership, Node, Role, Status};
+use stormkv::types::{LogIndex, NodeId, SnapshotId, Term};
+use stormkv::wal::decode_records;
+use stormkv::wire::{Kind, Message, RaftMessage};
+
+use super::ledger::{Ledger, Version};
+use super::shadow::{Image, Shadow, Step};
+use super::{Broken, Check, Checks, broken};
+
+/// What the checker knows of one node.
+#[derive(Default)]
+struct Watched {
+    shadow: Shadow,
+    /// The status after the last event of this life; `None` before the first.
+    status: Option<Status>,
+    /// The membership that the node went by before and after the last event.
+    membership: (Membership, Membership),
+    membership_changed: bool,
+    applied: LogIndex,
+    /// The last life ended by the mere death of the process.
+    killed: bool,
+}
+
+impl Watched {
+    fn note_membership(&mut self, now: &Membership) {
+        let changed = self.membership.1 != *now;
+        if changed || self.membership_changed {
+            let before = std::mem::replace(&mut self.membership.1, now.clone());
+            self.membership.0 = before;
+        }
+        self.membership_changed = changed;
+    }
+}
+
+/// The invariants of Raft over a whole cluster. See the module.
+pub(super) struct RaftChecker {
+    nodes: BTreeMap<NodeId, Watched>,
+    pub ledger: Ledger,
+    leader_of: BTreeMap<Term, NodeId>,
+    /// Votes that left a node, by voter and term.
+    votes: FxHashMap<(NodeId, Term), NodeId>,
+    /// The end of a candidate's log as it said itself, by candidate and term.
+    candidates: FxHashMap<(NodeId, Term), SnapshotId>,
+    /// Digests of state and membership by applied index, and who was first.
+    digests: Vec<Option<(u64, u64, NodeId)>>,
+    max_term: Term,
+}
+
+impl RaftChecker {
+    pub fn new() -> Self {
+        RaftChecker {
+            nodes: BTreeMap::new(),
+            ledger: Ledger::new(),
+            leader_of: BTreeMap::new(),
+            votes: FxHashMap::default(),
+            candidates: FxHashMap::default(),
+            digests: Vec::new(),
+            max_term: 1,
+        }
+    }
+
+    // ---- the disk ----
+
+    /// A node has handed these operations to its driver: it believes in them from now on.
+    pub fn queued(
+        &mut self,
+        id: NodeId,
+        ops: &[DiskOp],
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        for op in ops {
+            let DiskOp::Write { file: FileName::Segment(_), data, .. } = op else { continue };
+            let mut steps = Vec::new();
+            let mut image_end = None;
+            for record in decode_records(data) {
+                let record = record.map_err(|reason| {
+                    broken(
+                        "wal-format",
+                        format!("{id} wrote a record that cannot be read: {reason}"),
+                    )
+                })?;
+                let snapshot = match record.snapshot {
+                    None => None,
+                    Some(snapshot) => Some((snapshot, snapshot_hash(&self.ledger, id, snapshot)?)),
+                };
+                let first = record.entries.first().map_or(0, |entry| entry.index);
+                let mut entries = Vec::with_capacity(record.entries.len());
+                if let Some(entry) = record.entries.first() {
+                    let previous = match (image_end, snapshot) {
+                        (Some((index, hash)), _) if index + 1 == entry.index => Some(hash),
+                        (_, Some((snapshot, hash))) if snapshot.index + 1 == entry.index => {
+                            Some(hash)
+                        }
+                        _ => self.written_hash(id, entry.index - 1),
+                    };
+                    let Some(mut previous) = previous else {
+                        let message = format!(
+                            "{id} wrote entry {} but its log holds no entry before it",
+                            entry.index
+                        );
+                        return Err(broken("log-gap", message));
+                    };
+                    self.check_rewrite(id, entry.index, record.hard_state.term, checks)?;
+                    for entry in &record.entries {
+                        checks.hit(Check::LogMatching);
+                        previous = self.ledger.write(previous, entry).map_err(|_| {
+                            broken(
+                                "log-matching",
+                                format!(
+                                    "{id} wrote entry {} of term {} with another payload or past \
+                                     than another node has at the same index and term",
+                                    entry.index, entry.term
+                                ),
+                            )
+                        })?;
+                        entries.push((entry.term, previous));
+                        image_end = Some((entry.index, previous));
+                    }
+                }
+                steps.push(Step { hard_state: record.hard_state, snapshot, first, entries });
+            }
+            self.nodes.entry(id).or_default().shadow.queue(steps);
+        }
+        Ok(())
+    }
+
+    /// The chain hash of what a node has written at `index`.
+    fn written_hash(&self, id: NodeId, index: LogIndex) -> Option<u64> {
+        let (_, hash) = self.nodes.get(&id)?.shadow.written.at(index)?;
+        Some(hash)
+    }
+
+    /// Entries from `first` on are replaced: none of them may be one that this node knows to be
+    /// committed, and a leader replaces nothing of its own.
+    fn check_rewrite(
+        &self,
+        id: NodeId,
+        first: LogIndex,
+        term: Term,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let (last, _) = node.shadow.written.last();
+        if first > last.index {
+            return Ok(());
+        }
+        checks.hit(Check::CommittedAppendOnly);
+        let Some(status) = &node.status else { return Ok(()) };
+        if first <= status.hard_state.commit {
+            let message = format!(
+                "{id} replaces entry {first} of its log, but knows that everything up to {} is \
+                 committed",
+                status.hard_state.commit
+            );
+            return Err(broken("committed-append-only", message));
+        }
+        // With a newer term in the same record it has lost its leadership first.
+        if status.role == Role::Leader && status.hard_state.term == term {
+            checks.hit(Check::LeaderAppendOnly);
+            let message =
+                format!("{id} leads term {term} and replaces entry {first} of its own log");
+            return Err(broken("leader-append-only", message));
+        }
+        Ok(())
+    }
+
+    /// The disk has carried out `op` for a node.
+    pub fn executed(&mut self, id: NodeId, op: &DiskOp) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        match op {
+            DiskOp::Write { file: file @ FileName::Segment(_), .. } => node.shadow.executed(*file),
+            DiskOp::Sync { file } => node.shadow.synced(*file),
+            _ => {}
+        }
+    }
+
+    /// A node is gone: its process only, or its power too.
+    pub fn crashed(&mut self, id: NodeId, killed: bool) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.shadow.crashed();
+            node.status = None;
+            node.killed = killed;
+        }
+    }
+
+    /// A node is back. What it remembers must be explained by what was durable, plus some of what
+    /// was on its way to the disk, in order. Call before the operations of its start are queued.
+    pub fn recovered(
+        &mut self,
+        id: NodeId,
+        driver: &Driver<Kv>,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        checks.hit(Check::Durability);
+        let found = driver.node();
+        let status = found.status();
+        let ledger = &self.ledger;
+        let explained =
+            node.shadow.recovered(node.killed, |image| explains(image, found, &status, ledger));
+        if explained {
+            node.applied = 0;
+            return Ok(());
+        }
+        let durable = &node.shadow.durable;
+        let message = format!(
+            "{id} came back with term {} (vote {}), log up to {}@{} and snapshot {}, but it had \
+             made durable: term {} (vote {}), log up to {}@{} and snapshot {}",
+            status.hard_state.term,
+            status.hard_state.vote,
+            status.last.index,
+            status.last.term,
+            status.snapshot.index,
+            durable.term,
+            durable.vote,
+            durable.last().0.index,
+            durable.last().0.term,
+            durable.snapshot.index,
+        );
+        Err(broken("durability", message))
+    }
+
+    // ---- messages ----
+
+    /// A node sends a message: what it promises must be durable.
+    pub fn sending(
+        &mut self,
+        id: NodeId,
+        to: NodeId,
+        message: &Message,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let Message::Raft(message) = message else { return Ok(()) };
+        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let durable = &node.shadow.durable;
+        let (durable_term, durable_vote) = (durable.term, durable.vote);
+        let (durable_last, _) = durable.last();
+        let term = message.term();
+        let lie = |what: String| {
+            Err(broken(
+                "promise-durability",
+                format!("{id} tells {to} {what}, which a crash of {id} now would undo"),
+            ))
+        };
+        let kind = message.kind();
+        let grants = kind == Kind::VoteResp && !message.reject();
+        let foretells = kind == Kind::PreVote || (kind == Kind::PreVoteResp && !message.reject());
+        checks.hit(Check::PromiseDurability);
+        if !foretells && term > durable_term {
+            return lie(format!("that its term is {term} ({})", kind.name()));
+        }
+        if kind == Kind::Vote || grants {
+            let vote = if grants { to } else { id };
+            if durable_term == term && durable_vote != vote {
+                return lie(format!("of its vote for {vote} in term {term}"));
+            }
+            self.check_vote(id, vote, message, checks)?;
+        }
+        if kind == Kind::AppendResp && !message.reject() {
+            if message.index() > durable_last.index {
+                return lie(format!("that it holds everything up to entry {}", message.index()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_vote(
+        &mut self,
+        id: NodeId,
+        vote: NodeId,
+        message: &RaftMessage,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let term = message.term();
+        if vote == id {
+            let end = SnapshotId { index: message.index(), term: message.log_term() };
+            self.candidates.insert((id, term), end);
+        }
+        checks.hit(Check::OneVote);
+        let first = *self.votes.entry((id, term)).or_insert(vote);
+        if first != vote {
+            let message = format!("{id} votes for {vote} in term {term}, but voted for {first}");
+            return Err(broken("one-vote", message));
+        }
+        Ok(())
+    }
+
+    // ---- the replicated state ----
+
+    /// A node has applied an entry or a snapshot.
+    pub fn applied(
+        &mut self,
+        id: NodeId,
+        applied: &Applied,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let node = self.nodes.entry(id).or_default();
+        let index = applied.id.index;
+        let expected =
+            if applied.by_snapshot { index.max(node.applied + 1) } else { node.applied + 1 };
+        checks.hit(Check::AppliedInOrder);
+        if index != expected {
+            let message = format!("{id} applied index {index} after index {}", node.applied);
+            return Err(broken("applied-in-order", message));
+        }
+        node.applied = index;
+        let at = index as usize;
+        if self.digests.len() <= at {
+            self.digests.resize(at + 1, None);
+        }
+        let Some((state, membership, first)) = self.digests[at] else {
+            self.digests[at] = Some((applied.digest, applied.membership, id));
+            return Ok(());
+        };
+        if first != id {
+            checks.hit(Check::StateHash);
+        }
+        if state != applied.digest {
+            let how = if applied.by_snapshot { " through a snapshot" } else { "" };
+            let message =
+                format!("{id} and {first} applied index {index}{how} but hold different states");
+            return Err(broken("state-hash", message));
+        }
+        if membership != applied.membership {
+            let message = format!("{id} and {first} differ in the membership at index {index}");
+            return Err(broken("membership-hash", message));
+        }
+        Ok(())
+    }
+
+    // ---- after each event ----
+
+    /// Compares what a node believes after an event with what it believed before, and with what
+    /// the cluster knows. Returns the indices that are committed for the first time, anywhere.
+    pub fn after(
+        &mut self,
+        id: NodeId,
+        node: &Node<Kv>,
+        checks: &mut Checks,
+    ) -> Result<std::ops::RangeInclusive<LogIndex>, Broken> {
+        let status = node.status();
+        let watched = self.nodes.entry(id).or_default();
+        let before = watched.status.replace(status);
+        watched.note_membership(node.membership());
+        self.max_term = self.max_term.max(status.hard_state.term);
+        if let Some(before) = before {
+            if before == status {
+                self.check_progress(id, node, &status, checks)?;
+                return Ok(1..=0);
+            }
+            self.check_term(id, &before, &status, checks)?;
+        }
+        self.check_leader(id, before.as_ref(), &status, node, checks)?;
+        self.check_progress(id, node, &status, checks)?;
+        let fresh = self.check_commit(id, before.as_ref(), &status, node, checks)?;
+        checks.hit(Check::AppliedCommitted);
+        if status.applied.index > status.hard_state.commit {
+            let message = format!(
+                "{id} applied index {} but knows only {} to be committed",
+                status.applied.index, status.hard_state.commit
+            );
+            return Err(broken("applied-committed", message));
+        }
+        Ok(fresh)
+    }
+
+    fn check_term(
+        &self,
+        id: NodeId,
+        before: &Status,
+        now: &Status,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let (old, new) = (before.hard_state, now.hard_state);
+        checks.hit(Check::MonotonicTerm);
+        if new.term < old.term || new.commit < old.commit {
+            let message = format!(
+                "{id} went back from term {} and commit {} to term {} and commit {}",
+                old.term, old.commit, new.term, new.commit
+            );
+            return Err(broken("monotonic-term", message));
+        }
+        if (new.term, new.vote) == (old.term, old.vote) || new.vote == NodeId(0) || new.vote == id {
+            return Ok(());
+        }
+        if new.term == old.term && old.vote != NodeId(0) {
+            let message = format!(
+                "{id} changed its vote in term {} from {} to {}",
+                new.term, old.vote, new.vote
+            );
+            return Err(broken("one-vote", message));
+        }
+        // A vote has just been given: the candidate's log must not end before the voter's.
+        let Some(candidate) = self.candidates.get(&(new.vote, new.term)) else { return Ok(()) };
+        checks.hit(Check::VotersCheck);
+        if (candidate.term, candidate.index) < (before.last.term, before.last.index) {
+            let message = format!(
+                "{id} voted in term {} for {}, whose log ends at {}@{}, before its own at {}@{}",
+                new.term,
+                new.vote,
+                candidate.index,
+                candidate.term,
+                before.last.index,
+                before.last.term
+            );
+            return Err(broken("voters-check", message));
+        }
+        Ok(())
+    }
+
+    fn check_leader(
+        &mut self,
+        id: NodeId,
+        before: Option<&Status>,
+        now: &Status,
+        node: &Node<Kv>,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let term = now.hard_state.term;
+        let led = before.is_some_and(|b| b.role == Role::Leader && b.hard_state.term == term);
+        if now.role != Role::Leader || led {
+            return Ok(());
+        }
+        checks.hit(Check::ElectionSafety);
+        let first = *self.leader_of.entry(term).or_insert(id);
+        if first != id {
+            let message = format!("{id} leads term {term}, but {first} was elected in it");
+            return Err(broken("election-safety", message));
+        }
+        // Everything committed in earlier terms must be in the new leader's log.
+        let last = self.ledger.last_committed();
+        if last.term < term && last.index > now.first.saturating_sub(1) {
+            checks.hit(Check::LeaderCompleteness);
+            if node.term_at(last.index) != Some(last.term) {
+                let message = format!(
+                    "{id} leads term {term} without entry {}@{}, which is committed",
+                    last.index, last.term
+                );
+                return Err(broken("leader-completeness", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_progress(
+        &self,
+        id: NodeId,
+        node: &Node<Kv>,
+        status: &Status,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        if status.role != Role::Leader || status.hard_state.term < self.max_term {
+            return Ok(());
+        }
+        for progress in node.progress() {
+            checks.hit(Check::Progress);
+            let durable = match self.nodes.get(&progress.id) {
+                Some(peer) => peer.shadow.durable.last().0.index,
+                None => 0,
+            };
+            if progress.matched > durable {
+                let message = format!(
+                    "{id} believes that {} holds everything up to {}, but durable there is only {}",
+                    progress.id, progress.matched, durable
+                );
+                return Err(broken("match-durable", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_commit(
+        &mut self,
+        id: NodeId,
+        before: Option<&Status>,
+        now: &Status,
+        node: &Node<Kv>,
+        checks: &mut Checks,
+    ) -> Result<std::ops::RangeInclusive<LogIndex>, Broken> {
+        let commit = now.hard_state.commit;
+        let from = before.map_or(now.first, |before| before.hard_state.commit + 1).max(now.first);
+        if from > commit {
+            return Ok(1..=0);
+        }
+        let leads = now.role == Role::Leader
+            && before.is_some_and(|before| {
+                before.role == Role::Leader && before.hard_state.term == now.hard_state.term
+            });
+        if leads {
+            checks.hit(Check::CommitsOwnTerm);
+            if node.term_at(commit) != Some(now.hard_state.term) {
+                let message = format!(
+                    "{id} leads term {} and committed entry {commit} of an earlier term directly",
+                    now.hard_state.term
+                );
+                return Err(broken("commits-own-term", message));
+            }
+            self.check_quorum(id, commit, now.hard_state.term, checks)?;
+        }
+        let known = self.ledger.commit();
+        for index in from..=commit {
+            let term = node.term_at(index).unwrap_or(0);
+            let Some(hash) = self.ledger.version(index, term).map(|version| version.hash) else {
+                let message = format!("{id} committed entry {index}@{term}, which nobody wrote");
+                return Err(broken("state-machine-safety", message));
+            };
+            match self.ledger.committed(index) {
+                None => self.ledger.push_committed(term, hash, id),
+                Some((_, other, _)) if other == hash => checks.hit(Check::StateMachineSafety),
+                Some((other, _, by)) => {
+                    let message = format!(
+                        "{id} committed entry {index}@{term}, but {by} committed {index}@{other}"
+                    );
+                    return Err(broken("state-machine-safety", message));
+                }
+            }
+        }
+        Ok(known + 1..=self.ledger.commit())
+    }
+
+    /// What a leader commits must be durable on a quorum. A change of the membership may be applied
+    /// in the same event, so either side of it will do.
+    fn check_quorum(
+        &self,
+        id: NodeId,
+        commit: LogIndex,
+        term: Term,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::QuorumDurable);
+        let holds = |peer: NodeId| {
+            self.nodes.get(&peer).is_some_and(|peer| {
+                let durable = &peer.shadow.durable;
+                commit <= durable.base().index
+                    || durable.at(commit).is_some_and(|(found, _)| found == term)
+            })
+        };
+        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let (before, now) = &node.membership;
+        if before.is_quorum(holds) && !before.voters().is_empty() || now.is_quorum(holds) {
+            return Ok(());
+        }
+        let holders: Vec<String> =
+            self.nodes.keys().filter(|peer| holds(**peer)).map(NodeId::to_string).collect();
+        let message = format!(
+            "{id} committed entry {commit}@{term}, which is durable only on {}",
+            if holders.is_empty() { "no node".to_owned() } else { holders.join(", ") }
+        );
+        Err(broken("quorum-durable", message))
+    }
+
+    /// A committed entry: its version.
+    pub fn committed_version(&self, index: LogIndex) -> Option<&Version> {
+        let (term, ..) = self.ledger.committed(index)?;
+        self.ledger.version(index, term)
+    }
+}
+
+/// A snapshot must be a prefix of what is committed.
+fn snapshot_hash(ledger: &Ledger, id: NodeId, snapshot: SnapshotId) -> Result<u64, Broken> {
+    match ledger.committed(snapshot.index) {
+        Some((term, hash, _)) if term == snapshot.term => Ok(hash),
+        Some((term, ..)) => Err(broken(
+            "snapshot-prefix",
+            format!(
+                "{id} has a snapshot up to {}@{}, but committed there is term {term}",
+                snapshot.index, snapshot.term
+            ),
+        )),
+        None => Err(broken(
+            "snapshot-prefix",
+            format!("{id} has a snapshot up to {}, which is not committed", snapshot.index),
+        )),
+    }
+}
+
+/// Whether `image` is what a node that has just started believes in.
+fn explains(image: &Image, node: &Node<Kv>, status: &Status, ledger: &Ledger) -> bool {
+    if image.term == 0 && image.last().0.index == 0 {
+        // Nothing was durable: a founder begins with its founding snapshot, or a joiner with
+        // nothing.
+        return status.last.index <= 1;
+    }
+    let (last, _) = image.last();
+    (status.hard_state.term, status.hard_state.vote) == (image.term, image.vote)
+        && status.last == last
+        && status.snapshot == image.snapshot
+        && image.entries().all(|(index, term, _)| match node.entry(index) {
+            Some(entry) => {
+                entry.term == term
+                    && ledger.version(index, term).is_some_and(|version| version.data == entry.data)
+            }
+            None => index <= status.snapshot.index,
+        })
+}

@@ -1,0 +1,216 @@
+//! All checks that look at every event, behind one door, and the count of those that bit.
+//!
+//! A check whose antecedent never held proves nothing, so each counts how often it did.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use stormkv::driver::Driver;
+use stormkv::env::DiskOp;
+use stormkv::kv::Kv;
+use stormkv::node::{Applied, Node};
+use stormkv::types::{LogIndex, NodeId, SessionId};
+use stormkv::wire::Message;
+
+use super::machine::MachineChecker;
+use super::raft::RaftChecker;
+
+/// A broken promise: which checker noticed, and what it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The checker's stable name.
+    pub checker: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+pub(super) fn broken(checker: &'static str, message: String) -> Broken {
+    Broken { checker, message }
+}
+
+macro_rules! checks {
+    ($($variant:ident = $name:literal,)*) => {
+        /// The checks that are counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each is the check of that name")]
+        pub enum Check { $($variant,)* }
+
+        impl Check {
+            /// All checks, in the order of their numbers.
+            pub const ALL: &[(Check, &str)] = &[$((Check::$variant, $name),)*];
+        }
+    };
+}
+
+checks! {
+    ElectionSafety = "election-safety",
+    OneVote = "one-vote",
+    MonotonicTerm = "monotonic-term",
+    PromiseDurability = "promise-durability",
+    Durability = "durability",
+    LogMatching = "log-matching",
+    LeaderAppendOnly = "leader-append-only",
+    CommittedAppendOnly = "committed-append-only",
+    VotersCheck = "voters-check",
+    LeaderCompleteness = "leader-completeness",
+    StateMachineSafety = "state-machine-safety",
+    CommitsOwnTerm = "commits-own-term",
+    QuorumDurable = "quorum-durable",
+    Progress = "match-durable",
+    AppliedCommitted = "applied-committed",
+    AppliedInOrder = "applied-in-order",
+    StateHash = "state-hash",
+    ReadIndex = "read-index",
+    Sessions = "sessions",
+    Response = "response",
+    Content = "content",
+    Bounds = "bounds",
+    Witness = "linearizability",
+    BlackBox = "linearizability-black-box",
+    Convergence = "convergence",
+}
+
+/// How often each check bit.
+pub(super) struct Checks([u64; Check::ALL.len()]);
+
+impl Checks {
+    pub fn hit(&mut self, check: Check) {
+        self.0[check as usize] += 1;
+    }
+}
+
+/// The checks of every event. See the module.
+pub struct Safety {
+    raft: RaftChecker,
+    machine: MachineChecker,
+    checks: Checks,
+}
+
+impl Safety {
+    /// For a cluster whose members keep this many sessions.
+    pub fn new(sessions: usize) -> Self {
+        Safety {
+            raft: RaftChecker::new(),
+            machine: MachineChecker::new(sessions),
+            checks: Checks([0; Check::ALL.len()]),
+        }
+    }
+
+    /// A node believes in these operations from now on.
+    ///
+    /// # Errors
+    /// The invariant that they break, as with all functions here.
+    pub fn queued(&mut self, id: NodeId, ops: &[DiskOp]) -> Result<(), Broken> {
+        self.raft.queued(id, ops, &mut self.checks)
+    }
+
+    /// The disk of a node has carried out an operation.
+    pub fn executed(&mut self, id: NodeId, op: &DiskOp) {
+        self.raft.executed(id, op);
+    }
+
+    /// A node is gone; `cache_survives` if only its process died.
+    pub fn crashed(&mut self, id: NodeId, cache_survives: bool) {
+        self.raft.crashed(id, cache_survives);
+    }
+
+    /// A node was started again on its disk.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn recovered(&mut self, id: NodeId, driver: &Driver<Kv>) -> Result<(), Broken> {
+        self.raft.recovered(id, driver, &mut self.checks)
+    }
+
+    /// A node sends a message.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn sending(&mut self, id: NodeId, to: NodeId, message: &Message) -> Result<(), Broken> {
+        self.raft.sending(id, to, message, &mut self.checks)
+    }
+
+    /// A node has applied an entry or a snapshot.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn applied(&mut self, id: NodeId, applied: &Applied) -> Result<(), Broken> {
+        self.raft.applied(id, applied, &mut self.checks)
+    }
+
+    /// A node has handled an event. Returns what is committed for the first time anywhere.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn after(
+        &mut self,
+        id: NodeId,
+        node: &Node<Kv>,
+    ) -> Result<RangeInclusive<LogIndex>, Broken> {
+        let fresh = self.raft.after(id, node, &mut self.checks)?;
+        for index in fresh.clone() {
+            if let Some(version) = self.raft.committed_version(index) {
+                self.machine.commit(index, version, &mut self.checks)?;
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// A client was told that its command was applied at `index` with this response.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn acknowledged(
+        &mut self,
+        session: SessionId,
+        number: u64,
+        index: LogIndex,
+        response: &[u8],
+    ) -> Result<(), Broken> {
+        self.machine.acknowledged(session, number, index, response, &mut self.checks)
+    }
+
+    /// A query was answered from the state at `index`; `floor` was committed when it was sent.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn read(&mut self, id: NodeId, index: LogIndex, floor: LogIndex) -> Result<(), Broken> {
+        self.checks.hit(Check::ReadIndex);
+        if index >= floor {
+            return Ok(());
+        }
+        let message = format!(
+            "{id} answered a query from its state at index {index}, although index {floor} was \
+             committed before the query was sent"
+        );
+        Err(broken("read-index", message))
+    }
+
+    /// A node's state must be what the reference model makes of the committed log.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn content(&mut self, id: NodeId, machine: &Kv) -> Result<(), Broken> {
+        self.machine.content(id, machine, &mut self.checks)
+    }
+
+    /// Where each command took effect, in log order: index, session, number.
+    pub fn effects(&self) -> &[(LogIndex, SessionId, u64)] {
+        self.machine.effects()
+    }
+
+    /// The last index that is committed anywhere.
+    pub fn commit(&self) -> LogIndex {
+        self.raft.ledger.commit()
+    }
+
+    /// Counts a check that is made elsewhere.
+    pub fn count(&mut self, check: Check, times: u64) {
+        self.checks.0[check as usize] += times;
+    }
+
+    /// How often each check bit, those that never did included.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        Check::ALL.iter().map(|(check, name)| (*name, self.checks.0[*check as usize])).collect()
+    }
+}

@@ -1,0 +1,228 @@
+//! The commands of `cargo sim`, their arguments and their exit codes.
+//!
+//! Scripts rely on three things: the exit codes of [`Exit`], one JSON object on standard output
+//! with `--json` (whatever else there is to say goes to standard error), and one clear line for a
+//! usage error. A reader that closes the pipe early does not change the exit code.
+
+mod check;
+mod console;
+mod engine;
+mod replay;
+mod run;
+mod speed;
+
+use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stormkv_sim::campaign::{Seeds, Shard};
+use stormkv_sim::outcome::{Class, Violation};
+use stormkv_sim::report::BUILD;
+
+use console::Console;
+use engine::Engine;
+
+/// What a command tells its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Clean = 0,
+    Violation = 1,
+    Liveness = 2,
+    Unknown = 3,
+    Usage = 64,
+    Internal = 70,
+}
+
+impl Exit {
+    /// The code of a verdict.
+    fn of(violation: Option<&Violation>) -> Exit {
+        match violation.map(|violation| violation.class) {
+            None => Exit::Clean,
+            Some(Class::Safety) => Exit::Violation,
+            Some(Class::Liveness) => Exit::Liveness,
+            Some(Class::Unknown) => Exit::Unknown,
+        }
+    }
+}
+
+/// A mistake of the user, in one line: what is wrong, with which thing, and what to do.
+#[derive(Debug)]
+pub struct Usage(String);
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
+
+/// Runs a Raft cluster in a simulated storm, and replays what it finds
+#[derive(Debug, Parser)]
+#[command(name = "stormkv-sim", bin_name = "cargo sim", version = BUILD)]
+#[command(after_help = EXIT_CODES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run many seeds: each is a cluster, a workload and a storm of its own
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Run one seed or scenario again and tell its story
+    #[command(after_help = EXIT_CODES)]
+    Replay(ReplayArgs),
+    /// Check that a recorded history is linearizable
+    #[command(after_help = EXIT_CODES)]
+    Check(CheckArgs),
+    /// Measure how fast this machine simulates, on one thread
+    #[command(after_help = EXIT_CODES)]
+    Speed(SpeedArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Run the seeds 0..N, or A..B with B left out
+    #[arg(long, value_name = "N|A..B", default_value = "1000", value_parser = Seeds::parse)]
+    seeds: Seeds,
+    /// Run the seeds of a file instead: one a line, # begins a comment
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    seed_file: Option<PathBuf>,
+    /// Use so many threads; the result does not depend on it [default: all cores]
+    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Run only every N-th seed, beginning with the K-th (from 1): one machine's part
+    #[arg(long, value_name = "K/N", value_parser = Shard::parse)]
+    shard: Option<Shard>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Print one line for each event; with --json, to standard error
+    #[arg(long)]
+    trace: bool,
+    /// Stop after this event
+    #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u64).range(1..))]
+    until: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to replay: exactly one of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct SubjectArgs {
+    /// Replay this seed
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Replay this scenario
+    #[arg(value_name = "FILE.toml")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The history: one JSON object a line, in real-time order
+    #[arg(value_name = "HISTORY.jsonl")]
+    file: PathBuf,
+    /// What the history talks to
+    #[arg(long, value_enum, default_value_t = ModelArg::Kv)]
+    model: ModelArg,
+    /// Give up after so many seconds; the verdict is then unknown
+    #[arg(long, value_name = "S", default_value = "60", value_parser = time_limit)]
+    timeout: Duration,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModelArg {
+    /// Keys and values: get, put, append, cas, delete, scan, txn
+    Kv,
+    /// One value: read, write, cas
+    Register,
+}
+
+#[derive(Debug, Args)]
+struct SpeedArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn time_limit(text: &str) -> Result<Duration, String> {
+    let limit = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| {
+        format!(
+            "`{text}` is not a time limit: write a number of seconds above 0, such as 60 or 0.5"
+        )
+    })
+}
+
+/// The whole program: arguments and streams of the process, the real engine.
+pub fn main() -> ExitCode {
+    let console = Console::of_process();
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        execute(std::env::args_os(), &Engine::default(), &console)
+    }));
+    let exit = result.unwrap_or_else(|_| {
+        // The panic hook has printed the message and the place.
+        console.err.print(&format!(
+            "internal error in stormkv-sim {BUILD}: this is a bug of the simulator, not a finding\n"
+        ));
+        Exit::Internal
+    });
+    ExitCode::from(console.finish(exit) as u8)
+}
+
+/// Runs one command line, the name of the program included.
+fn execute(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    engine: &Engine,
+    console: &Console,
+) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, console),
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args, engine, console),
+        Command::Replay(args) => replay::replay(&args, engine, console),
+        Command::Check(args) => check::check(&args, console),
+        Command::Speed(args) => speed::speed(&args, engine, console),
+    };
+    result.unwrap_or_else(|Usage(message)| {
+        console.err.print(&format!("error: {message}\n"));
+        Exit::Usage
+    })
+}
+
+/// Prints what clap has to say. Help and version are no errors; a bad value is told in one line,
+/// without the hint at `--help` that would follow it.
+fn refuse(error: &clap::Error, console: &Console) -> Exit {
+    let styled = error.render();
+    if !error.use_stderr() {
+        console.out.print(&console.styled(&styled, console.colours));
+        return Exit::Clean;
+    }
+    let text = console.styled(&styled, false);
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let line = text.lines().next().unwrap_or_default();
+            console.err.print(&format!("{line}\n"));
+        }
+        _ => console.err.print(&text),
+    }
+    Exit::Usage
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The one place where the command line touches runs, plans and the clock of the machine.
+//!
+//! The functions that run are values, so that tests can put ones in their place that fail, stall
+//! or panic on demand: the real simulator does none of that on demand.
+
+use std::time::{Duration, Instant};
+
+use stormkv_sim::outcome::Outcome;
+use stormkv_sim::plan::Plan;
+use stormkv_sim::swarm;
+use stormkv_sim::world::{self, RunOptions};
+
+/// What runs seeds and plans.
+pub struct Engine {
+    /// Runs the plan of a seed.
+    pub run_seed: fn(u64) -> Outcome,
+    /// Runs a plan.
+    pub run_plan: fn(&Plan, RunOptions) -> Outcome,
+}
+
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine {
+            run_seed: |seed| run_plan(&swarm::generate(seed), RunOptions::default()),
+            run_plan,
+        }
+    }
+}
+
+fn run_plan(plan: &Plan, mut options: RunOptions) -> Outcome {
+    world::run(plan, &mut options)
+}
+
+/// Runs `body` and measures how long it took on this machine.
+pub fn timed<T>(body: impl FnOnce() -> T) -> (T, Duration) {
+    let started = now();
+    let value = body();
+    (value, started.elapsed())
+}
+
+/// The clock of this machine.
+#[allow(clippy::disallowed_methods, reason = "the host measures itself; no run sees it")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// What a plan is about, in a few words each.
+pub struct PlanSummary {
+    /// Its name.
+    pub name: String,
+    /// Its story; empty if it has none.
+    pub story: String,
+    /// The cluster at the start.
+    pub cluster: String,
+    /// Client operations.
+    pub operations: u64,
+    /// Faults, exceptions for single messages included.
+    pub faults: u64,
+}
+
+/// Summarizes a plan.
+pub fn summarize(plan: &Plan) -> PlanSummary {
+    let counted = |count: u32, what: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} {what}{plural}")
+    };
+    let mut cluster = counted(plan.cluster.nodes, "node");
+    if plan.cluster.learners > 0 {
+        cluster.push_str(&format!(" and {}", counted(plan.cluster.learners, "learner")));
+    }
+    PlanSummary {
+        name: plan.name.clone(),
+        story: plan.story.clone(),
+        cluster,
+        operations: plan.ops.len() as u64,
+        faults: (plan.faults.len() + plan.net.len()) as u64,
+    }
+}
+
+/// The checker that the plan expects to fail, or `none`.
+pub fn expected(plan: &Plan) -> String {
+    plan.expect.violation.clone().unwrap_or_else(|| "none".to_string())
+}

@@ -1,0 +1,432 @@
+//! The simulated disk of one node: a write cache, and behind it what is durable.
+//!
+//! The disk is passive: it knows no time, and the world decides when an operation takes effect.
+//! Every operation takes effect in the cache at once; only `Sync` and `SyncDir` make it durable.
+//!
+//! The fault model follows "Can Applications Recover from fsync Failures?" (ATC'20) and "All File
+//! Systems Are Not Created Equal" (OSDI'14):
+//! - At a power loss any subset of the unsynced sectors survives, and one may be torn. The kernel
+//!   may also have written back an older version of a sector in the meantime.
+//! - Any subset of the unsynced creations, renames and removals survives. Each one is atomic, and
+//!   content belongs to the file and not to its name: a renamed file may come back empty.
+//! - A failed fsync drops what was dirty: the cache falls back to the durable bytes (btrfs), or
+//!   goes on to show the new ones, marked clean (ext4, XFS). A second fsync succeeds either way.
+//! - A failed write may have written a part.
+//!
+//! A byte that is rewritten with the value it had is never damaged by a torn write ("powersafe
+//! overwrite", as SQLite calls it), so synced bytes stay intact beside an append to their sector.
+//! Reads return what the running process sees. Misdirected writes and stale reads are left out.
+
+mod file;
+mod survival;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use stormkv::env::{DiskOp, FileName};
+use stormkv::error::DiskError;
+
+use crate::rng::{Purpose, Stream};
+use file::File;
+use survival::{Fate, Survival};
+
+/// What a disk writes in one go, in bytes.
+pub const SECTOR: usize = 512;
+
+/// No file grows beyond this, in bytes. It keeps a wild offset from exhausting the host's memory.
+pub const MAX_FILE: u64 = 1 << 30;
+
+/// How a node goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The machine stops: the cache is lost, apart from what happened to reach the disk.
+    PowerLoss,
+    /// The process dies: the cache is the kernel's, and survives as it is.
+    Kill,
+}
+
+/// A way in which one operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The next `Sync` or `SyncDir` fails, and the dirty state it covers is dropped.
+    SyncFails,
+    /// The next `Write` or `Create` fails, possibly after writing a part.
+    WriteFails,
+    /// The next `load` or `read` fails.
+    ReadFails,
+    /// The next `Write` or `Create` finds no space, possibly after writing a part.
+    NoSpace,
+}
+
+/// Counts which prove that faults had an effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Writes carried out.
+    pub writes: u64,
+    /// Successful syncs, of files and of the directory.
+    pub syncs: u64,
+    /// Power losses.
+    pub power_losses: u64,
+    /// Unsynced sectors that power losses took.
+    pub sectors_lost: u64,
+    /// Sectors of which a power loss left a part.
+    pub sectors_torn: u64,
+    /// Unsynced creations, renames and removals that power losses took.
+    pub entries_lost: u64,
+    /// Syncs that failed.
+    pub failed_syncs: u64,
+    /// Writes and creations that failed.
+    pub failed_writes: u64,
+    /// Reads that failed.
+    pub failed_reads: u64,
+    /// Bits that rotted.
+    pub bits_flipped: u64,
+}
+
+/// A file's identity, which renaming does not change.
+type Inode = u64;
+type Directory = BTreeMap<FileName, Inode>;
+
+/// A change of the directory that is not durable yet.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// The inode is now known by this name, and by no other.
+    Name(FileName, Inode),
+    /// The inode is no longer known by this name.
+    Unname(FileName, Inode),
+}
+
+/// The disk of one node.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    seed: u64,
+    node: u64,
+    inodes: BTreeMap<Inode, File>,
+    next_inode: Inode,
+    /// The directory as the running process sees it.
+    names: Directory,
+    durable_names: Directory,
+    /// What turns `durable_names` into `names`, apart from changes that a failed sync dropped.
+    changes: Vec<Change>,
+    /// Failures to come, with the fault each belongs to.
+    armed: Vec<(FaultKind, u32)>,
+    /// How often each fault has drawn from each of its streams.
+    occurrences: BTreeMap<(Purpose, u32), u64>,
+    writeback: Stream,
+    stats: DiskStats,
+}
+
+impl SimDisk {
+    /// An empty disk. `node` and `seed` decide all that is left to chance.
+    pub fn new(seed: u64, node: u64) -> Self {
+        SimDisk {
+            seed,
+            node,
+            inodes: BTreeMap::new(),
+            next_inode: 1,
+            names: Directory::new(),
+            durable_names: Directory::new(),
+            changes: Vec::new(),
+            armed: Vec::new(),
+            occurrences: BTreeMap::new(),
+            writeback: Stream::new(seed, Purpose::DiskWriteback, [node]),
+            stats: DiskStats::default(),
+        }
+    }
+
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    /// When the file does not exist, when it would grow beyond [`MAX_FILE`], or when a fault says
+    /// so. A failed write or creation may have had a part of its effect.
+    pub fn execute(&mut self, op: &DiskOp) -> Result<(), DiskError> {
+        match op {
+            DiskOp::Create { file, len } => self.create(*file, *len),
+            DiskOp::Write { file, offset, data } => self.write(*file, *offset, data),
+            DiskOp::Sync { file } => self.sync(*file),
+            DiskOp::Rename { from, to } => self.rename(*from, *to),
+            DiskOp::Remove { file } => {
+                if let Some(inode) = self.names.remove(file) {
+                    self.changes.push(Change::Unname(*file, inode));
+                }
+                Ok(())
+            }
+            DiskOp::SyncDir => self.sync_directory(),
+        }
+    }
+
+    /// Which files exist, in order of their names.
+    pub fn list(&self) -> Vec<FileName> {
+        self.names.keys().copied().collect()
+    }
+
+    /// The whole content of a file.
+    ///
+    /// # Errors
+    /// When the file does not exist, or when a fault says so.
+    pub fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        self.read(file, 0, usize::MAX)
+    }
+
+    /// Up to `len` bytes from `offset`, fewer at the end of the file.
+    ///
+    /// # Errors
+    /// When the file does not exist, or when a fault says so.
+    pub fn read(&mut self, file: FileName, offset: u64, len: usize) -> Result<Bytes, DiskError> {
+        if self.take_fault(FaultKind::ReadFails).is_some() {
+            self.stats.failed_reads += 1;
+            return Err(error("read", Some(file), IO_ERROR));
+        }
+        let bytes = self.file(file, "read")?.cached();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let end = start.saturating_add(len).min(bytes.len());
+        Ok(Bytes::copy_from_slice(&bytes[start..end]))
+    }
+
+    /// Takes the node down. `fault` is the plan's number for the fault that does it: what survives
+    /// is drawn from it, so it stays the same when other faults are removed from the plan.
+    pub fn crash(&mut self, crash: Crash, fault: u32) {
+        if crash == Crash::Kill {
+            return;
+        }
+        self.stats.power_losses += 1;
+        let mut survival = Survival::draw(self.draws(Purpose::DiskCrash, fault));
+        survival.begin(self.changes.len() as u64);
+        for change in std::mem::take(&mut self.changes) {
+            if survival.next_fate() == Fate::Kept {
+                make_durable(&mut self.durable_names, change);
+            } else {
+                self.stats.entries_lost += 1;
+            }
+        }
+        self.names.clone_from(&self.durable_names);
+        self.forget_unnamed_files();
+
+        let dirty = self.inodes.values().map(File::dirty_sectors).sum();
+        survival.tear_one_of(dirty);
+        for file in self.inodes.values_mut() {
+            let (lost, torn) = file.settle(&mut survival);
+            file.drop_cache();
+            self.stats.sectors_lost += lost;
+            self.stats.sectors_torn += torn;
+        }
+    }
+
+    /// Lets the next operation of this kind fail, once. `fault` is the plan's number for it.
+    pub fn fail_next(&mut self, kind: FaultKind, fault: u32) {
+        self.armed.push((kind, fault));
+    }
+
+    /// Lets one bit rot (`bit` from 0 to 7) of the byte at `offset`, on the disk and in the cache.
+    /// Returns false, and does nothing, if that byte is not durable.
+    ///
+    /// # Panics
+    /// If `bit` is above 7.
+    pub fn corrupt(&mut self, file: FileName, offset: u64, bit: u8) -> bool {
+        assert!(bit < 8, "a byte has no bit {bit}");
+        let rots = self
+            .names
+            .get(&file)
+            .and_then(|inode| self.inodes.get_mut(inode))
+            .is_some_and(|file| file.flip(offset, bit));
+        self.stats.bits_flipped += u64::from(rots);
+        rots
+    }
+
+    /// The sizes of all files together, in bytes.
+    pub fn bytes_used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[inode].cached().len() as u64).sum()
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> &DiskStats {
+        &self.stats
+    }
+
+    fn create(&mut self, name: FileName, len: u64) -> Result<(), DiskError> {
+        check_size("create", name, len)?;
+        let failure = self.write_failure("create", name);
+        let made = match &failure {
+            // It fails before it begins, or with the file there but not at its full size.
+            Some((_, draws)) if draws.at(0).0 & 1 == 0 => None,
+            Some((_, draws)) => Some(draws.at(1).below(len + 1)),
+            None => Some(len),
+        };
+        if let Some(len) = made {
+            let inode = match self.names.get(&name) {
+                Some(&inode) => inode,
+                None => self.new_file(name),
+            };
+            let file = self.inodes.get_mut(&inode).expect("every name has its file");
+            file.refill(len as usize);
+        }
+        failure.map_or(Ok(()), |(error, _)| Err(error))
+    }
+
+    fn new_file(&mut self, name: FileName) -> Inode {
+        let inode = self.next_inode;
+        self.next_inode += 1;
+        self.inodes.insert(inode, File::default());
+        self.names.insert(name, inode);
+        self.changes.push(Change::Name(name, inode));
+        inode
+    }
+
+    fn write(&mut self, name: FileName, offset: u64, data: &[u8]) -> Result<(), DiskError> {
+        check_size("write", name, offset.saturating_add(data.len() as u64))?;
+        self.file(name, "write")?;
+        let failure = self.write_failure("write", name);
+        let len = match &failure {
+            Some((_, draws)) => draws.at(0).below(data.len() as u64 + 1) as usize,
+            None => data.len(),
+        };
+        let file = self.inodes.get_mut(&self.names[&name]).expect("every name has its file");
+        file.write(offset as usize, &data[..len], &mut self.writeback);
+        match failure {
+            Some((error, _)) => Err(error),
+            None => {
+                self.stats.writes += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn sync(&mut self, name: FileName) -> Result<(), DiskError> {
+        let Some(file) = self.names.get(&name).and_then(|inode| self.inodes.get_mut(inode)) else {
+            return Err(error("fsync", Some(name), NO_SUCH_FILE));
+        };
+        if self.armed.is_empty() {
+            file.sync();
+            self.stats.syncs += 1;
+            return Ok(());
+        }
+        self.sync_or_fail(name)
+    }
+
+    fn sync_or_fail(&mut self, name: FileName) -> Result<(), DiskError> {
+        let fault = self.take_fault(FaultKind::SyncFails);
+        let draws = fault.map(|fault| self.draws(Purpose::DiskFault, fault));
+        let file = self.inodes.get_mut(&self.names[&name]).expect("every name has its file");
+        let Some(mut draws) = draws else {
+            file.sync();
+            self.stats.syncs += 1;
+            return Ok(());
+        };
+        self.stats.failed_syncs += 1;
+        let cache_falls_back = draws.chance(0.5);
+        // Some of the sectors may have reached the disk before one failed.
+        file.settle(&mut Survival::draw(draws));
+        if cache_falls_back {
+            file.drop_cache();
+        } else {
+            file.mark_clean();
+        }
+        Err(error("fsync", Some(name), IO_ERROR))
+    }
+
+    fn rename(&mut self, from: FileName, to: FileName) -> Result<(), DiskError> {
+        let Some(inode) = self.names.remove(&from) else {
+            return Err(error("rename", Some(from), NO_SUCH_FILE));
+        };
+        self.names.insert(to, inode);
+        self.changes.push(Change::Name(to, inode));
+        Ok(())
+    }
+
+    fn sync_directory(&mut self) -> Result<(), DiskError> {
+        if let Some(fault) = self.take_fault(FaultKind::SyncFails) {
+            self.stats.failed_syncs += 1;
+            // The process goes on to see its changes, but no later sync makes them durable.
+            let mut survival = Survival::draw(self.draws(Purpose::DiskFault, fault));
+            survival.begin(self.changes.len() as u64);
+            for change in std::mem::take(&mut self.changes) {
+                if survival.next_fate() == Fate::Kept {
+                    make_durable(&mut self.durable_names, change);
+                }
+            }
+            self.forget_unnamed_files();
+            return Err(error("fsync", None, IO_ERROR));
+        }
+        self.stats.syncs += 1;
+        for change in std::mem::take(&mut self.changes) {
+            make_durable(&mut self.durable_names, change);
+        }
+        self.forget_unnamed_files();
+        Ok(())
+    }
+
+    /// Drops the files that no directory can show any more.
+    fn forget_unnamed_files(&mut self) {
+        assert!(self.changes.is_empty(), "a pending change may still name a file");
+        let (seen, durable) = (&self.names, &self.durable_names);
+        self.inodes.retain(|inode, _| {
+            seen.values().any(|named| named == inode)
+                || durable.values().any(|named| named == inode)
+        });
+    }
+
+    fn file(&self, name: FileName, operation: &'static str) -> Result<&File, DiskError> {
+        self.names
+            .get(&name)
+            .and_then(|inode| self.inodes.get(inode))
+            .ok_or_else(|| error(operation, Some(name), NO_SUCH_FILE))
+    }
+
+    /// The error of a write or creation that a fault lets fail, and the draws for how far it gets.
+    fn write_failure(
+        &mut self,
+        operation: &'static str,
+        name: FileName,
+    ) -> Option<(DiskError, Stream)> {
+        let (fault, reason) = match self.take_fault(FaultKind::WriteFails) {
+            Some(fault) => (fault, IO_ERROR),
+            None => (self.take_fault(FaultKind::NoSpace)?, "no space left on device"),
+        };
+        self.stats.failed_writes += 1;
+        Some((error(operation, Some(name), reason), self.draws(Purpose::DiskFault, fault)))
+    }
+
+    fn take_fault(&mut self, kind: FaultKind) -> Option<u32> {
+        let position = self.armed.iter().position(|(armed, _)| *armed == kind)?;
+        Some(self.armed.remove(position).1)
+    }
+
+    /// A fresh stream for one occurrence of a fault.
+    fn draws(&mut self, purpose: Purpose, fault: u32) -> Stream {
+        let occurrence = self.occurrences.entry((purpose, fault)).or_default();
+        *occurrence += 1;
+        Stream::new(self.seed, purpose, [self.node, u64::from(fault), *occurrence])
+    }
+}
+
+/// Applies one change. Earlier changes may be missing, so it relies on none of them: a file has
+/// one name, and a name that meanwhile belongs to another file is left alone.
+fn make_durable(names: &mut Directory, change: Change) {
+    match change {
+        Change::Name(name, inode) => {
+            names.retain(|_, named| *named != inode);
+            names.insert(name, inode);
+        }
+        Change::Unname(name, inode) => {
+            if names.get(&name) == Some(&inode) {
+                names.remove(&name);
+            }
+        }
+    }
+}
+
+const IO_ERROR: &str = "input/output error";
+const NO_SUCH_FILE: &str = "no such file";
+
+fn error(operation: &'static str, file: Option<FileName>, reason: &str) -> DiskError {
+    DiskError { operation, file, reason: reason.to_owned() }
+}
+
+fn check_size(operation: &'static str, name: FileName, len: u64) -> Result<(), DiskError> {
+    if len > MAX_FILE {
+        return Err(error(operation, Some(name), "file too large"));
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The storm: stormkv's deterministic simulator.
+
+#![forbid(unsafe_code)]
+
+pub mod campaign;
+pub mod check;
+pub mod checker;
+pub mod disk;
+pub mod history;
+pub mod network;
+pub mod outcome;
+pub mod plan;
+pub mod report;
+pub mod rng;
+pub mod scenario;
+pub mod schedule;
+pub mod swarm;
+pub mod world;

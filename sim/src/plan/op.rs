@@ -1,0 +1,410 @@
+//! What clients and the operator do, and the text form of it in a scenario's `do`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use stormkv::types::NodeId;
+
+use super::check::MAX_VALUE_BYTES;
+use super::grammar::{Grammar, GrammarError, Tokens, parse_node};
+
+/// A value to write or to compare with: a word, possibly padded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value {
+    word: String,
+    padded_to: Option<u32>,
+}
+
+impl Value {
+    /// A value that is just this word.
+    ///
+    /// # Panics
+    /// If it is not a word: letters, digits and `_ . / : -`, at least one, and not `-` alone.
+    pub fn new(word: impl Into<String>) -> Value {
+        let word = word.into();
+        assert!(is_word(&word), "`{word}` is not a word");
+        Value { word, padded_to: None }
+    }
+
+    /// This word, filled up with dots to `len` bytes; written as `word*len`.
+    ///
+    /// # Panics
+    /// If it is not a word, or if `len` is below its length or above [`MAX_VALUE_BYTES`].
+    pub fn padded(word: impl Into<String>, len: u32) -> Value {
+        let value = Value { padded_to: Some(len), ..Value::new(word) };
+        assert!(value.pads(), "{value} has an impossible length");
+        value
+    }
+
+    /// The value itself.
+    pub fn bytes(&self) -> Bytes {
+        let mut bytes = self.word.clone().into_bytes();
+        if let Some(len) = self.padded_to {
+            bytes.resize(len as usize, b'.');
+        }
+        bytes.into()
+    }
+
+    fn pads(&self) -> bool {
+        self.padded_to
+            .is_none_or(|len| len as usize >= self.word.len() && u64::from(len) <= MAX_VALUE_BYTES)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.padded_to {
+            Some(len) => write!(f, "{}*{len}", self.word),
+            None => f.write_str(&self.word),
+        }
+    }
+}
+
+/// What a transaction asks before it acts: is the key's value this one?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The key.
+    pub key: String,
+    /// The value it must have; `None` if it must be absent (written as `-`).
+    pub value: Option<Value>,
+}
+
+/// One action of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Sets a key.
+    Put {
+        /// The key.
+        key: String,
+        /// Its new value.
+        value: Value,
+    },
+    /// Removes a key.
+    Delete {
+        /// The key.
+        key: String,
+    },
+    /// Reads a key.
+    Get {
+        /// The key.
+        key: String,
+    },
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Op {
+    /// `put k v`: sets a key.
+    Put {
+        /// The key.
+        key: String,
+        /// Its new value.
+        value: Value,
+    },
+    /// `get k`: reads a key.
+    Get {
+        /// The key.
+        key: String,
+    },
+    /// `delete k`: removes a key.
+    Delete {
+        /// The key.
+        key: String,
+    },
+    /// `cas k old new`: sets a key to `new` if its value is `old`.
+    Cas {
+        /// The key.
+        key: String,
+        /// What it must be; `None` if it must be absent (written as `-`).
+        old: Option<Value>,
+        /// What it becomes.
+        new: Value,
+    },
+    /// `scan prefix`: reads all keys that begin with it.
+    Scan {
+        /// The prefix; empty for all keys (written as `*`).
+        prefix: String,
+    },
+    /// `txn if k=v k2=- then put a 1; delete b else get c`: all at once.
+    Txn {
+        /// All must hold; none always hold.
+        conditions: Vec<Condition>,
+        /// Done if they hold.
+        then: Vec<Step>,
+        /// Done if they do not.
+        otherwise: Vec<Step>,
+    },
+    /// `add N`: a new voter with an empty disk.
+    Add(NodeId),
+    /// `learner N`: a new learner with an empty disk.
+    Learner(NodeId),
+    /// `promote N`: a learner becomes a voter.
+    Promote(NodeId),
+    /// `remove N`: a member leaves for ever.
+    Remove(NodeId),
+    /// `replace N M`: in one joint step, N leaves and the new M becomes a voter.
+    Replace {
+        /// Who leaves.
+        old: NodeId,
+        /// Who comes, with an empty disk.
+        new: NodeId,
+    },
+    /// `transfer N`: the leader hands over to N.
+    Transfer(NodeId),
+}
+
+const GRAMMAR: &Grammar = &[
+    ("put", "put KEY VALUE [@N]"),
+    ("get", "get KEY [@N]"),
+    ("delete", "delete KEY [@N]"),
+    ("cas", "cas KEY OLD|- NEW [@N]"),
+    ("scan", "scan PREFIX|* [@N]"),
+    ("txn", "txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [@N]"),
+    ("add", "add N [@N]"),
+    ("learner", "learner N [@N]"),
+    ("promote", "promote N [@N]"),
+    ("remove", "remove N [@N]"),
+    ("replace", "replace N M [@N]"),
+    ("transfer", "transfer N [@N]"),
+];
+
+/// The most conditions, and the most steps of one branch, in a transaction.
+const MAX_STEPS: usize = 128;
+
+impl Op {
+    /// The verb of its text form.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Op::Put { .. } => "put",
+            Op::Get { .. } => "get",
+            Op::Delete { .. } => "delete",
+            Op::Cas { .. } => "cas",
+            Op::Scan { .. } => "scan",
+            Op::Txn { .. } => "txn",
+            Op::Add(_) => "add",
+            Op::Learner(_) => "learner",
+            Op::Promote(_) => "promote",
+            Op::Remove(_) => "remove",
+            Op::Replace { .. } => "replace",
+            Op::Transfer(_) => "transfer",
+        }
+    }
+
+    /// Whether it is the operator's business.
+    pub fn is_admin(&self) -> bool {
+        !self.nodes().is_empty()
+    }
+
+    /// The node that it brings into the cluster.
+    pub fn new_node(&self) -> Option<NodeId> {
+        match self {
+            Op::Add(node) | Op::Learner(node) | Op::Replace { new: node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
+    /// Every node that it names.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        match self {
+            Op::Add(node)
+            | Op::Learner(node)
+            | Op::Promote(node)
+            | Op::Remove(node)
+            | Op::Transfer(node) => vec![*node],
+            Op::Replace { old, new } => vec![*old, *new],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// An operation and where it is tried first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What is done.
+    pub op: Op,
+    /// The node of the first attempt (written as `@N`); `None` leaves it to the client.
+    pub node: Option<NodeId>,
+}
+
+impl From<Op> for Call {
+    fn from(op: Op) -> Call {
+        Call { op, node: None }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.node {
+            Some(node) => write!(f, "{} @{}", self.op, node.0),
+            None => write!(f, "{}", self.op),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = self.kind();
+        match self {
+            Op::Put { key, value } => write!(f, "{verb} {key} {value}"),
+            Op::Get { key } | Op::Delete { key } => write!(f, "{verb} {key}"),
+            Op::Cas { key, old: Some(old), new } => write!(f, "{verb} {key} {old} {new}"),
+            Op::Cas { key, old: None, new } => write!(f, "{verb} {key} - {new}"),
+            Op::Scan { prefix } if prefix.is_empty() => write!(f, "{verb} *"),
+            Op::Scan { prefix } => write!(f, "{verb} {prefix}"),
+            Op::Txn { conditions, then, otherwise } => {
+                f.write_str(verb)?;
+                if !conditions.is_empty() {
+                    f.write_str(" if")?;
+                }
+                for Condition { key, value } in conditions {
+                    match value {
+                        Some(value) => write!(f, " {key}={value}")?,
+                        None => write!(f, " {key}=-")?,
+                    }
+                }
+                f.write_str(" then ")?;
+                write_steps(f, then)?;
+                if !otherwise.is_empty() {
+                    f.write_str(" else ")?;
+                    write_steps(f, otherwise)?;
+                }
+                Ok(())
+            }
+            Op::Add(node)
+            | Op::Learner(node)
+            | Op::Promote(node)
+            | Op::Remove(node)
+            | Op::Transfer(node) => write!(f, "{verb} {}", node.0),
+            Op::Replace { old, new } => write!(f, "{verb} {} {}", old.0, new.0),
+        }
+    }
+}
+
+fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
+    for (position, step) in steps.iter().enumerate() {
+        f.write_str(if position == 0 { "" } else { "; " })?;
+        match step {
+            Step::Put { key, value } => write!(f, "put {key} {value}")?,
+            Step::Delete { key } => write!(f, "delete {key}")?,
+            Step::Get { key } => write!(f, "get {key}")?,
+        }
+    }
+    Ok(())
+}
+
+impl FromStr for Call {
+    type Err = GrammarError;
+
+    fn from_str(text: &str) -> Result<Call, GrammarError> {
+        let mut tokens = Tokens::new(text, "");
+        let verb = tokens.verb("operation", GRAMMAR)?;
+        let node = match tokens.take_suffix('@') {
+            None => None,
+            Some(word) => match parse_node(word) {
+                Some(node) => Some(node),
+                None => return tokens.fail(format!("`@{word}` is not a node")),
+            },
+        };
+        let op = match verb {
+            "put" => Op::Put { key: parse_key(&mut tokens)?, value: parse_value(&mut tokens)? },
+            "get" => Op::Get { key: parse_key(&mut tokens)? },
+            "delete" => Op::Delete { key: parse_key(&mut tokens)? },
+            "cas" => {
+                let key = parse_key(&mut tokens)?;
+                let old = if tokens.take_if("-") { None } else { Some(parse_value(&mut tokens)?) };
+                Op::Cas { key, old, new: parse_value(&mut tokens)? }
+            }
+            "scan" if tokens.take_if("*") => Op::Scan { prefix: String::new() },
+            "scan" => Op::Scan { prefix: parse_key(&mut tokens)? },
+            "txn" => parse_txn(&mut tokens)?,
+            "add" => Op::Add(tokens.node()?),
+            "learner" => Op::Learner(tokens.node()?),
+            "promote" => Op::Promote(tokens.node()?),
+            "remove" => Op::Remove(tokens.node()?),
+            "replace" => Op::Replace { old: tokens.node()?, new: tokens.node()? },
+            verb => {
+                assert_eq!(verb, "transfer", "a verb of the grammar has no parser");
+                Op::Transfer(tokens.node()?)
+            }
+        };
+        tokens.end()?;
+        Ok(Call { op, node })
+    }
+}
+
+/// Words have no signs that mean something in the grammar.
+fn is_word(word: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:-".contains(&byte);
+    !word.is_empty() && word != "-" && word.bytes().all(allowed)
+}
+
+fn parse_key(tokens: &mut Tokens<'_>) -> Result<String, GrammarError> {
+    let word = tokens.need("a key")?;
+    if !is_word(word) {
+        return tokens.fail(format!("`{word}` is not a key (letters, digits, _ . / : -)"));
+    }
+    Ok(word.to_string())
+}
+
+fn parse_value(tokens: &mut Tokens<'_>) -> Result<Value, GrammarError> {
+    let word = tokens.need("a value")?;
+    read_value(tokens, word)
+}
+
+fn read_value(tokens: &Tokens<'_>, text: &str) -> Result<Value, GrammarError> {
+    let (word, padded_to) = match text.split_once('*') {
+        None => (text, None),
+        Some((word, len)) => match len.parse() {
+            Ok(len) => (word, Some(len)),
+            Err(_) => return tokens.fail(format!("`{text}` has no length after its `*`")),
+        },
+    };
+    if !is_word(word) {
+        return tokens.fail(format!("`{text}` is not a value (letters, digits, _ . / : -)"));
+    }
+    let value = Value { word: word.to_string(), padded_to };
+    if !value.pads() {
+        let least = value.word.len();
+        return tokens
+            .fail(format!("`{text}` has an impossible length ({least} to {MAX_VALUE_BYTES})"));
+    }
+    Ok(value)
+}
+
+fn parse_txn(tokens: &mut Tokens<'_>) -> Result<Op, GrammarError> {
+    let mut conditions = Vec::new();
+    if tokens.take_if("if") {
+        while conditions.is_empty() || tokens.peek().is_some_and(|word| word != "then") {
+            let word = tokens.need("a condition")?;
+            let Some((key, value)) = word.split_once('=').filter(|(key, _)| is_word(key)) else {
+                return tokens.fail(format!("`{word}` is not a condition"));
+            };
+            let value = if value == "-" { None } else { Some(read_value(tokens, value)?) };
+            conditions.push(Condition { key: key.to_string(), value });
+        }
+    }
+    tokens.expect("then")?;
+    let then = parse_steps(tokens)?;
+    let otherwise = if tokens.take_if("else") { parse_steps(tokens)? } else { Vec::new() };
+    if conditions.len().max(then.len()).max(otherwise.len()) > MAX_STEPS {
+        return tokens.fail(format!("more than {MAX_STEPS} conditions or steps"));
+    }
+    Ok(Op::Txn { conditions, then, otherwise })
+}
+
+fn parse_steps(tokens: &mut Tokens<'_>) -> Result<Vec<Step>, GrammarError> {
+    let mut steps = Vec::new();
+    loop {
+        steps.push(match tokens.need("a step")? {
+            "put" => Step::Put { key: parse_key(tokens)?, value: parse_value(tokens)? },
+            "delete" => Step::Delete { key: parse_key(tokens)? },
+            "get" => Step::Get { key: parse_key(tokens)? },
+            word => return tokens.fail(format!("`{word}` is not a step (put, delete, get)")),
+        });
+        if !tokens.take_if(";") {
+            return Ok(steps);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What a campaign or a replay tells its reader: a summary a person can take in at a glance, and
+//! the JSON objects that scripts read.
+//!
+//! Everything here turns values into text and writes nothing, so the text is tested as it is. What
+//! was *not* reached is printed beside what was: a waypoint never seen or a check that never bit
+//! means that passing proves less than it seems to.
+
+mod json;
+mod text;
+
+use std::fmt::Write as _;
+
+pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
+pub use text::{Paint, Table, duration, one_line, thousands};
+
+use crate::campaign::{Failure, Totals};
+use crate::outcome::{Class, Violation};
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The git revision of this build, `-dirty` if the sources differed from it; `unknown` without git.
+pub const REVISION: &str = env!("STORMKV_REVISION");
+
+/// Version and revision, as `--version` and every failure print them.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STORMKV_REVISION"), ")");
+
+/// How many failing seeds the summary of a campaign lists; `--json` lists them all.
+pub const LISTED_FAILURES: usize = 10;
+
+/// One word for a verdict, as `--json` prints it.
+pub fn verdict(violation: Option<&Violation>) -> &'static str {
+    match violation.map(|violation| violation.class) {
+        None => "clean",
+        Some(Class::Safety) => "violation",
+        Some(Class::Liveness) => "liveness",
+        Some(Class::Unknown) => "unknown",
+    }
+}
+
+/// The summary of a campaign: how much was run, what was done to it, and what of it counts.
+/// `label` says which seeds; `waypoints` are all there are, to name those never reached.
+pub fn summary(
+    label: &str,
+    jobs: usize,
+    totals: &Totals,
+    waypoints: &[&str],
+    paint: Paint,
+) -> String {
+    let wall = totals.wall.as_secs_f64();
+    let rate =
+        |count: u64| format!("{} per second", thousands((count as f64 / wall.max(1e-9)) as u128));
+    let plural = if jobs == 1 { "" } else { "s" };
+    let simulated = totals.sim_ns as f64 / 1e9;
+
+    let mut table = Table::default();
+    table.row("seeds", totals.seeds, &format!("{label}, {jobs} job{plural}"));
+    table.row("passed", totals.passed(), "");
+    table.row("failed", totals.failed.len() as u64, "");
+    table.row("events", totals.events, &rate(totals.events));
+    table.row("messages", totals.messages, &rate(totals.messages));
+    table.row("operations", totals.acknowledged, "acknowledged");
+    let ratio = thousands((simulated / wall.max(1e-9)).round() as u128);
+    table.words(
+        "time",
+        &format!("{} simulated in {}, {ratio} times as fast", duration(simulated), duration(wall)),
+    );
+    table.words("trace hash", &format!("{:016x}", totals.trace_hash));
+    coverage(&mut table, totals, waypoints);
+    let mut text = table.render(paint);
+    text.push_str(&failures(totals, paint));
+    text
+}
+
+/// Appends the blocks that prove that something was tested.
+pub fn coverage(table: &mut Table, totals: &Totals, waypoints: &[&str]) {
+    table.heading("faults injected");
+    for (name, count) in totals.faults.iter().filter(|(_, count)| **count > 0) {
+        table.row(name, *count, "");
+    }
+    table.heading("waypoints reached");
+    for (name, count) in totals.waypoints.iter().filter(|(_, count)| **count > 0) {
+        table.row(name, *count, "");
+    }
+    table.never(&never_reached(totals, waypoints));
+    table.heading("checks that bit");
+    for (name, count) in totals.checks.iter().filter(|(_, count)| **count > 0) {
+        table.row(name, *count, "");
+    }
+    let idle = totals.checks.iter().filter(|(_, count)| **count == 0);
+    table.never(&idle.map(|(name, _)| *name).collect::<Vec<_>>());
+}
+
+/// The known waypoints that no run reached.
+pub fn never_reached<'a>(totals: &Totals, waypoints: &[&'a str]) -> Vec<&'a str> {
+    let reached = |name: &str| totals.waypoints.get(name).is_some_and(|count| *count > 0);
+    waypoints.iter().copied().filter(|name| !reached(name)).collect()
+}
+
+/// The first few failing seeds, one line each; empty if all passed.
+fn failures(totals: &Totals, paint: Paint) -> String {
+    let mut text = String::new();
+    if totals.failed.is_empty() {
+        return text;
+    }
+    let listed = &totals.failed[..totals.failed.len().min(LISTED_FAILURES)];
+    let width = listed.iter().map(|failure| failure.seed.to_string().len()).max().unwrap_or(0);
+    text.push_str(&format!("\n{}\n", paint.bold("failed seeds")));
+    for Failure { seed, violation } in listed {
+        let checker = paint.red(violation.checker);
+        let message = one_line(&violation.message);
+        writeln!(text, "  {seed:>width$}  {checker}: {message}").expect("a string takes all");
+    }
+    let more = totals.failed.len() - listed.len();
+    if more > 0 {
+        let more = thousands(more as u128);
+        writeln!(text, "  and {more} more: --json lists them all").expect("a string takes all");
+    }
+    text
+}
+
+/// What was run: enough to run it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A seed, whose plan is generated.
+    Seed(u64),
+    /// A scenario file, by the path the user gave.
+    File(String),
+}
+
+impl Subject {
+    /// The line to paste that runs it again.
+    pub fn replay_command(&self) -> String {
+        match self {
+            Subject::Seed(seed) => format!("cargo sim replay --seed {seed}"),
+            Subject::File(path) => format!("cargo sim replay {}", text::shell_word(path)),
+        }
+    }
+}
+
+/// The last lines about a failure: what broke, in one sentence, and all it takes to see it again.
+/// `plan_hash` is `None` if the plan itself could not be made.
+pub fn last_words(
+    subject: &Subject,
+    plan_hash: Option<u64>,
+    violation: &Violation,
+    paint: Paint,
+) -> String {
+    let kind = match violation.class {
+        Class::Safety => paint.red("safety violation"),
+        Class::Liveness => paint.red("liveness violation"),
+        Class::Unknown => paint.yellow("undecided"),
+    };
+    let (name, value) = match subject {
+        Subject::Seed(seed) => ("seed", seed.to_string()),
+        Subject::File(path) => ("file", one_line(path)),
+    };
+    let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
+    format!(
+        "{kind} ({}): {}\n  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n  \
+         replay   {}\n",
+        violation.checker,
+        one_line(&violation.message),
+        paint.bold(&subject.replay_command()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn violation(class: Class, message: &str) -> Violation {
+        let message = message.to_string();
+        Violation { class, checker: "election-safety", message, step: 4_567, at_ns: 1_500_000_000 }
+    }
+
+    fn totals(failed: Vec<Failure>) -> Totals {
+        Totals {
+            seeds: 1_000,
+            failed,
+            trace_hash: 0x0123_4567_89ab_cdef,
+            events: 12_345_678,
+            messages: 3_456_789,
+            acknowledged: 123_456,
+            sim_ns: 12_300_000_000_000,
+            faults: BTreeMap::from([("crash", 1_234), ("partition", 56), ("bit-rot", 0)]),
+            waypoints: BTreeMap::from([("snapshot-installed", 34), ("torn-tail", 0)]),
+            checks: BTreeMap::from([("election-safety", 7_000_000), ("snapshot-prefix", 0)]),
+            wall: Duration::from_millis(12_400),
+        }
+    }
+
+    const CLEAN: &str = "\
+seeds                      1,000  0..1000, 2 jobs
+passed                     1,000
+failed                         0
+events                12,345,678  995,619 per second
+messages               3,456,789  278,773 per second
+operations               123,456  acknowledged
+time                  3 h 25 min simulated in 12.4 s, 992 times as fast
+trace hash            0123456789abcdef
+
+faults injected
+  crash                    1,234
+  partition                   56
+
+waypoints reached
+  snapshot-installed          34
+  never: torn-tail, leader-removed
+
+checks that bit
+  election-safety      7,000,000
+  never: snapshot-prefix
+";
+
+    #[test]
+    fn a_clean_summary_reads_well() {
+        let known = ["snapshot-installed", "torn-tail", "leader-removed"];
+        let text = summary("0..1000", 2, &totals(Vec::new()), &known, Paint::plain());
+        assert_eq!(text, CLEAN);
+    }
+
+    #[test]
+    fn a_summary_of_nothing_says_so() {
+        let text = summary("5, shard 2/2", 1, &Totals::default(), &["elected"], Paint::plain());
+        assert!(text.starts_with("seeds       0  5, shard 2/2, 1 job\n"), "{text}");
+        assert!(text.contains("faults injected\n  none\n"), "{text}");
+        assert!(text.contains("waypoints reached\n  none\n  never: elected\n"), "{text}");
+        assert!(text.ends_with("checks that bit\n  none\n"), "{text}");
+    }
+
+    #[test]
+    fn only_the_first_failures_are_listed() {
+        let failed = (0..12).map(|n| Failure {
+            seed: n * 10,
+            violation: violation(Class::Safety, "two leaders\nin term 4"),
+        });
+        let text = summary("0..1000", 2, &totals(failed.collect()), &[], Paint::plain());
+        let (_, block) = text.split_once("failed seeds\n").unwrap();
+        assert!(
+            block.starts_with("   0  election-safety: two leaders in term 4\n  10  "),
+            "{block}"
+        );
+        assert!(block.ends_with("  and 2 more: --json lists them all\n"), "{block}");
+        assert_eq!(block.lines().count(), LISTED_FAILURES + 1);
+    }
+
+    #[test]
+    fn the_last_words_hold_all_it_takes_to_replay() {
+        let broken = violation(Class::Safety, "n2 was elected in term 4, which n1 already led");
+        let text = last_words(&Subject::Seed(17), Some(0xabc), &broken, Paint::plain());
+        let expected = format!(
+            "safety violation (election-safety): n2 was elected in term 4, which n1 already led\n  \
+             seed     17\n  plan     0000000000000abc\n  version  {BUILD}\n  \
+             replay   cargo sim replay --seed 17\n"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_file_is_quoted_for_the_shell() {
+        let broken = violation(Class::Liveness, "no leader for 10 s");
+        let subject = Subject::File("my scenarios/it's.toml".to_string());
+        let text = last_words(&subject, None, &broken, Paint::plain());
+        assert!(text.starts_with("liveness violation (election-safety): no leader"), "{text}");
+        assert!(text.ends_with("cargo sim replay 'my scenarios/it'\\''s.toml'\n"), "{text}");
+        assert!(text.contains("plan     unknown\n"), "{text}");
+    }
+
+    #[test]
+    fn colours_only_when_asked_for() {
+        let failed = vec![Failure { seed: 3, violation: violation(Class::Safety, "broken") }];
+        let totals = totals(failed);
+        assert!(!summary("0..1000", 2, &totals, &[], Paint::plain()).contains('\u{1b}'));
+        assert!(summary("0..1000", 2, &totals, &[], Paint::coloured()).contains("\u{1b}[31m"));
+    }
+
+    #[test]
+    fn the_campaign_json_has_the_promised_fields() {
+        let failed = vec![Failure { seed: 3, violation: violation(Class::Liveness, "stuck") }];
+        let totals = totals(failed);
+        let value = serde_json::to_value(campaign_json(&totals, &["torn-tail"])).unwrap();
+        assert_eq!(value["seeds"], 1_000);
+        assert_eq!(value["passed"], 999);
+        assert_eq!(value["events"], 12_345_678);
+        assert_eq!(value["messages"], 3_456_789);
+        assert_eq!(value["sim_s"], 12_300.0);
+        assert_eq!(value["wall_s"], 12.4);
+        assert_eq!(value["trace_hash"], "0123456789abcdef");
+        assert_eq!(value["waypoints_never"], serde_json::json!(["torn-tail"]));
+        let failure = &value["failed"][0];
+        assert_eq!(failure["seed"], 3);
+        assert_eq!(failure["checker"], "election-safety");
+        assert_eq!(failure["message"], "stuck");
+        assert_eq!(failure["verdict"], "liveness");
+    }
+}

@@ -1,0 +1,105 @@
+//! The JSON object of `run`, which `replay` extends. Scripts rely on the names of the fields: they
+//! may be added to, never renamed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{REVISION, VERSION, never_reached, verdict};
+use crate::campaign::Totals;
+use crate::outcome::Violation;
+
+/// One object for a campaign.
+#[derive(Debug, Serialize)]
+pub struct Json<'a> {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Seeds that passed.
+    pub passed: u64,
+    /// The others, in seed order.
+    pub failed: Vec<JsonFailure<'a>>,
+    /// Events processed.
+    pub events: u64,
+    /// Raft messages delivered.
+    pub messages: u64,
+    /// Client operations acknowledged.
+    pub acknowledged: u64,
+    /// Simulated seconds.
+    pub sim_s: f64,
+    /// Seconds on this machine.
+    pub wall_s: f64,
+    /// 16 hexadecimal digits: JSON numbers cannot hold 64 bits everywhere.
+    pub trace_hash: String,
+    /// Faults injected by kind.
+    pub faults: &'a BTreeMap<&'static str, u64>,
+    /// Waypoints reached.
+    pub waypoints: &'a BTreeMap<&'static str, u64>,
+    /// Known waypoints that were not.
+    pub waypoints_never: Vec<&'a str>,
+    /// How often each check was made with its antecedent true.
+    pub checks: &'a BTreeMap<&'static str, u64>,
+    /// The version of this build.
+    pub version: &'static str,
+    /// The git revision of this build.
+    pub revision: &'static str,
+}
+
+/// One failing seed.
+#[derive(Debug, Serialize)]
+pub struct JsonFailure<'a> {
+    /// The seed; null for a scenario file.
+    pub seed: Option<u64>,
+    /// Which checker spoke.
+    pub checker: &'static str,
+    /// What broke, in one sentence.
+    pub message: &'a str,
+    /// `violation`, `liveness` or `unknown`.
+    pub verdict: &'static str,
+}
+
+impl<'a> JsonFailure<'a> {
+    /// The object for one violation.
+    pub fn new(seed: Option<u64>, violation: &'a Violation) -> JsonFailure<'a> {
+        JsonFailure {
+            seed,
+            checker: violation.checker,
+            message: &violation.message,
+            verdict: verdict(Some(violation)),
+        }
+    }
+}
+
+/// The object for a campaign. `waypoints` are all there are.
+pub fn campaign_json<'a>(totals: &'a Totals, waypoints: &[&'a str]) -> Json<'a> {
+    let failed = totals.failed.iter();
+    Json {
+        seeds: totals.seeds,
+        passed: totals.passed(),
+        failed: failed
+            .map(|failure| JsonFailure::new(Some(failure.seed), &failure.violation))
+            .collect(),
+        events: totals.events,
+        messages: totals.messages,
+        acknowledged: totals.acknowledged,
+        sim_s: totals.sim_ns as f64 / 1e9,
+        wall_s: seconds(totals.wall),
+        trace_hash: format!("{:016x}", totals.trace_hash),
+        faults: &totals.faults,
+        waypoints: &totals.waypoints,
+        waypoints_never: never_reached(totals, waypoints),
+        checks: &totals.checks,
+        version: VERSION,
+        revision: REVISION,
+    }
+}
+
+/// Seconds with microseconds: more digits of a wall clock say nothing.
+pub fn seconds(span: Duration) -> f64 {
+    span.as_micros() as f64 / 1e6
+}
+
+/// A measured rate with one decimal, for the same reason.
+pub fn rounded(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
+}

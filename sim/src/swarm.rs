@@ -1,0 +1,105 @@
+//! Random plans: one 64-bit seed gives one [`Plan`].
+//!
+//! Every dimension is drawn per seed: the cluster's shape, its limits and timings, the network,
+//! the mix of operations, and which families of faults are on at all and how hard they hit (swarm
+//! testing: Groce et al., ISSTA 2012). Each part draws from a stream of its own, so drawing the
+//! operations in another way leaves the faults of every seed as they were.
+//!
+//! The plan says everything: nothing here runs, and the world never asks the seed what to do
+//! next, except for micro-choices such as the latency of one message.
+
+mod combos;
+mod dice;
+mod families;
+mod membership;
+mod shape;
+mod storm;
+mod workload;
+
+use stormkv::types::NodeId;
+
+use crate::plan::{Call, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
+
+use dice::{Dice, Purpose};
+use storm::Cast;
+
+/// Draws the plan of this seed. The same seed gives the same plan in every build.
+pub fn generate(seed: u64) -> Plan {
+    let cluster = shape::cluster(seed);
+    let clients = shape::clients(seed);
+    let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
+    let (times, mut marks) = workload::times(seed, horizon_us);
+    let first_nodes = cluster.nodes + cluster.learners;
+    let mut ops = workload::operations(seed, &times, clients.count, first_nodes);
+    let changes = membership::operations(seed, &cluster, horizon_us);
+
+    marks.extend(changes.iter().map(|row| row.at_us));
+    let new_nodes = changes.iter().filter_map(|row| row.call.op.new_node());
+    let cast = Cast {
+        nodes: (1..=u64::from(first_nodes)).map(NodeId).chain(new_nodes).collect(),
+        clients: clients.count,
+        horizon_us,
+        election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,
+        marks,
+    };
+    let faults = storm::faults(seed, &cast);
+    ops.extend(changes);
+    ops.sort_by_key(|row| row.at_us);
+
+    Plan {
+        cluster,
+        network: shape::network(seed),
+        disk: shape::disk(seed),
+        clients,
+        ops,
+        faults,
+        // Clients may have piled up work while nothing could be done, on links of 20 ms.
+        end: End { heal_at_us: None, bound_us: 30_000_000 },
+        ..Plan::new(format!("seed-{seed}"), seed)
+    }
+}
+
+/// Which measurement a plan without randomness is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeedKind {
+    /// A long, calm run: messages per second.
+    Steady,
+    /// A short life with one crash of each node, for this seed: seeds per second.
+    PerSeed(u64),
+}
+
+/// How many puts the steady run has: some minutes of simulated time.
+const STEADY_PUTS: u64 = 20_000;
+
+/// The plan of a measurement: five nodes, ticks of 10 ms, links of 1 to about 10 ms, and one client
+/// that puts 64 bytes, again as soon as it is answered.
+pub fn speed_plan(kind: SpeedKind) -> Plan {
+    let (name, seed, puts) = match kind {
+        SpeedKind::Steady => ("speed-steady".to_string(), 1, STEADY_PUTS),
+        SpeedKind::PerSeed(seed) => (format!("speed-seed-{seed}"), seed, 100),
+    };
+    let mut plan = Plan::new(name, seed);
+    plan.cluster.nodes = 5;
+    plan.network =
+        Network { latency: Delay { min_us: 1000, mean_extra_us: 4500 }, ..Network::default() };
+    plan.clients.count = 1;
+    plan.ops = (1..=puts)
+        .map(|number| {
+            let value = Value::padded(format!("v{number}"), 64);
+            let call = Call::from(Op::Put { key: format!("k{}", number % 16), value });
+            OpRow { at_us: 0, client: 1, call }
+        })
+        .collect();
+    // A put takes two round trips at most, about 25 ms; no measurement may hit the bound.
+    plan.end.bound_us = 60_000_000 + puts * 100_000;
+    if let SpeedKind::PerSeed(_) = kind {
+        plan.faults = (1..=u64::from(plan.cluster.nodes))
+            .map(|node| FaultRow {
+                at_us: 400_000 * node,
+                until_us: Some(400_000 * node + 150_000),
+                fault: Fault::Crash(Who::Node(NodeId(node))),
+            })
+            .collect();
+    }
+    plan
+}

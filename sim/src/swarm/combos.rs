@@ -1,0 +1,176 @@
+//! The families that tell a story: several faults in a sequence that has broken real systems.
+//!
+//! A bug in replication rarely needs many faults, but it needs the right ones in the right order,
+//! within milliseconds of each other; independent draws almost never produce that.
+
+use crate::plan::{Fault, Member, Who};
+
+use super::storm::Scene;
+
+/// A leader is cut off with pending writes, another one is elected, the link heals, and the old
+/// leader crashes while its log is being overwritten.
+pub(super) fn deposed_leader(scene: &mut Scene<'_>) {
+    let at_us = scene.when();
+    let heal_us = at_us + scene.new_leader_us();
+    scene.push(at_us, heal_us, Fault::Isolate(Who::Leader));
+    let crash_us = heal_us + scene.dice.scaled_us(0, 100);
+    let back_us = crash_us + scene.dice.scaled_us(5, 300);
+    let fault = match scene.dice.below(4) {
+        0 => Fault::CrashAtDisk(Who::Same, scene.dice.between(1, 6)),
+        1 => Fault::CrashAtOutput(Who::Same, scene.dice.below(4)),
+        _ => Fault::Crash(Who::Same),
+    };
+    let back_us = scene.push(crash_us, back_us, fault);
+    if scene.dice.percent(50) {
+        // The new leader goes too, so that the old one's log matters.
+        let at_us = back_us + scene.dice.scaled_us(0, 200);
+        let until_us = at_us + scene.new_leader_us();
+        scene.push(at_us, until_us, Fault::Crash(Who::Leader));
+    }
+}
+
+/// A node crashes again while it recovers.
+pub(super) fn double_crash(scene: &mut Scene<'_>) {
+    let who = scene.who();
+    let again = if who == Who::Leader { Who::Same } else { who };
+    let mut at_us = scene.when();
+    let mut fault = Fault::Crash(who);
+    for _ in 0..scene.dice.between(2, 3) {
+        let until_us = at_us + scene.dice.scaled_us(0, 80);
+        at_us = scene.push(at_us, until_us, fault) + scene.dice.scaled_us(0, 60);
+        fault = match scene.dice.percent(50) {
+            true => Fault::Crash(again),
+            false => Fault::CrashAtDisk(again, scene.dice.between(1, 8)),
+        };
+    }
+}
+
+/// A follower is away until only a snapshot can help it, then crashes while it installs one.
+pub(super) fn snapshot_under_fire(scene: &mut Scene<'_>) {
+    let node = Who::Node(scene.node());
+    let at_us = scene.when();
+    let back_us = at_us + scene.dice.time_us(500, 2500);
+    let away = match scene.dice.below(3) {
+        0 => Fault::Crash(node),
+        1 => Fault::Pause(node),
+        _ => Fault::Isolate(node),
+    };
+    scene.push(at_us, back_us, away);
+    let mut at_us = back_us + scene.dice.scaled_us(0, 150);
+    for _ in 0..scene.dice.between(1, 3) {
+        let until_us = at_us + scene.dice.scaled_us(1, 200);
+        let fault = match scene.dice.below(3) {
+            0 => Fault::Crash(node),
+            1 => Fault::Kill(node),
+            _ => Fault::CrashAtDisk(node, scene.dice.scaled(1, 16)),
+        };
+        at_us = scene.push(at_us, until_us, fault) + scene.dice.scaled_us(0, 100);
+    }
+}
+
+/// A node is cut off and comes back, again and again.
+pub(super) fn flapping_link(scene: &mut Scene<'_>) {
+    let who = scene.who();
+    let again = if who == Who::Leader { Who::Same } else { who };
+    let mut at_us = scene.when();
+    for act in 0..scene.dice.between(3, 5) {
+        let until_us = at_us + scene.dice.scaled_us(20, 400);
+        scene.push(at_us, until_us, Fault::Isolate(if act == 0 { who } else { again }));
+        at_us = until_us + scene.dice.scaled_us(5, 300);
+    }
+}
+
+/// Every node crashes in turn, as in a careless upgrade.
+pub(super) fn rolling_crash(scene: &mut Scene<'_>) {
+    let mut at_us = scene.when();
+    let gap_ms = scene.dice.scaled(5, 600);
+    for node in scene.shuffled() {
+        let Member::Node(node) = node else { unreachable!("only nodes are shuffled") };
+        let until_us = at_us + scene.dice.scaled_us(5, 300);
+        scene.push(at_us, until_us, Fault::Crash(Who::Node(node)));
+        at_us += scene.dice.time_us(1, gap_ms);
+    }
+}
+
+/// Each new leader is taken out soon after its election.
+pub(super) fn leader_chase(scene: &mut Scene<'_>) {
+    let mut at_us = scene.when();
+    for _ in 0..scene.dice.between(2, 4) {
+        let until_us = at_us + scene.new_leader_us();
+        let fault = match scene.dice.below(6) {
+            0 => Fault::Pause(Who::Leader),
+            1 | 2 => Fault::Isolate(Who::Leader),
+            3 => Fault::CrashAtOutput(Who::Leader, scene.dice.below(5)),
+            _ => Fault::Crash(Who::Leader),
+        };
+        scene.push(at_us, until_us, fault);
+        at_us += scene.cast.election_us + scene.dice.time_us(50, 500);
+    }
+}
+
+/// More than half of the nodes die within milliseconds, under load.
+pub(super) fn majority_dies(scene: &mut Scene<'_>) {
+    let mut at_us = scene.when();
+    let nodes = scene.shuffled();
+    let kill = scene.dice.percent(30);
+    for node in &nodes[..nodes.len() / 2 + 1] {
+        let Member::Node(node) = *node else { unreachable!("only nodes are shuffled") };
+        let until_us = at_us + scene.dice.scaled_us(20, 1500);
+        let fault = if kill { Fault::Kill } else { Fault::Crash };
+        scene.push(at_us, until_us, fault(Who::Node(node)));
+        at_us += scene.dice.scaled_us(0, 20);
+    }
+}
+
+/// A disk is slow, so that much is written and little is synced, when the power goes; soon after,
+/// it goes for everyone.
+pub(super) fn unsynced_loss(scene: &mut Scene<'_>) {
+    let who = scene.who();
+    let again = if who == Who::Leader { Who::Same } else { who };
+    let at_us = scene.when();
+    let crash_us = at_us + scene.dice.scaled_us(5, 300);
+    let until_us = crash_us + scene.dice.scaled_us(5, 200);
+    let factor = scene.dice.scaled(10, 200);
+    scene.push(at_us, until_us, Fault::SlowDisk(who, factor));
+    scene.push(crash_us, until_us, Fault::Crash(again));
+    if scene.dice.percent(40) {
+        let at_us = until_us + scene.dice.scaled_us(0, 100);
+        let until_us = at_us + scene.dice.scaled_us(1, 100);
+        scene.push(at_us, until_us, Fault::CrashAll);
+    }
+}
+
+/// Links into one node clog one after the other and are released in another order, so that old
+/// messages arrive after newer ones.
+pub(super) fn swizzle_clog(scene: &mut Scene<'_>) {
+    let mut links = scene.shuffled();
+    let Some(to) = links.pop() else { unreachable!("three nodes are needed") };
+    let mut at_us = scene.when();
+    let released_us = at_us + scene.new_leader_us();
+    for from in links.into_iter().take(4) {
+        let until_us = released_us + scene.dice.scaled_us(1, 300);
+        let (from, to) = if scene.dice.percent(70) { (from, to) } else { (to, from) };
+        scene.push(at_us, until_us, Fault::Clog { from, to });
+        at_us += scene.dice.scaled_us(0, 100);
+        if at_us >= released_us {
+            break;
+        }
+    }
+}
+
+/// Everyone crashes under load, and the node that was cut off before has a say in what follows.
+pub(super) fn stale_majority(scene: &mut Scene<'_>) {
+    let node = scene.node();
+    let at_us = scene.when();
+    let crash_us = at_us + scene.dice.time_us(100, 800);
+    let heal_us = crash_us + scene.dice.scaled_us(1, 50);
+    scene.push(at_us, heal_us, Fault::Isolate(Who::Node(node)));
+    scene.push(crash_us, heal_us, Fault::CrashAll);
+    let last_us = heal_us + scene.dice.scaled_us(0, 30);
+    let until_us = last_us + scene.new_leader_us();
+    let (_, mut away) = scene.halves();
+    away.retain(|member| *member != Member::Node(node));
+    if let Some(Member::Node(other)) = away.first() {
+        scene.push(last_us, until_us, Fault::Isolate(Who::Node(*other)));
+    }
+}

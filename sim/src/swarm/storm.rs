@@ -1,0 +1,203 @@
+//! The faults of a random plan, chosen among families that are switched on and off per seed.
+//!
+//! Swarm testing: a plan in which everything goes wrong at once mostly tests that nothing works.
+//! So each seed has some families only, each with its own weight, and an overall intensity from
+//! calm to storm. Faults also cluster in time: many strike within milliseconds of another event,
+//! because that is where the bugs are.
+
+use stormkv::types::NodeId;
+
+use crate::plan::{Fault, FaultRow, Member, Who};
+
+use super::combos;
+use super::dice::{Dice, Purpose};
+use super::families;
+
+/// The most faults of a random plan.
+const MOST_FAULTS: usize = 25;
+
+/// The families, each with the least number of nodes it needs. New ones go to the end: a family's
+/// position names its stream of draws.
+const FAMILIES: &[(usize, Family)] = &[
+    (1, families::crash),
+    (1, families::crash_at_step),
+    (1, families::crash_all),
+    (1, families::kill),
+    (1, families::pause),
+    (2, families::partition),
+    (2, families::isolate),
+    (2, families::one_way),
+    (3, families::bridge),
+    (2, families::clog),
+    (1, families::weather),
+    (1, families::fsync_failure),
+    (1, families::disk_error),
+    (1, families::slow_disk),
+    (1, families::lonely_clients),
+    (3, combos::deposed_leader),
+    (1, combos::double_crash),
+    (3, combos::snapshot_under_fire),
+    (2, combos::flapping_link),
+    (2, combos::rolling_crash),
+    (2, combos::leader_chase),
+    (3, combos::majority_dies),
+    (1, combos::unsynced_loss),
+    (3, combos::swizzle_clog),
+    (3, combos::stale_majority),
+];
+
+/// Who is there to be hit, and when something happens anyway.
+pub(super) struct Cast {
+    /// Every node that ever exists.
+    pub nodes: Vec<NodeId>,
+    /// Clients are 1 to this.
+    pub clients: u32,
+    /// Faults begin before this.
+    pub horizon_us: u64,
+    /// The longest election timeout.
+    pub election_us: u64,
+    /// When bursts of load and changes of membership begin.
+    pub marks: Vec<u64>,
+}
+
+/// Draws one fault, or several that belong together.
+pub(super) type Family = fn(&mut Scene<'_>);
+
+/// A family at work: its dice, the cast, and the faults so far.
+pub(super) struct Scene<'a> {
+    pub dice: &'a mut Dice,
+    pub cast: &'a Cast,
+    pub rows: &'a mut Vec<FaultRow>,
+}
+
+impl Scene<'_> {
+    /// Adds a fault and returns when it is mended. One that waits for its moment gets some time to
+    /// strike.
+    pub fn push(&mut self, at_us: u64, until_us: u64, fault: Fault) -> u64 {
+        let until_us = match fault.waits() {
+            true => until_us.max(at_us + self.dice.time_us(100, 700)),
+            false => until_us,
+        };
+        self.rows.push(FaultRow { at_us, until_us: Some(until_us), fault });
+        until_us
+    }
+
+    /// Adds a fault at some time that lasts for a while; rarely until the run heals.
+    pub fn push_lasting(&mut self, fault: Fault) {
+        let at_us = self.when();
+        let until_us = at_us + self.span_us();
+        self.push(at_us, until_us, fault);
+        if self.dice.percent(5)
+            && let Some(row) = self.rows.last_mut()
+        {
+            row.until_us = None;
+        }
+    }
+
+    /// When something strikes: at any time, or a little after another event.
+    pub fn when(&mut self) -> u64 {
+        let choices = (self.rows.len() * 2 + self.cast.marks.len()) as u32;
+        if choices > 0 && self.dice.percent(35) {
+            let choice = self.dice.below(choices) as usize;
+            let event_us = match self.rows.get(choice / 2) {
+                Some(row) if choice.is_multiple_of(2) => row.at_us,
+                Some(row) => row.until_us.unwrap_or(row.at_us),
+                None => self.cast.marks[choice - 2 * self.rows.len()],
+            };
+            if event_us < self.cast.horizon_us {
+                return event_us + u64::from(self.dice.scaled(1, 500)) * 100;
+            }
+        }
+        self.dice.time_us(0, (self.cast.horizon_us / 1000) as u32)
+    }
+
+    /// How long something lasts: a blink, about as long as an election, or much longer.
+    pub fn span_us(&mut self) -> u64 {
+        match self.dice.below(10) {
+            0..3 => self.dice.scaled_us(1, 100),
+            3..8 => self.dice.time_us(100, 900),
+            _ => self.dice.time_us(900, 3000),
+        }
+    }
+
+    /// Long enough that the others elect a leader: two to five of the longest election timeouts.
+    pub fn new_leader_us(&mut self) -> u64 {
+        self.cast.election_us * u64::from(self.dice.between(20, 50)) / 10_000 * 1000
+    }
+
+    /// Any node.
+    pub fn node(&mut self) -> NodeId {
+        self.dice.pick(&self.cast.nodes)
+    }
+
+    /// Any node, often the leader.
+    pub fn who(&mut self) -> Who {
+        if self.dice.percent(30) { Who::Leader } else { Who::Node(self.node()) }
+    }
+
+    /// All nodes, in random order.
+    pub fn shuffled(&mut self) -> Vec<Member> {
+        let mut nodes: Vec<Member> = self.cast.nodes.iter().copied().map(Member::Node).collect();
+        self.dice.shuffle(&mut nodes);
+        nodes
+    }
+
+    /// The nodes in two groups, neither empty; some of the clients join one of them.
+    pub fn halves(&mut self) -> (Vec<Member>, Vec<Member>) {
+        let mut left = self.shuffled();
+        let right_len = self.dice.between(1, left.len() as u32 - 1) as usize;
+        let mut right = left.split_off(left.len() - right_len);
+        left.sort_unstable();
+        right.sort_unstable();
+        if self.dice.percent(40) {
+            for client in 1..=self.cast.clients {
+                match self.dice.below(3) {
+                    0 => left.push(Member::Client(client)),
+                    1 => right.push(Member::Client(client)),
+                    _ => {}
+                }
+            }
+        }
+        (left, right)
+    }
+}
+
+/// Draws the faults of a plan, in order of time.
+pub(super) fn faults(seed: u64, cast: &Cast) -> Vec<FaultRow> {
+    let dice = &mut Dice::new(seed, Purpose::Intensity);
+    let budget = match dice.weighted(&[(8, 0), (27, 1), (40, 2), (25, 3)]) {
+        0 => return Vec::new(),
+        1 => dice.between(1, 4),
+        2 => dice.between(5, 12),
+        _ => dice.between(13, MOST_FAULTS as u32),
+    };
+    let mut playing = playing(seed, dice, cast);
+    let weights: Vec<(u32, usize)> =
+        playing.iter().enumerate().map(|(position, (weight, ..))| (*weight, position)).collect();
+    let mut rows = Vec::new();
+    while rows.len() < budget as usize {
+        let (_, family_dice, family) = &mut playing[dice.weighted(&weights)];
+        family(&mut Scene { dice: family_dice, cast, rows: &mut rows });
+    }
+    rows.truncate(MOST_FAULTS);
+    rows.sort_by_key(|row| row.at_us);
+    rows
+}
+
+/// Switches families on, each with its weight and its own stream of draws.
+fn playing(seed: u64, dice: &mut Dice, cast: &Cast) -> Vec<(u32, Dice, Family)> {
+    let share = dice.between(10, 60);
+    let mut playing = Vec::new();
+    for (position, (least_nodes, family)) in FAMILIES.iter().enumerate() {
+        let on = dice.percent(share);
+        let weight = dice.between(1, 5);
+        if on && cast.nodes.len() >= *least_nodes {
+            playing.push((weight, Dice::family(seed, position), *family));
+        }
+    }
+    if playing.is_empty() {
+        let (_, family) = FAMILIES[0];
+        playing.push((1, Dice::family(seed, 0), family));
+    }
+    playing
+}

@@ -1,0 +1,161 @@
+//! What the clients of a random plan do.
+//!
+//! Few keys, so that operations meet; every written value is unique, so that a read tells which
+//! write it saw. The mix of operations is drawn per seed: a seed with reads only between writes
+//! finds other bugs than one of transactions.
+
+use stormkv::types::NodeId;
+
+use crate::plan::{Call, Condition, Op, OpRow, Step, Value};
+
+use super::dice::{Dice, Purpose};
+
+/// What is drawn, with its weight in each mix: put, get, delete, cas, scan, txn.
+const KINDS: [&str; 6] = ["put", "get", "delete", "cas", "scan", "txn"];
+const MIXES: [[u32; 6]; 6] = [
+    [30, 30, 8, 15, 7, 10],
+    [15, 70, 3, 5, 5, 2],
+    [80, 15, 2, 3, 0, 0],
+    [10, 25, 5, 55, 3, 2],
+    [20, 15, 10, 5, 25, 25],
+    [40, 45, 15, 0, 0, 0],
+];
+
+/// When operations start, in order: spread over the horizon, or in bursts that pile up entries.
+/// Also returns when the bursts begin, because faults like to strike there.
+pub(super) fn times(seed: u64, horizon_us: u64) -> (Vec<u64>, Vec<u64>) {
+    let dice = &mut Dice::new(seed, Purpose::Times);
+    let horizon_ms = (horizon_us / 1000) as u32;
+    let count = dice.between(60, 200);
+    let mut bursts = Vec::new();
+    if dice.percent(50) {
+        bursts = (0..dice.between(2, 6)).map(|_| dice.time_us(0, horizon_ms)).collect();
+    }
+    let mut times: Vec<u64> = (0..count)
+        .map(|_| match bursts.is_empty() || dice.percent(25) {
+            true => dice.time_us(0, horizon_ms),
+            false => dice.pick(&bursts) + dice.time_us(0, 300),
+        })
+        .collect();
+    times.sort_unstable();
+    (times, bursts)
+}
+
+/// What is drawn once per seed.
+struct Style {
+    keys: Vec<String>,
+    hot_percent: u32,
+    weights: [(u32, &'static str); 6],
+    big_percent: u32,
+    pin_percent: u32,
+    nodes: u32,
+    /// The number of the newest value that may stand under each key.
+    newest: Vec<Option<u32>>,
+}
+
+/// Draws one operation of some client for each of these times.
+pub(super) fn operations(seed: u64, times: &[u64], clients: u32, nodes: u32) -> Vec<OpRow> {
+    let dice = &mut Dice::new(seed, Purpose::Operations);
+    let keys = dice.between(1, 8);
+    let mix = dice.pick(&MIXES);
+    let mut style = Style {
+        keys: (1..=keys).map(|key| format!("k{key}")).collect(),
+        hot_percent: if dice.percent(50) { dice.between(30, 90) } else { 0 },
+        weights: std::array::from_fn(|kind| (mix[kind], KINDS[kind])),
+        big_percent: if dice.percent(20) { dice.between(1, 15) } else { 0 },
+        pin_percent: if dice.percent(30) { dice.between(10, 60) } else { 0 },
+        nodes,
+        newest: vec![None; keys as usize],
+    };
+    let mut rows = Vec::with_capacity(times.len());
+    for (position, at_us) in times.iter().enumerate() {
+        let client = dice.between(1, clients);
+        let call = style.call(dice, position as u32 + 1);
+        rows.push(OpRow { at_us: *at_us, client, call });
+    }
+    rows
+}
+
+impl Style {
+    fn call(&mut self, dice: &mut Dice, number: u32) -> Call {
+        let key = self.key(dice);
+        let op = match dice.weighted(&self.weights) {
+            "put" => Op::Put { key: self.name(key), value: self.write(dice, key, number, "") },
+            "get" => Op::Get { key: self.name(key) },
+            "delete" => {
+                self.newest[key] = None;
+                Op::Delete { key: self.name(key) }
+            }
+            "cas" => {
+                let old = self.guess(dice, key);
+                Op::Cas { key: self.name(key), old, new: self.write(dice, key, number, "") }
+            }
+            "scan" => {
+                let prefix = if dice.percent(70) { String::new() } else { self.name(key) };
+                Op::Scan { prefix }
+            }
+            _ => self.transaction(dice, key, number),
+        };
+        let pinned = dice.percent(self.pin_percent);
+        let node = pinned.then(|| NodeId(dice.between(1, self.nodes).into()));
+        Call { op, node }
+    }
+
+    fn key(&self, dice: &mut Dice) -> usize {
+        if dice.percent(self.hot_percent) { 0 } else { dice.below(self.keys.len() as u32) as usize }
+    }
+
+    fn name(&self, key: usize) -> String {
+        self.keys[key].clone()
+    }
+
+    /// A value that no other operation writes; `part` tells the writes of one operation apart.
+    fn write(&mut self, dice: &mut Dice, key: usize, number: u32, part: &str) -> Value {
+        let word = format!("v{number}{part}");
+        if dice.percent(self.big_percent) {
+            return Value::padded(word, dice.scaled(256, 16384));
+        }
+        if part.is_empty() {
+            self.newest[key] = Some(number);
+        }
+        Value::new(word)
+    }
+
+    /// What probably stands under this key: a comparison that always fails tests little.
+    fn guess(&self, dice: &mut Dice, key: usize) -> Option<Value> {
+        let newest = self.newest[key]?;
+        match dice.below(10) {
+            0 => None,
+            1 => Some(Value::new(format!("v{}", dice.between(1, newest)))),
+            _ => Some(Value::new(format!("v{newest}"))),
+        }
+    }
+
+    fn transaction(&mut self, dice: &mut Dice, key: usize, number: u32) -> Op {
+        let mut conditions = Vec::new();
+        for _ in 0..dice.below(3) {
+            let key = self.key(dice);
+            conditions.push(Condition { key: self.name(key), value: self.guess(dice, key) });
+        }
+        let mut then = Vec::new();
+        for part in ["a", "b", "c"].into_iter().take(dice.between(1, 3) as usize) {
+            let key = if part == "a" { key } else { self.key(dice) };
+            then.push(self.step(dice, key, number, part));
+        }
+        let mut otherwise = Vec::new();
+        if !conditions.is_empty() && dice.percent(60) {
+            let key = self.key(dice);
+            otherwise.push(self.step(dice, key, number, "d"));
+        }
+        Op::Txn { conditions, then, otherwise }
+    }
+
+    fn step(&mut self, dice: &mut Dice, key: usize, number: u32, part: &str) -> Step {
+        let value = self.write(dice, key, number, part);
+        match dice.below(10) {
+            0..6 => Step::Put { key: self.name(key), value },
+            6..8 => Step::Get { key: self.name(key) },
+            _ => Step::Delete { key: self.name(key) },
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The world: one event after the other, in virtual time, on one thread.
+//!
+//! A run is a pure function of its plan. Nodes are the product's own drivers; network, disks and
+//! clocks are simulated; every event feeds a rolling hash and passes the checkers. In the first
+//! phase faults strike. Then all is healed, and the cluster must answer everything that is still
+//! open and agree within the plan's bound.
+//!
+//! - `slot.rs` is a node's place: its disk and what it sees of the world,
+//! - `event.rs` carries out one event and what comes of it,
+//! - `fault.rs` injects and mends faults,
+//! - `client.rs` and `request.rs` are the clients,
+//! - `end.rs` heals, waits for agreement and judges the history,
+//! - `trace.rs` is the hash and the readable line.
+
+mod client;
+mod end;
+mod event;
+mod fault;
+mod request;
+mod slot;
+mod trace;
+
+use std::collections::BTreeMap;
+
+use stormkv::api::{Reply, Request};
+use stormkv::env::Completion;
+use stormkv::node::Role;
+use stormkv::types::{NodeId, Term};
+use stormkv::wire::{Kind, Message};
+
+pub use self::trace::Sink;
+
+use self::client::Clients;
+use self::slot::{Effect, Slot};
+use self::trace::Trace;
+use crate::checker::{Broken, Safety};
+use crate::network::{Endpoint, NetAction, NetRule, Network, NetworkConfig};
+use crate::outcome::{Class, Outcome, Violation};
+use crate::plan::{Member, NetEffect, Plan, Wire};
+
+/// What a campaign should reach: each is counted when it happens.
+pub const WAYPOINTS: &[&str] = &[
+    "leader-elected",
+    "leader-deposed",
+    "leadership-transferred",
+    "entries-truncated",
+    "two-entries-truncated",
+    "snapshot-saved",
+    "snapshot-installed",
+    "snapshot-during-election",
+    "torn-tail-recovered",
+    "log-segments-removed",
+    "request-refused",
+    "request-forwarded",
+    "request-retried",
+    "outcome-unknown",
+    "command-repeated",
+    "session-expired",
+    "read-by-follower",
+    "cas-refused",
+    "learner-added",
+    "learner-promoted",
+    "voter-added",
+    "member-removed",
+    "leader-removed",
+    "removed-node-stopped",
+    "joint-configuration",
+    "node-stopped-by-disk",
+    "crash-between-outputs",
+    "crash-between-disk-operations",
+    "crash-with-unsynced-writes",
+    "crash-of-leader",
+    "all-nodes-down",
+    "message-cut-in-flight",
+];
+
+/// How to run.
+#[derive(Default)]
+pub struct RunOptions {
+    /// Gets one line per event.
+    pub trace: Option<Sink>,
+    /// Stop after this many events.
+    pub until_step: Option<u64>,
+}
+
+/// Runs a plan to its end, or to the first violation.
+pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
+    let mut world = World::new(plan);
+    world.trace.sink = options.trace.take();
+    let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
+    options.trace = world.trace.sink.take();
+    outcome
+}
+
+/// Something that happens at a moment.
+enum Event {
+    /// A node's timer is due.
+    Tick { node: NodeId, life: u64 },
+    /// A message arrives.
+    Deliver { from: NodeId, to: NodeId, message: Box<Message> },
+    /// As bytes.
+    DeliverFrame { from: NodeId, to: NodeId, frame: bytes::Bytes },
+    /// A client's request arrives at a node.
+    Ask { client: u32, token: u64, node: NodeId, request: Box<Request> },
+    /// A reply arrives at its client.
+    Tell { client: u32, token: u64, node: NodeId, reply: Box<Reply> },
+    /// A client begins, or its patience ends.
+    Client { client: u32, token: u64 },
+    /// The next operation of a node's batch is carried out.
+    DiskStep { node: NodeId, life: u64 },
+    /// A read of a node's disk is done.
+    Fetched { node: NodeId, life: u64, completion: Box<Completion> },
+    /// A fault strikes.
+    Fault(usize),
+    /// A fault ends.
+    Mend(usize),
+    /// A node is started again.
+    Start { node: NodeId },
+    /// All faults end.
+    Heal,
+    /// Has the cluster come to rest?
+    Rest,
+}
+
+pub(crate) struct World<'p> {
+    plan: &'p Plan,
+    now_ns: u64,
+    step: u64,
+    schedule: crate::schedule::Schedule<Event>,
+    network: Network,
+    /// By id; place 0 is empty.
+    slots: Vec<Option<Slot>>,
+    clients: Clients,
+    safety: Safety,
+    trace: Trace,
+    effects: Vec<Effect>,
+    messages: u64,
+    faults: BTreeMap<&'static str, u64>,
+    waypoints: BTreeMap<&'static str, u64>,
+    violation: Option<Violation>,
+    healed_ns: Option<u64>,
+    rested: bool,
+    /// What each fault hit, for its end.
+    victims: BTreeMap<usize, Vec<NodeId>>,
+    /// Whom the latest fault on "the leader" hit.
+    last_leader_hit: Option<NodeId>,
+    /// Role and term of each node before the present event.
+    roles: Vec<(Role, Term)>,
+}
+
+fn endpoint(member: &Member) -> Endpoint {
+    match member {
+        Member::Node(id) => Endpoint::Node(id.0),
+        Member::Client(number) => Endpoint::Client(u64::from(*number)),
+    }
+}
+
+impl<'p> World<'p> {
+    fn new(plan: &'p Plan) -> Self {
+        let network = &plan.network;
+        let mut world = World {
+            plan,
+            now_ns: 0,
+            step: 0,
+            schedule: crate::schedule::Schedule::new(),
+            network: Network::new(
+                plan.seed,
+                NetworkConfig {
+                    latency_min_ns: network.latency.min_us * 1000,
+                    latency_mean_extra_ns: network.latency.mean_extra_us * 1000,
+                    tail_probability: network.heavy_tail,
+                    tail_factor: 50,
+                    drop: network.drop,
+                    duplicate: network.duplicate,
+                    fifo: network.fifo,
+                },
+            ),
+            slots: Vec::new(),
+            clients: Clients::new(plan),
+            safety: Safety::new(plan.cluster.sessions as usize),
+            trace: Trace::default(),
+            effects: Vec::new(),
+            messages: 0,
+            faults: BTreeMap::new(),
+            waypoints: BTreeMap::new(),
+            violation: None,
+            healed_ns: None,
+            rested: false,
+            victims: BTreeMap::new(),
+            last_leader_hit: None,
+            roles: Vec::new(),
+        };
+        world.except_messages();
+        for id in plan.voters().chain(plan.learners()) {
+            world.place(id, true);
+            world.schedule.push(0, Event::Start { node: id });
+        }
+        for (at, row) in plan.faults.iter().enumerate() {
+            world.schedule.push(row.at_us * 1000, Event::Fault(at));
+            if let Some(until_us) = row.until_us {
+                world.schedule.push(until_us * 1000, Event::Mend(at));
+            }
+        }
+        world.schedule.push(plan.heal_at_us() * 1000, Event::Heal);
+        for client in 0..world.clients.all.len() as u32 {
+            world.begin(client);
+        }
+        world
+    }
+
+    fn except_messages(&mut self) {
+        for row in &self.plan.net {
+            let kind = Kind::ALL.iter().find(|kind| kind.name() == row.message.kind);
+            let Some(kind) = kind else { continue };
+            self.network.except(NetRule {
+                action: match row.effect {
+                    NetEffect::Drop => NetAction::Drop,
+                    NetEffect::Duplicate => NetAction::Duplicate,
+                    NetEffect::Delay { by_us } => NetAction::DelayNs(by_us * 1000),
+                },
+                from: endpoint(&row.message.from),
+                to: endpoint(&row.message.to),
+                kind: *kind as u8,
+                nth: u64::from(row.message.number),
+            });
+        }
+    }
+
+    /// Makes room for a node.
+    fn place(&mut self, id: NodeId, founder: bool) {
+        let at = id.0 as usize;
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || None);
+            self.roles.resize(at + 1, (Role::Follower, 0));
+        }
+        if self.slots[at].is_none() {
+            self.slots[at] = Some(Slot::new(self.plan.seed, id, founder));
+        }
+    }
+
+    fn slot(&mut self, id: NodeId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.slots.iter().flatten().map(|slot| slot.id).collect()
+    }
+
+    fn reach(&mut self, waypoint: &'static str) {
+        debug_assert!(WAYPOINTS.contains(&waypoint), "{waypoint} is not declared");
+        *self.waypoints.entry(waypoint).or_default() += 1;
+    }
+
+    fn fail(&mut self, class: Class, broken: Broken) {
+        if self.violation.is_none() {
+            let Broken { checker, message } = broken;
+            let (step, at_ns) = (self.step, self.now_ns);
+            self.violation = Some(Violation { class, checker, message, step, at_ns });
+        }
+    }
+
+    fn encodes(&self) -> bool {
+        self.plan.cluster.wire == Wire::Encoded
+    }
+
+    fn run(&mut self, until_step: u64) -> Outcome {
+        let mut complete = false;
+        while self.violation.is_none() && self.step < until_step {
+            let Some((at_ns, event)) = self.schedule.pop() else { break };
+            self.now_ns = at_ns;
+            self.step += 1;
+            self.trace.mix(at_ns);
+            self.handle(event);
+            if self.rested {
+                complete = true;
+                break;
+            }
+        }
+        if complete || self.violation.is_some() {
+            self.judge_history();
+        }
+        self.outcome()
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let mut faults = std::mem::take(&mut self.faults);
+        let network = self.network.stats();
+        let mut counted = vec![
+            ("message-lost", network.lost + network.lost_to_weather + network.excepted),
+            ("message-duplicated", network.duplicated),
+            ("message-partitioned", network.partitioned + network.cut_in_flight),
+            ("message-clogged", network.clogged),
+        ];
+        let cut = network.cut_in_flight;
+        for slot in self.slots.iter().flatten() {
+            let disk = slot.disk.stats();
+            counted.push(("disk-sector-lost", disk.sectors_lost));
+            counted.push(("disk-sector-torn", disk.sectors_torn));
+            counted.push(("disk-entry-lost", disk.entries_lost));
+            counted.push(("disk-sync-failed", disk.failed_syncs));
+        }
+        for (name, count) in counted {
+            if count > 0 {
+                *faults.entry(name).or_default() += count;
+            }
+        }
+        let mut waypoints = std::mem::take(&mut self.waypoints);
+        if cut > 0 {
+            waypoints.insert("message-cut-in-flight", cut);
+        }
+        Outcome {
+            violation: self.violation.take(),
+            trace_hash: self.trace.hash(),
+            events: self.step,
+            messages: self.messages,
+            acknowledged: self.clients.acknowledged,
+            sim_ns: self.now_ns,
+            faults,
+            waypoints,
+            checks: self.safety.counts(),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The clients: each does its operations one after the other, through sessions, repeats what is
+//! not answered at another node, and writes down what it was told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use stormkv::api::{Consistency, Reconfigure, Refusal, Reply, Request};
+use stormkv::kv::{Command, Compare, Query, Response, TxnOp};
+use stormkv::types::{LogIndex, NodeId, SessionId};
+
+use crate::history::{self, Action, Answer, History, Model, Outcome};
+use crate::plan::{Op, OpRow, Plan, Step, Value};
+use crate::rng::{Purpose, Stream};
+
+/// An operation that is under way.
+pub(super) struct Current {
+    pub row: usize,
+    /// Its number in the history; the operator's are not part of it.
+    pub recorded: Option<usize>,
+    pub since_ns: u64,
+    /// The tokens of its attempts so far: from here to the client's newest.
+    pub first_token: u64,
+    pub attempts: u32,
+    /// An attempt went unanswered: it may have had an effect, or may have one still.
+    pub ambiguous: bool,
+    /// The attempt under way opens the session that the operation needs.
+    pub opening: bool,
+    /// Waits before the next attempt, instead of for an answer.
+    pub pausing: bool,
+    /// Where to go next.
+    pub target: NodeId,
+    /// What was committed when a read was sent last.
+    pub floor: LogIndex,
+}
+
+pub(super) struct Client {
+    pub number: u32,
+    pub rows: VecDeque<usize>,
+    pub session: Option<SessionId>,
+    /// The number of the newest command in the session.
+    pub command: u64,
+    pub current: Option<Current>,
+    pub token: u64,
+    /// The process in the history: a new one after each operation of unknown outcome.
+    pub process: u64,
+    pub choices: Stream,
+}
+
+/// All clients, and what they were told.
+pub(super) struct Clients {
+    pub all: Vec<Client>,
+    pub history: History,
+    /// Which recorded operation a command belongs to.
+    pub owner: FxHashMap<(SessionId, u64), usize>,
+    pub acknowledged: u64,
+}
+
+impl Clients {
+    pub fn new(plan: &Plan) -> Self {
+        let count =
+            plan.ops.iter().map(|row| row.client).max().unwrap_or(0).max(plan.clients.count);
+        let mut all: Vec<Client> = (0..=count)
+            .map(|number| Client {
+                number,
+                rows: VecDeque::new(),
+                session: None,
+                command: 0,
+                current: None,
+                token: u64::from(number) << 40,
+                process: u64::from(number),
+                choices: Stream::new(plan.seed, Purpose::Client, [u64::from(number)]),
+            })
+            .collect();
+        for (at, row) in plan.ops.iter().enumerate() {
+            all[row.client as usize].rows.push_back(at);
+        }
+        Clients {
+            all,
+            history: History::new(Model::Kv),
+            owner: FxHashMap::default(),
+            acknowledged: 0,
+        }
+    }
+}
+
+impl Client {
+    /// The next request for the current operation. Opens a session first where one is needed.
+    pub fn request(
+        &mut self,
+        row: &OpRow,
+        owner: &mut FxHashMap<(SessionId, u64), usize>,
+    ) -> Request {
+        let current = self.current.as_mut().expect("an operation is under way");
+        current.opening = false;
+        match request(&row.call.op) {
+            Asked::Whole(request) => request,
+            Asked::Command(command) => match self.session {
+                None => {
+                    current.opening = true;
+                    Request::OpenSession
+                }
+                Some(session) => {
+                    let number = self.command + 1;
+                    if let Some(recorded) = current.recorded {
+                        owner.insert((session, number), recorded);
+                    }
+                    Request::Command { session: Some((session, number)), command }
+                }
+            },
+        }
+    }
+}
+
+enum Asked {
+    Whole(Request),
+    Command(Bytes),
+}
+
+fn request(op: &Op) -> Asked {
+    let change = |voters: &[NodeId], learners: &[NodeId], removed: &[NodeId]| {
+        Asked::Whole(Request::Reconfigure(Reconfigure {
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            removed: removed.to_vec(),
+        }))
+    };
+    let query = |query: Query| {
+        let consistency = Consistency::Linearizable;
+        Asked::Whole(Request::Query { query: query.encode(), consistency })
+    };
+    let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
+    match op {
+        Op::Get { key: k } => query(Query::Get { key: key(k) }),
+        Op::Scan { prefix } => query(Query::Scan { prefix: key(prefix), after: None, limit: 0 }),
+        Op::Put { key: k, value } => {
+            Asked::Command(Command::Put { key: key(k), value: value.bytes() }.encode())
+        }
+        Op::Delete { key: k } => Asked::Command(Command::Delete { key: key(k) }.encode()),
+        Op::Cas { key: k, old, new } => {
+            let expected = old.as_ref().map(Value::bytes);
+            let new = Some(new.bytes());
+            Asked::Command(Command::Cas { key: key(k), expected, new }.encode())
+        }
+        Op::Txn { conditions, then, otherwise } => {
+            let compares = conditions
+                .iter()
+                .map(|c| Compare { key: key(&c.key), expected: c.value.as_ref().map(Value::bytes) })
+                .collect();
+            let steps = |steps: &[Step]| steps.iter().map(txn_op).collect();
+            let (then, otherwise) = (steps(then), steps(otherwise));
+            Asked::Command(Command::Txn { compares, then, otherwise }.encode())
+        }
+        Op::Add(id) | Op::Promote(id) => change(&[*id], &[], &[]),
+        Op::Learner(id) => change(&[], &[*id], &[]),
+        Op::Remove(id) => change(&[], &[], &[*id]),
+        Op::Replace { old, new } => change(&[*new], &[], &[*old]),
+        Op::Transfer(id) => Asked::Whole(Request::Transfer(*id)),
+    }
+}
+
+fn txn_op(step: &Step) -> TxnOp {
+    let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
+    match step {
+        Step::Put { key: k, value } => TxnOp::Put { key: key(k), value: value.bytes() },
+        Step::Delete { key: k } => TxnOp::Delete { key: key(k) },
+        Step::Get { key: k } => TxnOp::Get { key: key(k) },
+    }
+}
+
+fn text(value: &Value) -> history::Value {
+    bytes_text(&value.bytes())
+}
+
+fn bytes_text(bytes: &[u8]) -> history::Value {
+    history::Value::text(&String::from_utf8_lossy(bytes))
+}
+
+/// What the history says of an operation; `None` for the operator's.
+pub(super) fn action(op: &Op) -> Option<Action> {
+    let key = |key: &str| -> history::Key { Arc::from(key) };
+    Some(match op {
+        Op::Get { key: k } => Action::Get { key: key(k) },
+        Op::Scan { prefix } => Action::Scan { prefix: key(prefix) },
+        Op::Put { key: k, value } => Action::Put { key: key(k), value: text(value) },
+        Op::Delete { key: k } => Action::Delete { key: key(k) },
+        Op::Cas { key: k, old, new } => {
+            Action::Cas { key: key(k), expected: old.as_ref().map(text), new: text(new) }
+        }
+        Op::Txn { conditions, then, otherwise } => {
+            let steps = |steps: &[Step]| {
+                steps
+                    .iter()
+                    .map(|step| match step {
+                        Step::Put { key: k, value } => history::TxnOp::Put(key(k), text(value)),
+                        Step::Delete { key: k } => history::TxnOp::Delete(key(k)),
+                        Step::Get { key: k } => history::TxnOp::Get(key(k)),
+                    })
+                    .collect()
+            };
+            Action::Txn(Box::new(history::Txn {
+                conditions: conditions
+                    .iter()
+                    .map(|c| (key(&c.key), c.value.as_ref().map(text)))
+                    .collect(),
+                then: steps(then),
+                otherwise: steps(otherwise),
+            }))
+        }
+        _ => return None,
+    })
+}
+
+/// What a reply tells the client; `Err` with the response if it makes no sense.
+pub(super) fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
+    let told = Response::decode(response).map_err(|error| error.to_string())?;
+    let answer = match (op, told) {
+        (Op::Put { .. }, Response::Written { .. }) => Answer::Done,
+        (Op::Delete { .. }, Response::Deleted { existed }) => Answer::Deleted(Some(existed)),
+        (Op::Cas { .. }, Response::Swapped { swapped, .. }) => Answer::Swapped(swapped),
+        (Op::Get { .. }, Response::Value(value)) => {
+            Answer::Value(value.map(|found| bytes_text(&found.value)))
+        }
+        (Op::Scan { .. }, Response::Entries { entries, more: false }) => Answer::Pairs(
+            entries
+                .iter()
+                .map(|e| (Arc::from(&*String::from_utf8_lossy(&e.key)), bytes_text(&e.value)))
+                .collect(),
+        ),
+        (Op::Txn { then, otherwise, .. }, Response::Committed { succeeded, results }) => {
+            let mut read = results.into_iter();
+            let steps = if succeeded { then } else { otherwise };
+            let results = steps
+                .iter()
+                .map(|step| match step {
+                    Step::Get { .. } => {
+                        let value = read.next().ok_or("a transaction's answer is too short")?;
+                        Ok(Answer::Value(value.as_deref().map(bytes_text)))
+                    }
+                    Step::Put { .. } => Ok(Answer::Done),
+                    Step::Delete { .. } => Ok(Answer::Deleted(None)),
+                })
+                .collect::<Result<_, String>>()?;
+            Answer::Txn { succeeded, results: Some(results) }
+        }
+        (_, told) => return Err(format!("it was answered with {told:?}")),
+    };
+    Ok(Outcome::Ok(answer))
+}
+
+/// What to do about a reply.
+pub(super) enum Next {
+    /// The operation is over, with this response; where it was applied or read.
+    Answered { index: LogIndex, response: Bytes, read: bool },
+    /// The operator's operation is over.
+    Accepted,
+    /// The session is open: now the operation itself.
+    Opened(SessionId),
+    /// Try again later, there if a place is given.
+    Retry(Option<NodeId>),
+    /// The session is gone: a new one is needed.
+    SessionLost,
+    /// The attempt may have had an effect: try again at once.
+    Doubt,
+    /// The operator's change makes no sense any more: an earlier attempt did it.
+    Pointless,
+}
+
+pub(super) fn judge(reply: Reply) -> Next {
+    match reply {
+        Reply::SessionOpened(session) => Next::Opened(session),
+        Reply::Applied { index, response } => Next::Answered { index, response, read: false },
+        Reply::Value { index, response } => Next::Answered { index, response, read: true },
+        Reply::Reconfigured { .. } | Reply::Transferring => Next::Accepted,
+        Reply::Unknown => Next::Doubt,
+        Reply::Refused(Refusal::NotLeader(hint)) => Next::Retry(hint),
+        Reply::Refused(Refusal::SessionExpired | Refusal::OutOfOrder) => Next::SessionLost,
+        Reply::Refused(Refusal::InvalidReconfiguration) => Next::Pointless,
+        Reply::Refused(_) => Next::Retry(None),
+    }
+}

@@ -1,0 +1,298 @@
+//! The clients' side of the events: attempts, replies, patience.
+
+use stormkv::api::{Reply, Request, RequestId};
+use stormkv::types::NodeId;
+
+use super::client::{self, Current, Next};
+use super::{Event, World};
+use crate::checker::Broken;
+use crate::history::{Answer, Outcome};
+use crate::network::{Endpoint, Fate};
+use crate::outcome::Class;
+use crate::plan::Op;
+
+/// The kind under which the network draws for requests and for replies.
+const REQUEST: u8 = 200;
+const REPLY: u8 = 201;
+/// How long a client waits after a refusal.
+const PAUSE_NS: u64 = 20_000_000;
+
+impl World<'_> {
+    /// Begins the client's next operation, or waits for its time.
+    pub(super) fn begin(&mut self, number: u32) {
+        let plan = self.plan;
+        let client = &mut self.clients.all[number as usize];
+        if client.current.is_some() {
+            return;
+        }
+        let Some(&at) = client.rows.front() else { return };
+        let row = &plan.ops[at];
+        let due_ns = row.at_us * 1000;
+        if due_ns > self.now_ns {
+            client.token += 1;
+            let event = Event::Client { client: number, token: client.token };
+            self.schedule.push(due_ns, event);
+            return;
+        }
+        client.rows.pop_front();
+        let members = u64::from(plan.cluster.nodes);
+        let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
+        let recorded = client::action(&row.call.op)
+            .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
+        client.current = Some(Current {
+            row: at,
+            recorded,
+            since_ns: self.now_ns,
+            first_token: client.token + 1,
+            attempts: 0,
+            ambiguous: false,
+            opening: false,
+            pausing: false,
+            target,
+            floor: 0,
+        });
+        if let Some(id) = row.call.op.new_node() {
+            self.place(id, false);
+            self.start(id);
+        }
+        self.attempt(number);
+    }
+
+    fn attempt(&mut self, number: u32) {
+        let plan = self.plan;
+        let commit = self.safety.commit();
+        let client = &mut self.clients.all[number as usize];
+        let current = client.current.as_mut().expect("an operation is under way");
+        if self.now_ns >= current.since_ns + plan.clients.give_up_us * 1000 {
+            let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
+            return self.finish(number, outcome);
+        }
+        current.attempts += 1;
+        current.pausing = false;
+        current.floor = commit;
+        let node = current.target;
+        if current.attempts > 1 {
+            self.reach("request-retried");
+        }
+        let client = &mut self.clients.all[number as usize];
+        let row = &plan.ops[client.current.as_ref().expect("still").row];
+        let request = client.request(row, &mut self.clients.owner);
+        client.token += 1;
+        let token = client.token;
+        let patience = self.now_ns + plan.clients.retry_us * 1000;
+        self.schedule.push(patience, Event::Client { client: number, token });
+        let ends = (Endpoint::Client(u64::from(number)), Endpoint::Node(node.0));
+        let fate = self.network.fate(self.now_ns, ends.0, ends.1, REQUEST);
+        if let Fate::Delivered { at_ns, .. } = fate {
+            let request = Box::new(request);
+            self.schedule.push(at_ns, Event::Ask { client: number, token, node, request });
+        }
+    }
+
+    pub(super) fn asked(&mut self, number: u32, token: u64, node: NodeId, request: Request) {
+        self.trace.mix(5 ^ node.0 << 8 ^ token << 16);
+        let ends = (Endpoint::Client(u64::from(number)), Endpoint::Node(node.0));
+        let arrives = self.network.arrives(ends.0, ends.1);
+        self.trace.line(self.now_ns, || {
+            format!("c{number} -> {node} {request:?}{}", if arrives { "" } else { " is lost" })
+        });
+        if arrives {
+            let id = RequestId(token);
+            self.with(node, None, |driver, port| driver.request(port, id, request));
+        }
+    }
+
+    /// A node answers.
+    pub(super) fn reply(&mut self, node: NodeId, request: RequestId, reply: Reply) {
+        let number = (request.0 >> 40) as u32;
+        if matches!(reply, Reply::Refused(_)) {
+            self.reach("request-refused");
+        }
+        if let Reply::Value { index, .. } = &reply {
+            let client = &self.clients.all[number as usize];
+            // Only the newest attempt knows what was committed when it was sent.
+            let floor = client.current.as_ref().filter(|_| client.token == request.0);
+            if let Some(floor) = floor.map(|current| current.floor)
+                && let Err(broken) = self.safety.read(node, *index, floor)
+            {
+                return self.fail(Class::Safety, broken);
+            }
+            if !self.leads(node) {
+                self.reach("read-by-follower");
+            }
+        }
+        let ends = (Endpoint::Node(node.0), Endpoint::Client(u64::from(number)));
+        let fate = self.network.fate(self.now_ns, ends.0, ends.1, REPLY);
+        if let Fate::Delivered { at_ns, .. } = fate {
+            let reply = Box::new(reply);
+            let event = Event::Tell { client: number, token: request.0, node, reply };
+            self.schedule.push(at_ns, event);
+        }
+    }
+
+    pub(super) fn told(&mut self, number: u32, token: u64, node: NodeId, reply: Reply) {
+        self.trace.mix(6 ^ node.0 << 8 ^ token << 16);
+        let ends = (Endpoint::Node(node.0), Endpoint::Client(u64::from(number)));
+        let arrives = self.network.arrives(ends.0, ends.1);
+        self.trace.line(self.now_ns, || {
+            format!("{node} -> c{number} {reply:?}{}", if arrives { "" } else { " is lost" })
+        });
+        let client = &mut self.clients.all[number as usize];
+        let newest = client.token == token;
+        let Some(current) = client.current.as_mut() else { return };
+        if !arrives || token < current.first_token {
+            return;
+        }
+        match client::judge(reply) {
+            Next::Answered { index, response, read } if !current.opening => {
+                self.answered(number, index, &response, read);
+            }
+            Next::Accepted => self.finish(number, Outcome::Ok(Answer::Done)),
+            Next::Opened(session) if newest && current.opening => {
+                (client.session, client.command) = (Some(session), 0);
+                self.attempt(number);
+            }
+            Next::Pointless if newest => self.finish(number, Outcome::Fail),
+            Next::Retry(hint) if newest => {
+                current.target = hint.unwrap_or(current.target);
+                if hint.is_none() {
+                    self.elsewhere(number);
+                }
+                self.pause(number);
+            }
+            Next::SessionLost if newest => {
+                self.reach("session-expired");
+                let client = &mut self.clients.all[number as usize];
+                client.session = None;
+                if client.current.as_ref().is_some_and(|current| current.ambiguous) {
+                    self.finish(number, Outcome::Info);
+                } else {
+                    self.attempt(number);
+                }
+            }
+            Next::Doubt if newest => {
+                current.ambiguous |= !current.opening;
+                self.elsewhere(number);
+                self.attempt(number);
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, number: u32, index: u64, response: &[u8], read: bool) {
+        let plan = self.plan;
+        let client = &self.clients.all[number as usize];
+        let current = client.current.as_ref().expect("it was answered");
+        let op = &plan.ops[current.row].call.op;
+        if let (Some(session), false) = (client.session, read) {
+            let command = client.command + 1;
+            if let Err(broken) = self.safety.acknowledged(session, command, index, response) {
+                return self.fail(Class::Safety, broken);
+            }
+            let effects = self.safety.effects();
+            let at = effects.partition_point(|(effect, ..)| *effect < index);
+            if effects.get(at).is_none_or(|(effect, ..)| *effect != index) {
+                self.reach("command-repeated");
+            }
+        }
+        match client::outcome(op, response) {
+            Ok(outcome) => {
+                if outcome == Outcome::Ok(Answer::Swapped(false)) {
+                    self.reach("cas-refused");
+                }
+                self.finish(number, outcome);
+            }
+            Err(reason) => {
+                let message = format!("{:?} made no sense: {reason}", op);
+                self.fail(Class::Safety, Broken { checker: "response", message });
+            }
+        }
+    }
+
+    fn finish(&mut self, number: u32, outcome: Outcome) {
+        let plan = self.plan;
+        let lanes = self.clients.all.len() as u64;
+        let client = &mut self.clients.all[number as usize];
+        let current = client.current.take().expect("an operation is under way");
+        client.token += 1;
+        let token = client.token;
+        let op = &plan.ops[current.row].call.op;
+        let unknown = outcome == Outcome::Info;
+        let accepted = matches!(outcome, Outcome::Ok(_));
+        if let Some(recorded) = current.recorded {
+            if !matches!(op, Op::Get { .. } | Op::Scan { .. }) && client.session.is_some() {
+                client.command += 1;
+            }
+            if unknown {
+                client.process += lanes;
+            }
+            self.clients.history.complete(recorded, outcome, self.now_ns);
+        }
+        self.clients.acknowledged += u64::from(accepted);
+        if unknown {
+            self.reach("outcome-unknown");
+        }
+        if accepted && op.is_admin() {
+            self.changed(op);
+        }
+        let at_ns = self.now_ns + plan.clients.think_us * 1000;
+        self.schedule.push(at_ns, Event::Client { client: number, token });
+    }
+
+    fn changed(&mut self, op: &Op) {
+        match op {
+            Op::Add(_) => self.reach("voter-added"),
+            Op::Learner(_) => self.reach("learner-added"),
+            Op::Promote(_) => self.reach("learner-promoted"),
+            Op::Remove(_) => self.reach("member-removed"),
+            Op::Replace { .. } => {
+                self.reach("member-removed");
+                self.reach("joint-configuration");
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn client_timer(&mut self, number: u32, token: u64) {
+        self.trace.mix(8 ^ u64::from(number) << 8 ^ token << 16);
+        let client = &mut self.clients.all[number as usize];
+        let valid = client.token == token;
+        self.trace.line(self.now_ns, || {
+            format!("c{number} {}", if valid { "goes on" } else { "has gone on already" })
+        });
+        if !valid {
+            return;
+        }
+        match &mut client.current {
+            None => self.begin(number),
+            Some(current) if current.pausing => self.attempt(number),
+            Some(current) => {
+                current.ambiguous |= !current.opening;
+                self.elsewhere(number);
+                self.attempt(number);
+            }
+        }
+    }
+
+    /// The next attempt goes to another node.
+    fn elsewhere(&mut self, number: u32) {
+        let ids: Vec<NodeId> =
+            self.slots.iter().flatten().filter(|slot| !slot.retired).map(|slot| slot.id).collect();
+        let client = &mut self.clients.all[number as usize];
+        let Some(current) = &mut client.current else { return };
+        let pick = client.choices.below(ids.len() as u64) as usize;
+        let other = ids[pick];
+        current.target = if other == current.target { ids[(pick + 1) % ids.len()] } else { other };
+    }
+
+    /// The next attempt is made after a moment.
+    fn pause(&mut self, number: u32) {
+        let client = &mut self.clients.all[number as usize];
+        let Some(current) = &mut client.current else { return };
+        current.pausing = true;
+        client.token += 1;
+        let wait = PAUSE_NS / 2 + client.choices.below(PAUSE_NS);
+        let event = Event::Client { client: number, token: client.token };
+        self.schedule.push(self.now_ns + wait, event);
+    }
+}

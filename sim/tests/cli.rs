@@ -1,0 +1,177 @@
+//! The command line from outside: exit codes, what goes to which stream, and the shape of the JSON
+//! that scripts rely on. Runs the real binary with the real simulator.
+
+#![allow(clippy::disallowed_methods, reason = "a test of the host's command line")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stormkv-sim"));
+    command.args(arguments);
+    command
+}
+
+fn sim(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+fn object(output: &Output) -> Value {
+    let out = text(&output.stdout);
+    assert_eq!(out.lines().count(), 1, "one object on one line: {out}");
+    serde_json::from_str(out).expect("JSON")
+}
+
+/// A file for one test, in a directory that cargo keeps for this package.
+fn file(name: &str, content: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, content).expect("the temporary directory can be written");
+    path.into_os_string().into_string().expect("UTF-8")
+}
+
+#[test]
+fn a_clean_campaign_exits_0_with_all_promised_fields() {
+    let output = sim(&["run", "--seeds", "3", "--jobs", "2", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let object = object(&output);
+    assert_eq!(object["seeds"], 3);
+    assert_eq!(object["passed"], 3);
+    assert_eq!(object["failed"], serde_json::json!([]));
+    for field in ["events", "messages"] {
+        assert!(object[field].as_u64().unwrap() > 0, "{field}: {object}");
+    }
+    for field in ["sim_s", "wall_s"] {
+        assert!(object[field].as_f64().unwrap() > 0.0, "{field}: {object}");
+    }
+    let hash = object["trace_hash"].as_str().unwrap();
+    assert!(hash.len() == 16 && u64::from_str_radix(hash, 16).is_ok(), "{hash}");
+    assert_eq!(text(&output.stderr), "", "no progress bar without a terminal");
+}
+
+#[test]
+fn jobs_and_processes_do_not_change_a_campaign() {
+    let run = |jobs: &str| {
+        let mut object = object(&sim(&["run", "--seeds", "5..9", "--jobs", jobs, "--json"]));
+        object.as_object_mut().unwrap().remove("wall_s").expect("a field");
+        object
+    };
+    assert_eq!(run("1"), run("3"));
+}
+
+#[test]
+fn a_seed_file_names_its_bad_line() {
+    let good = file("good-seeds.txt", "# twice the same\n4\n4 # again\n");
+    let output = sim(&["run", "--seed-file", &good, "--json"]);
+    assert_eq!(object(&output)["seeds"], 2);
+    let bad = file("bad-seeds.txt", "1\n\ntwo\n");
+    let output = sim(&["run", "--seed-file", &bad]);
+    assert_eq!(output.status.code(), Some(64));
+    let message = text(&output.stderr);
+    assert!(message.contains("bad-seeds.txt:3: `two` is not a seed"), "{message}");
+    assert_eq!(message.lines().count(), 1);
+}
+
+#[test]
+fn usage_errors_exit_64_and_print_nothing_on_standard_output() {
+    for arguments in [
+        &["run", "--seeds", "5..2"][..],
+        &["run", "--seeds", "abc"],
+        &["run", "--jobs", "0"],
+        &["replay"],
+        &["replay", "no-such-scenario.toml"],
+        &["check", "no-such-history.jsonl"],
+        &["fly"],
+        &[],
+    ] {
+        let output = sim(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_replay_is_the_run_again() {
+    let first = object(&sim(&["replay", "--seed", "7", "--json"]));
+    let output = sim(&["replay", "--seed", "7", "--json", "--trace"]);
+    assert_eq!(output.status.code(), Some(0));
+    let second = object(&output);
+    assert_eq!(first["trace_hash"], second["trace_hash"], "tracing changes nothing");
+    assert_eq!(first["verdict"], "clean");
+    assert_eq!(first["checker"], Value::Null);
+    let steps = second["steps"].as_u64().unwrap();
+    let lines = text(&output.stderr).lines().count() as u64;
+    assert_eq!(lines, steps, "one line for each event, on standard error");
+}
+
+#[test]
+fn a_replay_stops_where_it_is_told_to() {
+    let cut = object(&sim(&["replay", "--seed", "7", "--until", "20", "--json"]));
+    assert_eq!(cut["steps"], 20);
+    assert_eq!(cut["stopped"], true);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = command(&["replay", "--seed", "7", "--trace"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut line = String::new();
+    let mut reader = BufReader::with_capacity(64, child.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    drop(reader);
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{errors}");
+    assert_eq!((line.as_str(), errors.as_str()), ("seed 7\n", ""));
+}
+
+#[test]
+fn check_tells_linearizable_from_violation() {
+    let put = r#"{"process":1,"type":"invoke","f":"put","key":"x","value":"1"}
+{"process":1,"type":"ok","f":"put","key":"x","value":"1"}
+{"process":2,"type":"invoke","f":"get","key":"x"}
+"#;
+    let fresh = r#"{"process":2,"type":"ok","f":"get","key":"x","value":"1"}"#;
+    let stale = r#"{"process":2,"type":"ok","f":"get","key":"x","value":null}"#;
+    let good = file("good.jsonl", &format!("{put}{fresh}\n"));
+    let output = sim(&["check", &good, "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let verdict = object(&output);
+    assert_eq!(verdict["verdict"], "linearizable");
+    assert_eq!(verdict["operations"], 2);
+    assert!(verdict["wall_s"].is_f64() && verdict["explanation"].is_string(), "{verdict}");
+
+    let bad = file("bad.jsonl", &format!("{put}{stale}\n"));
+    let output = sim(&["check", &bad, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let verdict = object(&output);
+    assert_eq!(verdict["verdict"], "violation");
+    assert!(!verdict["explanation"].as_str().unwrap().is_empty());
+    let output = sim(&["check", &bad]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("bad.jsonl: violation, 2 operations checked in "));
+
+    let garbled = file("garbled.jsonl", "{\"process\":1\n");
+    let output = sim(&["check", &garbled]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("garbled.jsonl:1: "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_version_names_the_revision() {
+    let output = sim(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let version = text(&output.stdout);
+    let start = format!("stormkv-sim {} (", env!("CARGO_PKG_VERSION"));
+    assert!(version.starts_with(&start) && version.ends_with(")\n"), "{version}");
+}

@@ -1,0 +1,552 @@
+//! Plans are data: what is written is read back, and mistakes are named with their line.
+
+use stormkv::types::NodeId;
+use stormkv_sim::plan::{
+    Call, Clients, Cluster, Delay, Disk, End, Expect, Fault, FaultRow, Found, Member, MessageRef,
+    NetEffect, NetRow, Network, Op, OpRow, Plan, Value, Who, Wire,
+};
+use stormkv_sim::scenario;
+use stormkv_sim::swarm::generate;
+
+/// The error that this scenario gives, without the file's name.
+fn error_of(text: &str) -> String {
+    match scenario::parse("story.toml", text) {
+        Ok(plan) => panic!("accepted: {plan:?}"),
+        Err(error) => {
+            let line = error.to_string();
+            line.strip_prefix("story.toml:").expect("the file is named first").to_string()
+        }
+    }
+}
+
+/// A scenario with this fault in its last line, which is line 5.
+fn fault_error(text: &str) -> String {
+    let head = "schema = 1\nname = \"x\"\n\n[[fault]]\n";
+    error_of(&format!("{head}at_ms = 1\ndo = \"{text}\"\n"))
+}
+
+/// A scenario with this operation in its last line, which is line 6.
+fn op_error(text: &str) -> String {
+    let head = "schema = 1\nname = \"x\"\n\n[[op]]\n";
+    error_of(&format!("{head}at_ms = 1\nclient = 1\ndo = \"{text}\"\n"))
+}
+
+/// A plan in which nothing has its default.
+fn unusual_plan() -> Plan {
+    let message = |number| MessageRef {
+        from: Member::Node(NodeId(2)),
+        to: Member::Client(1),
+        kind: "AppendResp".to_string(),
+        number,
+    };
+    Plan {
+        story: "Quotes \" and \\ and\na new line, a bell \u{7}, an umlaut ü.".to_string(),
+        found: Some(Found { seed: u64::MAX, rev: "0a1b".to_string(), events_before: 77 }),
+        expect: Expect {
+            violation: Some("linearizability".to_string()),
+            waypoints: vec!["truncated".to_string(), "snapshot-installed".to_string()],
+        },
+        cluster: Cluster {
+            nodes: 5,
+            learners: 1,
+            tick_us: 12_345,
+            election_ticks: [11, 31],
+            heartbeat_ticks: 3,
+            snapshot_every: 7,
+            keep_entries: 0,
+            segment_kib: 4,
+            sessions: 5,
+            chunk_bytes: 100,
+            wire: Wire::Encoded,
+        },
+        network: Network {
+            latency: Delay { min_us: 1, mean_extra_us: 1_000_001 },
+            heavy_tail: 0.001,
+            drop: 1.0,
+            duplicate: 0.3,
+            fifo: true,
+        },
+        disk: Disk {
+            write: Delay { min_us: 1, mean_extra_us: 2 },
+            sync: Delay { min_us: 3, mean_extra_us: 4 },
+            read: Delay { min_us: 5, mean_extra_us: 6 },
+        },
+        clients: Clients { count: 1, retry_us: 1, give_up_us: 2001, think_us: 30 },
+        ops: vec![OpRow { at_us: 1, client: 1, call: "put x 1 @2".parse().unwrap() }],
+        faults: vec![
+            FaultRow { at_us: 10_010, until_us: Some(3_599_999_999), fault: Fault::CrashAll },
+            FaultRow { at_us: 0, until_us: None, fault: Fault::Kill(Who::Same) },
+        ],
+        net: vec![
+            NetRow { effect: NetEffect::Drop, message: message(1) },
+            NetRow { effect: NetEffect::Duplicate, message: message(2) },
+            NetRow { effect: NetEffect::Delay { by_us: 1500 }, message: message(3) },
+        ],
+        end: End { heal_at_us: Some(3_600_000_000), bound_us: 999 },
+        ..Plan::new("unusual", u64::MAX)
+    }
+}
+
+#[test]
+fn every_setting_survives_the_way_to_toml_and_back() {
+    let plan = unusual_plan();
+    let back = scenario::parse("unusual", &scenario::save(&plan)).unwrap();
+    assert_eq!(back, plan);
+}
+
+#[test]
+fn a_canonical_file_is_pleasant_to_read() {
+    let mut plan = Plan::new("old-leader-crashes", 42);
+    plan.story = "A leader comes back from isolation and crashes.".to_string();
+    plan.cluster.nodes = 5;
+    plan.network.latency = Delay { min_us: 500, mean_extra_us: 3000 };
+    plan.ops = vec![
+        OpRow { at_us: 10_500, client: 1, call: "put x 1".parse().unwrap() },
+        OpRow { at_us: 200_000, client: 2, call: "get x".parse().unwrap() },
+    ];
+    plan.faults = vec![FaultRow {
+        at_us: 300_000,
+        until_us: Some(1_250_000),
+        fault: Fault::Isolate(Who::Leader),
+    }];
+    let text = r#"schema = 1
+name = "old-leader-crashes"
+story = "A leader comes back from isolation and crashes."
+seed = 42
+
+cluster.nodes = 5
+
+network.latency_ms = [0.5, 3]
+
+op = [
+  { at_ms = 10.5, client = 1, do = "put x 1" },
+  { at_ms =  200, client = 2, do = "get x" },
+]
+
+fault = [
+  { at_ms =  300, until_ms = 1250, do = "isolate leader" },
+]
+"#;
+    assert_eq!(scenario::save(&plan), text);
+}
+
+#[test]
+fn a_file_in_tables_is_the_same_plan() {
+    let text = r#"
+schema = 1
+name = "x"
+[expect]
+violation = "none"
+[cluster]
+nodes = 5
+[clients]
+retry_ms = 12.5
+[[op]]
+at_ms = 1.0
+client = 3
+do = "  put  x   1*10   @2 "
+[[op]]
+at_ms = 2
+do = "add 6"
+[[fault]]
+at_ms = 100
+do = "partition 1 2|c3 6"
+until_ms = 200.125
+[[net]]
+drop = "2->1 AppendResp #4"
+[end]
+heal_at_ms = 300
+"#;
+    let mut plan = Plan::new("x", 0);
+    plan.cluster.nodes = 5;
+    plan.clients.retry_us = 12_500;
+    let put = Op::Put { key: "x".to_string(), value: Value::padded("1", 10) };
+    let add = Call::from(Op::Add(NodeId(6)));
+    plan.ops = vec![
+        OpRow { at_us: 1000, client: 3, call: Call { op: put, node: Some(NodeId(2)) } },
+        OpRow { at_us: 2000, client: 0, call: add },
+    ];
+    let node = |id| Member::Node(NodeId(id));
+    plan.faults = vec![FaultRow {
+        at_us: 100_000,
+        until_us: Some(200_125),
+        fault: Fault::Partition(vec![vec![node(1), node(2)], vec![Member::Client(3), node(6)]]),
+    }];
+    plan.net = vec![NetRow {
+        effect: NetEffect::Drop,
+        message: MessageRef {
+            from: node(2),
+            to: node(1),
+            kind: "AppendResp".to_string(),
+            number: 4,
+        },
+    }];
+    plan.end.heal_at_us = Some(300_000);
+    assert_eq!(scenario::parse("x", text).unwrap(), plan);
+}
+
+#[test]
+fn every_fault_form_is_read_and_written_alike() {
+    for text in [
+        "crash 2",
+        "crash leader",
+        "crash same",
+        "crash all",
+        "crash 2 output 0",
+        "crash leader disk 3",
+        "kill 64",
+        "kill leader",
+        "kill all",
+        "pause same",
+        "partition 1 2 | 3 4 5",
+        "partition 1 c1 | 2 | 3 c2",
+        "isolate leader",
+        "oneway 1 2 -> 3 c1",
+        "bridge 3 : 1 2 | 4 5",
+        "clog 1 -> 2",
+        "clog c1 -> 2",
+        "weather drop=0.2 duplicate=0.1 delay_ms=50",
+        "weather delay_ms=0.125",
+        "weather drop=0",
+        "fsync-fail 1",
+        "disk-error 1 write",
+        "disk-error leader read",
+        "disk-error same space",
+        "slow-disk 3 20",
+    ] {
+        let fault: Fault = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(fault.to_string(), text);
+    }
+}
+
+#[test]
+fn every_operation_form_is_read_and_written_alike() {
+    for text in [
+        "put k v",
+        "put a:b/c_d.e-f v*4096 @2",
+        "get then",
+        "delete -k",
+        "cas k - new",
+        "cas k old new @7",
+        "scan *",
+        "scan k",
+        "txn then put a 1",
+        "txn if k=v k2=- k3=v*10 then put a 1; delete b; get c else get d; put else 2 @3",
+        "add 6",
+        "learner 6",
+        "promote 6",
+        "remove 2",
+        "replace 2 6",
+        "transfer 3 @1",
+    ] {
+        let call: Call = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(call.to_string(), text);
+    }
+    assert_eq!(&Value::padded("ab", 5).bytes()[..], b"ab...");
+    assert_eq!(&Value::new("ab").bytes()[..], b"ab");
+}
+
+#[test]
+fn a_wrong_fault_is_named_with_its_grammar() {
+    for (text, error) in [
+        (
+            "",
+            "unknown fault ``; write one of crash, kill, pause, partition, isolate, oneway, \
+              bridge, clog, weather, fsync-fail, disk-error, slow-disk",
+        ),
+        ("crsh 1", "unknown fault `crsh`; did you mean `crash`?"),
+        (
+            "crash",
+            "a node is missing in `crash`; write `crash N|leader|same|all` or \
+                   `crash N|leader|same output|disk K`",
+        ),
+        ("pause n1", "`n1` is not a node in `pause n1`; write `pause N|leader|same`"),
+        ("pause 0", "`0` is not a node in `pause 0`; write `pause N|leader|same`"),
+        ("pause 01", "`01` is not a node in `pause 01`; write `pause N|leader|same`"),
+        ("pause 65", "`65` is not a node in `pause 65`; write `pause N|leader|same`"),
+        ("pause all", "`all` is not a node in `pause all`; write `pause N|leader|same`"),
+        ("pause 1 2", "`2` is too much in `pause 1 2`; write `pause N|leader|same`"),
+        (
+            "crash 1 disk 0",
+            "`0` is not a count of disk operations (1 to 1000000) in \
+                            `crash 1 disk 0`; write `crash N|leader|same|all` or \
+                            `crash N|leader|same output|disk K`",
+        ),
+        (
+            "partition 1 2",
+            "`|` is missing in `partition 1 2`; write \
+                           `partition MEMBER.. | MEMBER.. [| MEMBER..]`",
+        ),
+        (
+            "partition 1 | 1 2",
+            "`1` stands in two groups in `partition 1 | 1 2`; write \
+                               `partition MEMBER.. | MEMBER.. [| MEMBER..]`",
+        ),
+        (
+            "partition 1 1 | 2",
+            "`1` stands twice in `partition 1 1 | 2`; write \
+                               `partition MEMBER.. | MEMBER.. [| MEMBER..]`",
+        ),
+        (
+            "partition 1 | x",
+            "`x` is not a node or client in `partition 1 | x`; write \
+                             `partition MEMBER.. | MEMBER.. [| MEMBER..]`",
+        ),
+        (
+            "partition 1 |",
+            "a node or client is missing in `partition 1 |`; write \
+                           `partition MEMBER.. | MEMBER.. [| MEMBER..]`",
+        ),
+        (
+            "bridge 3: 1 | 2",
+            "`3:` is not a node in `bridge 3: 1 | 2`; write \
+                             `bridge N : MEMBER.. | MEMBER..`",
+        ),
+        (
+            "clog 1 2",
+            "`2` stands where `->` is expected in `clog 1 2`; write \
+                      `clog MEMBER -> MEMBER`",
+        ),
+        (
+            "weather",
+            "a setting is missing in `weather`; write \
+                     `weather [drop=0..1] [duplicate=0..1] [delay_ms=T]`",
+        ),
+        (
+            "weather drop=2",
+            "`drop=2` is not a setting in `weather drop=2`; write \
+                            `weather [drop=0..1] [duplicate=0..1] [delay_ms=T]`",
+        ),
+        (
+            "disk-error 1 sync",
+            "`sync` is not a kind of error in `disk-error 1 sync`; write \
+                               `disk-error N|leader|same write|read|space`",
+        ),
+        (
+            "slow-disk 1 1",
+            "`1` is not a factor (2 to 10000) in `slow-disk 1 1`; write \
+                           `slow-disk N|leader|same FACTOR`",
+        ),
+        (
+            "crash 7",
+            "there is no node 7; use one of 1 2 3 (raise cluster.nodes, or add the node \
+                     by an operation)",
+        ),
+        ("clog c4 -> 1", "there is no client c4; use up to c3, or raise clients.count"),
+    ] {
+        assert_eq!(fault_error(text), format!("6: {error}"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_operation_is_named_with_its_grammar() {
+    let txn = "write `txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [@N]`";
+    for (text, error) in [
+        ("putt k v", "unknown operation `putt`; did you mean `put`?".to_string()),
+        ("put k", "a value is missing in `put k`; write `put KEY VALUE [@N]`".to_string()),
+        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [@N]`".to_string()),
+        (
+            "put k ü",
+            "`ü` is not a value (letters, digits, _ . / : -) in `put k ü`; write \
+                     `put KEY VALUE [@N]`"
+                .to_string(),
+        ),
+        (
+            "put k v*x",
+            "`v*x` has no length after its `*` in `put k v*x`; write \
+                       `put KEY VALUE [@N]`"
+                .to_string(),
+        ),
+        (
+            "put k word*2",
+            "`word*2` has an impossible length (4 to 1048576) in `put k word*2`; \
+                          write `put KEY VALUE [@N]`"
+                .to_string(),
+        ),
+        (
+            "put k v @x",
+            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [@N]`".to_string(),
+        ),
+        (
+            "cas k - -",
+            "`-` is not a value (letters, digits, _ . / : -) in `cas k - -`; write \
+                       `cas KEY OLD|- NEW [@N]`"
+                .to_string(),
+        ),
+        ("txn put a 1", format!("`put` stands where `then` is expected in `txn put a 1`; {txn}")),
+        ("txn if a then", format!("`a` is not a condition in `txn if a then`; {txn}")),
+        ("txn then", format!("a step is missing in `txn then`; {txn}")),
+        (
+            "txn then cas a",
+            format!(
+                "`cas` is not a step (put, delete, get) in `txn then cas a`; \
+                                    {txn}"
+            ),
+        ),
+        (
+            "get k @4",
+            "there is no node 4; use one of 1 2 3 (raise cluster.nodes, or add the node \
+                      by an operation)"
+                .to_string(),
+        ),
+    ] {
+        assert_eq!(op_error(text), format!("7: {error}"), "{text}");
+    }
+    // The line is that of the wrong key in the row.
+    assert_eq!(
+        op_error("add 4"),
+        "6: client 1 cannot do `add`; leave it to the operator, client 0"
+    );
+}
+
+#[test]
+fn a_wrong_file_is_named_with_its_line() {
+    let head = "schema = 1\nname = \"x\"\n";
+    for (rest, error) in [
+        (
+            "cluster = {",
+            "3: damaged TOML: unclosed inline table, expected `}`; mend the syntax here",
+        ),
+        ("[cluster]\nnode = 3", "4: unknown key `node`; did you mean `nodes`?"),
+        (
+            "[cluster]\nnodes = \"a\"",
+            "4: invalid type: string \"a\", expected u32; correct the value",
+        ),
+        ("[cluster]\nnodes = 10", "4: nodes = 10 is out of range; use 1 to 9"),
+        ("cluster.nodes = 0", "3: nodes = 0 is out of range; use 1 to 9"),
+        ("[cluster]\nwire = \"bytes\"", "4: unknown value `bytes`; write one of value, encoded"),
+        (
+            "[cluster]\nheartbeat_ticks = 10",
+            "3: election_ticks = [10, 20] cannot work; use [least, \
+          most] with heartbeat_ticks < least < most <= 10000",
+        ),
+        ("[network]\nlatency_ms = [1]", "4: a delay has two numbers; write `[min, mean_extra]`"),
+        ("[network]\n\ndrop = 1.5", "5: drop = 1.5 is not a share; use 0 to 1"),
+        (
+            "[network]\nxyz = 1",
+            "4: unknown key `xyz`; the keys here are latency_ms, heavy_tail, \
+          drop, duplicate, fifo",
+        ),
+        ("[[fault]]\ndo = \"crash 1\"", "3: the key `at_ms` is missing; add `at_ms = ..`"),
+        ("[[fault]]\ndo = \"crash 1\"\nat_ms = -1", "5: the time -1 is negative; write 0 or more"),
+        (
+            "[[fault]]\ndo = \"crash 1\"\nat_ms = 0.0001",
+            "5: the time 0.0001 cannot be; write \
+          milliseconds, 0 or more, up to three decimals",
+        ),
+        (
+            "[[fault]]\ndo = \"crash 1\"\nat_ms = 3600000.001",
+            "5: at_ms = 3600000.001 is out of \
+          range; use 0 to 3600000 (one simulated hour)",
+        ),
+        (
+            "fault = [\n  { at_ms = 1, do = \"crash 1\" },\n  { at_ms = 9, until_ms = 9, \
+          do = \"crash 1\" },\n]",
+            "5: until_ms = 9 is not after at_ms = 9; mend the fault later, \
+          or leave until_ms out",
+        ),
+        (
+            "[[fault]]\nat_ms = 9\ndo = \"crash 1\"\n[end]\nheal_at_ms = 8",
+            "4: at_ms = 9 is after \
+          the end of all faults; move the fault, or raise end.heal_at_ms",
+        ),
+        (
+            "[[fault]]\nat_ms = 9\nuntil = 10\ndo = \"crash 1\"",
+            "5: unknown key `until`; the keys \
+          here are at_ms, until_ms, do",
+        ),
+        (
+            "[[op]]\nat_ms = 9\nclient = 4\ndo = \"get x\"",
+            "5: there is no client 4 to do `get`; \
+          use a client from 1 to 3, or raise clients.count",
+        ),
+        (
+            "[[op]]\nat_ms = 9\ndo = \"get x\"",
+            "3: there is no client 0 to do `get`; \
+          use a client from 1 to 3, or raise clients.count",
+        ),
+        (
+            "[[op]]\nat_ms = 9\ndo = \"add 3\"",
+            "5: node 3 was there before; use a new number, ids \
+          are never used again",
+        ),
+        (
+            "[[op]]\nat_ms = 9\ndo = \"learner 4\"\n[[op]]\nat_ms = 9\ndo = \"replace 1 4\"",
+            "8: node 4 was there before; use a new number, ids are never used again",
+        ),
+        (
+            "[[net]]\ndrop = \"2->1 AppendResp\"",
+            "4: the message's number is missing in `2->1 \
+          AppendResp`; write `FROM->TO KIND #NUMBER`",
+        ),
+        (
+            "[[net]]\ndrop = \"2->1 AppendResp #0\"",
+            "4: `#0` is not a message's number in `2->1 \
+          AppendResp #0`; write `FROM->TO KIND #NUMBER`",
+        ),
+        (
+            "[[net]]\ndelay = \"2->1 AppendResp #1\"",
+            "3: a net row says one thing; write `drop`, \
+          or `duplicate`, or `delay` together with `by_ms`",
+        ),
+        (
+            "[[net]]\ndrop = \"2->9 AppendResp #1\"",
+            "4: there is no node 9; use one of 1 2 3 (raise \
+          cluster.nodes, or add the node by an operation)",
+        ),
+    ] {
+        assert_eq!(error_of(&format!("{head}{rest}\n")), error, "{rest}");
+    }
+    assert_eq!(
+        error_of("schema = 2\nspeed = 9"),
+        "1: schema 2 is unknown; this build reads schema 1"
+    );
+    assert_eq!(error_of("name = \"x\""), "1: the key `schema` is missing; add `schema = ..`");
+}
+
+#[test]
+fn too_many_rows_are_refused() {
+    let mut plan = Plan::new("x", 0);
+    let row = OpRow { at_us: 0, client: 1, call: "get x".parse().unwrap() };
+    plan.ops = vec![row; 100_000];
+    assert_eq!(plan.check(), Ok(()));
+    plan.ops.push(plan.ops[0].clone());
+    let problem = plan.check().unwrap_err();
+    assert_eq!(problem.to_string(), "op: 100001 op rows are too many; use up to 100000");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = scenario::load("no/such/story.toml").unwrap_err().to_string();
+    assert!(error.starts_with("no/such/story.toml: cannot read the scenario: "), "{error}");
+    assert!(error.ends_with("; check the path, and that it is a text file"), "{error}");
+}
+
+#[test]
+fn the_run_heals_after_everything_the_plan_names() {
+    let mut plan = Plan::new("x", 0);
+    assert_eq!(plan.heal_at_us(), 0);
+    plan.ops = vec![OpRow { at_us: 500, client: 1, call: "get x".parse().unwrap() }];
+    assert_eq!(plan.heal_at_us(), 500);
+    plan.faults = vec![FaultRow { at_us: 100, until_us: Some(900), fault: Fault::CrashAll }];
+    assert_eq!(plan.heal_at_us(), 900);
+    plan.end.heal_at_us = Some(200);
+    assert_eq!(plan.heal_at_us(), 200);
+}
+
+#[test]
+fn the_hash_is_that_of_the_run() {
+    let plan = generate(7);
+    let mut told = plan.clone();
+    told.name = "another".to_string();
+    told.story = "A story.".to_string();
+    told.expect.violation = Some("linearizability".to_string());
+    told.found = Some(Found::default());
+    assert_eq!(told.hash(), plan.hash());
+    let mut changed = plan.clone();
+    changed.seed += 1;
+    assert_ne!(changed.hash(), plan.hash());
+    let mut changed = plan.clone();
+    changed.ops[0].at_us += 1;
+    assert_ne!(changed.hash(), plan.hash());
+}

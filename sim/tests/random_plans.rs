@@ -1,0 +1,181 @@
+//! Random plans: each is a valid file, together they have everything, and a seed keeps its plan.
+
+use std::collections::BTreeMap;
+
+use stormkv_sim::plan::{Op, Step, Who};
+use stormkv_sim::scenario;
+use stormkv_sim::swarm::{SpeedKind, generate, speed_plan};
+
+#[test]
+fn random_plans_survive_the_way_to_toml_and_back() {
+    for seed in (0..2000).chain([u64::MAX, u64::MAX / 3, 1 << 63]) {
+        let plan = generate(seed);
+        let text = scenario::save(&plan);
+        let back = scenario::parse("generated", &text)
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
+        assert_eq!(back, plan, "seed {seed}:\n{text}");
+        assert_eq!(back.hash(), plan.hash(), "seed {seed}");
+        assert_eq!(scenario::save(&back), text, "seed {seed}");
+    }
+}
+
+/// A change here changes what every recorded seed means: it must be deliberate.
+#[test]
+fn seeds_keep_their_plans() {
+    let hashes: Vec<_> = [0, 1, 2, 42, u64::MAX]
+        .into_iter()
+        .map(|seed| format!("{seed}: {:016x}", generate(seed).hash()))
+        .collect();
+    assert_eq!(
+        hashes,
+        [
+            "0: 0aab5e07924058d6",
+            "1: 83d3b3fe45645d1d",
+            "2: c75e3d12d85948fb",
+            "42: 27905424f0560e5b",
+            "18446744073709551615: 3b6467c00cb8357b",
+        ]
+    );
+}
+
+#[test]
+fn random_plans_have_everything() {
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let mut count = |what: String| *seen.entry(what).or_default() += 1;
+    for seed in 0..500 {
+        let plan = generate(seed);
+        let (ops, faults) = (plan.ops.len(), plan.faults.len());
+        assert!((60..=210).contains(&ops), "seed {seed}: {ops} operations");
+        assert!(faults <= 25, "seed {seed}: {faults} faults");
+        assert!(plan.heal_at_us() < 30_000_000, "seed {seed} heals at {}", plan.heal_at_us());
+        assert!(plan.ops.is_sorted_by_key(|row| row.at_us), "seed {seed}");
+        assert!(plan.faults.is_sorted_by_key(|row| row.at_us), "seed {seed}");
+        count(format!("nodes {}", plan.cluster.nodes));
+        count(format!("learners {}", plan.cluster.learners));
+        count(format!("wire {:?}", plan.cluster.wire));
+        if faults == 0 {
+            count("calm".to_string());
+        }
+        for row in &plan.ops {
+            count(row.call.op.kind().to_string());
+            if row.call.node.is_some() {
+                count("pinned".to_string());
+            }
+        }
+        for row in &plan.faults {
+            count(format!("fault {}", row.fault.kind()));
+            match row.fault.who() {
+                Some(Who::Leader) => count("fault at leader".to_string()),
+                Some(Who::Same) => count("fault at same".to_string()),
+                Some(Who::Node(_)) | None => {}
+            }
+        }
+    }
+    for what in [
+        "put",
+        "get",
+        "delete",
+        "cas",
+        "scan",
+        "txn",
+        "add",
+        "learner",
+        "promote",
+        "remove",
+        "replace",
+        "transfer",
+        "pinned",
+        "calm",
+        "nodes 1",
+        "nodes 3",
+        "nodes 5",
+        "nodes 7",
+        "learners 0",
+        "learners 1",
+        "learners 2",
+        "wire Value",
+        "wire Encoded",
+        "fault crash",
+        "fault crash-output",
+        "fault crash-disk",
+        "fault crash-all",
+        "fault kill",
+        "fault kill-all",
+        "fault pause",
+        "fault partition",
+        "fault isolate",
+        "fault oneway",
+        "fault bridge",
+        "fault clog",
+        "fault weather",
+        "fault fsync-fail",
+        "fault disk-error",
+        "fault slow-disk",
+        "fault at leader",
+        "fault at same",
+    ] {
+        let times = seen.get(what).copied().unwrap_or(0);
+        assert!(times >= 5, "`{what}` appears {times} times in 500 seeds: {seen:#?}");
+    }
+}
+
+/// Written values are unique, so that a read tells which write it saw.
+#[test]
+fn no_value_is_written_twice() {
+    for seed in 0..200 {
+        let mut written = Vec::new();
+        for row in generate(seed).ops {
+            match row.call.op {
+                Op::Put { value, .. } | Op::Cas { new: value, .. } => written.push(value),
+                Op::Txn { then, otherwise, .. } => {
+                    written.extend(then.into_iter().chain(otherwise).filter_map(
+                        |step| match step {
+                            Step::Put { value, .. } => Some(value),
+                            _ => None,
+                        },
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let count = written.len();
+        // The padding does not tell values apart: cut it off.
+        let mut words: Vec<_> = written.iter().map(|value| value.bytes()).collect();
+        for word in &mut words {
+            word.truncate(word.iter().position(|byte| *byte == b'.').unwrap_or(word.len()));
+        }
+        words.sort();
+        words.dedup();
+        assert_eq!(words.len(), count, "seed {seed}");
+    }
+}
+
+/// A fault that waits for its moment must have time for it.
+#[test]
+fn faults_that_wait_have_time_to_strike() {
+    let mut waiting = 0;
+    for seed in 0..200 {
+        for row in generate(seed).faults.iter().filter(|row| row.fault.waits()) {
+            waiting += 1;
+            let until_us = row.until_us.unwrap_or(u64::MAX);
+            assert!(until_us >= row.at_us + 100_000, "seed {seed}: {row:?}");
+        }
+    }
+    assert!(waiting > 100, "only {waiting} such faults in 200 seeds");
+}
+
+#[test]
+fn speed_plans_are_valid() {
+    let steady = speed_plan(SpeedKind::Steady);
+    assert_eq!(steady.check(), Ok(()));
+    assert!(steady.faults.is_empty());
+    let short = speed_plan(SpeedKind::PerSeed(9));
+    assert_eq!(short.check(), Ok(()));
+    assert_eq!((short.ops.len(), short.faults.len(), short.seed), (100, 5, 9));
+    for row in &short.ops {
+        match &row.call.op {
+            Op::Put { value, .. } => assert_eq!(value.bytes().len(), 64),
+            op => panic!("{op} is not a put"),
+        }
+    }
+}

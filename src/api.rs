@@ -1,0 +1,123 @@
+//! What clients say to a node, and what it answers.
+//!
+//! Three kinds of answers must never be confused (Raft thesis, 6.3): *done*, *refused* (this
+//! attempt certainly had and will have no effect), and *unknown* (it may have happened, or may
+//! still). A client in doubt repeats the command with the same session and sequence number, at any
+//! node: it takes effect once.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{LogIndex, NodeId, SessionId};
+
+/// Ties a reply to its request. Chosen by the host; means nothing to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// How fresh the answer to a query must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Consistency {
+    /// Reflects every write that was acknowledged before the query was sent.
+    Linearizable,
+    /// Whatever this node has applied: fast, available in a minority, possibly old.
+    Stale,
+}
+
+/// A change of the cluster's membership. Applied as one step through joint consensus if it is more
+/// than a single change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconfigure {
+    /// Members that vote; new ones or learners that are promoted.
+    pub voters: Vec<NodeId>,
+    /// New members that only receive the log.
+    pub learners: Vec<NodeId>,
+    /// Members that leave for ever: their ids are never accepted again.
+    pub removed: Vec<NodeId>,
+}
+
+/// A request of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Opens a session; the reply names it.
+    OpenSession,
+    /// Replicates and applies a command.
+    Command {
+        /// The session and the command's number in it, counted upwards from 1, one command at a
+        /// time. `None` gives up exactly-once: a retry may then apply the command twice.
+        session: Option<(SessionId, u64)>,
+        /// For [`StateMachine::apply`](crate::machine::StateMachine::apply).
+        command: Bytes,
+    },
+    /// Reads.
+    Query {
+        /// For [`StateMachine::query`](crate::machine::StateMachine::query).
+        query: Bytes,
+        /// How fresh the answer must be.
+        consistency: Consistency,
+    },
+    /// Changes the membership.
+    Reconfigure(Reconfigure),
+    /// Asks the leader to hand its leadership to this member.
+    Transfer(NodeId),
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The session is open.
+    SessionOpened(SessionId),
+    /// The command was committed and applied.
+    Applied {
+        /// Where in the log the command (or, for a repeated one, this repetition of it) stands.
+        index: LogIndex,
+        /// What the state machine answered, the first time it was applied.
+        response: Bytes,
+    },
+    /// The answer to a query.
+    Value {
+        /// The applied index of the state that answered.
+        index: LogIndex,
+        /// What the state machine answered.
+        response: Bytes,
+    },
+    /// The membership change is applied.
+    Reconfigured {
+        /// Where in the log it stands.
+        index: LogIndex,
+    },
+    /// The transfer of leadership has begun. It may still fail; watch who leads.
+    Transferring,
+    /// This attempt had no effect and never will.
+    Refused(Refusal),
+    /// The outcome is not known: it may have happened, may happen still, or never.
+    Unknown,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No leader is known, or the one asked is not the leader (any more). Try again, at the hinted
+    /// node if there is one.
+    NotLeader(Option<NodeId>),
+    /// Too many requests are waiting. Try again later.
+    Busy,
+    /// Leadership is being handed over. Try again soon.
+    Transferring,
+    /// Another leader's entry took this one's place in the log. Try again.
+    Superseded,
+    /// The session is unknown: too many newer ones were opened since it was last used. Earlier
+    /// attempts of the same command may have had an effect. Open a new session.
+    SessionExpired,
+    /// A newer command of the session was applied already; this number will never be.
+    OutOfOrder,
+    /// Another membership change is not finished. Try again later.
+    ReconfigurationPending,
+    /// The membership change makes no sense, for example adds an id that was removed once, or
+    /// would leave no voter.
+    InvalidReconfiguration,
+    /// The request is larger than the configured limit.
+    TooLarge,
+    /// The node is shutting down or was removed.
+    Stopping,
+}

@@ -1,0 +1,130 @@
+//! How a node is set up. Durations are counted in ticks, so that the core needs no clock.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::types::NodeId;
+
+/// The settings of one node. Build it with [`Config::new`], change what matters, and let
+/// [`Config::validate`] (which the node calls too) judge the whole.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// This member.
+    pub id: NodeId,
+    /// The voters that found the cluster together; the same on each of them. Empty for a node that
+    /// joins an existing cluster. Only read when the data directory is empty.
+    pub founders: Vec<NodeId>,
+    /// The members that found the cluster with them, but only receive its log.
+    pub founding_learners: Vec<NodeId>,
+    /// Seeds the election timeouts. Any value serves; founders may share it.
+    pub seed: u64,
+    /// Must differ between any two starts of the same member (a counter or a random number):
+    /// requests of an earlier life must not be taken for ones of this life.
+    pub incarnation: u64,
+    /// The length of one tick of the driver.
+    pub tick: Duration,
+    /// A follower that hears from no leader campaigns after this many ticks, drawn anew for every
+    /// term from `[min, max)`. `min` is also the leader's check-quorum period.
+    pub election_ticks: (u32, u32),
+    /// A leader sends heartbeats every so many ticks. Below `election_ticks.0`.
+    pub heartbeat_ticks: u32,
+    /// A request that is not answered after so many ticks is answered with
+    /// [`Reply::Unknown`](crate::api::Reply::Unknown).
+    pub request_ticks: u32,
+    /// A ReadIndex round that is not answered after so many ticks is repeated with a fresh context.
+    pub read_retry_ticks: u32,
+    /// A snapshot transfer that makes no progress for so many ticks has failed.
+    pub snapshot_ticks: u32,
+    /// Requests in progress; more are refused with [`Busy`](crate::api::Refusal::Busy).
+    pub max_pending: usize,
+    /// Append messages in flight to one follower.
+    pub max_inflight: usize,
+    /// Bytes of entries in one append message (at least one entry is sent).
+    pub max_message_bytes: u64,
+    /// Bytes of entries in the leader's log that are not committed yet; more are refused.
+    pub max_uncommitted_bytes: u64,
+    /// Bytes of entries applied in one go.
+    pub max_apply_bytes: u64,
+    /// Bytes of one client command.
+    pub max_command_bytes: usize,
+    /// Bytes of one snapshot that is accepted from a leader.
+    pub max_snapshot_bytes: u64,
+    /// Take a snapshot after so many applied entries.
+    pub snapshot_every: u64,
+    /// Entries kept behind a snapshot, so that a follower that lags a little needs no snapshot.
+    pub keep_entries: u64,
+    /// Bytes of one chunk of a snapshot on the wire.
+    pub chunk_bytes: u32,
+    /// Bytes of one segment of the write-ahead log.
+    pub segment_bytes: u64,
+    /// Client sessions kept; the one unused for longest makes room. Must be the same on all
+    /// members, because it decides what replicas remember.
+    pub sessions: usize,
+}
+
+impl Config {
+    /// The defaults for the member `id`, fit for a cluster on a local network.
+    pub fn new(id: NodeId, founders: Vec<NodeId>) -> Self {
+        Config {
+            id,
+            founders,
+            founding_learners: Vec::new(),
+            seed: 0,
+            incarnation: 0,
+            tick: Duration::from_millis(10),
+            election_ticks: (15, 30),
+            heartbeat_ticks: 3,
+            request_ticks: 500,
+            read_retry_ticks: 20,
+            snapshot_ticks: 200,
+            max_pending: 4096,
+            max_inflight: 256,
+            max_message_bytes: 1 << 20,
+            max_uncommitted_bytes: 64 << 20,
+            max_apply_bytes: 4 << 20,
+            max_command_bytes: 2 << 20,
+            max_snapshot_bytes: 4 << 30,
+            snapshot_every: 100_000,
+            keep_entries: 10_000,
+            chunk_bytes: 256 << 10,
+            segment_bytes: 64 << 20,
+            sessions: 10_000,
+        }
+    }
+
+    /// Checks that the settings make sense together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the setting and what it may be.
+    pub fn validate(&self) -> Result<(), Error> {
+        let (min, max) = self.election_ticks;
+        let rules = [
+            (self.id != NodeId(0), "id must not be 0"),
+            (!self.founders.contains(&NodeId(0)), "founders must not contain id 0"),
+            (
+                self.founders.is_empty()
+                    || self.founders.contains(&self.id)
+                    || self.founding_learners.contains(&self.id),
+                "founders must contain this member's id, or be empty for a member that joins",
+            ),
+            (!self.tick.is_zero(), "tick must be longer than 0"),
+            (self.heartbeat_ticks >= 1, "heartbeat_ticks must be at least 1"),
+            (min > self.heartbeat_ticks, "election_ticks.0 must be greater than heartbeat_ticks"),
+            (max > min, "election_ticks.1 must be greater than election_ticks.0"),
+            (self.request_ticks >= 1, "request_ticks must be at least 1"),
+            (self.read_retry_ticks >= 1, "read_retry_ticks must be at least 1"),
+            (self.snapshot_ticks >= 1, "snapshot_ticks must be at least 1"),
+            (self.max_pending >= 1, "max_pending must be at least 1"),
+            (self.max_inflight >= 1, "max_inflight must be at least 1"),
+            (self.snapshot_every >= 1, "snapshot_every must be at least 1"),
+            (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),
+            (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
+            (self.sessions >= 1, "sessions must be at least 1"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(Error::Config((*rule).to_owned())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Moves a node's outputs to its host and the host's completions back: the same in both worlds.
+//!
+//! The driver turns time into ticks, and merges disk batches: while one is on its way, the next
+//! ones wait and are then submitted as one, with one fsync for all of them (group commit).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::api::{Request, RequestId};
+use crate::config::Config;
+use crate::env::{Clock, Completion, Disk, DiskOp, Transport};
+use crate::error::Error;
+use crate::machine::StateMachine;
+use crate::node::{Applied, Node, Output};
+use crate::types::{NodeId, Ticket};
+use crate::wire::Message;
+
+/// Ticks made up for after a pause. More would only let a node that was paused for long believe
+/// that it had heard from nobody, although it did not listen.
+const MAX_CATCH_UP: u32 = 2;
+
+/// All that a node needs from its world.
+pub trait Host: Clock + Transport + Disk {
+    /// An entry was applied. For metrics and for checkers; does nothing by default.
+    fn applied(&mut self, applied: Applied) {
+        let _ = applied;
+    }
+
+    /// The node wants this done on its disk; it will be submitted later, perhaps merged with other
+    /// batches. For checkers; does nothing by default.
+    fn queued(&mut self, ops: &[DiskOp]) {
+        let _ = ops;
+    }
+}
+
+/// A node and its connection to a [`Host`], which is passed to each call.
+pub struct Driver<M> {
+    node: Node<M>,
+    tick: Duration,
+    next_tick: Duration,
+    outputs: Vec<Output>,
+    /// Batches that wait for the one in flight.
+    waiting: VecDeque<(Ticket, Vec<DiskOp>)>,
+    in_flight: Option<Ticket>,
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Starts a node; see [`Node::start`].
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start(config: Config, host: &mut impl Host) -> Result<Self, Error> {
+        let tick = config.tick;
+        let node = Node::start(config, host)?;
+        let mut driver = Driver {
+            node,
+            tick,
+            next_tick: host.now() + tick,
+            outputs: Vec::new(),
+            waiting: VecDeque::new(),
+            in_flight: None,
+        };
+        driver.flush(host);
+        Ok(driver)
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node<M> {
+        &self.node
+    }
+
+    /// When [`wake`](Self::wake) wants to be called next, on the host's clock.
+    pub fn deadline(&self) -> Duration {
+        self.next_tick
+    }
+
+    /// Time has passed.
+    pub fn wake(&mut self, host: &mut impl Host) {
+        let now = host.now();
+        for _ in 0..MAX_CATCH_UP {
+            if now < self.next_tick {
+                break;
+            }
+            self.next_tick += self.tick;
+            self.node.tick();
+        }
+        if now >= self.next_tick {
+            self.next_tick = now + self.tick;
+        }
+        self.flush(host);
+    }
+
+    /// A message has arrived.
+    pub fn receive(&mut self, host: &mut impl Host, from: NodeId, message: Message) {
+        self.node.receive(from, message);
+        self.flush(host);
+    }
+
+    /// A client's request has arrived.
+    pub fn request(&mut self, host: &mut impl Host, id: RequestId, request: Request) {
+        self.node.request(id, request);
+        self.flush(host);
+    }
+
+    /// Work for the disk is done.
+    pub fn complete(&mut self, host: &mut impl Host, completion: Completion) {
+        if let Completion::Done(ticket, _) = completion {
+            assert_eq!(self.in_flight, Some(ticket), "the completion of a batch not in flight");
+            self.in_flight = None;
+        }
+        self.node.complete(completion);
+        self.flush(host);
+    }
+
+    /// Messages to `peer` were dropped.
+    pub fn unreachable(&mut self, host: &mut impl Host, peer: NodeId) {
+        self.node.unreachable(peer);
+        self.flush(host);
+    }
+
+    fn flush(&mut self, host: &mut impl Host) {
+        self.node.take_outputs(&mut self.outputs);
+        for output in self.outputs.drain(..) {
+            match output {
+                Output::Disk { ticket, ops } => {
+                    host.queued(&ops);
+                    self.waiting.push_back((ticket, ops));
+                }
+                Output::Fetch { ticket, file, offset, len } => {
+                    host.fetch(ticket, file, offset, len);
+                }
+                Output::Send { to, message } => host.send(to, message),
+                Output::Reply { request, reply } => host.reply(request, reply),
+                Output::Applied(applied) => host.applied(applied),
+            }
+        }
+        if self.in_flight.is_none() && self.node.stopped().is_none() {
+            self.submit(host);
+        }
+    }
+
+    fn submit(&mut self, host: &mut impl Host) {
+        let Some(&(ticket, _)) = self.waiting.back() else { return };
+        let ops = if self.waiting.len() == 1 {
+            self.waiting.pop_front().expect("there is one").1
+        } else {
+            merge_syncs(self.waiting.drain(..).flat_map(|(_, ops)| ops).collect())
+        };
+        self.in_flight = Some(ticket);
+        host.submit(ticket, ops);
+    }
+}
+
+/// Drops each sync of a file that is synced again later, when only writes stand between: nothing
+/// can have relied on it.
+fn merge_syncs(ops: Vec<DiskOp>) -> Vec<DiskOp> {
+    let mut synced_later = Vec::new();
+    let mut kept: Vec<DiskOp> = Vec::with_capacity(ops.len());
+    for op in ops.into_iter().rev() {
+        match &op {
+            DiskOp::Sync { file } if synced_later.contains(file) => continue,
+            DiskOp::Sync { file } => synced_later.push(*file),
+            DiskOp::Write { .. } => {}
+            DiskOp::Create { .. }
+            | DiskOp::Rename { .. }
+            | DiskOp::Remove { .. }
+            | DiskOp::SyncDir => synced_later.clear(),
+        }
+        kept.push(op);
+    }
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::FileName;
+    use bytes::Bytes;
+
+    fn write(number: u64) -> DiskOp {
+        DiskOp::Write { file: FileName::Segment(number), offset: 0, data: Bytes::new() }
+    }
+
+    fn sync(number: u64) -> DiskOp {
+        DiskOp::Sync { file: FileName::Segment(number) }
+    }
+
+    #[test]
+    fn writes_to_one_file_share_their_last_sync() {
+        let merged = merge_syncs(vec![write(1), sync(1), write(1), sync(1), write(1), sync(1)]);
+        assert_eq!(merged, [write(1), write(1), write(1), sync(1)]);
+    }
+
+    #[test]
+    fn a_sync_before_a_change_of_the_directory_stays() {
+        let ops = vec![write(1), sync(1), DiskOp::SyncDir, write(1), sync(1)];
+        assert_eq!(merge_syncs(ops.clone()), ops);
+    }
+
+    #[test]
+    fn the_syncs_of_different_files_stay() {
+        let ops = vec![write(1), sync(1), write(2), sync(2)];
+        assert_eq!(merge_syncs(ops.clone()), ops);
+    }
+}

@@ -1,0 +1,104 @@
+//! The world as a node sees it: three small traits, implemented once by the simulator and once by
+//! the `tcp` feature.
+//!
+//! A node never waits. It hands work to its host through these traits, and what comes of the work
+//! is handed back to it as an input. So the same node code runs in virtual time and in real time.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::api::{Reply, RequestId};
+use crate::error::DiskError;
+use crate::types::{LogIndex, NodeId, Term, Ticket};
+use crate::wire::Message;
+
+/// Tells the time.
+pub trait Clock {
+    /// Time since some fixed point in the past. Never goes backwards.
+    fn now(&self) -> Duration;
+}
+
+/// Carries messages to other nodes and replies to clients.
+pub trait Transport {
+    /// Sends `message` to the node `to`, or drops it: delivery is never certain, and this never
+    /// blocks. Messages may be lost, delayed, duplicated and reordered; only a
+    /// [`Message::Forward`] must arrive at most once (as it does on a connection that never
+    /// resends), because a refusal speaks for one copy of a request.
+    fn send(&mut self, to: NodeId, message: Message);
+
+    /// Answers a request that was handed to the driver of this node.
+    fn reply(&mut self, request: RequestId, reply: Reply);
+}
+
+/// One file in a node's data directory. Each has one fixed name on a real disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileName {
+    /// `wal-<number>`: a segment of the write-ahead log, numbered upwards from 1.
+    Segment(u64),
+    /// `snap-<index>-<term>`: a complete, durable snapshot.
+    Snapshot(LogIndex, Term),
+    /// `snap-<index>-<term>.part`: a snapshot that is being written or received.
+    Partial(LogIndex, Term),
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileName::Segment(n) => write!(f, "wal-{n:016x}"),
+            FileName::Snapshot(index, term) => write!(f, "snap-{index:016x}-{term:016x}"),
+            FileName::Partial(index, term) => write!(f, "snap-{index:016x}-{term:016x}.part"),
+        }
+    }
+}
+
+/// One step of a batch for the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskOp {
+    /// Creates the file with `len` zero bytes, or empties and refills it if it exists. The file's
+    /// name is durable only after [`DiskOp::SyncDir`].
+    Create { file: FileName, len: u64 },
+    /// Writes at `offset`, growing the file if needed. Durable only after [`DiskOp::Sync`].
+    Write { file: FileName, offset: u64, data: Bytes },
+    /// Makes the content of `file` durable (fdatasync).
+    Sync { file: FileName },
+    /// Renames atomically, replacing `to`. Durable only after [`DiskOp::SyncDir`].
+    Rename { from: FileName, to: FileName },
+    /// Removes the file if it exists. Durable only after [`DiskOp::SyncDir`].
+    Remove { file: FileName },
+    /// Makes the directory durable: creations, renames and removals.
+    SyncDir,
+}
+
+/// Keeps files.
+pub trait Disk {
+    /// Which files exist, in any order. Used only while a node starts, so it may block.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError>;
+
+    /// The whole content of a file. Used only while a node starts, so it may block.
+    ///
+    /// # Errors
+    /// When the file does not exist or cannot be read.
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError>;
+
+    /// Begins to carry out `ops`, in order, stopping at the first that fails. Afterwards the driver
+    /// is told [`Completion::Done`] with this ticket. The driver submits one batch at a time.
+    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>);
+
+    /// Begins to read up to `len` bytes (fewer at the end of the file). Afterwards the driver is
+    /// told [`Completion::Fetched`]. Reads may overtake batches.
+    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32);
+}
+
+/// What became of work given to the [`Disk`].
+#[derive(Clone, Debug)]
+pub enum Completion {
+    /// The batch with this ticket is done and durable as far as it asked for, or it failed.
+    Done(Ticket, Result<(), DiskError>),
+    /// The read with this ticket is done.
+    Fetched(Ticket, Result<Bytes, DiskError>),
+}

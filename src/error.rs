@@ -1,0 +1,93 @@
+//! Everything that can go wrong for good, in one flat enum.
+//!
+//! An [`Error`] stops a node or refuses to start one. What merely refuses one request is a
+//! [`Refusal`](crate::api::Refusal), and reaches the client as a reply.
+
+use std::fmt;
+
+use crate::env::FileName;
+
+/// A disk operation that failed. A node never retries one: after a failed fsync the page cache may
+/// have dropped the data, so a second fsync that succeeds would prove nothing (ATC'20).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    /// What was tried, for example `fsync`.
+    pub operation: &'static str,
+    /// On which file; `None` for the directory itself.
+    pub file: Option<FileName>,
+    /// What the system said.
+    pub reason: String,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.file {
+            Some(file) => write!(f, "{} of {file} failed: {}", self.operation, self.reason),
+            None => write!(f, "{} of the data directory failed: {}", self.operation, self.reason),
+        }
+    }
+}
+
+impl std::error::Error for DiskError {}
+
+/// Why a node stopped, or would not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration makes no sense; says which setting and what it may be.
+    Config(String),
+    /// A disk operation failed; the node stops rather than guess what is durable.
+    Disk(DiskError),
+    /// Bytes that were once made durable are damaged.
+    Corrupt {
+        /// The damaged file.
+        file: FileName,
+        /// Where in it the damage begins, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A file was written by a newer version of stormkv.
+    NewerVersion {
+        /// The file.
+        file: FileName,
+        /// Its format version.
+        found: u32,
+        /// The newest one this build reads.
+        supported: u32,
+    },
+    /// This member was removed from the cluster.
+    Removed,
+}
+
+impl From<DiskError> for Error {
+    fn from(error: DiskError) -> Self {
+        Error::Disk(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config(what) => write!(f, "invalid configuration: {what}"),
+            Error::Disk(error) => write!(
+                f,
+                "{error}; the node stops, because what is durable is no longer known: \
+                 fix the disk and start the node again"
+            ),
+            Error::Corrupt { file, offset, reason } => write!(
+                f,
+                "{file} is damaged at byte {offset}: {reason}; nothing was changed: restore the \
+                 file, or remove this member and add a new one with an empty disk"
+            ),
+            Error::NewerVersion { file, found, supported } => write!(
+                f,
+                "{file} has format version {found}, this build reads up to {supported}: \
+                 start the newer version of stormkv that wrote it"
+            ),
+            Error::Removed => write!(f, "this member was removed from the cluster"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,40 @@
+//! The replicated state machine, as a trait: bring your own and get the whole testbed.
+//!
+//! [`Kv`](crate::kv::Kv) is the reference implementation.
+
+use bytes::Bytes;
+
+use crate::types::LogIndex;
+
+/// A snapshot as a stream of chunks. Frozen at the moment it was taken.
+pub type Chunks = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// A deterministic state machine.
+///
+/// Every replica applies the same commands in the same order, so the state, the responses, the
+/// digest and the snapshot must be functions of the commands alone: no clock, no randomness, no
+/// iteration over a map in random order.
+pub trait StateMachine: Default + Send + 'static {
+    /// Applies one committed command and returns the response for its client. `index` is the
+    /// command's position in the log. A command that cannot be decoded must be answered with an
+    /// error response, the same on every replica: it is committed, so there is no way back.
+    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes;
+
+    /// Answers a read-only question about the present state.
+    fn query(&self, query: &[u8]) -> Bytes;
+
+    /// Freezes the present state. Must be cheap (it runs between two commands); the work is done
+    /// by the iterator, whose chunks should stay below about 64 KiB.
+    fn snapshot(&self) -> Chunks;
+
+    /// Rebuilds a state from the chunks of [`snapshot`](Self::snapshot), in order. The chunk
+    /// boundaries are kept.
+    ///
+    /// # Errors
+    /// Says what is wrong with the chunks. They were checked against bit rot before, so an error
+    /// means a bug or an unknown newer format.
+    fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Self, String>;
+
+    /// A hash of the whole state, O(1) per call: replicas that applied the same index must agree.
+    fn digest(&self) -> u64;
+}

@@ -1,0 +1,610 @@
+//! One member of the cluster, as a value: inputs go in, outputs come out.
+//!
+//! A [`Node`] reads no clock, opens no file and spawns no thread. Its host calls
+//! [`tick`](Node::tick), [`receive`](Node::receive), [`request`](Node::request) and
+//! [`complete`](Node::complete), and after each of them carries out the [`Output`]s, in order.
+//! All rules about what must be durable before what may be said live in here (see `ready.rs`), so
+//! they are the same in the simulator and in production.
+//!
+//! - `election.rs` wraps the raft crate and makes elections deterministic,
+//! - `start.rs` builds a node from what its disk holds,
+//! - `ready.rs` turns what raft wants into writes, messages and applied entries,
+//! - `replica.rs` is the replicated state: machine, sessions, membership,
+//! - `read.rs` answers linearizable queries,
+//! - `snapshot.rs` saves, sends, receives and installs snapshots,
+//! - `membership.rs` says who belongs to the cluster.
+//!
+//! Left out on purpose: lease-based reads (they are stale even without clock skew), forwarding by
+//! raft itself (a forwarded proposal cannot be traced to its index and term), more than one raft
+//! group per process.
+
+mod election;
+mod membership;
+mod read;
+mod ready;
+mod replica;
+mod snapshot;
+mod start;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use raft::eraftpb::MessageType;
+use raft::{ProgressState, StateRole};
+use tracing::{debug, info, warn};
+
+pub use self::membership::Membership;
+pub use self::replica::Proposal;
+
+use self::election::Raft;
+use self::read::Reads;
+use self::ready::Persisting;
+use self::replica::Replica;
+use self::snapshot::Snapshots;
+use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request, RequestId};
+use crate::config::Config;
+use crate::env::{Completion, DiskOp, FileName};
+use crate::error::Error;
+use crate::machine::StateMachine;
+use crate::types::{Entry, HardState, LogIndex, NodeId, SnapshotId, Term, Ticket};
+use crate::wal::Wal;
+use crate::wire::{Message, RaftMessage};
+
+/// What a node wants from its host.
+#[derive(Debug)]
+pub enum Output {
+    /// Carry out the batch; see [`Disk::submit`](crate::env::Disk::submit). Tickets of batches
+    /// count upwards.
+    Disk {
+        /// Names the batch in its completion.
+        ticket: Ticket,
+        /// What to do, in order.
+        ops: Vec<DiskOp>,
+    },
+    /// Read a piece of a file; see [`Disk::fetch`](crate::env::Disk::fetch). Fetches have tickets
+    /// of their own.
+    Fetch {
+        /// Names the read in its completion.
+        ticket: Ticket,
+        /// Which file.
+        file: FileName,
+        /// From where.
+        offset: u64,
+        /// How many bytes, at most.
+        len: u32,
+    },
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Answer a client.
+    Reply {
+        /// Which request.
+        request: RequestId,
+        /// What.
+        reply: Reply,
+    },
+    /// For observers: an entry was applied, or a snapshot was installed.
+    Applied(Applied),
+}
+
+/// Progress of the replicated state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The entry, or the last one in the snapshot.
+    pub id: SnapshotId,
+    /// Hash of machine and sessions after it.
+    pub digest: u64,
+    /// Hash of the membership after it.
+    pub membership: u64,
+    /// It came as a snapshot, in one piece with all that is before it.
+    pub by_snapshot: bool,
+}
+
+/// What part a node plays in its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "raft's own names")]
+pub enum Role {
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// A node's own view of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who.
+    pub id: NodeId,
+    /// Its part in the term.
+    pub role: Role,
+    /// Term, vote and commit index, as in memory.
+    pub hard_state: HardState,
+    /// The leader it follows.
+    pub leader: Option<NodeId>,
+    /// The last applied entry.
+    pub applied: SnapshotId,
+    /// The first entry kept in the log.
+    pub first: LogIndex,
+    /// The last entry of the log.
+    pub last: SnapshotId,
+    /// The newest durable snapshot.
+    pub snapshot: SnapshotId,
+}
+
+/// What a leader knows of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which member.
+    pub id: NodeId,
+    /// The last entry that is known to be durable there.
+    pub matched: LogIndex,
+    /// The next entry to send.
+    pub next: LogIndex,
+    /// It is being sent a snapshot.
+    pub in_snapshot: bool,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Client(RequestId),
+    /// Another member on behalf of its client, with its id of the question.
+    Peer(NodeId, u64),
+}
+
+/// A proposal in the log whose fate is open.
+#[derive(Debug)]
+struct Proposed {
+    term: Term,
+    origin: Origin,
+    deadline: u64,
+}
+
+/// One member of the cluster. See the module.
+pub struct Node<M> {
+    config: Config,
+    raft: Raft,
+    wal: Wal,
+    replica: Replica<M>,
+    /// Ticks since the start.
+    now: u64,
+    /// The next id for questions to other members.
+    next_id: u64,
+    outputs: Vec<Output>,
+    stopped: Option<Error>,
+    /// Removed from the cluster: stop at this tick.
+    leave_at: Option<u64>,
+
+    /// The ticket of the newest batch.
+    submitted: Ticket,
+    /// The newest ticket that is done.
+    done: Ticket,
+    /// The ticket with which the present term and vote become durable.
+    vow: Ticket,
+    /// Term and vote as last handed to the log.
+    written: HardState,
+    persisting: VecDeque<Persisting>,
+    /// A snapshot is being made durable as the new state; raft stands still meanwhile.
+    installing: bool,
+
+    proposals: BTreeMap<LogIndex, Proposed>,
+    /// Requests passed on to the leader: id, who asked, until when.
+    forwards: BTreeMap<u64, (RequestId, u64)>,
+    reads: Reads,
+    snapshots: Snapshots<M>,
+    /// The write-ahead log ended in a torn record when this life began.
+    torn: bool,
+}
+
+impl<M: StateMachine> Node<M> {
+    /// One tick of time has passed.
+    pub fn tick(&mut self) {
+        if self.stopped.is_some() {
+            return;
+        }
+        self.now += 1;
+        if self.leave_at.is_some_and(|at| self.now >= at) {
+            self.stop(Error::Removed);
+            return;
+        }
+        // A tick may start an election, which reads the log; while a snapshot is being installed
+        // the log and the applied index do not fit together yet.
+        if !self.installing {
+            self.raft.tick();
+            self.leave_joint();
+        }
+        self.expire();
+        self.tick_reads();
+        self.tick_snapshots();
+        self.vouch();
+        self.process();
+    }
+
+    /// A message of another member has arrived.
+    pub fn receive(&mut self, from: NodeId, message: Message) {
+        if self.stopped.is_some() {
+            return;
+        }
+        match message {
+            Message::Raft(message) => self.receive_raft(from, message),
+            Message::Forward { id, request } => self.handle(Origin::Peer(from, id), request),
+            Message::Answer { id, reply } => {
+                if let Some((request, _)) = self.forwards.remove(&id) {
+                    self.outputs.push(Output::Reply { request, reply });
+                }
+            }
+            Message::ReadIndex { id } => self.asked_read_index(from, id),
+            Message::ReadIndexAnswer { id, index } => self.answered_read_index(id, index),
+            Message::Chunk(chunk) => self.receive_chunk(from, chunk),
+            Message::ChunkAck { transfer, received, done } => {
+                self.acknowledged_chunk(from, transfer, received, done);
+            }
+            Message::Removed => {
+                info!(id = %self.config.id, %from, "told to have been removed");
+                self.stop(Error::Removed);
+            }
+        }
+        self.process();
+    }
+
+    /// A client asks for something. The reply comes as an [`Output::Reply`].
+    pub fn request(&mut self, request: RequestId, what: Request) {
+        if self.stopped.is_some() {
+            return;
+        }
+        self.handle(Origin::Client(request), what);
+        self.process();
+    }
+
+    /// Work for the disk is done.
+    pub fn complete(&mut self, completion: Completion) {
+        if self.stopped.is_some() {
+            return;
+        }
+        match completion {
+            Completion::Done(ticket, Ok(())) => self.persisted(ticket),
+            Completion::Fetched(ticket, Ok(data)) => self.fetched(ticket, data),
+            Completion::Done(_, Err(error)) | Completion::Fetched(_, Err(error)) => {
+                self.stop(Error::Disk(error));
+            }
+        }
+        self.process();
+    }
+
+    /// The transport dropped messages to `peer`, or lost its connection.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        if self.stopped.is_none() && !self.installing {
+            self.raft.report_unreachable(peer);
+            self.process();
+        }
+    }
+
+    /// Moves the outputs of the last inputs to `into`, in the order in which to carry them out.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
+        into.append(&mut self.outputs);
+    }
+
+    /// Why the node stopped, if it did. A stopped node ignores all inputs.
+    pub fn stopped(&self) -> Option<&Error> {
+        self.stopped.as_ref()
+    }
+
+    /// The node's own view of itself.
+    pub fn status(&self) -> Status {
+        let hard_state = self.raft.hard_state();
+        let log = self.raft.log();
+        let last = log.last();
+        Status {
+            id: self.config.id,
+            role: match self.raft.role() {
+                StateRole::Follower => Role::Follower,
+                StateRole::PreCandidate => Role::PreCandidate,
+                StateRole::Candidate => Role::Candidate,
+                StateRole::Leader => Role::Leader,
+            },
+            hard_state: HardState {
+                term: hard_state.term,
+                vote: NodeId(hard_state.vote),
+                commit: hard_state.commit,
+            },
+            leader: self.raft.leader(),
+            applied: self.replica.applied(),
+            first: log.first(),
+            last: SnapshotId { index: last, term: log.term_at(last).unwrap_or(0) },
+            snapshot: log.snapshot_id(),
+        }
+    }
+
+    /// What this node, if it leads, knows of the members, itself included.
+    pub fn progress(&self) -> impl Iterator<Item = Progress> {
+        let leads = self.raft.is_leader();
+        self.raft.progress().filter(move |_| leads).map(|(id, progress)| Progress {
+            id,
+            matched: progress.matched,
+            next: progress.next_idx,
+            in_snapshot: progress.state == ProgressState::Snapshot,
+        })
+    }
+
+    /// The membership as of the applied index.
+    pub fn membership(&self) -> &Membership {
+        self.replica.membership()
+    }
+
+    /// The term of the entry at `index`, if it is still known.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.raft.log().term_at(index)
+    }
+
+    /// The entry at `index`, if it is still in the log.
+    pub fn entry(&self, index: LogIndex) -> Option<Entry> {
+        self.raft.log().get(index).cloned().map(ready::from_raft)
+    }
+
+    /// The state machine as of the applied index.
+    pub fn machine(&self) -> &M {
+        &self.replica.machine
+    }
+
+    /// Requests, reads and bytes that wait inside the node; all are bounded by the configuration.
+    pub fn pending(&self) -> usize {
+        self.proposals.len() + self.forwards.len() + self.reads.len()
+    }
+
+    /// Whether the write-ahead log ended in a torn record when this life began.
+    pub fn recovered_torn_tail(&self) -> bool {
+        self.torn
+    }
+
+    /// Segments of the write-ahead log.
+    pub fn segments(&self) -> usize {
+        self.wal.segments()
+    }
+
+    fn stop(&mut self, error: Error) {
+        warn!(id = %self.config.id, %error, "stopping");
+        self.stopped = Some(error);
+    }
+
+    fn receive_raft(&mut self, from: NodeId, message: RaftMessage) {
+        if self.replica.membership().has_left(from) {
+            self.outputs.push(Output::Send { to: from, message: Message::Removed });
+            return;
+        }
+        // The log changes under raft's feet while a snapshot is being installed. Raft copes with
+        // lost messages; nothing else is as safe here.
+        if self.installing {
+            return;
+        }
+        if let Err(reason) = self.check_raft(from, &message) {
+            warn!(id = %self.config.id, %from, reason, "refused a message");
+            return;
+        }
+        self.raft.step(message.0);
+    }
+
+    /// Raft trusts its messages; some forged or misrouted ones would make it panic.
+    fn check_raft(&self, from: NodeId, message: &RaftMessage) -> Result<(), &'static str> {
+        let inner = &message.0;
+        if inner.from != from.0 || from == self.config.id || from == NodeId(0) {
+            return Err("it does not come from whom it says");
+        }
+        if inner.to != self.config.id.0 {
+            return Err("it is for another member");
+        }
+        match inner.get_msg_type() {
+            MessageType::MsgAppend => {
+                let mut expected = inner.index;
+                for entry in &inner.entries {
+                    expected += 1;
+                    if entry.index != expected || entry.term > inner.term {
+                        return Err("its entries are not in order");
+                    }
+                }
+                Ok(())
+            }
+            MessageType::MsgHeartbeat if inner.term >= self.raft.term() => {
+                if inner.commit > self.raft.last_index() {
+                    return Err("it commits entries that this member never acknowledged");
+                }
+                Ok(())
+            }
+            MessageType::MsgHeartbeat
+            | MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgTimeoutNow => Ok(()),
+            _ => Err("its kind is not for the wire"),
+        }
+    }
+
+    fn handle(&mut self, origin: Origin, request: Request) {
+        if self.leave_at.is_some() {
+            self.answer(origin, Reply::Refused(Refusal::Stopping));
+            return;
+        }
+        match request {
+            Request::Query { query, consistency: Consistency::Stale } => {
+                let reply = self.query(&query);
+                self.answer(origin, reply);
+            }
+            Request::Query { query, consistency: Consistency::Linearizable } => {
+                self.read(origin, query);
+            }
+            request if self.raft.is_leader() => self.lead(origin, request),
+            request => self.forward(origin, request),
+        }
+    }
+
+    /// Passes a request on to the leader.
+    fn forward(&mut self, origin: Origin, request: Request) {
+        let leader = self.raft.leader().filter(|leader| *leader != self.config.id);
+        match (origin, leader) {
+            (Origin::Client(client), Some(leader)) => {
+                if self.forwards.len() >= self.config.max_pending {
+                    self.answer(origin, Reply::Refused(Refusal::Busy));
+                    return;
+                }
+                let id = self.fresh_id();
+                let deadline = self.now + u64::from(self.config.request_ticks);
+                self.forwards.insert(id, (client, deadline));
+                let message = Message::Forward { id, request };
+                self.outputs.push(Output::Send { to: leader, message });
+            }
+            // One hop is enough: who passed it on to us knows better soon.
+            _ => self.answer(origin, Reply::Refused(Refusal::NotLeader(leader))),
+        }
+    }
+
+    /// Begins what only a leader can do.
+    fn lead(&mut self, origin: Origin, request: Request) {
+        if self.proposals.len() >= self.config.max_pending {
+            self.answer(origin, Reply::Refused(Refusal::Busy));
+            return;
+        }
+        match request {
+            Request::OpenSession => self.propose(origin, &Proposal::OpenSession),
+            Request::Command { session, command } => {
+                if command.len() > self.config.max_command_bytes {
+                    self.answer(origin, Reply::Refused(Refusal::TooLarge));
+                    return;
+                }
+                self.propose(origin, &Proposal::Command(session, command));
+            }
+            Request::Reconfigure(change) => self.propose_change(origin, &change),
+            Request::Transfer(to) => {
+                let reply = if self.replica.membership().voters().contains(&to) {
+                    self.raft.transfer_leader(to);
+                    Reply::Transferring
+                } else {
+                    Reply::Refused(Refusal::InvalidReconfiguration)
+                };
+                self.answer(origin, reply);
+            }
+            Request::Query { .. } => unreachable!("queries are not for the log"),
+        }
+    }
+
+    fn propose(&mut self, origin: Origin, proposal: &Proposal) {
+        let place = self.raft.propose(proposal.encode());
+        self.proposed(origin, place);
+    }
+
+    fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
+        let refusal = if self.raft.has_pending_change() || self.replica.membership().is_joint() {
+            Some(Refusal::ReconfigurationPending)
+        } else if !self.replica.membership().allows(change) {
+            Some(Refusal::InvalidReconfiguration)
+        } else if change.removed.contains(&self.config.id) && self.hand_over(change) {
+            Some(Refusal::Transferring)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.answer(origin, Reply::Refused(refusal));
+            return;
+        }
+        let place = self.raft.propose_change(membership::to_raft(change));
+        self.proposed(origin, place);
+    }
+
+    /// A leader does not remove itself: it first hands over to the voter that stays and has the
+    /// most of the log. Says whether there is one.
+    fn hand_over(&mut self, change: &Reconfigure) -> bool {
+        let me = self.config.id;
+        let stays = |id: NodeId| {
+            id != me
+                && !change.removed.contains(&id)
+                && self.replica.membership().voters().contains(&id)
+        };
+        let best = self
+            .raft
+            .progress()
+            .filter(|(id, _)| stays(*id))
+            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, id.0))
+            .map(|(id, _)| id);
+        if let Some(best) = best {
+            debug!(id = %me, to = %best, "handing over before being removed");
+            self.raft.transfer_leader(best);
+        }
+        best.is_some()
+    }
+
+    /// Raft leaves a joint configuration by itself, unless its leader changed at a bad moment.
+    fn leave_joint(&mut self) {
+        if self.raft.is_leader()
+            && self.replica.membership().is_joint()
+            && !self.raft.has_pending_change()
+            && !self.raft.is_transferring()
+        {
+            self.raft.propose_change(raft::eraftpb::ConfChangeV2::default());
+        }
+    }
+
+    fn proposed(&mut self, origin: Origin, place: Option<(LogIndex, Term)>) {
+        let Some((index, term)) = place else {
+            let transferring = self.raft.is_transferring();
+            let refusal = if transferring { Refusal::Transferring } else { Refusal::Busy };
+            self.answer(origin, Reply::Refused(refusal));
+            return;
+        };
+        let deadline = self.now + u64::from(self.config.request_ticks);
+        let displaced = self.proposals.insert(index, Proposed { term, origin, deadline });
+        // The older one's entry is gone from this log, but another member may still have it and
+        // lead one day.
+        if let Some(displaced) = displaced {
+            self.answer(displaced.origin, Reply::Unknown);
+        }
+    }
+
+    /// The entry at `id` was applied: its proposer, if it is one of ours, gets its reply. Only
+    /// index and term together name an entry.
+    fn resolve(&mut self, id: SnapshotId, reply: Reply) {
+        let Some(proposed) = self.proposals.remove(&id.index) else { return };
+        let reply =
+            if proposed.term == id.term { reply } else { Reply::Refused(Refusal::Superseded) };
+        self.answer(proposed.origin, reply);
+    }
+
+    fn answer(&mut self, origin: Origin, reply: Reply) {
+        self.outputs.push(match origin {
+            Origin::Client(request) => Output::Reply { request, reply },
+            Origin::Peer(to, id) => Output::Send { to, message: Message::Answer { id, reply } },
+        });
+    }
+
+    fn query(&self, query: &Bytes) -> Reply {
+        let response = self.replica.machine.query(query);
+        Reply::Value { index: self.replica.applied().index, response }
+    }
+
+    /// Answers the requests whose time is up. Their outcome is unknown, never "failed": the entry
+    /// may be committed later.
+    fn expire(&mut self) {
+        let now = self.now;
+        if now % 4 != 0 {
+            return;
+        }
+        let late = self.proposals.extract_if(.., |_, proposed| proposed.deadline <= now);
+        let mut origins: Vec<Origin> = late.map(|(_, proposed)| proposed.origin).collect();
+        let late = self.forwards.extract_if(.., |_, (_, deadline)| *deadline <= now);
+        origins.extend(late.map(|(_, (request, _))| Origin::Client(request)));
+        for origin in origins {
+            self.answer(origin, Reply::Unknown);
+        }
+    }
+
+    /// An id for a question to another member: unique among all lives of this one, because the
+    /// lives' ranges begin far apart.
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+}

@@ -1,0 +1,213 @@
+//! Who belongs to the cluster, and how that changes.
+//!
+//! A change is an entry of the log like any other and takes effect when it is applied. More than
+//! one change at once goes through joint consensus, which raft leaves by itself. The ids of removed
+//! members are remembered, in the snapshot too, and refused for ever: an id that comes back with an
+//! empty disk would break promises that its former self gave.
+
+use std::collections::BTreeSet;
+
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
+use serde::{Deserialize, Serialize};
+
+use crate::api::Reconfigure;
+use crate::types::NodeId;
+
+/// The membership of a cluster at one index of its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    voters: BTreeSet<NodeId>,
+    outgoing: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
+    learners_next: BTreeSet<NodeId>,
+    auto_leave: bool,
+    removed: BTreeSet<NodeId>,
+}
+
+impl Membership {
+    pub(crate) fn founded_by(voters: &[NodeId], learners: &[NodeId]) -> Self {
+        Membership {
+            voters: voters.iter().copied().collect(),
+            learners: learners.iter().copied().collect(),
+            ..Membership::default()
+        }
+    }
+
+    /// The voters; in a joint configuration, those of the incoming half.
+    pub fn voters(&self) -> &BTreeSet<NodeId> {
+        &self.voters
+    }
+
+    /// The voters of the outgoing half of a joint configuration; otherwise empty.
+    pub fn outgoing(&self) -> &BTreeSet<NodeId> {
+        &self.outgoing
+    }
+
+    /// The members that receive the log but do not vote.
+    pub fn learners(&self) -> &BTreeSet<NodeId> {
+        &self.learners
+    }
+
+    /// The members that left. Their ids are never used again.
+    pub fn removed(&self) -> &BTreeSet<NodeId> {
+        &self.removed
+    }
+
+    /// Whether a change of several members is halfway done.
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether `id` takes part in any role.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.voters.contains(&id) || self.outgoing.contains(&id) || self.learners.contains(&id)
+    }
+
+    /// Whether `id` has left for good: removed, and no longer needed by a joint configuration.
+    pub fn has_left(&self, id: NodeId) -> bool {
+        self.removed.contains(&id) && !self.contains(id)
+    }
+
+    /// Whether the `acks` are a quorum: a majority of the voters, of both halves if joint.
+    pub fn is_quorum(&self, acks: impl Fn(NodeId) -> bool) -> bool {
+        let majority = |half: &BTreeSet<NodeId>| {
+            half.is_empty() || half.iter().filter(|id| acks(**id)).count() > half.len() / 2
+        };
+        majority(&self.voters) && majority(&self.outgoing)
+    }
+
+    /// A hash of everything above.
+    pub fn digest(&self) -> u64 {
+        let halves = [&self.voters, &self.outgoing, &self.learners, &self.learners_next];
+        let mut digest = u64::from(self.auto_leave);
+        for set in halves.into_iter().chain([&self.removed]) {
+            for id in set {
+                digest = (digest ^ id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            }
+            digest = digest.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ 0x51;
+        }
+        digest
+    }
+
+    /// Whether `change` may be made to this membership.
+    pub(crate) fn allows(&self, change: &Reconfigure) -> bool {
+        let added: BTreeSet<_> = change.voters.iter().chain(&change.learners).copied().collect();
+        let removed: BTreeSet<_> = change.removed.iter().copied().collect();
+        let named = change.voters.len() + change.learners.len() + change.removed.len();
+        let distinct = added.union(&removed).count() == named;
+        let voters_stay =
+            self.voters.iter().any(|id| !removed.contains(id) && !change.learners.contains(id));
+        named > 0
+            && distinct
+            && !added.contains(&NodeId(0))
+            && added.is_disjoint(&self.removed)
+            && removed.iter().all(|id| self.contains(*id))
+            && (voters_stay || !change.voters.is_empty())
+    }
+
+    /// The membership after raft made `state` of it; `change` says who was removed.
+    pub(crate) fn changed(&self, state: &ConfState, change: &Reconfigure) -> Self {
+        let set = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect();
+        let mut removed = self.removed.clone();
+        removed.extend(&change.removed);
+        Membership {
+            voters: set(&state.voters),
+            outgoing: set(&state.voters_outgoing),
+            learners: set(&state.learners),
+            learners_next: set(&state.learners_next),
+            auto_leave: state.auto_leave,
+            removed,
+        }
+    }
+
+    /// The same in raft's words. The sets are sorted, so equal memberships give equal bytes.
+    pub(crate) fn to_raft(&self) -> ConfState {
+        let list = |set: &BTreeSet<NodeId>| set.iter().map(|id| id.0).collect();
+        ConfState {
+            voters: list(&self.voters),
+            voters_outgoing: list(&self.outgoing),
+            learners: list(&self.learners),
+            learners_next: list(&self.learners_next),
+            auto_leave: self.auto_leave,
+            ..ConfState::default()
+        }
+    }
+}
+
+/// A change in raft's words.
+pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
+    let mut raft = ConfChangeV2::default();
+    let groups = [
+        (ConfChangeType::AddNode, &change.voters),
+        (ConfChangeType::AddLearnerNode, &change.learners),
+        (ConfChangeType::RemoveNode, &change.removed),
+    ];
+    for (kind, ids) in groups {
+        for id in ids {
+            let mut single = ConfChangeSingle { node_id: id.0, ..Default::default() };
+            single.set_change_type(kind);
+            raft.changes.push(single);
+        }
+    }
+    raft
+}
+
+/// Raft's change in our words. An empty one leaves a joint configuration.
+pub(crate) fn from_raft(raft: &ConfChangeV2) -> Reconfigure {
+    let mut change = Reconfigure::default();
+    for single in &raft.changes {
+        let id = NodeId(single.node_id);
+        match single.get_change_type() {
+            ConfChangeType::AddNode => change.voters.push(id),
+            ConfChangeType::AddLearnerNode => change.learners.push(id),
+            ConfChangeType::RemoveNode => change.removed.push(id),
+        }
+    }
+    change
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[u64]) -> Vec<NodeId> {
+        ids.iter().map(|id| NodeId(*id)).collect()
+    }
+
+    #[test]
+    fn a_joint_quorum_needs_both_halves() {
+        let mut membership = Membership::founded_by(&ids(&[1, 2, 3]), &[]);
+        membership.outgoing = ids(&[3, 4, 5]).into_iter().collect();
+        let acked = |acks: &'static [u64]| move |id: NodeId| acks.contains(&id.0);
+        assert!(!membership.is_quorum(acked(&[1, 2, 3])));
+        assert!(membership.is_quorum(acked(&[1, 3, 4])));
+    }
+
+    #[test]
+    fn a_removed_id_never_comes_back() {
+        let membership = Membership::founded_by(&ids(&[1, 2, 3]), &[]);
+        let remove = Reconfigure { removed: ids(&[3]), ..Default::default() };
+        assert!(membership.allows(&remove));
+        let mut state = membership.to_raft();
+        state.voters = vec![1, 2];
+        let membership = membership.changed(&state, &remove);
+        assert!(membership.has_left(NodeId(3)));
+        let again = Reconfigure { voters: ids(&[3]), ..Default::default() };
+        assert!(!membership.allows(&again));
+    }
+
+    #[test]
+    fn the_last_voter_stays() {
+        let membership = Membership::founded_by(&ids(&[1]), &[]);
+        let change = |voters: &[u64], learners: &[u64], removed: &[u64]| Reconfigure {
+            voters: ids(voters),
+            learners: ids(learners),
+            removed: ids(removed),
+        };
+        assert!(!membership.allows(&change(&[], &[], &[1])));
+        assert!(!membership.allows(&change(&[], &[1], &[])));
+        assert!(membership.allows(&change(&[2], &[], &[1])));
+        assert!(!membership.allows(&change(&[2], &[2], &[])), "named twice");
+        assert!(!membership.allows(&change(&[], &[], &[])), "nothing to do");
+    }
+}

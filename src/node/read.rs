@@ -1,0 +1,216 @@
+//! Linearizable queries without a log entry: ReadIndex (Raft thesis, 6.4).
+//!
+//! A query may be answered from the applied state once that state contains everything that was
+//! committed when the query arrived. The leader knows the commit index and makes sure, with a round
+//! of heartbeats, that it still leads; a follower asks the leader. Queries that arrive close
+//! together share a round. A round that gets no answer is repeated with a fresh context: an old
+//! context may belong to an older question, and its answer may be too old.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{Node, Origin, Output};
+use crate::api::{Refusal, Reply};
+use crate::machine::StateMachine;
+use crate::types::{LogIndex, NodeId};
+use crate::wire::Message;
+
+/// Rounds under way at the same time. Queries that arrive meanwhile wait for the next.
+const MAX_ROUNDS: usize = 4;
+
+#[derive(Debug)]
+struct Read {
+    origin: Origin,
+    /// Empty for another member's question: it wants the index only.
+    query: Bytes,
+    deadline: u64,
+}
+
+#[derive(Debug)]
+struct Round {
+    id: u64,
+    asked_at: u64,
+    reads: Vec<Read>,
+}
+
+/// The queries that wait, by what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// For a round.
+    waiting: Vec<Read>,
+    /// For the answer to a round.
+    rounds: VecDeque<Round>,
+    /// For an index to be applied.
+    confirmed: VecDeque<(LogIndex, Vec<Read>)>,
+    count: usize,
+}
+
+impl Reads {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+}
+
+impl<M: StateMachine> Node<M> {
+    pub(super) fn read(&mut self, origin: Origin, query: Bytes) {
+        if self.reads.count >= self.config.max_pending {
+            self.answer(origin, Reply::Refused(Refusal::Busy));
+            return;
+        }
+        if self.raft.leader().is_none() {
+            self.answer(origin, Reply::Refused(Refusal::NotLeader(None)));
+            return;
+        }
+        let deadline = self.now + u64::from(self.config.request_ticks);
+        self.reads.waiting.push(Read { origin, query, deadline });
+        self.reads.count += 1;
+        self.ask();
+    }
+
+    /// Another member asks for an index.
+    pub(super) fn asked_read_index(&mut self, from: NodeId, id: u64) {
+        if !self.raft.is_leader() || self.reads.count >= self.config.max_pending {
+            let message = Message::ReadIndexAnswer { id, index: None };
+            self.outputs.push(Output::Send { to: from, message });
+            return;
+        }
+        self.read(Origin::Peer(from, id), Bytes::new());
+    }
+
+    /// Begins a round for the queries that wait, if one may begin.
+    fn ask(&mut self) {
+        if self.reads.waiting.is_empty() || self.reads.rounds.len() >= MAX_ROUNDS {
+            return;
+        }
+        let id = self.fresh_id();
+        if self.raft.is_leader() {
+            // Raft drops the question of a leader that has not committed anything in its term.
+            if !self.raft.committed_in_term() {
+                return;
+            }
+            self.raft.read_index(self.context(id));
+        } else if let Some(leader) = self.raft.leader() {
+            // What other members asked while this one led is theirs to ask again.
+            self.drop_peer_reads();
+            self.outputs.push(Output::Send { to: leader, message: Message::ReadIndex { id } });
+        } else {
+            return;
+        }
+        let reads = std::mem::take(&mut self.reads.waiting);
+        self.reads.rounds.push_back(Round { id, asked_at: self.now, reads });
+    }
+
+    fn drop_peer_reads(&mut self) {
+        let (peers, own): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reads.waiting)
+            .into_iter()
+            .partition(|read| matches!(read.origin, Origin::Peer(..)));
+        self.reads.waiting = own;
+        for read in peers {
+            self.refuse_read(&read);
+        }
+    }
+
+    /// Unique across members and lives, because raft matches acknowledgements by it.
+    fn context(&self, id: u64) -> Vec<u8> {
+        let mut context = self.config.id.0.to_le_bytes().to_vec();
+        context.extend(self.config.incarnation.to_le_bytes());
+        context.extend(id.to_le_bytes());
+        context
+    }
+
+    /// Raft has confirmed one of our rounds as leader.
+    pub(super) fn read_index_known(&mut self, context: &[u8], index: LogIndex) {
+        let Some(id) = context.last_chunk::<8>() else { return };
+        self.confirm(u64::from_le_bytes(*id), index);
+    }
+
+    /// The leader has answered.
+    pub(super) fn answered_read_index(&mut self, id: u64, index: Option<LogIndex>) {
+        match index {
+            Some(index) => self.confirm(id, index),
+            // Ask again with the next tick: by then the leader may be known.
+            None => {
+                if let Some(round) = self.take_round(id) {
+                    self.reads.waiting.extend(round.reads);
+                }
+            }
+        }
+    }
+
+    fn take_round(&mut self, id: u64) -> Option<Round> {
+        let at = self.reads.rounds.iter().position(|round| round.id == id)?;
+        self.reads.rounds.remove(at)
+    }
+
+    fn confirm(&mut self, id: u64, index: LogIndex) {
+        let Some(round) = self.take_round(id) else { return };
+        let (peers, own): (Vec<_>, Vec<_>) =
+            round.reads.into_iter().partition(|read| matches!(read.origin, Origin::Peer(..)));
+        for read in peers {
+            let Origin::Peer(to, id) = read.origin else { unreachable!("partitioned by it") };
+            self.reads.count -= 1;
+            let message = Message::ReadIndexAnswer { id, index: Some(index) };
+            self.outputs.push(Output::Send { to, message });
+        }
+        if !own.is_empty() {
+            self.reads.confirmed.push_back((index, own));
+            self.serve_reads();
+        }
+        self.ask();
+    }
+
+    /// Answers the confirmed queries whose index is applied.
+    pub(super) fn serve_reads(&mut self) {
+        let applied = self.replica.applied().index;
+        while let Some((_, reads)) =
+            self.reads.confirmed.pop_front_if(|(index, _)| *index <= applied)
+        {
+            for read in reads {
+                self.reads.count -= 1;
+                let reply = self.query(&read.query);
+                self.answer(read.origin, reply);
+            }
+        }
+    }
+
+    fn refuse_read(&mut self, read: &Read) {
+        self.reads.count -= 1;
+        match read.origin {
+            Origin::Client(_) => {
+                let leader = self.raft.leader();
+                self.answer(read.origin, Reply::Refused(Refusal::NotLeader(leader)));
+            }
+            Origin::Peer(to, id) => {
+                let message = Message::ReadIndexAnswer { id, index: None };
+                self.outputs.push(Output::Send { to, message });
+            }
+        }
+    }
+
+    /// Repeats the rounds that got no answer, and gives up on queries whose time is up. A query has
+    /// no effect, so giving up on it is a refusal and never "unknown".
+    pub(super) fn tick_reads(&mut self) {
+        if self.reads.count == 0 {
+            return;
+        }
+        let (now, retry) = (self.now, u64::from(self.config.read_retry_ticks));
+        while let Some(round) =
+            self.reads.rounds.pop_front_if(|round| round.asked_at + retry <= now)
+        {
+            self.reads.waiting.extend(round.reads);
+        }
+        if now % 4 == 0 {
+            let mut late: Vec<Read> =
+                self.reads.waiting.extract_if(.., |read| read.deadline <= now).collect();
+            for (_, reads) in &mut self.reads.confirmed {
+                late.extend(reads.extract_if(.., |read| read.deadline <= now));
+            }
+            self.reads.confirmed.retain(|(_, reads)| !reads.is_empty());
+            for read in late {
+                self.refuse_read(&read);
+            }
+        }
+        self.ask();
+    }
+}

@@ -1,0 +1,271 @@
+//! From raft's `Ready` to writes, messages and applied entries: the rules of durability.
+//!
+//! ```text
+//! Ready -+-> the log in memory, at once
+//!        +-> the write-ahead log -> batch with a ticket
+//!        +-> messages: a leader's at once, all others wait for the ticket
+//!        +-> committed entries -> apply -> replies
+//! ticket done -> on_persist_ready -> waiting messages -> the next Ready
+//! ```
+//!
+//! A message may promise something: a vote, a term, that entries are safe. It leaves only when what
+//! it promises is durable. A leader's appends promise nothing about its own log, except that it
+//! leads its term; so they may overtake its disk, but not the write of that term and its vote.
+
+use raft::eraftpb::{self, ConfChangeV2, EntryType, MessageType};
+use tracing::trace;
+
+use super::membership;
+use super::replica::Replica;
+use super::snapshot::Then;
+use super::{Applied, Node, Output};
+use crate::env::DiskOp;
+use crate::machine::StateMachine;
+use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
+use crate::wal::WalPosition;
+use crate::wire::{Message, RaftMessage};
+
+/// A batch on its way to the disk, and what waits for it.
+#[derive(Debug)]
+pub(super) struct Persisting {
+    ticket: Ticket,
+    /// How far the write-ahead log is durable once the batch is.
+    position: WalPosition,
+    /// The newest `Ready` that is durable then.
+    ready: Option<u64>,
+    /// Messages that promise what the batch makes durable.
+    messages: Vec<eraftpb::Message>,
+    then: Option<Then>,
+}
+
+impl<M: StateMachine> Node<M> {
+    /// Handles all that raft wants by now.
+    pub(super) fn process(&mut self) {
+        while self.stopped.is_none() && self.raft.has_ready() {
+            self.process_ready();
+        }
+    }
+
+    fn process_ready(&mut self) {
+        let mut ready = self.raft.ready();
+        let number = ready.number();
+        let read_states = ready.take_read_states();
+        let entries = ready.take_entries();
+        let committed = ready.take_committed_entries();
+        let at_once = ready.take_messages();
+        let after = ready.take_persisted_messages();
+        let metadata = ready.snapshot().get_metadata();
+        let install =
+            (metadata.index > 0).then(|| SnapshotId { index: metadata.index, term: metadata.term });
+        if let Some(id) = install {
+            self.begin_install(id);
+        }
+        self.raft.log_mut().append(&entries);
+
+        let hard_state = self.hard_state();
+        let vow = (hard_state.term, hard_state.vote) != (self.written.term, self.written.vote);
+        // A commit index alone is not worth a write: it is found out again after a restart.
+        if vow || !entries.is_empty() || install.is_some() {
+            let mut ops = Vec::new();
+            let entries: Vec<Entry> = entries.into_iter().map(from_raft).collect();
+            self.wal.append(hard_state, install, &entries, &mut ops);
+            self.written = hard_state;
+            if install.is_some() {
+                self.wal.compact(&mut ops);
+                self.remove_old_files(&mut ops);
+            }
+            self.submit(ops, install.map(Then::Installed));
+            if vow {
+                self.vow = self.submitted;
+            }
+        }
+        self.raft.advance_append_async(ready);
+
+        // From here on raft may change again.
+        match self.persisting.back_mut() {
+            Some(last) => last.ready = Some(number),
+            None => self.raft.on_persist_ready(number),
+        }
+        self.send_or_hold(at_once, self.done >= self.vow);
+        self.send_or_hold(after, self.persisting.is_empty());
+        for state in read_states {
+            self.read_index_known(&state.request_ctx, state.index);
+        }
+        if !committed.is_empty() {
+            self.apply(committed);
+        }
+    }
+
+    /// Term, vote and commit as raft has them now.
+    pub(super) fn hard_state(&self) -> HardState {
+        let raft = self.raft.hard_state();
+        HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.commit }
+    }
+
+    /// Hands a batch to the disk. What must wait for it is attached to the last of `persisting`.
+    pub(super) fn submit(&mut self, ops: Vec<DiskOp>, then: Option<Then>) {
+        self.submitted.0 += 1;
+        let ticket = self.submitted;
+        let position = self.wal.position();
+        self.persisting.push_back(Persisting {
+            ticket,
+            position,
+            ready: None,
+            messages: Vec::new(),
+            then,
+        });
+        self.outputs.push(Output::Disk { ticket, ops });
+    }
+
+    /// All batches up to `ticket` are durable.
+    pub(super) fn persisted(&mut self, ticket: Ticket) {
+        assert!(ticket <= self.submitted, "{ticket:?} was never submitted");
+        while self.persisting.front().is_some_and(|first| first.ticket <= ticket) {
+            let first = self.persisting.pop_front().expect("just seen");
+            self.done = first.ticket;
+            self.wal.synced(first.position);
+            if let Some(number) = first.ready {
+                self.raft.on_persist_ready(number);
+            }
+            self.send(first.messages);
+            if let Some(then) = first.then {
+                self.then(then);
+            }
+        }
+    }
+
+    fn send_or_hold(&mut self, messages: Vec<eraftpb::Message>, now: bool) {
+        match self.persisting.back_mut() {
+            Some(last) if !now => last.messages.extend(messages),
+            _ => self.send(messages),
+        }
+    }
+
+    fn send(&mut self, mut messages: Vec<eraftpb::Message>) {
+        // Raft broadcasts in the order of a hash map.
+        messages.sort_by_key(|message| message.to);
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.begin_transfer(&message);
+                continue;
+            }
+            let to = NodeId(message.to);
+            let message = Message::Raft(RaftMessage(message));
+            self.outputs.push(Output::Send { to, message });
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<eraftpb::Entry>) {
+        for entry in entries {
+            let id = SnapshotId { index: entry.index, term: entry.term };
+            let reply = match entry.get_entry_type() {
+                EntryType::EntryNormal => self.replica.apply(id, &entry.data),
+                EntryType::EntryConfChangeV2 => self.apply_change(id, &entry.data),
+                EntryType::EntryConfChange => {
+                    panic!("entry {} is of a kind that this crate never writes", id.index)
+                }
+            };
+            self.report_applied(false);
+            self.resolve(id, reply);
+        }
+        let applied = self.replica.applied().index;
+        trace!(id = %self.config.id, applied, "applied");
+        self.raft.advance_apply_to(applied);
+        self.serve_reads();
+        self.consider_snapshot();
+        self.consider_leaving();
+    }
+
+    /// The same on every replica: raft and the membership decide by the applied state alone.
+    fn apply_change(&mut self, id: SnapshotId, data: &[u8]) -> crate::api::Reply {
+        let mut raft = ConfChangeV2::default();
+        protobuf::Message::merge_from_bytes(&mut raft, data)
+            .expect("a membership entry is written by this crate");
+        let change = membership::from_raft(&raft);
+        let leaves_joint = raft.changes.is_empty();
+        let allowed = leaves_joint || self.replica.membership().allows(&change);
+        let state = if allowed { self.raft.apply_change(&raft) } else { None };
+        self.replica.reconfigure(id, &change, state.as_ref())
+    }
+
+    pub(super) fn report_applied(&mut self, by_snapshot: bool) {
+        self.outputs.push(Output::Applied(Applied {
+            id: self.replica.applied(),
+            digest: self.replica.digest(),
+            membership: self.replica.membership().digest(),
+            by_snapshot,
+        }));
+    }
+
+    /// A removed member stops by itself. A removed leader stays long enough to tell the others
+    /// that the change is committed.
+    pub(super) fn consider_leaving(&mut self) {
+        if self.leave_at.is_none() && self.replica.membership().has_left(self.config.id) {
+            let ticks = if self.raft.is_leader() { self.config.election_ticks.0 } else { 1 };
+            self.leave_at = Some(self.now + u64::from(ticks));
+        }
+    }
+
+    /// Replaces the whole state by a snapshot that is durable as a file already. Raft stands still
+    /// until the log says so, durably.
+    fn begin_install(&mut self, id: SnapshotId) {
+        let replica: Replica<M> = self.take_staged(id);
+        let membership = replica.membership().to_raft();
+        self.raft.log_mut().install(id, membership);
+        self.replica = replica;
+        self.installing = true;
+        self.report_applied(true);
+        // Their entries may be part of the snapshot, or may never be committed.
+        let covered = self.proposals.extract_if(..=id.index, |_, _| true);
+        let origins: Vec<_> = covered.map(|(_, proposed)| proposed.origin).collect();
+        for origin in origins {
+            self.answer(origin, crate::api::Reply::Unknown);
+        }
+    }
+
+    /// The installed snapshot is the durable state.
+    pub(super) fn end_install(&mut self, id: SnapshotId) {
+        self.installing = false;
+        self.raft.advance_apply_to(id.index);
+        self.serve_reads();
+        self.consider_leaving();
+    }
+
+    /// When nothing else is written, lets the write-ahead log vouch for its own end.
+    pub(super) fn vouch(&mut self) {
+        if !self.persisting.is_empty() || self.now % 16 != 0 {
+            return;
+        }
+        let mut ops = Vec::new();
+        if self.wal.vouch(self.hard_state(), &mut ops) {
+            self.submit(ops, None);
+        }
+    }
+}
+
+pub(super) fn from_raft(entry: eraftpb::Entry) -> Entry {
+    Entry {
+        index: entry.index,
+        term: entry.term,
+        kind: match entry.get_entry_type() {
+            EntryType::EntryNormal => EntryKind::Normal,
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::Membership,
+        },
+        data: entry.data,
+    }
+}
+
+/// The reverse, for entries read back from the write-ahead log.
+pub(super) fn to_raft(entry: Entry) -> eraftpb::Entry {
+    let mut raft = eraftpb::Entry {
+        index: entry.index,
+        term: entry.term,
+        data: entry.data,
+        ..eraftpb::Entry::default()
+    };
+    raft.set_entry_type(match entry.kind {
+        EntryKind::Normal => EntryType::EntryNormal,
+        EntryKind::Membership => EntryType::EntryConfChangeV2,
+    });
+    raft
+}

@@ -1,0 +1,150 @@
+//! The replicated state: machine, sessions and membership, all as of one applied index.
+//!
+//! They change together, entry by entry, and travel together in a snapshot. That is what makes a
+//! retry after a restart or a snapshot still take effect once.
+
+use bytes::Bytes;
+use raft::eraftpb::ConfState;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Reconfigure, Refusal, Reply};
+use crate::env::FileName;
+use crate::error::Error;
+use crate::machine::StateMachine;
+use crate::node::membership::Membership;
+use crate::session::{Sessions, Verdict};
+use crate::snapshot::{self, Head, Writer};
+use crate::types::{LogIndex, SessionId, SnapshotId};
+
+/// What a normal entry holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proposal {
+    /// Opens a session.
+    OpenSession,
+    /// A command for the state machine, with its session and number in it.
+    Command(Option<(SessionId, u64)>, Bytes),
+}
+
+impl Proposal {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("writing to memory cannot fail")
+    }
+
+    /// Reads a proposal back from the data of an entry. `None` for data that no proposal encodes
+    /// to.
+    pub fn decode(data: &[u8]) -> Option<Self> {
+        postcard::from_bytes(data).ok()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Replica<M> {
+    pub machine: M,
+    sessions: Sessions,
+    membership: Membership,
+    applied: SnapshotId,
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// The state of a cluster before its first entry. `applied` is index 1 for founders, as if a
+    /// first entry had made them members, so that those who join later must receive a snapshot
+    /// that says so; and index 0 for a node that joins.
+    pub fn new(sessions: usize, membership: Membership, applied: SnapshotId) -> Self {
+        Replica { machine: M::default(), sessions: Sessions::new(sessions), membership, applied }
+    }
+
+    /// The last applied index, and its term.
+    pub fn applied(&self) -> SnapshotId {
+        self.applied
+    }
+
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// A hash of machine and sessions: equal on all replicas at equal applied index.
+    pub fn digest(&self) -> u64 {
+        self.machine.digest() ^ self.sessions.digest().rotate_left(32)
+    }
+
+    /// Applies a normal entry. The reply is what its client is told, if it is still there.
+    pub fn apply(&mut self, id: SnapshotId, data: &[u8]) -> Reply {
+        self.advance(id);
+        if data.is_empty() {
+            return Reply::Refused(Refusal::ReconfigurationPending);
+        }
+        let index = id.index;
+        match Proposal::decode(data) {
+            Some(Proposal::OpenSession) => Reply::SessionOpened(self.sessions.open(index)),
+            Some(Proposal::Command(session, command)) => self.command(index, session, &command),
+            // Only this crate writes entries. One that it cannot read comes from a newer version;
+            // to skip it would let replicas differ, so stop.
+            None => {
+                panic!("the entry at {index} holds no known proposal: a newer version wrote it")
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        index: LogIndex,
+        session: Option<(SessionId, u64)>,
+        command: &[u8],
+    ) -> Reply {
+        let Some((id, number)) = session else {
+            return Reply::Applied { index, response: self.machine.apply(index, command) };
+        };
+        match self.sessions.check(id, number, index) {
+            Verdict::Fresh => {
+                let response = self.machine.apply(index, command);
+                self.sessions.record(id, number, response.clone());
+                Reply::Applied { index, response }
+            }
+            Verdict::Repeated(response) => Reply::Applied { index, response },
+            Verdict::OutOfOrder => Reply::Refused(Refusal::OutOfOrder),
+            Verdict::Expired => Reply::Refused(Refusal::SessionExpired),
+        }
+    }
+
+    /// Applies a membership entry: `state` is what raft made of it, `None` if it was vetoed.
+    pub fn reconfigure(
+        &mut self,
+        id: SnapshotId,
+        change: &Reconfigure,
+        state: Option<&ConfState>,
+    ) -> Reply {
+        self.advance(id);
+        match state {
+            Some(state) => {
+                self.membership = self.membership.changed(state, change);
+                Reply::Reconfigured { index: id.index }
+            }
+            None => Reply::Refused(Refusal::InvalidReconfiguration),
+        }
+    }
+
+    fn advance(&mut self, id: SnapshotId) {
+        assert_eq!(id.index, self.applied.index + 1, "entries are applied once, in order");
+        assert!(id.term >= self.applied.term, "terms never go back along the log");
+        self.applied = id;
+    }
+
+    /// Freezes the state as a snapshot.
+    pub fn snapshot(&self) -> (Head, Writer) {
+        let head = Head { id: self.applied, membership: self.membership.clone() };
+        let writer = Writer::new(&head, self.sessions.chunks(), self.machine.snapshot());
+        (head, writer)
+    }
+
+    /// Rebuilds a state from the bytes of a snapshot file.
+    pub fn restore(sessions: usize, file: FileName, bytes: &Bytes) -> Result<Self, Error> {
+        let contents = snapshot::read(file, bytes)?;
+        let unreadable = |reason| Error::Corrupt { file, offset: 0, reason };
+        let sessions =
+            Sessions::restore(sessions, &mut contents.sessions.into_iter()).map_err(unreadable)?;
+        let machine = M::restore(&mut contents.machine.into_iter()).map_err(unreadable)?;
+        let Head { id, membership } = contents.head;
+        Ok(Replica { machine, sessions, membership, applied: id })
+    }
+}

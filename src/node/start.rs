@@ -1,0 +1,191 @@
+//! Starting a node: from what its disk holds, or as a founder of a new cluster.
+//!
+//! Whatever is read back may still sit in the operating system's cache only (after the mere death of
+//! the process), so the first batch makes it durable again, and no promise leaves before that batch
+//! is done.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use raft::eraftpb;
+use tracing::info;
+
+use super::Node;
+use super::election::Raft;
+use super::membership::Membership;
+use super::read::Reads;
+use super::ready::to_raft;
+use super::replica::Replica;
+use super::snapshot::{self, Snapshots};
+use crate::config::Config;
+use crate::env::{Disk, DiskOp, FileName};
+use crate::error::Error;
+use crate::log::Log;
+use crate::machine::StateMachine;
+use crate::types::{HardState, NodeId, SnapshotId, Ticket};
+use crate::wal::{Recovered, Wal, WalConfig};
+
+/// The state in which a cluster is founded: as if entry 1 of term 1 had made the founders members.
+const FOUNDED: SnapshotId = SnapshotId { index: 1, term: 1 };
+
+/// What was found, or made, before raft starts.
+struct Beginning<M> {
+    recovered: Recovered,
+    replica: Replica<M>,
+    /// The durable snapshot and its size.
+    present: Option<(SnapshotId, u64)>,
+}
+
+impl<M: StateMachine> Node<M> {
+    /// Starts the member that `config` describes on `disk`. Its first outputs are ready at once.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense, the disk cannot be read, or what it holds is damaged
+    /// or was written by a newer version.
+    pub fn start(config: Config, disk: &mut dyn Disk) -> Result<Self, Error> {
+        config.validate()?;
+        let mut beginning = Beginning::read(&config, disk)?;
+        let mut ops = std::mem::take(&mut beginning.recovered.ops);
+        remove_leftovers(&beginning, disk, &mut ops)?;
+        if beginning.is_blank() && !config.founders.is_empty() {
+            beginning.found(&config, &mut ops);
+        }
+        Ok(Self::build(config, beginning, ops))
+    }
+
+    fn build(config: Config, beginning: Beginning<M>, ops: Vec<DiskOp>) -> Self {
+        let Beginning { recovered, replica, present } = beginning;
+        let base = present.map(|(id, _)| id).unwrap_or_default();
+        let mut hard_state = recovered.hard_state;
+        // The commit index is persisted only on occasion, the snapshot always.
+        hard_state.commit = hard_state.commit.max(base.index);
+        let log = Log::new(
+            base,
+            replica.membership().to_raft(),
+            eraftpb::HardState {
+                term: hard_state.term,
+                vote: hard_state.vote.0,
+                commit: hard_state.commit,
+                ..Default::default()
+            },
+            recovered.entries.into_iter().map(to_raft).collect(),
+        );
+        let torn = recovered.torn.is_some();
+        info!(
+            id = %config.id,
+            term = hard_state.term,
+            snapshot = base.index,
+            last = log.last(),
+            torn,
+            "starting"
+        );
+        let raft = Raft::new(&config, log, base.index).expect("the configuration was validated");
+        let mut node = Node {
+            raft,
+            wal: recovered.wal,
+            replica,
+            now: 0,
+            next_id: config.incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            outputs: Vec::new(),
+            stopped: None,
+            leave_at: None,
+            submitted: Ticket(0),
+            done: Ticket(0),
+            vow: Ticket(1),
+            written: hard_state,
+            persisting: VecDeque::new(),
+            installing: false,
+            proposals: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            reads: Reads::default(),
+            snapshots: Snapshots::new(present),
+            torn,
+            config,
+        };
+        node.submit(ops, None);
+        if base.index > 0 {
+            node.report_applied(true);
+        }
+        node.consider_leaving();
+        node.process();
+        node
+    }
+}
+
+impl<M: StateMachine> Beginning<M> {
+    fn read(config: &Config, disk: &mut dyn Disk) -> Result<Self, Error> {
+        let recovered = Wal::recover(disk, WalConfig { segment_bytes: config.segment_bytes })?;
+        let Some(id) = recovered.snapshot else {
+            let replica =
+                Replica::new(config.sessions, Membership::default(), SnapshotId::default());
+            return Ok(Beginning { recovered, replica, present: None });
+        };
+        let file = snapshot::complete(id);
+        let bytes = disk.load(file)?;
+        let replica = Replica::restore(config.sessions, file, &bytes)?;
+        if replica.applied() != id {
+            let reason = "it holds another snapshot than its name says".to_owned();
+            return Err(Error::Corrupt { file, offset: 0, reason });
+        }
+        Ok(Beginning { recovered, replica, present: Some((id, bytes.len() as u64)) })
+    }
+
+    /// Whether this disk has never taken part in a cluster.
+    fn is_blank(&self) -> bool {
+        let recovered = &self.recovered;
+        recovered.snapshot.is_none()
+            && recovered.entries.is_empty()
+            && recovered.hard_state == HardState::default()
+    }
+
+    /// Founds a cluster: the founders' membership becomes a snapshot, the same on each of them.
+    fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) {
+        let membership = Membership::founded_by(&config.founders, &config.founding_learners);
+        self.replica = Replica::new(config.sessions, membership, FOUNDED);
+        let (_, writer) = self.replica.snapshot();
+        let data: Bytes = writer.flatten().collect();
+        let size = data.len() as u64;
+        let file = snapshot::partial(FOUNDED);
+        ops.push(DiskOp::Create { file, len: 0 });
+        ops.push(DiskOp::Write { file, offset: 0, data });
+        snapshot::finish(FOUNDED, ops);
+        let hard_state = HardState { term: FOUNDED.term, vote: NodeId(0), commit: FOUNDED.index };
+        self.recovered.wal.append(hard_state, Some(FOUNDED), &[], ops);
+        self.recovered.hard_state = hard_state;
+        self.present = Some((FOUNDED, size));
+    }
+}
+
+/// Removes snapshots that a crash left behind: partial ones, and those that the log does not name.
+fn remove_leftovers<M: StateMachine>(
+    beginning: &Beginning<M>,
+    disk: &mut dyn Disk,
+    ops: &mut Vec<DiskOp>,
+) -> Result<(), Error> {
+    let mut files = disk.list()?;
+    files.sort_unstable();
+    let before = ops.len();
+    for file in files {
+        let keep = match file {
+            FileName::Segment(_) => true,
+            FileName::Partial(..) => false,
+            FileName::Snapshot(index, term) => {
+                let id = SnapshotId { index, term };
+                // A founder may have crashed before its first record was durable. Any other
+                // snapshot proves that there was a log, and promises in it.
+                if beginning.is_blank() && id != FOUNDED {
+                    let reason = "the write-ahead log that should name it is gone".to_owned();
+                    return Err(Error::Corrupt { file, offset: 0, reason });
+                }
+                beginning.present.is_some_and(|(present, _)| id == present)
+            }
+        };
+        if !keep {
+            ops.push(DiskOp::Remove { file });
+        }
+    }
+    if ops.len() > before {
+        ops.push(DiskOp::SyncDir);
+    }
+    Ok(())
+}

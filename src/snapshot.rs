@@ -1,0 +1,201 @@
+//! The snapshot file: the whole replicated state at one index, as a stream of checked frames.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | magic | `stormsnp` |
+//! | version | 4, little endian |
+//! | frames | each: length (4), CRC-32 (4), kind (1), data (length) |
+//!
+//! Kinds: 1 head (which snapshot, the membership as of it), 2 a chunk of the session table, 3 a
+//! chunk of the state machine, 4 the end. The CRC of a frame covers kind and data and continues
+//! the CRC of the frame before, so a frame that is missing, repeated or out of place is noticed.
+//! A file without its end frame is incomplete. The same bytes go over the wire.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::env::FileName;
+use crate::error::Error;
+use crate::machine::Chunks;
+use crate::node::Membership;
+use crate::types::SnapshotId;
+
+const MAGIC: &[u8; 8] = b"stormsnp";
+const VERSION: u32 = 1;
+const PREFIX: usize = 12;
+const FRAME: usize = 9;
+
+const HEAD: u8 = 1;
+const SESSIONS: u8 = 2;
+const MACHINE: u8 = 3;
+const END: u8 = 4;
+
+/// What a snapshot is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The last entry it contains.
+    pub id: SnapshotId,
+    /// The membership as of that entry.
+    pub membership: Membership,
+}
+
+/// Writes a snapshot piece by piece: an iterator over the bytes of the file.
+pub(crate) struct Writer {
+    head: Option<Bytes>,
+    sessions: Chunks,
+    machine: Chunks,
+    crc: u32,
+    ended: bool,
+}
+
+impl Writer {
+    pub fn new(head: &Head, sessions: Chunks, machine: Chunks) -> Self {
+        let head = postcard::to_stdvec(head).expect("writing to memory cannot fail");
+        Writer { head: Some(head.into()), sessions, machine, crc: 0, ended: false }
+    }
+
+    fn frame(&mut self, kind: u8, data: &[u8], out: &mut BytesMut) {
+        self.crc = frame_crc(self.crc, kind, data);
+        out.put_u32_le(u32::try_from(data.len()).expect("chunks are far below 4 GiB"));
+        out.put_u32_le(self.crc);
+        out.put_u8(kind);
+        out.extend_from_slice(data);
+    }
+}
+
+impl Iterator for Writer {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        if let Some(head) = self.head.take() {
+            out.extend_from_slice(MAGIC);
+            out.put_u32_le(VERSION);
+            self.frame(HEAD, &head, &mut out);
+        } else if let Some(chunk) = self.sessions.next() {
+            self.frame(SESSIONS, &chunk, &mut out);
+        } else if let Some(chunk) = self.machine.next() {
+            self.frame(MACHINE, &chunk, &mut out);
+        } else if !self.ended {
+            self.ended = true;
+            self.frame(END, &[], &mut out);
+        } else {
+            return None;
+        }
+        Some(out.freeze())
+    }
+}
+
+fn frame_crc(previous: u32, kind: u8, data: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(previous);
+    hasher.update(&[kind]);
+    hasher.update(data);
+    hasher.finalize()
+}
+
+/// A snapshot file, checked and taken apart.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    pub head: Head,
+    pub sessions: Vec<Bytes>,
+    pub machine: Vec<Bytes>,
+}
+
+/// Takes a snapshot file apart, checking every byte of it.
+pub(crate) fn read(file: FileName, bytes: &Bytes) -> Result<Contents, Error> {
+    let corrupt = |offset: usize, reason: &str| Error::Corrupt {
+        file,
+        offset: offset as u64,
+        reason: reason.to_owned(),
+    };
+    let word = |at: usize| -> Option<u32> {
+        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
+    if bytes.get(..8) != Some(MAGIC) {
+        return Err(corrupt(0, "this is no snapshot"));
+    }
+    let version = word(8).ok_or_else(|| corrupt(8, "the file is too short"))?;
+    if version > VERSION {
+        return Err(Error::NewerVersion { file, found: version, supported: VERSION });
+    }
+    if version == 0 {
+        return Err(corrupt(8, "version 0 was never used"));
+    }
+    let mut contents = None;
+    let (mut at, mut crc) = (PREFIX, 0);
+    loop {
+        let (Some(length), Some(expected)) = (word(at), word(at + 4)) else {
+            return Err(corrupt(at, "the file ends before its last frame"));
+        };
+        let end = (at + FRAME).saturating_add(length as usize);
+        let (Some(&kind), Some(data)) = (bytes.get(at + 8), bytes.get(at + FRAME..end)) else {
+            return Err(corrupt(at, "the file ends within a frame"));
+        };
+        crc = frame_crc(crc, kind, data);
+        if crc != expected {
+            return Err(corrupt(at, "the checksum does not match"));
+        }
+        let data = bytes.slice(at + FRAME..end);
+        match (kind, &mut contents) {
+            (HEAD, None) => {
+                let head = postcard::from_bytes(&data)
+                    .map_err(|error| corrupt(at, &format!("unreadable head: {error}")))?;
+                contents = Some(Contents { head, sessions: Vec::new(), machine: Vec::new() });
+            }
+            (SESSIONS, Some(contents)) => contents.sessions.push(data),
+            (MACHINE, Some(contents)) => contents.machine.push(data),
+            (END, Some(_)) if end != bytes.len() => {
+                return Err(corrupt(end, "there are bytes behind the last frame"));
+            }
+            (END, Some(_)) => return Ok(contents.expect("matched above")),
+            _ => return Err(corrupt(at, "a frame is out of place")),
+        }
+        at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: FileName = FileName::Snapshot(5, 2);
+
+    fn sample() -> Bytes {
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: Membership::default() };
+        let sessions: Chunks = Box::new([Bytes::from_static(b"session")].into_iter());
+        let machine: Chunks =
+            Box::new([Bytes::from_static(b"one"), Bytes::from_static(b"two")].into_iter());
+        Writer::new(&head, sessions, machine).flatten().collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let contents = read(FILE, &sample()).unwrap();
+        assert_eq!(contents.head.id, SnapshotId { index: 5, term: 2 });
+        assert_eq!(contents.sessions, [Bytes::from_static(b"session")]);
+        assert_eq!(contents.machine, [Bytes::from_static(b"one"), Bytes::from_static(b"two")]);
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_missing_byte_goes_unnoticed() {
+        let whole = sample();
+        for at in 0..whole.len() {
+            assert!(read(FILE, &whole.slice(..at)).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut damaged = whole.to_vec();
+                damaged[at] ^= 1 << bit;
+                assert!(read(FILE, &damaged.into()).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+        let longer: Bytes = [&whole[..], &[0]].concat().into();
+        assert!(read(FILE, &longer).is_err());
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut bytes = sample().to_vec();
+        bytes[8] = 9;
+        let error = read(FILE, &bytes.into()).unwrap_err();
+        assert_eq!(error, Error::NewerVersion { file: FILE, found: 9, supported: VERSION });
+    }
+}

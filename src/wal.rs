@@ -1,0 +1,322 @@
+//! The write-ahead log: what a node must not forget, as bytes on a disk that may lose power.
+//!
+//! Like the node itself it does no IO. [`Wal::append`] turns a record into [`DiskOp`]s, the node
+//! submits them, and [`Wal::synced`] hears when they are durable. Only [`Wal::recover`] reads, at
+//! start. The disk must carry out operations in order and stop at the first that fails; a host that
+//! merges syncs may drop one only if the next operations are more writes to the same file and a
+//! sync of it.
+//!
+//! # Torn tail or corruption
+//! A crash may leave any part of the last, unsynced writes behind. Such a torn tail is cut off.
+//! Bytes that were synced and are bad now are another matter: cutting them off would forget what
+//! this node has promised. To tell the two apart each record carries a *watermark*: the position
+//! below which everything was durable when the record was written. Bad bytes below the highest
+//! watermark that can be found, in front of the damage or behind it, are corruption, and recovery
+//! refuses; bad bytes above it are a torn tail. The last record has nothing behind it that vouches
+//! for it, so an idle node writes one more, small record: [`Wal::vouch`].
+//!
+//! # Segments
+//! The log is a chain of files. Each opens with a header that restates the hard state and the
+//! snapshot marker, and that names the segment before it and where that one ends; bytes behind that
+//! end are void for ever. A segment is never written again after a restart: recovery starts a new
+//! one, so a torn tail stays what it is. Each segment is replayed on its own, and recovery walks the
+//! chain backwards only until it has every entry behind the snapshot marker. So segments that were
+//! removed, and come back because the removal was not durable, are never looked at.
+//!
+//! Recovery always leaves the segment it found last in place, though the new header restates all of
+//! it: as long as no record vouches for that header, the old segment is its only copy.
+//!
+//! # Format, version 1
+//! Integers are little-endian, and records begin at multiples of 8. A segment is a preamble (which
+//! stays the same in all versions), a record of kind 1, other records, and zeros.
+//!
+//! | preamble | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | `stormwal` |
+//! | 8 | 4 | format version |
+//! | 12 | 4 | CRC-32 of the 12 bytes before |
+//!
+//! | record | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | length of the whole record, a multiple of 8 |
+//! | 4 | 4 | CRC-32 of the record without these 4 bytes |
+//! | 8 | 16 | its own position: segment, offset |
+//! | 24 | 16 | watermark: segment, offset; in a header also where the previous segment ends, segment 0 if there is none |
+//! | 40 | 24 | hard state: term, vote, commit |
+//! | 64 | 16 | snapshot marker: index, term; index 0 if there is none |
+//! | 80 | 8 | last index of the log after this record |
+//! | 88 | 4 | number of entries, the last of which has that index |
+//! | 92 | 1 | kind: 1 header, 2 append, 3 append after an installed snapshot |
+//! | 93 | 3 | zero |
+//! | 96 | | per entry: term (8), kind (1: 0 normal, 1 membership), length (4), data |
+//! | | 0 to 7 | zero, up to the multiple of 8 |
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::env::{DiskOp, FileName};
+use crate::types::{Entry, HardState, LogIndex, SnapshotId};
+
+mod outline;
+mod record;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use record::{Record, RecordKind, decode_records};
+pub use recover::{Recovered, TornTail};
+
+use outline::Outline;
+use record::Head;
+
+/// The smallest `segment_bytes`, in bytes.
+pub const MIN_SEGMENT_BYTES: u64 = 1024;
+
+/// Settings of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalConfig {
+    /// Size of a segment file in bytes, at least [`MIN_SEGMENT_BYTES`]. A record that is larger
+    /// gets a segment of its own.
+    pub segment_bytes: u64,
+}
+
+/// A place in the log: a segment, and a byte offset in it. Ordered as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WalPosition {
+    segment: u64,
+    offset: u64,
+}
+
+impl WalPosition {
+    /// The number of the segment; 0 only in the position before the log.
+    pub fn segment(self) -> u64 {
+        self.segment
+    }
+
+    /// The offset in the segment, in bytes.
+    pub fn offset(self) -> u64 {
+        self.offset
+    }
+}
+
+/// The writing end of the log.
+#[derive(Debug)]
+pub struct Wal {
+    config: WalConfig,
+    /// The end of what was appended.
+    position: WalPosition,
+    /// Size of the file that `position` is in.
+    segment_len: u64,
+    hard_state: HardState,
+    outline: Outline,
+    /// Everything below is durable by the time the next record reaches the disk.
+    synced: WalPosition,
+    /// The highest watermark in a record.
+    vouched: WalPosition,
+    /// The end of the last record that says something new.
+    news: WalPosition,
+    /// Segments before the one that is written, oldest first.
+    older: VecDeque<u64>,
+    /// Segments that only back up a header nothing vouches for yet, and the end of that header.
+    spares: Vec<u64>,
+    spares_for: WalPosition,
+    /// Snapshot markers that are not durable yet: where the record ends, and the oldest segment
+    /// that is still needed once it is durable.
+    markers: VecDeque<(WalPosition, u64)>,
+    /// Segments below are not needed.
+    floor: u64,
+}
+
+impl Wal {
+    /// A log that has no segment to write to yet; `open_segment` must follow.
+    fn new(config: WalConfig, hard_state: HardState, outline: Outline) -> Self {
+        Wal {
+            config,
+            position: WalPosition::default(),
+            segment_len: 0,
+            hard_state,
+            outline,
+            synced: WalPosition::default(),
+            vouched: WalPosition::default(),
+            news: WalPosition::default(),
+            older: VecDeque::new(),
+            spares: Vec::new(),
+            spares_for: WalPosition::default(),
+            markers: VecDeque::new(),
+            floor: 0,
+        }
+    }
+
+    /// Appends one record, of which a crash leaves all or nothing, and the sync that makes it
+    /// durable. A sync of the same segment at the end of `ops` is left to the new one.
+    ///
+    /// `snapshot` comes before `entries`: if the log has the entry it names, the log keeps what
+    /// follows that entry; otherwise a snapshot was installed, and the whole log is dropped. The
+    /// snapshot itself must be durable before. Entries replace what the log has from their first
+    /// index on.
+    ///
+    /// # Panics
+    /// If the term or the marker would go backwards, if the entries leave a gap or reach into the
+    /// snapshot, or if the commit index is beyond the log: a bug in the caller.
+    pub fn append(
+        &mut self,
+        hard_state: HardState,
+        snapshot: Option<SnapshotId>,
+        entries: &[Entry],
+        ops: &mut Vec<DiskOp>,
+    ) {
+        self.write(hard_state, snapshot, entries, ops);
+        self.news = self.position;
+    }
+
+    /// The end of what was appended so far.
+    pub fn position(&self) -> WalPosition {
+        self.position
+    }
+
+    /// Takes note that everything below `up_to` is durable. Later records vouch for it.
+    ///
+    /// # Panics
+    /// If `up_to` is beyond [`position`](Self::position).
+    pub fn synced(&mut self, up_to: WalPosition) {
+        assert!(up_to <= self.position, "{up_to:?} synced, but only {:?} written", self.position);
+        self.synced = self.synced.max(up_to);
+    }
+
+    /// Removes segments that are not needed, because the newest durable snapshot marker covers all
+    /// their entries. The removals may come undone in a crash, which is harmless.
+    pub fn compact(&mut self, ops: &mut Vec<DiskOp>) {
+        while let Some(&(end, floor)) = self.markers.front()
+            && end <= self.synced
+        {
+            self.floor = floor;
+            self.markers.pop_front();
+        }
+        while let Some(&number) = self.older.front()
+            && number < self.floor
+        {
+            ops.push(DiskOp::Remove { file: FileName::Segment(number) });
+            self.older.pop_front();
+        }
+        if self.synced > self.spares_for {
+            let spares = self.spares.drain(..).map(FileName::Segment);
+            ops.extend(spares.map(|file| DiskOp::Remove { file }));
+        }
+    }
+
+    /// Appends a small record that vouches for the last one, if that is durable and nothing else
+    /// does. To be called when the node is idle. Returns whether there was something to do; a
+    /// record that only vouches needs none in its turn, so this settles.
+    pub fn vouch(&mut self, hard_state: HardState, ops: &mut Vec<DiskOp>) -> bool {
+        if self.news > self.synced || self.news <= self.vouched {
+            return false;
+        }
+        // A commit index is only a hint, but a term or a vote is a promise.
+        let promise = (hard_state.term, hard_state.vote);
+        let news = promise != (self.hard_state.term, self.hard_state.vote);
+        self.write(hard_state, None, &[], ops);
+        if news {
+            self.news = self.position;
+        }
+        true
+    }
+
+    /// How many segment files there are.
+    pub fn segments(&self) -> usize {
+        self.older.len() + self.spares.len() + 1
+    }
+
+    /// The last index of the log, that of the snapshot marker if no entries follow it.
+    pub fn last_index(&self) -> LogIndex {
+        self.outline.last()
+    }
+
+    fn write(
+        &mut self,
+        hard_state: HardState,
+        snapshot: Option<SnapshotId>,
+        entries: &[Entry],
+        ops: &mut Vec<DiskOp>,
+    ) {
+        assert!(hard_state.term >= self.hard_state.term, "the term went backwards");
+        let len = record::encoded_len(entries) as u64;
+        // Before anything changes: the header of a new segment restates what was so far.
+        if self.position.offset + len > self.segment_len {
+            self.rotate(len, ops);
+        }
+        let mut kind = RecordKind::Append;
+        if let Some(id) = snapshot
+            && !self.outline.mark(id)
+        {
+            kind = RecordKind::Install;
+        }
+        self.outline.append(entries, self.position.segment);
+        assert!(hard_state.commit <= self.outline.last(), "the commit index is beyond the log");
+        self.hard_state = hard_state;
+
+        let head = Head {
+            kind,
+            position: self.position,
+            synced: self.synced,
+            hard_state,
+            snapshot,
+            last_index: self.outline.last(),
+        };
+        let mut data = Vec::with_capacity(len as usize);
+        record::encode(&head, entries, &mut data);
+        assert_eq!(data.len() as u64, len);
+
+        let file = FileName::Segment(self.position.segment);
+        if ops.last() == Some(&DiskOp::Sync { file }) {
+            ops.pop();
+        }
+        ops.push(DiskOp::Write { file, offset: self.position.offset, data: Bytes::from(data) });
+        ops.push(DiskOp::Sync { file });
+        self.position.offset += len;
+        self.vouched = self.synced;
+        if snapshot.is_some() {
+            self.markers.push_back((self.position, self.outline.floor(self.position.segment)));
+        }
+    }
+
+    /// Starts the next segment, with room for a record of `len` bytes at least.
+    fn rotate(&mut self, len: u64, ops: &mut Vec<DiskOp>) {
+        let full = self.position;
+        self.older.push_back(full.segment);
+        self.open_segment(full.segment + 1, full, len, ops);
+    }
+
+    /// Starts the segment `number`, which follows on `previous`. Everything up to there must be
+    /// durable once the operations before are done. The segment's name and header are made durable
+    /// before any record is written to it: so a segment with a record has a header.
+    fn open_segment(
+        &mut self,
+        number: u64,
+        previous: WalPosition,
+        len: u64,
+        ops: &mut Vec<DiskOp>,
+    ) {
+        let head = Head {
+            kind: RecordKind::Header,
+            position: WalPosition { segment: number, offset: segment::PREAMBLE as u64 },
+            synced: previous,
+            hard_state: self.hard_state,
+            snapshot: self.outline.snapshot(),
+            last_index: self.outline.last(),
+        };
+        let file = FileName::Segment(number);
+        self.segment_len = self.config.segment_bytes.max(segment::HEADER_END + len);
+        ops.extend([
+            DiskOp::Create { file, len: self.segment_len },
+            DiskOp::Write { file, offset: 0, data: segment::encode_header(&head) },
+            DiskOp::Sync { file },
+            DiskOp::SyncDir,
+        ]);
+        self.position = WalPosition { segment: number, offset: segment::HEADER_END };
+        // True whenever a later record can be read: the sync above comes before its write.
+        self.synced = self.position;
+        self.vouched = previous;
+    }
+}

@@ -1,0 +1,230 @@
+//! One segment file: its header, and what is left of the log in it after a crash.
+//!
+//! A segment is replayed on its own, from what its header restates. Entries it does not hold itself
+//! are in older segments, or not needed any more.
+
+use bytes::{BufMut, Bytes};
+
+use super::record::{self, ALIGN, FIXED, Head, Record, RecordKind};
+use super::recover::TornTail;
+use crate::env::FileName;
+use crate::error::Error;
+use crate::types::{Entry, HardState, LogIndex, SnapshotId};
+
+const MAGIC: [u8; 8] = *b"stormwal";
+/// The format version that is written, and the newest that is read.
+pub(super) const VERSION: u32 = 1;
+/// Bytes before the first record.
+pub(super) const PREAMBLE: usize = 16;
+/// Where the record after the header begins.
+pub(super) const HEADER_END: u64 = (PREAMBLE + FIXED) as u64;
+
+/// What a segment comes to.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Where the valid part ends.
+    pub(super) end: u64,
+    /// What was cut off there.
+    pub(super) torn: Option<TornTail>,
+    pub(super) hard_state: HardState,
+    pub(super) snapshot: Option<SnapshotId>,
+    /// The log from here on is in `entries`; below, it is as older segments have it.
+    pub(super) start: LogIndex,
+    /// The last index of the log.
+    pub(super) last: LogIndex,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// The damage at `offset` of a segment, as an error.
+pub(super) fn corrupt(segment: u64, offset: u64, reason: impl Into<String>) -> Error {
+    Error::Corrupt { file: FileName::Segment(segment), offset, reason: reason.into() }
+}
+
+/// The first bytes of a segment.
+pub(super) fn encode_header(head: &Head) -> Bytes {
+    let mut data = Vec::with_capacity(HEADER_END as usize);
+    data.put_slice(&MAGIC);
+    data.put_u32_le(VERSION);
+    data.put_u32_le(crc32fast::hash(&data));
+    record::encode(head, &[], &mut data);
+    Bytes::from(data)
+}
+
+/// Whether `data` begins as a segment does, of any version.
+pub(super) fn is_preamble(data: &[u8]) -> bool {
+    data.len() >= PREAMBLE
+        && data[..8] == MAGIC
+        && data[12..PREAMBLE] == crc32fast::hash(&data[..12]).to_le_bytes()
+}
+
+/// Reads the header of the segment `number`; `None` if it is damaged or was never written.
+pub(super) fn decode_header(number: u64, data: &Bytes) -> Result<Option<Record>, Error> {
+    if !is_preamble(data) {
+        return Ok(None);
+    }
+    let found = u32::from_le_bytes(data[8..12].try_into().expect("4 bytes"));
+    if found > VERSION {
+        let file = FileName::Segment(number);
+        return Err(Error::NewerVersion { file, found, supported: VERSION });
+    }
+    if found < VERSION || !record::claims_place(data, PREAMBLE, number) {
+        return Ok(None);
+    }
+    let record = record::decode(&data.slice(PREAMBLE..)).ok().map(|(record, _)| record);
+    Ok(record.filter(|record| record.kind == RecordKind::Header))
+}
+
+/// The valid records from `from` on, wherever they are: for a reader that met a bad one.
+pub(super) fn survivors(number: u64, data: &Bytes, from: usize) -> impl Iterator<Item = Record> {
+    let mut at = from.next_multiple_of(ALIGN);
+    std::iter::from_fn(move || {
+        while at + FIXED <= data.len() {
+            // Looking at the place first keeps this linear: few bytes claim to be at home there.
+            let found = record::claims_place(data, at, number)
+                .then(|| record::decode(&data.slice(at..)).ok())
+                .flatten();
+            let Some((record, len)) = found else {
+                at += ALIGN;
+                continue;
+            };
+            at += len;
+            return Some(record);
+        }
+        None
+    })
+}
+
+/// Replays the segment `number` behind its `header`. A segment that has a successor is valid up to
+/// `end`, which the successor's header says; the last one has no known end, so its tail may be torn.
+pub(super) fn replay(
+    number: u64,
+    data: &Bytes,
+    header: &Record,
+    end: Option<u64>,
+) -> Result<Contents, Error> {
+    let mut limit = data.len();
+    if let Some(end) = end {
+        if end < HEADER_END || end > data.len() as u64 {
+            let reason = format!("the file should hold {end} bytes of the log");
+            return Err(corrupt(number, data.len() as u64, reason));
+        }
+        limit = end as usize;
+    }
+    let mut contents = Contents {
+        end: HEADER_END,
+        torn: None,
+        hard_state: header.hard_state,
+        snapshot: header.snapshot,
+        start: header.last_index + 1,
+        last: header.last_index,
+        entries: Vec::new(),
+    };
+    let mut at = HEADER_END as usize;
+    let bad = loop {
+        if at == limit {
+            break None;
+        }
+        if !record::claims_place(data, at, number) {
+            break Some("no record where one should be");
+        }
+        match record::decode(&data.slice(at..limit)) {
+            Ok((record, len)) => {
+                contents.apply(record).map_err(|reason| corrupt(number, at as u64, reason))?;
+                at += len;
+            }
+            Err(reason) => break Some(reason),
+        }
+    };
+    contents.end = at as u64;
+    if let Some(reason) = bad {
+        if end.is_some() {
+            return Err(corrupt(number, at as u64, reason));
+        }
+        contents.torn = torn_tail(number, data, at, reason)?;
+    }
+    Ok(contents)
+}
+
+/// Decides what the bytes from `at` on are, where no valid record is: nothing, a torn tail, or
+/// damage to what was durable.
+fn torn_tail(
+    number: u64,
+    data: &Bytes,
+    at: usize,
+    reason: &str,
+) -> Result<Option<TornTail>, Error> {
+    let Some(bytes) = data[at..].iter().rposition(|&byte| byte != 0) else { return Ok(None) };
+    let file = FileName::Segment(number);
+    let torn = TornTail { file, offset: at as u64, bytes: bytes as u64 + 1 };
+    // No record before the bad place can vouch for anything behind itself.
+    for record in survivors(number, data, at) {
+        if record.synced.segment == number && record.synced.offset > torn.offset {
+            let voucher = record.position.offset;
+            let reason = format!("{reason}, though the record at {voucher} vouches for it");
+            return Err(corrupt(number, torn.offset, reason));
+        }
+    }
+    Ok(Some(torn))
+}
+
+impl Contents {
+    /// Takes in the next record. `Err` says what rule it breaks; no crash can make it do so.
+    fn apply(&mut self, record: Record) -> Result<(), &'static str> {
+        if record.hard_state.term < self.hard_state.term {
+            return Err("the term goes backwards");
+        }
+        self.hard_state = record.hard_state;
+        if let Some(id) = record.snapshot
+            && self.snapshot.is_some_and(|old| old.index > id.index)
+        {
+            return Err("the snapshot marker goes backwards");
+        }
+        match (record.kind, record.snapshot) {
+            (RecordKind::Header, _) => return Err("a header is not at the beginning"),
+            (RecordKind::Install, Some(id)) => {
+                self.entries.clear();
+                self.start = id.index + 1;
+                self.last = id.index;
+            }
+            (_, Some(id)) => self.keep_after(id)?,
+            (_, None) => {}
+        }
+        self.snapshot = record.snapshot.or(self.snapshot);
+        self.extend(record.entries)?;
+        if self.last != record.last_index {
+            return Err("the log does not end where the record says");
+        }
+        Ok(())
+    }
+
+    /// Drops entries up to a snapshot marker that lies on the log.
+    fn keep_after(&mut self, id: SnapshotId) -> Result<(), &'static str> {
+        if id.index > self.last {
+            return Err("the snapshot marker is beyond the log");
+        }
+        if id.index >= self.start {
+            let covered = (id.index - self.start) as usize;
+            if self.entries[covered].term != id.term {
+                return Err("the snapshot marker has another term than its entry");
+            }
+            self.entries.drain(..=covered);
+            self.start = id.index + 1;
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, entries: Vec<Entry>) -> Result<(), &'static str> {
+        let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
+        if first > self.last + 1 {
+            return Err("the entries leave a gap");
+        }
+        if self.snapshot.is_some_and(|id| first <= id.index) {
+            return Err("the entries reach into the snapshot");
+        }
+        self.entries.truncate(first.saturating_sub(self.start) as usize);
+        self.start = self.start.min(first);
+        self.last = first - 1 + entries.len() as u64;
+        self.entries.extend(entries);
+        Ok(())
+    }
+}

@@ -1,0 +1,517 @@
+//! Random histories of the write-ahead log on a disk that loses power.
+//!
+//! The disk keeps what was synced. Of the rest a crash leaves any subset: every 512-byte sector has
+//! any of the contents it went through since the last sync, and every operation on the directory is
+//! there or not. What recovery makes of that must contain everything whose batch was done, must be
+//! the state after some whole number of records, and must survive more crashes on the way.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use stormkv::env::{Disk, DiskOp, FileName};
+use stormkv::error::{DiskError, Error};
+use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
+use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
+
+const CONFIG: WalConfig = WalConfig { segment_bytes: 1536 };
+const SECTOR: usize = 512;
+
+/// SplitMix64: the choices a crash makes.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below or equal to `max`.
+    fn up_to(&mut self, max: usize) -> usize {
+        (self.next() % (max as u64 + 1)) as usize
+    }
+}
+
+/// The content of a file, durable and as the system shows it.
+#[derive(Clone, Default)]
+struct Node {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+    /// Writes since the last sync, none of which crosses a sector.
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+impl Node {
+    fn write(&mut self, mut offset: usize, mut data: &[u8]) {
+        let end = offset + data.len();
+        self.current.resize(self.current.len().max(end), 0);
+        self.current[offset..end].copy_from_slice(data);
+        while !data.is_empty() {
+            let (piece, rest) = data.split_at(data.len().min(SECTOR - offset % SECTOR));
+            self.unsynced.push((offset, piece.to_vec()));
+            offset += piece.len();
+            data = rest;
+        }
+    }
+
+    fn sync(&mut self) {
+        self.durable.clone_from(&self.current);
+        self.unsynced.clear();
+    }
+
+    fn crash(&mut self, rng: &mut Rng) {
+        let (old, new) = (self.durable.len(), self.current.len());
+        let len = if rng.up_to(1) == 0 { new } else { old + rng.up_to(new - old) };
+        let mut image = self.durable.clone();
+        image.resize(new, 0);
+        for sector in 0..new.div_ceil(SECTOR) {
+            let writes: Vec<_> =
+                self.unsynced.iter().filter(|(at, _)| at / SECTOR == sector).collect();
+            for (at, data) in &writes[..rng.up_to(writes.len())] {
+                image[*at..at + data.len()].copy_from_slice(data);
+            }
+        }
+        image.truncate(len);
+        *self = Node { durable: image.clone(), current: image, unsynced: Vec::new() };
+    }
+}
+
+#[derive(Clone, Copy)]
+enum NameChange {
+    Created(FileName, usize),
+    Removed(FileName),
+}
+
+/// A disk with a write cache.
+#[derive(Clone, Default)]
+struct CrashDisk {
+    nodes: Vec<Node>,
+    durable: BTreeMap<FileName, usize>,
+    current: BTreeMap<FileName, usize>,
+    unsynced: Vec<NameChange>,
+}
+
+impl CrashDisk {
+    fn run(&mut self, op: &DiskOp) {
+        match op {
+            DiskOp::Create { file, len } => {
+                assert!(!self.current.contains_key(file), "{file} is used again");
+                let node = Node { current: vec![0; *len as usize], ..Node::default() };
+                self.nodes.push(node);
+                self.current.insert(*file, self.nodes.len() - 1);
+                self.unsynced.push(NameChange::Created(*file, self.nodes.len() - 1));
+            }
+            DiskOp::Write { file, offset, data } => {
+                self.nodes[self.current[file]].write(*offset as usize, data);
+            }
+            DiskOp::Sync { file } => self.nodes[self.current[file]].sync(),
+            DiskOp::Remove { file } => {
+                if self.current.remove(file).is_some() {
+                    self.unsynced.push(NameChange::Removed(*file));
+                }
+            }
+            DiskOp::SyncDir => {
+                self.durable.clone_from(&self.current);
+                self.unsynced.clear();
+            }
+            DiskOp::Rename { .. } => panic!("the log renames nothing"),
+        }
+    }
+
+    /// The power fails.
+    fn crash(&mut self, rng: &mut Rng) {
+        for node in &mut self.nodes {
+            node.crash(rng);
+        }
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                _ if rng.up_to(1) == 0 => {}
+                NameChange::Created(file, node) => {
+                    self.durable.insert(file, node);
+                }
+                NameChange::Removed(file) => {
+                    self.durable.remove(&file);
+                }
+            }
+        }
+        self.current.clone_from(&self.durable);
+    }
+
+    fn bytes(&mut self, file: FileName) -> &mut Vec<u8> {
+        &mut self.nodes[self.current[&file]].current
+    }
+}
+
+impl Disk for CrashDisk {
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
+        Ok(self.current.keys().copied().collect())
+    }
+
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        Ok(Bytes::copy_from_slice(&self.nodes[self.current[&file]].current))
+    }
+
+    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+        unreachable!("the log submits nothing itself");
+    }
+
+    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
+        unreachable!("the log fetches nothing");
+    }
+}
+
+/// What the log should hold: an independent, plain account of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    hard_state: HardState,
+    snapshot: Option<SnapshotId>,
+    entries: Vec<Entry>,
+}
+
+impl Model {
+    fn of(recovered: &Recovered) -> Self {
+        Model {
+            hard_state: recovered.hard_state,
+            snapshot: recovered.snapshot,
+            entries: recovered.entries.clone(),
+        }
+    }
+
+    fn base(&self) -> u64 {
+        self.snapshot.map_or(0, |id| id.index)
+    }
+
+    fn last(&self) -> u64 {
+        self.base() + self.entries.len() as u64
+    }
+
+    fn append(&mut self, state: HardState, snapshot: Option<SnapshotId>, entries: &[Entry]) {
+        self.hard_state = state;
+        if let Some(id) = snapshot {
+            match self.entries.iter().position(|e| (e.index, e.term) == (id.index, id.term)) {
+                Some(at) => self.entries.drain(..=at).for_each(drop),
+                None => self.entries.clear(),
+            }
+            self.snapshot = snapshot;
+        }
+        if let Some(first) = entries.first() {
+            self.entries.retain(|entry| entry.index < first.index);
+            self.entries.extend_from_slice(entries);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    /// Replaces `back` entries at the end by `count` new ones.
+    Append {
+        back: u8,
+        count: u8,
+        bytes: u16,
+        new_term: bool,
+    },
+    /// Moves the snapshot marker over this share (of 4) of the log.
+    Mark {
+        share: u8,
+    },
+    /// Installs a snapshot from elsewhere.
+    Install {
+        ahead: u8,
+        count: u8,
+    },
+    /// Cuts a batch from what was emitted.
+    Submit,
+    /// The disk carries out a batch.
+    Run,
+    Compact,
+    Vouch,
+    /// The process dies while the disk is this far in the batch, with or without the machine; and
+    /// again, so many times, while it recovers.
+    Crash {
+        part: u8,
+        power: bool,
+        again: u8,
+    },
+}
+
+fn actions(max: usize) -> impl Strategy<Value = Vec<Action>> {
+    let append = (0..4u8, 1..5u8, prop_oneof![0..40u16, 0..400u16, 0..2500u16], any::<bool>())
+        .prop_map(|(back, count, bytes, new_term)| Action::Append { back, count, bytes, new_term });
+    let action = prop_oneof![
+        8 => append,
+        2 => (0..5u8).prop_map(|share| Action::Mark { share }),
+        1 => (1..9u8, 0..3u8).prop_map(|(ahead, count)| Action::Install { ahead, count }),
+        5 => Just(Action::Submit),
+        5 => Just(Action::Run),
+        2 => Just(Action::Compact),
+        2 => Just(Action::Vouch),
+        2 => (any::<u8>(), any::<bool>(), 0..4u8)
+            .prop_map(|(part, power, again)| Action::Crash { part, power, again }),
+    ];
+    prop::collection::vec(action, 1..max)
+}
+
+/// A log, its disk, and the account of what may be found after a crash.
+struct World {
+    disk: CrashDisk,
+    wal: Wal,
+    rng: Rng,
+    /// The state after each record that may be durable; the first certainly is.
+    states: VecDeque<Model>,
+    pending: Vec<DiskOp>,
+    /// Operations, how far the log is then, and how many records are in them and before.
+    batches: VecDeque<(Vec<DiskOp>, WalPosition, usize)>,
+    /// The number of records so far, and of those that are durable.
+    written: usize,
+    durable: usize,
+    /// The highest watermark on the disk.
+    vouched: WalPosition,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut disk = CrashDisk::default();
+        let recovered = Wal::recover(&mut disk, CONFIG).unwrap();
+        let mut world = World {
+            disk,
+            wal: recovered.wal,
+            rng: Rng(seed),
+            states: VecDeque::from([Model::default()]),
+            pending: Vec::new(),
+            batches: VecDeque::new(),
+            written: 0,
+            durable: 0,
+            vouched: WalPosition::default(),
+        };
+        world.run_all(&recovered.ops);
+        world.wal.synced(world.wal.position());
+        world
+    }
+
+    fn run_all(&mut self, ops: &[DiskOp]) {
+        for op in ops {
+            self.disk.run(op);
+            if let DiskOp::Write { data, .. } = op {
+                for record in decode_records(data) {
+                    self.vouched = self.vouched.max(record.unwrap().synced);
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, state: HardState, snapshot: Option<SnapshotId>, entries: &[Entry]) {
+        self.wal.append(state, snapshot, entries, &mut self.pending);
+        let mut model = self.states.back().unwrap().clone();
+        model.append(state, snapshot, entries);
+        self.push(model);
+    }
+
+    fn push(&mut self, model: Model) {
+        assert_eq!(self.wal.last_index(), model.last());
+        self.states.push_back(model);
+        self.written += 1;
+    }
+
+    fn new_entries(&mut self, first: u64, count: u8, bytes: u16, term: u64) -> Vec<Entry> {
+        let data = |rng: &mut Rng| {
+            let len = rng.up_to(bytes as usize);
+            Bytes::from_iter((0..len).map(|_| rng.next() as u8))
+        };
+        (first..first + u64::from(count))
+            .map(|index| {
+                let kind = [EntryKind::Normal, EntryKind::Membership][self.rng.up_to(1)];
+                Entry { index, term, kind, data: data(&mut self.rng) }
+            })
+            .collect()
+    }
+
+    fn step(&mut self, action: &Action) {
+        let now = self.states.back().unwrap().clone();
+        let mut state = now.hard_state;
+        match *action {
+            Action::Append { back, count, bytes, new_term } => {
+                state.term += u64::from(new_term);
+                state.vote = NodeId(self.rng.next() % 3);
+                let floor = state.commit.max(now.base());
+                let first = now.last().saturating_sub(u64::from(back)).max(floor) + 1;
+                let entries = self.new_entries(first, count, bytes, state.term);
+                let last = entries[entries.len() - 1].index;
+                state.commit += self.rng.up_to((last - state.commit) as usize) as u64 / 2;
+                self.append(state, None, &entries);
+            }
+            Action::Mark { share } => {
+                let covered = now.entries.len() * usize::from(share) / 4;
+                let Some(entry) = covered.checked_sub(1).map(|at| &now.entries[at]) else { return };
+                let id = SnapshotId { index: entry.index, term: entry.term };
+                state.commit = state.commit.max(id.index);
+                self.append(state, Some(id), &[]);
+            }
+            Action::Install { ahead, count } => {
+                state.term += 1;
+                let floor = state.commit.max(now.base());
+                let id = SnapshotId { index: floor + u64::from(ahead), term: state.term };
+                state.commit = id.index;
+                let entries = self.new_entries(id.index + 1, count, 60, state.term);
+                self.append(state, Some(id), &entries);
+            }
+            Action::Submit => {
+                let ops = std::mem::take(&mut self.pending);
+                self.batches.push_back((ops, self.wal.position(), self.written));
+            }
+            Action::Run => {
+                let Some((ops, end, records)) = self.batches.pop_front() else { return };
+                self.run_all(&ops);
+                self.wal.synced(end);
+                self.states.drain(..records - self.durable);
+                self.durable = records;
+            }
+            Action::Compact => self.wal.compact(&mut self.pending),
+            Action::Vouch => {
+                if self.wal.vouch(state, &mut self.pending) {
+                    self.push(now);
+                }
+            }
+            Action::Crash { part, power, again } => self.crash(part, power, again),
+        }
+    }
+
+    fn crash(&mut self, part: u8, power: bool, again: u8) {
+        self.pending.clear();
+        let ops = self.batches.pop_front().map_or(Vec::new(), |(ops, ..)| ops);
+        self.batches.clear();
+        self.run_all(&ops[..ops.len() * usize::from(part) / 255]);
+        let mut power = power;
+        for left in (0..=again).rev() {
+            if power {
+                self.disk.crash(&mut self.rng);
+            }
+            let recovered = Wal::recover(&mut self.disk, CONFIG).unwrap();
+            let found = Model::of(&recovered);
+            assert!(self.states.contains(&found), "found {found:?}\nexpected {:?}", self.states);
+            let all = recovered.ops.len();
+            let part = if left == 0 { all } else { self.rng.up_to(all - 1) };
+            self.run_all(&recovered.ops[..part]);
+            power = self.rng.up_to(2) > 0;
+            if left == 0 {
+                self.states = VecDeque::from([found]);
+                self.wal = recovered.wal;
+                self.wal.synced(self.wal.position());
+            }
+        }
+        self.durable = self.written;
+        let files = self.disk.current.len();
+        assert_eq!(files, self.wal.segments(), "{:?}", self.disk.current);
+    }
+
+    /// Lets the disk finish, and the log vouch for the end.
+    fn settle(&mut self) {
+        for action in [Action::Submit, Action::Vouch, Action::Submit] {
+            self.step(&action);
+            while !self.batches.is_empty() {
+                self.step(&Action::Run);
+            }
+        }
+        assert_eq!(self.states.len(), 1);
+    }
+}
+
+/// Flips bits of what a record vouches for. Returns how many.
+fn flip_vouched(disk: &mut CrashDisk, vouched: WalPosition, flips: &[u64]) -> usize {
+    let bits = |disk: &mut CrashDisk, file| match file {
+        FileName::Segment(number) if number < vouched.segment() => disk.bytes(file).len() * 8,
+        FileName::Segment(number) if number == vouched.segment() => vouched.offset() as usize * 8,
+        _ => 0,
+    };
+    let files: Vec<FileName> = disk.current.keys().copied().collect();
+    let total: usize = files.iter().map(|&file| bits(disk, file)).sum();
+    if total == 0 {
+        return 0;
+    }
+    for flip in flips {
+        let mut at = (flip % total as u64) as usize;
+        for &file in &files {
+            let here = bits(disk, file);
+            if at < here {
+                disk.bytes(file)[at / 8] ^= 1 << (at % 8);
+                break;
+            }
+            at -= here;
+        }
+    }
+    flips.len()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_crash_loses_nothing_durable(actions in actions(120), seed in any::<u64>()) {
+        let mut world = World::new(seed);
+        for action in &actions {
+            world.step(action);
+        }
+        world.crash(128, true, 3);
+    }
+
+    #[test]
+    fn damage_is_found_or_harmless(
+        actions in actions(80),
+        seed in any::<u64>(),
+        rounds in prop::collection::vec(prop::collection::vec(any::<u64>(), 1..4), 12),
+    ) {
+        let mut world = World::new(seed);
+        for action in &actions {
+            world.step(action);
+        }
+        world.settle();
+        for flips in rounds {
+            let mut disk = world.disk.clone();
+            if flip_vouched(&mut disk, world.vouched, &flips) == 0 {
+                break;
+            }
+            match Wal::recover(&mut disk, CONFIG) {
+                Ok(recovered) => prop_assert_eq!(&Model::of(&recovered), &world.states[0]),
+                Err(error) => prop_assert!(matches!(error, Error::Corrupt { .. }), "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_recovery_panic(
+        actions in actions(20),
+        seed in any::<u64>(),
+        noise in prop::collection::vec((any::<u64>(), any::<u64>(), 0..64usize), 0..6),
+        strange in prop::collection::vec((any::<u64>(), prop::collection::vec(any::<u8>(), 0..300)), 0..2),
+    ) {
+        let mut world = World::new(seed);
+        for action in &actions {
+            world.step(action);
+        }
+        let mut disk = world.disk;
+        let files: Vec<FileName> = disk.current.keys().copied().collect();
+        for (place, value, len) in noise {
+            let bytes = disk.bytes(files[place as usize % files.len()]);
+            let begin = (place >> 8) as usize % bytes.len().max(1);
+            let end = (begin + len).min(bytes.len());
+            bytes[begin..end].iter_mut().for_each(|byte| *byte = value as u8);
+            if value % 7 == 0 {
+                bytes.truncate(begin);
+            }
+        }
+        for (number, bytes) in strange {
+            disk.nodes.push(Node { current: bytes, ..Node::default() });
+            disk.current.insert(FileName::Segment(number), disk.nodes.len() - 1);
+        }
+        if let Ok(recovered) = Wal::recover(&mut disk, CONFIG) {
+            let found = Model::of(&recovered);
+            prop_assert!(found.hard_state.commit <= found.last());
+            recovered.ops.iter().for_each(|op| disk.run(op));
+            let again = Wal::recover(&mut disk, CONFIG).unwrap();
+            prop_assert_eq!(found, Model::of(&again));
+        }
+    }
+}
