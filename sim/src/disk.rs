@@ -219,6 +219,11 @@ impl SimDisk {
         self.armed.push((kind, fault));
     }
 
+    /// Takes back what this fault has armed and what has not happened yet.
+    pub fn disarm(&mut self, fault: u32) {
+        self.armed.retain(|(_, armed)| *armed != fault);
+    }
+
     /// Lets one bit rot (`bit` from 0 to 7) of the byte at `offset`, on the disk and in the cache.
     /// Returns false, and does nothing, if that byte is not durable.
     ///
@@ -336,17 +341,10 @@ impl SimDisk {
     }
 
     fn sync_directory(&mut self) -> Result<(), DiskError> {
-        if let Some(fault) = self.take_fault(FaultKind::SyncFails) {
+        if self.take_fault(FaultKind::SyncFails).is_some() {
             self.stats.failed_syncs += 1;
-            // The process goes on to see its changes, but no later sync makes them durable.
-            let mut survival = Survival::draw(self.draws(Purpose::DiskFault, fault));
-            survival.begin(self.changes.len() as u64);
-            for change in std::mem::take(&mut self.changes) {
-                if survival.next_fate() == Fate::Kept {
-                    make_durable(&mut self.durable_names, change);
-                }
-            }
-            self.forget_unnamed_files();
+            // The changes stay pending, as in a journal: each may survive a power loss or not, and
+            // a later sync that succeeds covers them.
             return Err(error("fsync", None, IO_ERROR));
         }
         self.stats.syncs += 1;

@@ -50,6 +50,8 @@ struct Link {
     number: u64,
     header: Record,
     contents: Contents,
+    /// The valid bytes that nothing vouches for.
+    unvouched: Bytes,
 }
 
 impl Wal {
@@ -102,7 +104,8 @@ fn newest_link(disk: &mut dyn Disk, found: &BTreeSet<u64>) -> Result<Option<Link
         let data = disk.load(FileName::Segment(number))?;
         if let Some(header) = segment::decode_header(number, &data)? {
             let contents = segment::replay(number, &data, &header, None)?;
-            return Ok(Some(Link { number, header, contents }));
+            let unvouched = data.slice(contents.synced as usize..contents.end as usize);
+            return Ok(Some(Link { number, header, contents, unvouched }));
         }
         let mut records = segment::survivors(number, &data, 0);
         if let Some(record) = records.find(|record| record.kind != RecordKind::Header) {
@@ -166,7 +169,7 @@ fn previous(
         let reason = format!("what follows in {} does not fit", FileName::Segment(next.number));
         return Err(corrupt(number, end, reason));
     }
-    Ok(Link { number, header, contents })
+    Ok(Link { number, header, contents, unvouched: Bytes::new() })
 }
 
 /// A new log, whose first segment is `number`. `void` are segments that never came to be.
@@ -181,7 +184,8 @@ fn begin(config: WalConfig, void: &[u64], number: u64) -> Recovered {
 
 /// Goes on after the end of `chain` (newest first) with the new segment `number`.
 fn go_on(config: WalConfig, chain: Vec<Link>, found: &BTreeSet<u64>, number: u64) -> Recovered {
-    let Contents { hard_state, snapshot, torn, .. } = chain[0].contents;
+    let Contents { hard_state, snapshot, torn, synced, .. } = chain[0].contents;
+    let unvouched = chain[0].unvouched.clone();
     // Newer segments without entries are not linked to, or restarts would pile them up.
     let tail = chain.iter().position(|link| !link.contents.entries.is_empty());
     let spares = tail.unwrap_or(chain.len());
@@ -203,8 +207,14 @@ fn go_on(config: WalConfig, chain: Vec<Link>, found: &BTreeSet<u64>, number: u64
     }
 
     // What was read may have been in a cache only, names too. Make it durable before building on
-    // it, and before removing what it stands for.
-    let mut ops = vec![DiskOp::Sync { file: FileName::Segment(numbers[0]) }, DiskOp::SyncDir];
+    // it, and before removing what it stands for. A sync alone would not do: after one that failed
+    // the cache may show as clean what never reached the disk (ATC'20), so write it again.
+    let file = FileName::Segment(numbers[0]);
+    let mut ops = Vec::new();
+    if !unvouched.is_empty() {
+        ops.push(DiskOp::Write { file, offset: synced, data: unvouched });
+    }
+    ops.extend([DiskOp::Sync { file }, DiskOp::SyncDir]);
     let unused: Vec<u64> = found.iter().copied().filter(|n| !numbers.contains(n)).collect();
     remove(&unused, &mut ops);
     let mut wal = Wal::new(config, hard_state, outline);

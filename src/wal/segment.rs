@@ -24,6 +24,8 @@ pub(super) const HEADER_END: u64 = (PREAMBLE + FIXED) as u64;
 pub(super) struct Contents {
     /// Where the valid part ends.
     pub(super) end: u64,
+    /// Up to where the segment itself says that it was durable, at least.
+    pub(super) synced: u64,
     /// What was cut off there.
     pub(super) torn: Option<TornTail>,
     pub(super) hard_state: HardState,
@@ -112,6 +114,7 @@ pub(super) fn replay(
     }
     let mut contents = Contents {
         end: HEADER_END,
+        synced: 0,
         torn: None,
         hard_state: header.hard_state,
         snapshot: header.snapshot,
@@ -129,6 +132,9 @@ pub(super) fn replay(
         }
         match record::decode(&data.slice(at..limit)) {
             Ok((record, len)) => {
+                if record.synced.segment == number {
+                    contents.synced = contents.synced.max(record.synced.offset);
+                }
                 contents.apply(record).map_err(|reason| corrupt(number, at as u64, reason))?;
                 at += len;
             }

@@ -84,8 +84,25 @@ impl RaftChecker {
         ops: &[DiskOp],
         checks: &mut Checks,
     ) -> Result<(), Broken> {
+        let starting = self.nodes.get(&id).is_none_or(|node| node.status.is_none());
+        let mut rewrites = starting;
+        let mut settled = !starting;
         for op in ops {
+            match op {
+                // A start first makes durable what it has read, wherever that was.
+                DiskOp::Sync { file } if !settled => {
+                    settled = true;
+                    self.nodes.entry(id).or_default().shadow.settle_in(*file);
+                }
+                DiskOp::Create { .. } => rewrites = false,
+                _ => {}
+            }
             let DiskOp::Write { file: FileName::Segment(_), data, .. } = op else { continue };
+            if rewrites {
+                // It writes again what was read; nothing new.
+                self.nodes.entry(id).or_default().shadow.queue(Vec::new());
+                continue;
+            }
             let mut steps = Vec::new();
             let mut image_end = None;
             for record in decode_records(data) {

@@ -121,6 +121,13 @@ impl Shadow {
         }
     }
 
+    /// What is cached will be made durable by the next sync of `file`.
+    pub fn settle_in(&mut self, file: FileName) {
+        for (name, _) in &mut self.cached {
+            *name = file;
+        }
+    }
+
     /// The process is gone. What is cached may survive or not.
     pub fn crashed(&mut self) {
         self.queued.clear();

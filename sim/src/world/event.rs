@@ -311,6 +311,10 @@ impl World<'_> {
                 }
             }
             Err(error) => {
+                // A failed write may have written all of it.
+                if matches!(op, DiskOp::Write { .. }) {
+                    self.safety.executed(id, &op);
+                }
                 self.slot(id).expect("just used").batch = None;
                 self.complete(id, life, ticket, Err(error));
             }
@@ -346,6 +350,9 @@ impl World<'_> {
             }
         }
         self.take_down(id, Crash::Kill, u32::MAX, false);
+        if self.healed_ns.is_some() {
+            self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
+        }
     }
 
     // ---- starting and crashing ----

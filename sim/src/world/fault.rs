@@ -150,6 +150,7 @@ impl World<'_> {
             let number = at as u32;
             slot.fuse = slot.fuse.filter(|(_, fault)| *fault != number);
             slot.disk_fuse = slot.disk_fuse.filter(|(_, fault)| *fault != number);
+            slot.disk.disarm(number);
             if matches!(fault, Fault::SlowDisk(..)) {
                 slot.slowness = 1;
             }
@@ -181,9 +182,13 @@ impl World<'_> {
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);
         }
+        let faults = self.plan.faults.len();
         for id in self.ids() {
             let Some(slot) = self.slot(id) else { continue };
             (slot.fuse, slot.disk_fuse, slot.slowness) = (None, None, 1);
+            for at in 0..faults {
+                slot.disk.disarm(at as u32);
+            }
             self.resume(id);
             self.start(id);
         }
