@@ -12,7 +12,6 @@
     reason = "a campaign runs on the host: its threads and its clock never reach a run"
 )]
 
-mod caught;
 mod seeds;
 
 use std::collections::BTreeMap;
@@ -20,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-pub use caught::{Panic, caught};
+use crate::caught::caught;
 pub use seeds::{MAX_SEEDS, Seeds, Shard};
 
 use crate::outcome::{Class, Outcome, Violation};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod campaign;
+pub mod caught;
 pub mod check;
 pub mod checker;
 pub mod disk;

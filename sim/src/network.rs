@@ -298,6 +298,11 @@ impl Network {
         !cut
     }
 
+    /// No message is lost or duplicated by chance any more; rules and latencies stay.
+    pub fn calm(&mut self) {
+        (self.drop, self.duplicate) = (Chance::new(0.0), Chance::new(0.0));
+    }
+
     /// Begins the fault with this id. If it is active already, the new rule replaces the old one.
     ///
     /// # Panics

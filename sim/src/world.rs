@@ -305,9 +305,13 @@ impl<'p> World<'p> {
             }
         }
         let mut waypoints = std::mem::take(&mut self.waypoints);
-        if cut > 0 {
-            waypoints.insert("message-cut-in-flight", cut);
-        }
+        let (truncations, of_several) = self.safety.truncations();
+        let late = [
+            ("message-cut-in-flight", cut),
+            ("entries-truncated", truncations),
+            ("two-entries-truncated", of_several),
+        ];
+        waypoints.extend(late.into_iter().filter(|(_, count)| *count > 0));
         Outcome {
             violation: self.violation.take(),
             trace_hash: self.trace.hash(),

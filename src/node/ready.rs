@@ -20,6 +20,7 @@ use super::replica::Replica;
 use super::snapshot::Then;
 use super::{Applied, Node, Output};
 use crate::env::DiskOp;
+use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
 use crate::wal::WalPosition;
@@ -197,12 +198,17 @@ impl<M: StateMachine> Node<M> {
         }));
     }
 
-    /// A removed member stops by itself. A removed leader stays long enough to tell the others
-    /// that the change is committed.
+    /// A removed member stops by itself. It may still be the leader, if it was elected between its
+    /// removal's proposal and commit; then it stops at once, because raft panics on almost anything
+    /// that reaches a leader outside of its own configuration. What it has to say is on its way,
+    /// and the others can find out the rest: the change is committed.
     pub(super) fn consider_leaving(&mut self) {
-        if self.leave_at.is_none() && self.replica.membership().has_left(self.config.id) {
-            let ticks = if self.raft.is_leader() { self.config.election_ticks.0 } else { 1 };
-            self.leave_at = Some(self.now + u64::from(ticks));
+        if self.leave_at.is_some() || !self.replica.membership().has_left(self.config.id) {
+            return;
+        }
+        self.leave_at = Some(self.now + 1);
+        if self.raft.is_leader() {
+            self.stop(Error::Removed);
         }
     }
 

@@ -141,7 +141,9 @@ impl<M: StateMachine> Node<M> {
         let applied = self.replica.applied().index;
         let since = applied - log.snapshot_id().index;
         let due = since >= self.config.snapshot_every || (wanted && since > 0);
-        if !due || self.installing || self.snapshots.saving.is_some() {
+        // A received one that is being written may turn out to be the same, with the same file.
+        let receiving = self.snapshots.incoming.as_ref().is_some_and(|i| i.rebuilt.is_some());
+        if !due || self.installing || receiving || self.snapshots.saving.is_some() {
             return;
         }
         let (head, writer) = self.replica.snapshot();
@@ -208,12 +210,16 @@ impl<M: StateMachine> Node<M> {
         self.raft.log_mut().compact(keep.min(sending.unwrap_or(keep)));
     }
 
-    /// Removes the snapshots that are neither the newest nor being sent.
+    /// Removes the snapshots that are neither the newest nor being sent. One that is being saved has
+    /// a name that a refused one may bear already: it will take that file's place.
     pub(super) fn remove_old_files(&mut self, ops: &mut Vec<DiskOp>) {
         let newest = self.raft.log().snapshot_id();
         let outgoing = &self.snapshots.outgoing;
+        let saving = self.snapshots.saving.as_ref().map(|saving| saving.head.id);
         let old = self.snapshots.files.extract_if(.., |id, _| {
-            *id != newest && !outgoing.values().any(|out| out.snapshot == *id)
+            *id != newest
+                && saving != Some(*id)
+                && !outgoing.values().any(|out| out.snapshot == *id)
         });
         let before = ops.len();
         ops.extend(old.map(|(id, _)| DiskOp::Remove { file: complete(id) }));
@@ -363,6 +369,7 @@ impl<M: StateMachine> Node<M> {
             message: Message::ChunkAck { transfer: chunk.transfer, received, done },
         };
         let end = chunk.offset.checked_add(chunk.data.len() as u64);
+        let writing = self.snapshots.incoming.as_ref().is_some_and(|i| i.rebuilt.is_some());
         let sane = end.is_some_and(|end| end <= chunk.total)
             && chunk.total <= self.config.max_snapshot_bytes
             && chunk.snapshot.index > 0;
@@ -371,10 +378,8 @@ impl<M: StateMachine> Node<M> {
             self.outputs.push(ack(0, Some(false)));
             return;
         }
-        if chunk.snapshot.index <= self.raft.commit() {
-            // Raft will answer with what it has, which moves the leader on.
-            self.step_snapshot(from, chunk.term, chunk.snapshot, None);
-            self.outputs.push(ack(chunk.total, Some(true)));
+        if chunk.snapshot.index <= self.raft.commit() && !writing {
+            self.decline(from, &chunk);
             return;
         }
         let incoming = match &mut self.snapshots.incoming {
@@ -407,6 +412,18 @@ impl<M: StateMachine> Node<M> {
         } else {
             self.rebuild();
         }
+    }
+
+    /// There is nothing new in this snapshot. Raft gets to see its name all the same, and answers
+    /// with what it has, which moves the leader on.
+    fn decline(&mut self, from: NodeId, chunk: &Chunk) {
+        if self.snapshots.incoming.as_ref().is_some_and(|i| i.transfer == chunk.transfer) {
+            self.snapshots.incoming = None;
+        }
+        self.step_snapshot(from, chunk.term, chunk.snapshot, None);
+        let (transfer, received) = (chunk.transfer, chunk.total);
+        let message = Message::ChunkAck { transfer, received, done: Some(true) };
+        self.outputs.push(Output::Send { to: from, message });
     }
 
     /// All bytes are here: check them, rebuild the state beside the present one, write the file.

@@ -38,6 +38,10 @@ struct Watched {
 }
 
 impl Watched {
+    fn leads(&self) -> bool {
+        self.status.is_some_and(|status| status.role == Role::Leader)
+    }
+
     fn note_membership(&mut self, now: &Membership) {
         let changed = self.membership.1 != *now;
         if changed || self.membership_changed {
@@ -60,6 +64,8 @@ pub(super) struct RaftChecker {
     /// Digests of state and membership by applied index, and who was first.
     digests: Vec<Option<(u64, u64, NodeId)>>,
     max_term: Term,
+    /// How often a node replaced entries of its log, and how often more than one.
+    pub truncations: (u64, u64),
 }
 
 impl RaftChecker {
@@ -72,6 +78,7 @@ impl RaftChecker {
             candidates: FxHashMap::default(),
             digests: Vec::new(),
             max_term: 1,
+            truncations: (0, 0),
         }
     }
 
@@ -133,6 +140,9 @@ impl RaftChecker {
                         );
                         return Err(broken("log-gap", message));
                     };
+                    if self.nodes.get(&id).is_some_and(Watched::leads) {
+                        checks.hit(Check::LeaderAppendOnly);
+                    }
                     self.check_rewrite(id, entry.index, record.hard_state.term, checks)?;
                     for entry in &record.entries {
                         checks.hit(Check::LogMatching);
@@ -166,7 +176,7 @@ impl RaftChecker {
     /// Entries from `first` on are replaced: none of them may be one that this node knows to be
     /// committed, and a leader replaces nothing of its own.
     fn check_rewrite(
-        &self,
+        &mut self,
         id: NodeId,
         first: LogIndex,
         term: Term,
@@ -178,6 +188,8 @@ impl RaftChecker {
             return Ok(());
         }
         checks.hit(Check::CommittedAppendOnly);
+        self.truncations.0 += 1;
+        self.truncations.1 += u64::from(last.index > first);
         let Some(status) = &node.status else { return Ok(()) };
         if first <= status.hard_state.commit {
             let message = format!(

@@ -204,6 +204,11 @@ impl Safety {
         self.raft.ledger.commit()
     }
 
+    /// How often a node replaced entries of its log, and how often more than one at once.
+    pub fn truncations(&self) -> (u64, u64) {
+        self.raft.truncations
+    }
+
     /// Counts a check that is made elsewhere.
     pub fn count(&mut self, check: Check, times: u64) {
         self.checks.0[check as usize] += times;

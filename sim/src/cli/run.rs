@@ -1,7 +1,8 @@
 //! `cargo sim run`: a campaign of seeds, its summary, and what broke first.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use stormkv_sim::campaign::{self, Seeds, Totals, caught};
+use stormkv_sim::campaign::{self, Seeds, Totals};
+use stormkv_sim::caught::caught;
 use stormkv_sim::report::{self, Subject};
 use stormkv_sim::{swarm, world};
 

@@ -33,6 +33,8 @@ pub(super) struct Current {
     pub target: NodeId,
     /// What was committed when a read was sent last.
     pub floor: LogIndex,
+    /// It removes the node that led when it began.
+    pub removes_leader: bool,
 }
 
 pub(super) struct Client {
@@ -55,6 +57,8 @@ pub(super) struct Clients {
     /// Which recorded operation a command belongs to.
     pub owner: FxHashMap<(SessionId, u64), usize>,
     pub acknowledged: u64,
+    /// When an operation ended last.
+    pub progress_ns: u64,
 }
 
 impl Clients {
@@ -81,6 +85,7 @@ impl Clients {
             history: History::new(Model::Kv),
             owner: FxHashMap::default(),
             acknowledged: 0,
+            progress_ns: 0,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! One event: what it does to a node, and what the node then does to the world.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use stormkv::config::Config;
@@ -15,6 +14,7 @@ use stormkv::wire::{Kind, Message};
 use super::slot::{Batch, Effect, Port, Starting};
 use super::trace::{describe, mix_message, reply_code};
 use super::{Event, World};
+use crate::caught::{Panic, caught};
 use crate::checker::Broken;
 use crate::disk::Crash;
 use crate::network::{Endpoint, Fate};
@@ -115,13 +115,13 @@ impl World<'_> {
             applied: None,
             starting: None,
         };
-        let caught = catch_unwind(AssertUnwindSafe(|| input(&mut driver, &mut port)));
+        let caught = caught(|| input(&mut driver, &mut port));
         let (broken, applied) = (port.broken.take(), port.applied.take());
         if let Some(applied) = applied {
             self.trace.mix(applied.digest);
         }
         if let Err(panic) = caught {
-            self.panicked(id, &*panic);
+            self.panicked(id, &panic);
             return;
         }
         slot.driver = Some(driver);
@@ -131,19 +131,18 @@ impl World<'_> {
         }
         if applied.is_some_and(|applied| applied.by_snapshot) {
             self.reach("snapshot-installed");
+            let campaigning = |role| matches!(role, Role::Candidate | Role::PreCandidate);
+            if self.roles.iter().any(|(role, _)| campaigning(*role)) {
+                self.reach("snapshot-during-election");
+            }
         }
         self.after(id);
         self.carry_out(id);
         self.consider_stop(id);
     }
 
-    fn panicked(&mut self, id: NodeId, panic: &(dyn std::any::Any + Send)) {
-        let reason = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("for a reason that is not text");
-        let message = format!("{id} panicked: {reason}");
+    fn panicked(&mut self, id: NodeId, panic: &Panic) {
+        let message = format!("{id} panicked at {}: {}", panic.place, panic.message);
         self.fail(Class::Safety, Broken { checker: "panic", message });
     }
 
@@ -407,11 +406,12 @@ impl World<'_> {
             applied: None,
             starting: Some(Starting::default()),
         };
-        let started = catch_unwind(AssertUnwindSafe(|| Driver::start(config, &mut port)));
+        let started = caught(|| Driver::start(config, &mut port));
         let kept = port.starting.take().unwrap_or_default();
         let driver = match started {
-            Err(panic) => return self.panicked(id, &*panic),
-            Ok(Err(Error::Disk(_))) => {
+            Err(panic) => return self.panicked(id, &panic),
+            Ok(Err(error @ Error::Disk(_))) => {
+                self.trace.note(now_ns, || format!("{id} does not start: {error}"));
                 self.effects.clear();
                 self.schedule.push(now_ns + START_AGAIN_NS, Event::Start { node: id });
                 return;

@@ -14,7 +14,7 @@ impl World<'_> {
     }
 
     /// Whoever leads in the newest term, right now.
-    fn leader(&self) -> Option<NodeId> {
+    pub(super) fn leader(&self) -> Option<NodeId> {
         let leaders = self.roles.iter().enumerate().filter(|(_, (role, _))| *role == Role::Leader);
         leaders.max_by_key(|(_, (_, term))| *term).map(|(id, _)| NodeId(id as u64))
     }
@@ -179,6 +179,7 @@ impl World<'_> {
         self.trace.mix(11);
         self.trace.line(self.now_ns, || "all is healed".to_owned());
         self.healed_ns = Some(self.now_ns);
+        self.network.calm();
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);
         }

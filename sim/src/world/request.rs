@@ -21,6 +21,7 @@ impl World<'_> {
     /// Begins the client's next operation, or waits for its time.
     pub(super) fn begin(&mut self, number: u32) {
         let plan = self.plan;
+        let leader = self.leader();
         let client = &mut self.clients.all[number as usize];
         if client.current.is_some() {
             return;
@@ -50,6 +51,10 @@ impl World<'_> {
             pausing: false,
             target,
             floor: 0,
+            removes_leader: match row.call.op {
+                Op::Remove(id) | Op::Replace { old: id, .. } => leader == Some(id),
+                _ => false,
+            },
         });
         if let Some(id) = row.call.op.new_node() {
             self.place(id, false);
@@ -229,11 +234,15 @@ impl World<'_> {
             self.clients.history.complete(recorded, outcome, self.now_ns);
         }
         self.clients.acknowledged += u64::from(accepted);
+        self.clients.progress_ns = self.now_ns;
         if unknown {
             self.reach("outcome-unknown");
         }
         if accepted && op.is_admin() {
             self.changed(op);
+            if current.removes_leader {
+                self.reach("leader-removed");
+            }
         }
         let at_ns = self.now_ns + plan.clients.think_us * 1000;
         self.schedule.push(at_ns, Event::Client { client: number, token });

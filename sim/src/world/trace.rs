@@ -23,6 +23,11 @@ impl Trace {
         x ^ (x >> 32)
     }
 
+    /// As [`line`](Self::line), for what happens within an event.
+    pub fn note(&mut self, at_ns: u64, text: impl FnOnce() -> String) {
+        self.line(at_ns, || format!("  {}", text()));
+    }
+
     /// Hands a line to the reader, if there is one. The line costs nothing otherwise.
     pub fn line(&mut self, at_ns: u64, text: impl FnOnce() -> String) {
         if let Some(sink) = &mut self.sink {

@@ -23,7 +23,7 @@ thread_local! {
     static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`; a panic inside comes back as an error. Calls do not nest.
+/// Runs `body`; a panic inside comes back as an error.
 ///
 /// The caller must not look again at what `body` may have left half-changed: a run owns all it
 /// touches, and is dropped whole.
@@ -39,9 +39,9 @@ pub fn caught<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
             }
         }));
     });
-    assert!(!INSIDE.replace(true), "caught() does not nest");
+    let outer = INSIDE.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(body));
-    INSIDE.set(false);
+    INSIDE.set(outer);
     let last = LAST.take();
     result.map_err(|_| last.expect("the hook runs before the unwinding"))
 }
