@@ -16,6 +16,9 @@ pub(super) struct Version {
     pub hash: u64,
     pub kind: EntryKind,
     pub data: Bytes,
+    /// Who wrote it first, and whether others have it too.
+    by: NodeId,
+    shared: bool,
 }
 
 /// All versions of all entries, and which of them are committed.
@@ -30,7 +33,14 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Entry 1 founds the cluster; it is committed before anything runs.
     pub fn new() -> Self {
-        let founding = Version { term: 1, hash: 1, kind: EntryKind::Normal, data: Bytes::new() };
+        let founding = Version {
+            term: 1,
+            hash: 1,
+            kind: EntryKind::Normal,
+            data: Bytes::new(),
+            by: NodeId(0),
+            shared: true,
+        };
         Ledger { versions: vec![vec![founding]], committed: vec![(1, 1, NodeId(0))] }
     }
 
@@ -40,9 +50,13 @@ impl Ledger {
         versions.iter().find(|version| version.term == term)
     }
 
-    /// Notes an entry that some node has written behind `previous`, and returns its chain hash.
-    /// Fails if the same index and term were written with another past or payload.
-    pub fn write(&mut self, previous: u64, entry: &Entry) -> Result<u64, u64> {
+    /// Notes an entry that `by` has written behind `previous`, and returns its chain hash. Fails if
+    /// another node wrote the same index and term with another past or payload.
+    ///
+    /// A node may contradict itself: the only voter of a cluster leads as soon as it likes, and a
+    /// crash may take term, vote and entries all at once. Nobody else has heard of them then, for
+    /// messages wait until the term is durable (which is checked where they are sent).
+    pub fn write(&mut self, by: NodeId, previous: u64, entry: &Entry) -> Result<u64, NodeId> {
         let mut hasher = FxHasher::default();
         hasher.write_u64(previous);
         hasher.write_u64(entry.term);
@@ -53,15 +67,16 @@ impl Ledger {
         if self.versions.len() <= at {
             self.versions.resize_with(at + 1, Vec::new);
         }
-        match self.versions[at].iter().find(|version| version.term == entry.term) {
-            Some(version) if version.hash == hash => Ok(hash),
-            Some(version) => Err(version.hash),
-            None => {
-                let (kind, data) = (entry.kind, entry.data.clone());
-                self.versions[at].push(Version { term: entry.term, hash, kind, data });
-                Ok(hash)
-            }
+        let known = self.versions[at].iter_mut().find(|version| version.term == entry.term);
+        let (kind, data) = (entry.kind, entry.data.clone());
+        let fresh = Version { term: entry.term, hash, kind, data, by, shared: false };
+        match known {
+            Some(version) if version.hash == hash => version.shared |= version.by != by,
+            Some(version) if version.shared || version.by != by => return Err(version.by),
+            Some(version) => *version = fresh,
+            None => self.versions[at].push(fresh),
         }
+        Ok(hash)
     }
 
     /// The last committed index, anywhere.

@@ -146,12 +146,12 @@ impl RaftChecker {
                     self.check_rewrite(id, entry.index, record.hard_state.term, checks)?;
                     for entry in &record.entries {
                         checks.hit(Check::LogMatching);
-                        previous = self.ledger.write(previous, entry).map_err(|_| {
+                        previous = self.ledger.write(id, previous, entry).map_err(|other| {
                             broken(
                                 "log-matching",
                                 format!(
-                                    "{id} wrote entry {} of term {} with another payload or past \
-                                     than another node has at the same index and term",
+                                    "{id} wrote entry {}@{} with another payload or past than \
+                                     {other} did",
                                     entry.index, entry.term
                                 ),
                             )
@@ -301,7 +301,9 @@ impl RaftChecker {
             }
             self.check_vote(id, vote, message, checks)?;
         }
-        if kind == Kind::AppendResp && !message.reject() {
+        // In a newer term the entries may have been replaced before they were durable; then the
+        // message speaks to a leader that is deposed already.
+        if kind == Kind::AppendResp && !message.reject() && term == durable_term {
             if message.index() > durable_last.index {
                 return lie(format!("that it holds everything up to entry {}", message.index()));
             }
