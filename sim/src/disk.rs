@@ -11,6 +11,7 @@
 //!   content belongs to the file and not to its name: a renamed file may come back empty.
 //! - A failed fsync drops what was dirty: the cache falls back to the durable bytes (btrfs), or
 //!   goes on to show the new ones, marked clean (ext4, XFS). A second fsync succeeds either way.
+//!   Names stay pending after a failed sync of the directory, as in a journal.
 //! - A failed write may have written a part.
 //!
 //! A byte that is rewritten with the value it had is never damaged by a torn write ("powersafe

@@ -269,7 +269,7 @@ impl<'p> World<'p> {
             let Some((at_ns, event)) = self.schedule.pop() else { break };
             self.now_ns = at_ns;
             self.step += 1;
-            self.trace.mix(at_ns);
+            self.trace.begin(self.step, at_ns);
             self.handle(event);
             if self.rested {
                 complete = true;

@@ -107,7 +107,8 @@ fn a_replay_is_the_run_again() {
     assert_eq!(first["verdict"], "clean");
     assert_eq!(first["checker"], Value::Null);
     let steps = second["steps"].as_u64().unwrap();
-    let lines = text(&output.stderr).lines().count() as u64;
+    let numbered = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let lines = text(&output.stderr).lines().filter(numbered).count() as u64;
     assert_eq!(lines, steps, "one line for each event, on standard error");
 }
 

@@ -276,15 +276,16 @@ impl World<'_> {
             if *left == 0 {
                 let fault = *fault;
                 self.reach("crash-between-disk-operations");
-                self.crash(id, Crash::PowerLoss, fault);
                 self.trace.line(self.now_ns, || format!("{id} crashes before a disk operation"));
+                self.crash(id, Crash::PowerLoss, fault);
                 return;
             }
         }
-        let Some(batch) = &mut slot.batch else { return };
+        let batch = slot.batch.as_mut().expect("a step belongs to a batch");
         let ticket = batch.ticket;
         let Some(op) = batch.ops.pop_front() else {
             slot.batch = None;
+            self.trace.line(self.now_ns, || format!("{id} disk has nothing to do"));
             return self.complete(id, life, ticket, Ok(()));
         };
         let result = slot.disk.execute(&op);
@@ -363,6 +364,7 @@ impl World<'_> {
     }
 
     fn take_down(&mut self, id: NodeId, crash: Crash, fault: u32, cache_survives: bool) {
+        self.trace.line(self.now_ns, || format!("{id} is down"));
         if self.roles[id.0 as usize].0 == Role::Leader {
             self.reach("crash-of-leader");
         }
@@ -411,7 +413,7 @@ impl World<'_> {
         let driver = match started {
             Err(panic) => return self.panicked(id, &panic),
             Ok(Err(error @ Error::Disk(_))) => {
-                self.trace.note(now_ns, || format!("{id} does not start: {error}"));
+                self.trace.line(now_ns, || format!("{id} does not start: {error}"));
                 self.effects.clear();
                 self.schedule.push(now_ns + START_AGAIN_NS, Event::Start { node: id });
                 return;

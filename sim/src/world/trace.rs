@@ -9,6 +9,9 @@ pub type Sink = Box<dyn FnMut(&str)>;
 #[derive(Default)]
 pub(super) struct Trace {
     hash: u64,
+    step: u64,
+    /// The present event has its line already.
+    told: bool,
     pub sink: Option<Sink>,
 }
 
@@ -23,17 +26,23 @@ impl Trace {
         x ^ (x >> 32)
     }
 
-    /// As [`line`](Self::line), for what happens within an event.
-    pub fn note(&mut self, at_ns: u64, text: impl FnOnce() -> String) {
-        self.line(at_ns, || format!("  {}", text()));
+    /// Hands a line to the reader, if there is one; the first of an event begins with its number
+    /// and time. The line costs nothing otherwise.
+    pub fn line(&mut self, at_ns: u64, text: impl FnOnce() -> String) {
+        let Some(sink) = &mut self.sink else { return };
+        if std::mem::replace(&mut self.told, true) {
+            sink(&format!("{:>20}  ..{}", "", text()));
+            return;
+        }
+        let (ms, us) = (at_ns / 1_000_000, at_ns / 1000 % 1000);
+        sink(&format!("{:>6} {ms:>6}.{us:03} ms  {}", self.step, text()));
     }
 
-    /// Hands a line to the reader, if there is one. The line costs nothing otherwise.
-    pub fn line(&mut self, at_ns: u64, text: impl FnOnce() -> String) {
-        if let Some(sink) = &mut self.sink {
-            let (ms, us) = (at_ns / 1_000_000, at_ns / 1000 % 1000);
-            sink(&format!("{ms:>7}.{us:03} ms  {}", text()));
-        }
+    /// The next event begins.
+    pub fn begin(&mut self, step: u64, at_ns: u64) {
+        self.mix(at_ns);
+        self.step = step;
+        self.told = false;
     }
 }
 
