@@ -388,7 +388,10 @@ impl RaftChecker {
         let status = node.status();
         let watched = self.nodes.entry(id).or_default();
         let before = watched.status.replace(status);
-        watched.note_membership(node.membership());
+        // The membership is part of the applied state.
+        if watched.membership_changed || before.is_none_or(|b| b.applied != status.applied) {
+            watched.note_membership(node.membership());
+        }
         self.max_term = self.max_term.max(status.hard_state.term);
         if let Some(before) = before {
             if before == status {

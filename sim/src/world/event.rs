@@ -431,7 +431,8 @@ impl World<'_> {
             .and_then(|()| self.safety.queued(id, &kept.queued))
             .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
         let deadline = driver.deadline();
-        self.slots[id.0 as usize].as_mut().expect("it was just started").driver = Some(driver);
+        self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
+            Some(Box::new(driver));
         if let Err(broken) = judged {
             return self.fail(Class::Safety, broken);
         }

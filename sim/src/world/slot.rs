@@ -36,7 +36,8 @@ pub(super) struct Slot {
     pub id: NodeId,
     /// Counts the starts. Events of an earlier life are void.
     pub life: u64,
-    pub driver: Option<Driver<Kv>>,
+    /// Boxed, because it changes hands with every event.
+    pub driver: Option<Box<Driver<Kv>>>,
     pub disk: SimDisk,
     pub batch: Option<Batch>,
     pub latency: Stream,
