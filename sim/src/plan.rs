@@ -31,7 +31,7 @@ pub use check::{
 pub use fault::{DiskFault, Fault, Member, Who};
 pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;
-pub use net::{MessageRef, NetEffect, NetRow};
+pub use net::{MessageRef, NetEffect, NetRow, REPLY, REQUEST, code};
 pub use op::{Call, Condition, Op, Step, Value};
 
 /// The version of the scenario format that this build reads and writes.

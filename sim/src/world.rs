@@ -26,7 +26,7 @@ use stormkv::api::{Reply, Request};
 use stormkv::env::Completion;
 use stormkv::node::Role;
 use stormkv::types::{NodeId, Term};
-use stormkv::wire::{Kind, Message};
+use stormkv::wire::Message;
 
 pub use self::trace::Sink;
 
@@ -36,7 +36,7 @@ use self::trace::Trace;
 use crate::checker::{Broken, Safety};
 use crate::network::{Endpoint, NetAction, NetRule, Network, NetworkConfig};
 use crate::outcome::{Class, Outcome, Violation};
-use crate::plan::{Member, NetEffect, Plan, Wire};
+use crate::plan::{self, Member, NetEffect, Plan, Wire};
 
 /// What a campaign should reach: each is counted when it happens.
 pub const WAYPOINTS: &[&str] = &[
@@ -210,8 +210,7 @@ impl<'p> World<'p> {
 
     fn except_messages(&mut self) {
         for row in &self.plan.net {
-            let kind = Kind::ALL.iter().find(|kind| kind.name() == row.message.kind);
-            let Some(kind) = kind else { continue };
+            let kind = plan::code(&row.message.kind).expect("the plan was checked");
             self.network.except(NetRule {
                 action: match row.effect {
                     NetEffect::Drop => NetAction::Drop,
@@ -220,7 +219,7 @@ impl<'p> World<'p> {
                 },
                 from: endpoint(&row.message.from),
                 to: endpoint(&row.message.to),
-                kind: *kind as u8,
+                kind,
                 nth: u64::from(row.message.number),
             });
         }

@@ -13,7 +13,7 @@
 //! leads its term; so they may overtake its disk, but not the write of that term and its vote.
 
 use raft::eraftpb::{self, ConfChangeV2, EntryType, MessageType};
-use tracing::trace;
+use tracing::{debug, trace};
 
 use super::membership;
 use super::replica::Replica;
@@ -58,6 +58,18 @@ impl<M: StateMachine> Node<M> {
         let metadata = ready.snapshot().get_metadata();
         let install =
             (metadata.index > 0).then(|| SnapshotId { index: metadata.index, term: metadata.term });
+        trace!(
+            id = %self.config.id,
+            number,
+            entries = entries.len(),
+            committed = committed.len(),
+            messages = at_once.len() + after.len(),
+            install = install.map_or(0, |id| id.index),
+            "ready"
+        );
+        if let Some(soft) = ready.ss() {
+            debug!(id = %self.config.id, term = self.raft.term(), role = ?soft.raft_state, leader = soft.leader_id, "role");
+        }
         if let Some(id) = install {
             self.begin_install(id);
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use stormkv::wire::Kind;
 
 use super::fault::Member;
 use super::grammar::{GrammarError, Tokens};
@@ -42,6 +43,13 @@ impl FromStr for MessageRef {
         if !kind.bytes().all(|byte| byte.is_ascii_alphabetic()) {
             return tokens.fail(format!("`{kind}` is not a kind of message"));
         }
+        if code(&kind).is_none() {
+            let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            let known = known.join(", ");
+            return tokens.fail(format!(
+                "`{kind}` is not a kind of message: there are {known}, Request and Reply"
+            ));
+        }
         let number = tokens.need("the message's number")?;
         let count = number.strip_prefix('#').and_then(|digits| digits.parse().ok());
         let Some(count) = count.filter(|count| *count > 0) else {
@@ -49,6 +57,20 @@ impl FromStr for MessageRef {
         };
         tokens.end()?;
         Ok(MessageRef { from, to, kind: kind.to_string(), number: count })
+    }
+}
+
+/// The kind under which the network knows a client's request.
+pub const REQUEST: u8 = 200;
+/// The kind under which the network knows a reply to a client.
+pub const REPLY: u8 = 201;
+
+/// The number of a kind of message; `None` if there is none of this name.
+pub fn code(kind: &str) -> Option<u8> {
+    match kind {
+        "Request" => Some(REQUEST),
+        "Reply" => Some(REPLY),
+        _ => Kind::ALL.iter().find(|known| known.name() == kind).map(|known| *known as u8),
     }
 }
 

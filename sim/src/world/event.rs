@@ -15,7 +15,7 @@ use super::slot::{Batch, Effect, Port, Starting};
 use super::trace::{describe, mix_message, reply_code};
 use super::{Event, World};
 use crate::caught::{Panic, caught};
-use crate::checker::Broken;
+use crate::checker::{Broken, Check};
 use crate::disk::Crash;
 use crate::network::{Endpoint, Fate};
 use crate::outcome::Class;
@@ -24,6 +24,10 @@ use crate::rng::{Purpose, Stream};
 
 /// A node whose disk could not be read is started again after this time.
 const START_AGAIN_NS: u64 = 100_000_000;
+/// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
+const MAX_PENDING: usize = 1024;
+/// Far more segments of the log than snapshots leave over.
+const MAX_SEGMENTS: usize = 1000;
 
 impl World<'_> {
     pub(super) fn handle(&mut self, event: Event) {
@@ -155,9 +159,13 @@ impl World<'_> {
             self.fail(Class::Safety, broken);
             return;
         }
-        let pending = driver.node().pending();
-        if pending > 10_000 {
-            let message = format!("{id} keeps {pending} requests waiting");
+        let (pending, segments) = (driver.node().pending(), driver.node().segments());
+        if pending > 0 {
+            self.safety.count(Check::Bounds, 1);
+        }
+        if pending > 3 * MAX_PENDING || segments > MAX_SEGMENTS {
+            let message =
+                format!("{id} keeps {pending} requests waiting and {segments} log segments");
             self.fail(Class::Safety, Broken { checker: "bounds", message });
         }
         let now = (status.role, status.hard_state.term);
@@ -464,7 +472,7 @@ fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Con
     config.request_ticks = 300;
     config.read_retry_ticks = 20;
     config.snapshot_ticks = 100;
-    config.max_pending = 1024;
+    config.max_pending = MAX_PENDING;
     config.max_inflight = 64;
     config.max_message_bytes = 64 << 10;
     config.snapshot_every = cluster.snapshot_every;

@@ -9,11 +9,8 @@ use crate::checker::Broken;
 use crate::history::{Answer, Outcome};
 use crate::network::{Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::Op;
+use crate::plan::{Op, REPLY, REQUEST};
 
-/// The kind under which the network draws for requests and for replies.
-const REQUEST: u8 = 200;
-const REPLY: u8 = 201;
 /// How long a client waits after a refusal.
 const PAUSE_NS: u64 = 20_000_000;
 
