@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::types::NodeId;
 
+/// What a frame has room for, with a generous margin for its other contents.
+const FRAME_ROOM: u64 = 32 << 20;
+
 /// The settings of one node. Build it with [`Config::new`], change what matters, and let
 /// [`Config::validate`] (which the node calls too) judge the whole.
 #[derive(Clone, Debug)]
@@ -52,6 +55,9 @@ pub struct Config {
     pub max_snapshot_bytes: u64,
     /// Take a snapshot after so many applied entries.
     pub snapshot_every: u64,
+    /// Take a snapshot, too, when the entries kept in memory have this many bytes; half of it may
+    /// be kept behind a snapshot.
+    pub max_log_bytes: u64,
     /// Entries kept behind a snapshot, so that a follower that lags a little needs no snapshot.
     pub keep_entries: u64,
     /// Bytes of one chunk of a snapshot on the wire.
@@ -86,6 +92,7 @@ impl Config {
             max_command_bytes: 2 << 20,
             max_snapshot_bytes: 4 << 30,
             snapshot_every: 100_000,
+            max_log_bytes: 256 << 20,
             keep_entries: 10_000,
             chunk_bytes: 256 << 10,
             segment_bytes: 64 << 20,
@@ -121,6 +128,18 @@ impl Config {
             (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),
             (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
             (self.sessions >= 1, "sessions must be at least 1"),
+            (
+                self.max_uncommitted_bytes >= self.max_message_bytes,
+                "max_uncommitted_bytes must be at least max_message_bytes",
+            ),
+            (
+                self.max_message_bytes <= FRAME_ROOM && u64::from(self.chunk_bytes) <= FRAME_ROOM,
+                "max_message_bytes and chunk_bytes must be at most 32 MiB, to fit into a frame",
+            ),
+            (
+                self.max_command_bytes as u64 <= FRAME_ROOM,
+                "max_command_bytes must be at most 32 MiB, to fit into a frame",
+            ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(Error::Config((*rule).to_owned())),

@@ -58,15 +58,38 @@ impl fmt::Display for FileName {
 pub enum DiskOp {
     /// Creates the file with `len` zero bytes, or empties and refills it if it exists. The file's
     /// name is durable only after [`DiskOp::SyncDir`].
-    Create { file: FileName, len: u64 },
+    Create {
+        /// Which file.
+        file: FileName,
+        /// Its length, in bytes.
+        len: u64,
+    },
     /// Writes at `offset`, growing the file if needed. Durable only after [`DiskOp::Sync`].
-    Write { file: FileName, offset: u64, data: Bytes },
+    Write {
+        /// Which file; it exists.
+        file: FileName,
+        /// Where in it, in bytes from its beginning.
+        offset: u64,
+        /// What.
+        data: Bytes,
+    },
     /// Makes the content of `file` durable (fdatasync).
-    Sync { file: FileName },
+    Sync {
+        /// Which file.
+        file: FileName,
+    },
     /// Renames atomically, replacing `to`. Durable only after [`DiskOp::SyncDir`].
-    Rename { from: FileName, to: FileName },
+    Rename {
+        /// The file's name so far.
+        from: FileName,
+        /// Its new name.
+        to: FileName,
+    },
     /// Removes the file if it exists. Durable only after [`DiskOp::SyncDir`].
-    Remove { file: FileName },
+    Remove {
+        /// Which file.
+        file: FileName,
+    },
     /// Makes the directory durable: creations, renames and removals.
     SyncDir,
 }

@@ -18,7 +18,7 @@
 //!
 //! The rooms, from the edge inwards; nothing points back out:
 //!
-//! - [`driver`] moves outputs and completions between a node and its [`env`] (clock, transport,
+//! - [`driver`] moves outputs and completions between a node and its [`mod@env`] (clock, transport,
 //!   disk),
 //! - [`node`] is one member: it drives the `raft` crate and keeps that crate's contract,
 //! - [`wal`] makes records durable, tells a torn tail from corruption; [`snapshot`] is the format

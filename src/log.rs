@@ -16,12 +16,18 @@ use crate::types::{LogIndex, SnapshotId, Term};
 /// Bytes an entry takes in a message beside its data, roughly.
 const ENTRY_OVERHEAD: u64 = 16;
 
+fn size(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + ENTRY_OVERHEAD
+}
+
 /// The log, from behind the last compaction to its end.
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The entry before the first one kept. Its term is needed to match logs.
     base: SnapshotId,
     entries: VecDeque<Entry>,
+    /// Bytes of the entries.
+    bytes: u64,
     /// Only read when raft starts.
     initial: RaftState,
     /// The newest durable snapshot and the membership in it.
@@ -43,6 +49,7 @@ impl Log {
         }
         Log {
             base: snapshot,
+            bytes: entries.iter().map(size).sum(),
             entries: entries.into(),
             initial: RaftState { hard_state, conf_state: membership.clone() },
             snapshot: (snapshot, membership),
@@ -58,6 +65,11 @@ impl Log {
     /// The index of the last entry; that of the base if there is none.
     pub fn last(&self) -> LogIndex {
         self.base.index + self.entries.len() as u64
+    }
+
+    /// Bytes of the entries kept, roughly.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The newest durable snapshot.
@@ -89,7 +101,9 @@ impl Log {
             self.first(),
             self.last()
         );
-        self.entries.truncate((first.index - self.first()) as usize);
+        let keep = (first.index - self.first()) as usize;
+        self.bytes -= self.entries.drain(keep..).map(|entry| size(&entry)).sum::<u64>();
+        self.bytes += entries.iter().map(size).sum::<u64>();
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -106,13 +120,15 @@ impl Log {
             return;
         }
         let term = self.term_at(index).expect("compaction within the log");
-        self.entries.drain(..(index - self.base.index) as usize);
+        let dropped = self.entries.drain(..(index - self.base.index) as usize);
+        self.bytes -= dropped.map(|entry| size(&entry)).sum::<u64>();
         self.base = SnapshotId { index, term };
     }
 
     /// Replaces everything by a snapshot received from a leader.
     pub fn install(&mut self, snapshot: SnapshotId, membership: ConfState) {
         self.entries.clear();
+        self.bytes = 0;
         self.base = snapshot;
         self.snapshot = (snapshot, membership);
     }
@@ -143,7 +159,7 @@ impl Storage for Log {
         let (from, to) = ((low - self.first()) as usize, (high - self.first()) as usize);
         let mut found = Vec::with_capacity((to - from).min(64));
         for entry in self.entries.range(from..to) {
-            let size = entry.data.len() as u64 + ENTRY_OVERHEAD;
+            let size = size(entry);
             if size > budget && !found.is_empty() {
                 break;
             }

@@ -25,11 +25,13 @@ mod ready;
 mod replica;
 mod snapshot;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{EntryType, MessageType};
 use raft::{ProgressState, StateRole};
 use tracing::{debug, info, warn};
 
@@ -148,6 +150,14 @@ pub struct Progress {
     pub in_snapshot: bool,
 }
 
+/// Terms above this are not believed: at one election a microsecond they are 100,000 years away.
+const MAX_TERM: Term = 1 << 62;
+
+/// Whether `id` is no voter any more after `change`.
+fn leaves(change: &Reconfigure, id: NodeId) -> bool {
+    change.removed.contains(&id) || change.learners.contains(&id)
+}
+
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -213,7 +223,7 @@ impl<M: StateMachine> Node<M> {
         }
         // A tick may start an election, which reads the log; while a snapshot is being installed
         // the log and the applied index do not fit together yet.
-        if !self.installing {
+        if !self.installing && !self.would_lead_alone_too_early() {
             self.raft.tick();
             self.leave_joint();
         }
@@ -227,6 +237,10 @@ impl<M: StateMachine> Node<M> {
     /// A message of another member has arrived.
     pub fn receive(&mut self, from: NodeId, message: Message) {
         if self.stopped.is_some() {
+            return;
+        }
+        if message != Message::Removed && self.replica.membership().has_left(from) {
+            self.outputs.push(Output::Send { to: from, message: Message::Removed });
             return;
         }
         match message {
@@ -268,6 +282,8 @@ impl<M: StateMachine> Node<M> {
         match completion {
             Completion::Done(ticket, Ok(())) => self.persisted(ticket),
             Completion::Fetched(ticket, Ok(data)) => self.fetched(ticket, data),
+            // The file of a transfer that has ended may be removed already.
+            Completion::Fetched(ticket, Err(_)) if !self.wants_fetch(ticket) => {}
             Completion::Done(_, Err(error)) | Completion::Fetched(_, Err(error)) => {
                 self.stop(Error::Disk(error));
             }
@@ -371,10 +387,6 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn receive_raft(&mut self, from: NodeId, message: RaftMessage) {
-        if self.replica.membership().has_left(from) {
-            self.outputs.push(Output::Send { to: from, message: Message::Removed });
-            return;
-        }
         // The log changes under raft's feet while a snapshot is being installed. Raft copes with
         // lost messages; nothing else is as safe here.
         if self.installing {
@@ -396,14 +408,17 @@ impl<M: StateMachine> Node<M> {
         if inner.to != self.config.id.0 {
             return Err("it is for another member");
         }
+        if inner.term > MAX_TERM {
+            return Err("its term is beyond all reason");
+        }
         match inner.get_msg_type() {
-            MessageType::MsgAppend => {
-                let mut expected = inner.index;
-                for entry in &inner.entries {
-                    expected += 1;
-                    if entry.index != expected || entry.term > inner.term {
-                        return Err("its entries are not in order");
-                    }
+            MessageType::MsgAppend => self.check_append(inner),
+            MessageType::MsgAppendResponse if inner.term == self.raft.term() => {
+                if inner.request_snapshot != 0 {
+                    return Err("it asks for a snapshot, which members never do by themselves");
+                }
+                if !inner.reject && inner.index > self.raft.last_index() {
+                    return Err("it acknowledges entries that were never sent");
                 }
                 Ok(())
             }
@@ -425,9 +440,65 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    fn check_append(&self, inner: &raft::eraftpb::Message) -> Result<(), &'static str> {
+        if inner.log_term == 0 && inner.index != 0 {
+            return Err("it names an entry without a term");
+        }
+        let Some(room) = u64::MAX.checked_sub(inner.index) else {
+            unreachable!("nothing is larger")
+        };
+        if inner.entries.len() as u64 >= room {
+            return Err("its entries are beyond all reason");
+        }
+        let mut previous = (inner.index, inner.log_term);
+        for entry in &inner.entries {
+            if entry.index != previous.0 + 1 || entry.term < previous.1 || entry.term > inner.term {
+                return Err("its entries are not in order");
+            }
+            let known = match entry.get_entry_type() {
+                EntryType::EntryNormal => {
+                    entry.data.is_empty() || Proposal::decode(&entry.data).is_some()
+                }
+                EntryType::EntryConfChangeV2 => membership::decode(&entry.data).is_some(),
+                EntryType::EntryConfChange => false,
+            };
+            if !known {
+                return Err("an entry is of no kind that this version writes");
+            }
+            let committed = entry.index <= self.raft.commit();
+            if committed && self.raft.log().term_at(entry.index).is_some_and(|t| t != entry.term) {
+                return Err("it contradicts a committed entry");
+            }
+            previous = (entry.index, entry.term);
+        }
+        Ok(())
+    }
+
+    /// The only voter wins its election at once, and raft insists that its log is durable by then.
+    fn would_lead_alone_too_early(&self) -> bool {
+        let membership = self.replica.membership();
+        !self.raft.is_leader()
+            && !self.persisting.is_empty()
+            && !membership.is_joint()
+            && membership.voters().len() == 1
+            && membership.voters().contains(&self.config.id)
+    }
+
     fn handle(&mut self, origin: Origin, request: Request) {
         if self.leave_at.is_some() {
             self.answer(origin, Reply::Refused(Refusal::Stopping));
+            return;
+        }
+        let size = match &request {
+            Request::Command { command, .. } => command.len(),
+            Request::Query { query, .. } => query.len(),
+            Request::Reconfigure(change) => {
+                8 * (change.voters.len() + change.learners.len() + change.removed.len())
+            }
+            Request::OpenSession | Request::Transfer(_) => 0,
+        };
+        if size > self.config.max_command_bytes {
+            self.answer(origin, Reply::Refused(Refusal::TooLarge));
             return;
         }
         match request {
@@ -472,10 +543,6 @@ impl<M: StateMachine> Node<M> {
         match request {
             Request::OpenSession => self.propose(origin, &Proposal::OpenSession),
             Request::Command { session, command } => {
-                if command.len() > self.config.max_command_bytes {
-                    self.answer(origin, Reply::Refused(Refusal::TooLarge));
-                    return;
-                }
                 self.propose(origin, &Proposal::Command(session, command));
             }
             Request::Reconfigure(change) => self.propose_change(origin, &change),
@@ -502,7 +569,7 @@ impl<M: StateMachine> Node<M> {
             Some(Refusal::ReconfigurationPending)
         } else if !self.replica.membership().allows(change) {
             Some(Refusal::InvalidReconfiguration)
-        } else if change.removed.contains(&self.config.id) && self.hand_over(change) {
+        } else if leaves(change, self.config.id) && self.hand_over(change) {
             Some(Refusal::Transferring)
         } else {
             None
@@ -515,14 +582,12 @@ impl<M: StateMachine> Node<M> {
         self.proposed(origin, place);
     }
 
-    /// A leader does not remove itself: it first hands over to the voter that stays and has the
+    /// A leader does not remove or demote itself: it first hands over to the voter that stays and has the
     /// most of the log. Says whether there is one.
     fn hand_over(&mut self, change: &Reconfigure) -> bool {
         let me = self.config.id;
         let stays = |id: NodeId| {
-            id != me
-                && !change.removed.contains(&id)
-                && self.replica.membership().voters().contains(&id)
+            id != me && !leaves(change, id) && self.replica.membership().voters().contains(&id)
         };
         let best = self
             .raft
@@ -589,7 +654,7 @@ impl<M: StateMachine> Node<M> {
     /// may be committed later.
     fn expire(&mut self) {
         let now = self.now;
-        if now % 4 != 0 {
+        if !now.is_multiple_of(4) {
             return;
         }
         let late = self.proposals.extract_if(.., |_, proposed| proposed.deadline <= now);

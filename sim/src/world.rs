@@ -23,9 +23,9 @@ mod trace;
 use std::collections::BTreeMap;
 
 use stormkv::api::{Reply, Request};
-use stormkv::env::Completion;
+use stormkv::env::FileName;
 use stormkv::node::Role;
-use stormkv::types::{NodeId, Term};
+use stormkv::types::{NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
 pub use self::trace::Sink;
@@ -109,7 +109,7 @@ enum Event {
     /// The next operation of a node's batch is carried out.
     DiskStep { node: NodeId, life: u64 },
     /// A read of a node's disk is done.
-    Fetched { node: NodeId, life: u64, completion: Box<Completion> },
+    Fetched { node: NodeId, life: u64, ticket: Ticket, file: FileName, offset: u64, len: u32 },
     /// A fault strikes.
     Fault(usize),
     /// A fault ends.

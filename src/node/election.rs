@@ -97,6 +97,13 @@ impl Raft {
         self.settle();
     }
 
+    /// Gives up leadership without a word.
+    pub fn step_down(&mut self) {
+        let term = self.term();
+        self.inner.raft.become_follower(term, raft::INVALID_ID);
+        self.settle();
+    }
+
     pub fn report_unreachable(&mut self, peer: NodeId) {
         self.inner.report_unreachable(peer.0);
         self.settle();

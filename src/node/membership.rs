@@ -89,7 +89,8 @@ impl Membership {
         digest
     }
 
-    /// Whether `change` may be made to this membership.
+    /// Whether `change` may be made to this membership. A present voter must stay: those who leave
+    /// stop, and nobody else could finish the change.
     pub(crate) fn allows(&self, change: &Reconfigure) -> bool {
         let added: BTreeSet<_> = change.voters.iter().chain(&change.learners).copied().collect();
         let removed: BTreeSet<_> = change.removed.iter().copied().collect();
@@ -102,7 +103,7 @@ impl Membership {
             && !added.contains(&NodeId(0))
             && added.is_disjoint(&self.removed)
             && removed.iter().all(|id| self.contains(*id))
-            && (voters_stay || !change.voters.is_empty())
+            && voters_stay
     }
 
     /// The membership after raft made `state` of it; `change` says who was removed.
@@ -150,6 +151,13 @@ pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
         }
     }
     raft
+}
+
+/// The change in the data of a membership entry; `None` if there is none.
+pub(crate) fn decode(data: &[u8]) -> Option<ConfChangeV2> {
+    let mut change = ConfChangeV2::default();
+    protobuf::Message::merge_from_bytes(&mut change, data).ok()?;
+    Some(change)
 }
 
 /// Raft's change in our words. An empty one leaves a joint configuration.
@@ -206,7 +214,8 @@ mod tests {
         };
         assert!(!membership.allows(&change(&[], &[], &[1])));
         assert!(!membership.allows(&change(&[], &[1], &[])));
-        assert!(membership.allows(&change(&[2], &[], &[1])));
+        assert!(!membership.allows(&change(&[2], &[], &[1])), "first add, then remove");
+        assert!(membership.allows(&change(&[2], &[], &[])));
         assert!(!membership.allows(&change(&[2], &[2], &[])), "named twice");
         assert!(!membership.allows(&change(&[], &[], &[])), "nothing to do");
     }

@@ -200,16 +200,14 @@ impl<M: StateMachine> Node<M> {
         {
             self.reads.waiting.extend(round.reads);
         }
-        if now % 4 == 0 {
-            let mut late: Vec<Read> =
-                self.reads.waiting.extract_if(.., |read| read.deadline <= now).collect();
-            for (_, reads) in &mut self.reads.confirmed {
-                late.extend(reads.extract_if(.., |read| read.deadline <= now));
-            }
-            self.reads.confirmed.retain(|(_, reads)| !reads.is_empty());
-            for read in late {
-                self.refuse_read(&read);
-            }
+        let mut late: Vec<Read> =
+            self.reads.waiting.extract_if(.., |read| read.deadline <= now).collect();
+        for (_, reads) in &mut self.reads.confirmed {
+            late.extend(reads.extract_if(.., |read| read.deadline <= now));
+        }
+        self.reads.confirmed.retain(|(_, reads)| !reads.is_empty());
+        for read in late {
+            self.refuse_read(&read);
         }
         self.ask();
     }

@@ -12,7 +12,7 @@
 //! it promises is durable. A leader's appends promise nothing about its own log, except that it
 //! leads its term; so they may overtake its disk, but not the write of that term and its vote.
 
-use raft::eraftpb::{self, ConfChangeV2, EntryType, MessageType};
+use raft::eraftpb::{self, EntryType, MessageType};
 use tracing::{debug, trace};
 
 use super::membership;
@@ -56,8 +56,8 @@ impl<M: StateMachine> Node<M> {
         let at_once = ready.take_messages();
         let after = ready.take_persisted_messages();
         let metadata = ready.snapshot().get_metadata();
-        let install =
-            (metadata.index > 0).then(|| SnapshotId { index: metadata.index, term: metadata.term });
+        let install = (metadata.index > 0)
+            .then_some(SnapshotId { index: metadata.index, term: metadata.term });
         trace!(
             id = %self.config.id,
             number,
@@ -68,7 +68,8 @@ impl<M: StateMachine> Node<M> {
             "ready"
         );
         if let Some(soft) = ready.ss() {
-            debug!(id = %self.config.id, term = self.raft.term(), role = ?soft.raft_state, leader = soft.leader_id, "role");
+            let (role, leader) = (soft.raft_state, soft.leader_id);
+            debug!(id = %self.config.id, term = self.raft.term(), ?role, leader, "role");
         }
         if let Some(id) = install {
             self.begin_install(id);
@@ -149,7 +150,11 @@ impl<M: StateMachine> Node<M> {
 
     fn send_or_hold(&mut self, messages: Vec<eraftpb::Message>, now: bool) {
         match self.persisting.back_mut() {
-            Some(last) if !now => last.messages.extend(messages),
+            Some(last) if !now => {
+                for message in messages {
+                    hold(&mut last.messages, message);
+                }
+            }
             _ => self.send(messages),
         }
     }
@@ -169,11 +174,15 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn apply(&mut self, entries: Vec<eraftpb::Entry>) {
+        let mut reconfigured = false;
         for entry in entries {
             let id = SnapshotId { index: entry.index, term: entry.term };
             let reply = match entry.get_entry_type() {
                 EntryType::EntryNormal => self.replica.apply(id, &entry.data),
-                EntryType::EntryConfChangeV2 => self.apply_change(id, &entry.data),
+                EntryType::EntryConfChangeV2 => {
+                    reconfigured = true;
+                    self.apply_change(id, &entry.data)
+                }
                 EntryType::EntryConfChange => {
                     panic!("entry {} is of a kind that this crate never writes", id.index)
                 }
@@ -184,6 +193,13 @@ impl<M: StateMachine> Node<M> {
         let applied = self.replica.applied().index;
         trace!(id = %self.config.id, applied, "applied");
         self.raft.advance_apply_to(applied);
+        // Those who leave may be gone before a restart of this member could ask them what is
+        // committed, so this time the commit index is worth a write.
+        if reconfigured {
+            let mut ops = Vec::new();
+            self.wal.append(self.hard_state(), None, &[], &mut ops);
+            self.submit(ops, None);
+        }
         self.serve_reads();
         self.consider_snapshot();
         self.consider_leaving();
@@ -191,9 +207,7 @@ impl<M: StateMachine> Node<M> {
 
     /// The same on every replica: raft and the membership decide by the applied state alone.
     fn apply_change(&mut self, id: SnapshotId, data: &[u8]) -> crate::api::Reply {
-        let mut raft = ConfChangeV2::default();
-        protobuf::Message::merge_from_bytes(&mut raft, data)
-            .expect("a membership entry is written by this crate");
+        let raft = membership::decode(data).expect("entries are checked when they arrive");
         let change = membership::from_raft(&raft);
         let leaves_joint = raft.changes.is_empty();
         let allowed = leaves_joint || self.replica.membership().allows(&change);
@@ -210,17 +224,26 @@ impl<M: StateMachine> Node<M> {
         }));
     }
 
-    /// A removed member stops by itself. It may still be the leader, if it was elected between its
-    /// removal's proposal and commit; then it stops at once, because raft panics on almost anything
-    /// that reaches a leader outside of its own configuration. What it has to say is on its way,
-    /// and the others can find out the rest: the change is committed.
+    /// A removed member stops by itself, after a while in which it still votes and acknowledges,
+    /// for the sake of those who have not heard that the change is committed.
+    ///
+    /// It may still lead, if it was elected between its removal's proposal and commit; then it stops
+    /// at once, because raft panics on almost anything that reaches a leader outside of its own
+    /// configuration. What it has to say is on its way. A leader that became a learner steps down:
+    /// raft would let it go on, and count on a quorum that it is not part of.
     pub(super) fn consider_leaving(&mut self) {
-        if self.leave_at.is_some() || !self.replica.membership().has_left(self.config.id) {
-            return;
+        let (me, membership) = (self.config.id, self.replica.membership());
+        let votes = membership.voters().contains(&me) || membership.outgoing().contains(&me);
+        let has_left = membership.has_left(me);
+        if has_left && self.leave_at.is_none() {
+            self.leave_at = Some(self.now + 2 * u64::from(self.config.election_ticks.1));
         }
-        self.leave_at = Some(self.now + 1);
-        if self.raft.is_leader() {
-            self.stop(Error::Removed);
+        if self.raft.is_leader() && !votes {
+            if has_left {
+                self.stop(Error::Removed);
+            } else {
+                self.raft.step_down();
+            }
         }
     }
 
@@ -251,7 +274,7 @@ impl<M: StateMachine> Node<M> {
 
     /// When nothing else is written, lets the write-ahead log vouch for its own end.
     pub(super) fn vouch(&mut self) {
-        if !self.persisting.is_empty() || self.now % 16 != 0 {
+        if !self.persisting.is_empty() || !self.now.is_multiple_of(16) {
             return;
         }
         let mut ops = Vec::new();
@@ -271,6 +294,18 @@ pub(super) fn from_raft(entry: eraftpb::Entry) -> Entry {
         },
         data: entry.data,
     }
+}
+
+/// Adds a message to those that wait. While a disk stalls, heartbeats go on: only the newest
+/// acknowledgement of one is worth keeping, as it covers the earlier ones.
+fn hold(held: &mut Vec<eraftpb::Message>, message: eraftpb::Message) {
+    let kind = MessageType::MsgHeartbeatResponse;
+    if message.get_msg_type() == kind {
+        held.retain(|old| {
+            old.get_msg_type() != kind || (old.to, old.term) != (message.to, message.term)
+        });
+    }
+    held.push(message);
 }
 
 /// The reverse, for entries read back from the write-ahead log.

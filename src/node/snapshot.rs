@@ -140,7 +140,8 @@ impl<M: StateMachine> Node<M> {
         let wanted = log.take_wanted();
         let applied = self.replica.applied().index;
         let since = applied - log.snapshot_id().index;
-        let due = since >= self.config.snapshot_every || (wanted && since > 0);
+        let heavy = log.bytes() >= self.config.max_log_bytes;
+        let due = since >= self.config.snapshot_every || ((wanted || heavy) && since > 0);
         // A received one that is being written may turn out to be the same, with the same file.
         let receiving = self.snapshots.incoming.as_ref().is_some_and(|i| i.rebuilt.is_some());
         if !due || self.installing || receiving || self.snapshots.saving.is_some() {
@@ -208,6 +209,9 @@ impl<M: StateMachine> Node<M> {
         let sending = self.snapshots.outgoing.values().map(|out| out.snapshot.index).min();
         let keep: LogIndex = newest.saturating_sub(self.config.keep_entries);
         self.raft.log_mut().compact(keep.min(sending.unwrap_or(keep)));
+        if self.raft.log().bytes() > self.config.max_log_bytes / 2 {
+            self.raft.log_mut().compact(newest.min(sending.unwrap_or(newest)));
+        }
     }
 
     /// Removes the snapshots that are neither the newest nor being sent. One that is being saved has
@@ -273,6 +277,17 @@ impl<M: StateMachine> Node<M> {
         self.outputs.push(Output::Fetch { ticket, file, offset, len });
     }
 
+    /// Whether the transfer that asked for this read is still going on. If not, the read is over.
+    pub(super) fn wants_fetch(&mut self, ticket: Ticket) -> bool {
+        let live = self.snapshots.fetches.get(&ticket).is_some_and(|(to, transfer, _)| {
+            self.snapshots.outgoing.get(to).is_some_and(|out| out.transfer == *transfer)
+        });
+        if !live {
+            self.snapshots.fetches.remove(&ticket);
+        }
+        live
+    }
+
     pub(super) fn fetched(&mut self, ticket: Ticket, data: Bytes) {
         let Some((to, transfer, offset)) = self.snapshots.fetches.remove(&ticket) else { return };
         let now = self.now;
@@ -336,7 +351,7 @@ impl<M: StateMachine> Node<M> {
     }
 
     pub(super) fn tick_snapshots(&mut self) {
-        if self.raft.is_leader() && self.now % 4 == 0 {
+        if self.raft.is_leader() && self.now.is_multiple_of(4) {
             self.consider_snapshot();
         }
         let (now, limit) = (self.now, u64::from(self.config.snapshot_ticks));
@@ -383,7 +398,9 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let incoming = match &mut self.snapshots.incoming {
-            Some(incoming) if incoming.transfer == chunk.transfer => incoming,
+            Some(incoming) if incoming.from == from && incoming.transfer == chunk.transfer => {
+                incoming
+            }
             Some(incoming) if incoming.rebuilt.is_some() || incoming.term > chunk.term => return,
             _ if chunk.offset > 0 => {
                 self.outputs.push(ack(0, None));

@@ -9,6 +9,7 @@
 //! lost its memory of votes that it got).
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use rustc_hash::FxHashMap;
 use stormkv::driver::Driver;
@@ -22,6 +23,9 @@ use stormkv::wire::{Kind, Message, RaftMessage};
 use super::ledger::{Ledger, Version};
 use super::shadow::{Image, Shadow, Step};
 use super::{Broken, Check, Checks, broken};
+
+/// No index: nothing was committed.
+const NOTHING: RangeInclusive<LogIndex> = RangeInclusive::new(1, 0);
 
 /// What the checker knows of one node.
 #[derive(Default)]
@@ -303,10 +307,9 @@ impl RaftChecker {
         }
         // In a newer term the entries may have been replaced before they were durable; then the
         // message speaks to a leader that is deposed already.
-        if kind == Kind::AppendResp && !message.reject() && term == durable_term {
-            if message.index() > durable_last.index {
-                return lie(format!("that it holds everything up to entry {}", message.index()));
-            }
+        let claims = kind == Kind::AppendResp && !message.reject() && term == durable_term;
+        if claims && message.index() > durable_last.index {
+            return lie(format!("that it holds everything up to entry {}", message.index()));
         }
         Ok(())
     }
@@ -384,7 +387,7 @@ impl RaftChecker {
         id: NodeId,
         node: &Node<Kv>,
         checks: &mut Checks,
-    ) -> Result<std::ops::RangeInclusive<LogIndex>, Broken> {
+    ) -> Result<RangeInclusive<LogIndex>, Broken> {
         let status = node.status();
         let watched = self.nodes.entry(id).or_default();
         let before = watched.status.replace(status);
@@ -396,7 +399,7 @@ impl RaftChecker {
         if let Some(before) = before {
             if before == status {
                 self.check_progress(id, node, &status, checks)?;
-                return Ok(1..=0);
+                return Ok(NOTHING);
             }
             self.check_term(id, &before, &status, checks)?;
         }
@@ -526,11 +529,11 @@ impl RaftChecker {
         now: &Status,
         node: &Node<Kv>,
         checks: &mut Checks,
-    ) -> Result<std::ops::RangeInclusive<LogIndex>, Broken> {
+    ) -> Result<RangeInclusive<LogIndex>, Broken> {
         let commit = now.hard_state.commit;
         let from = before.map_or(now.first, |before| before.hard_state.commit + 1).max(now.first);
         if from > commit {
-            return Ok(1..=0);
+            return Ok(NOTHING);
         }
         let leads = now.role == Role::Leader
             && before.is_some_and(|before| {

@@ -1,3 +1,5 @@
+//! Tests of the simulated disk.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the simulated network.
+
 use super::*;
 use Endpoint::{Client, Node};
 

@@ -52,10 +52,13 @@ impl World<'_> {
             Event::Tell { client, token, node, reply } => self.told(client, token, node, *reply),
             Event::Client { client, token } => self.client_timer(client, token),
             Event::DiskStep { node, life } => self.disk_step(node, life),
-            Event::Fetched { node, life, completion } => {
+            Event::Fetched { node, life, ticket, file, offset, len } => {
                 self.trace.mix(7 ^ node.0 << 8);
-                self.trace.line(self.now_ns, || format!("{node} has read from its disk"));
-                self.with(node, Some(life), |driver, port| driver.complete(port, *completion));
+                self.trace.line(self.now_ns, || format!("{node} has read {file}"));
+                let Some(slot) = self.slot(node).filter(|slot| slot.life == life) else { return };
+                let found = slot.disk.read(file, offset, len as usize);
+                let completion = Completion::Fetched(ticket, found);
+                self.with(node, Some(life), |driver, port| driver.complete(port, completion));
             }
             Event::Fault(at) => self.strike(at),
             Event::Mend(at) => self.mend(at),
@@ -219,9 +222,7 @@ impl World<'_> {
                 let slot = self.slot(id).expect("it fetches");
                 let life = slot.life;
                 let took = draw(&mut slot.latency, delay) * slot.slowness;
-                let found = slot.disk.read(file, offset, len as usize);
-                let completion = Box::new(Completion::Fetched(ticket, found));
-                let event = Event::Fetched { node: id, life, completion };
+                let event = Event::Fetched { node: id, life, ticket, file, offset, len };
                 self.schedule.push(self.now_ns + took, event);
             }
         }

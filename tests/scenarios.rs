@@ -1,0 +1,142 @@
+//! Runs every file under `scenarios/`: each is a story, and must happen as it is told.
+//!
+//! A scenario lists the waypoints that prove that its story took place. Without them a file would
+//! stay green after a change that makes its fault miss its moment. `cargo sim replay FILE --trace`
+//! tells a story event by event.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use stormkv_sim::campaign::guarded;
+use stormkv_sim::plan::Plan;
+use stormkv_sim::scenario;
+use stormkv_sim::world::{self, RunOptions, WAYPOINTS};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+/// All scenario files below this folder, in the order of their names.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{} cannot be listed: {error}", folder.display()));
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("an entry of the folder").path()).collect();
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The path from the root of the repository, as one would type it.
+fn shown(path: &Path) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}
+
+fn load(path: &Path) -> Result<Plan, String> {
+    scenario::load(path).map_err(|error| error.to_string())
+}
+
+/// What is wrong with the file itself.
+fn misfits(path: &Path, plan: &Plan) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    if plan.name != stem {
+        wrong.push(format!("it is called `{}`, but its file `{stem}`", plan.name));
+    }
+    if plan.story.is_empty() {
+        wrong.push("it tells no story".to_string());
+    }
+    match scenario::parse(&shown(path), &scenario::save(plan)) {
+        Ok(again) if again == *plan => {}
+        Ok(_) => wrong.push("it is another plan after it was saved and read again".to_string()),
+        Err(error) => wrong.push(format!("it cannot be read again after it was saved: {error}")),
+    }
+    let expect = &plan.expect;
+    if expect.violation.is_none() && expect.waypoints.is_empty() {
+        wrong.push("nothing in [expect] proves that its story happened".to_string());
+    }
+    for waypoint in &expect.waypoints {
+        if !WAYPOINTS.contains(&waypoint.as_str()) {
+            wrong.push(format!("no waypoint is called `{waypoint}`; see sim/src/world.rs"));
+        }
+    }
+    wrong
+}
+
+/// Runs the plan; says what is not as it expects.
+fn surprises(plan: &Plan) -> Vec<String> {
+    let outcome = guarded(|| world::run(plan, &mut RunOptions::default()));
+    let mut wrong = Vec::new();
+    match (&plan.expect.violation, &outcome.violation) {
+        (None, None) => {}
+        (Some(expected), Some(found)) if expected == found.checker => {}
+        (Some(expected), None) => wrong.push(format!("{expected} must fail, but nothing did")),
+        (_, Some(found)) => wrong.push(format!("{}: {}", found.checker, found.message)),
+    }
+    // A run that broke off early has no later waypoints to show.
+    if wrong.is_empty() {
+        for waypoint in &plan.expect.waypoints {
+            if outcome.waypoints.get(waypoint.as_str()).is_none_or(|count| *count == 0) {
+                wrong.push(format!("the waypoint `{waypoint}` was not reached"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_scenario_happens_as_it_is_told() {
+    let files = files(&root());
+    assert!(!files.is_empty(), "there are no scenarios in {}", root().display());
+    let mut failed = 0;
+    for path in &files {
+        let wrong = match load(path) {
+            Ok(plan) => {
+                let mut wrong = misfits(path, &plan);
+                wrong.extend(surprises(&plan));
+                wrong
+            }
+            Err(error) => vec![error],
+        };
+        println!("{} {}", if wrong.is_empty() { "ok    " } else { "FAILED" }, shown(path));
+        for reason in &wrong {
+            println!("         {reason}");
+        }
+        if !wrong.is_empty() {
+            println!("         replay: cargo sim replay {} --trace", shown(path));
+            failed += 1;
+        }
+    }
+    assert_eq!(failed, 0, "of {} scenarios, see above", files.len());
+}
+
+#[test]
+fn no_two_scenarios_are_the_same_run() {
+    let mut seen = BTreeSet::new();
+    for path in files(&root()) {
+        let plan = load(&path).expect("the other test says what is wrong with it");
+        assert!(seen.insert(plan.hash()), "{} runs what another file runs", shown(&path));
+    }
+}
+
+#[test]
+fn a_scenario_that_misses_its_moment_is_noticed() {
+    let mut plan = Plan::new("calm", 1);
+    plan.expect.waypoints = vec!["leader-elected".to_string()];
+    assert_eq!(surprises(&plan), Vec::<String>::new());
+    plan.expect.waypoints = vec!["all-nodes-down".to_string()];
+    assert_eq!(surprises(&plan), ["the waypoint `all-nodes-down` was not reached"]);
+    plan.expect.violation = Some("election-safety".to_string());
+    assert_eq!(surprises(&plan), ["election-safety must fail, but nothing did"]);
+    plan.expect.waypoints = vec!["all-nodes-drowned".to_string()];
+    let wrong = misfits(Path::new("storm.toml"), &plan);
+    assert_eq!(wrong.len(), 3, "its name, its story, and its waypoint: {wrong:?}");
+}

@@ -1,0 +1,131 @@
+//! Tidiness is tested: a file keeps to one thing and says which, and a room stays free of what
+//! does not belong there.
+//!
+//! What a lint can say is said in `clippy.toml` and `[workspace.lints]`; this is the rest. Left out
+//! on purpose: the length of functions, which a reader judges better than a count of lines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The longest file, in lines.
+const MAX_LINES: usize = 600;
+
+/// Files that are longer, and how long they may be at most. An entry is a debt: it may shrink or
+/// go, and nothing new should need one.
+const LONGER: &[(&str, usize)] = &[("src/node.rs", 620), ("sim/src/checker/raft.rs", 660)];
+
+/// What a node must not know, because its host is the only one who does: a wall clock, a socket, a
+/// file, a thread. (`std::time::Duration` is a number and allowed.)
+const BANNED_IN_SRC: &[&str] = &[
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "Instant::now",
+    "SystemTime::now",
+    "stormkv_sim",
+];
+
+/// Every Rust file of the workspace, as a path from the root with `/`, and its text.
+fn sources(rooms: &[&str]) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut rooms: Vec<PathBuf> = rooms.iter().map(|room| root.join(room)).collect();
+    while let Some(room) = rooms.pop() {
+        for entry in fs::read_dir(&room).expect("a room of this repository") {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() {
+                rooms.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("it is below the root");
+                let name = name.to_string_lossy().replace('\\', "/");
+                found.push((name, fs::read_to_string(&path).expect("it is text")));
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no source was found below {}", root.display());
+    found
+}
+
+/// Fails with every complaint at once, so that they can all be mended in one go.
+#[track_caller]
+fn no_complaint(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+/// A line without its comment. A `//` inside a string cuts too much, which only hides the rest of
+/// that line.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// What a line of a node's source mentions, although it must not. `use std::{fs, ..}` counts too.
+fn banned(line: &str) -> Vec<&'static str> {
+    let code: String = code(line).chars().filter(|c| !c.is_whitespace()).collect();
+    let grouped = code.strip_prefix("usestd::{").unwrap_or_default();
+    let is_banned = |banned: &&&str| {
+        let room = banned.strip_prefix("std::");
+        code.contains(**banned)
+            || room.is_some_and(|room| {
+                grouped.split([',', '{', '}', ';']).any(|part| part.starts_with(room))
+            })
+    };
+    BANNED_IN_SRC.iter().filter(is_banned).copied().collect()
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let mut complaints = Vec::new();
+    let sources = sources(&["src", "sim/src"]);
+    for (name, text) in &sources {
+        let lines = text.lines().count();
+        let allowed = LONGER.iter().find(|(longer, _)| longer == name);
+        match allowed {
+            Some((_, _)) if lines <= MAX_LINES => {
+                complaints.push(format!("{name} has {lines} lines: take it off the list LONGER"));
+            }
+            Some((_, limit)) if lines <= *limit => {}
+            None if lines <= MAX_LINES => {}
+            _ => complaints.push(format!("{name} has {lines} lines: give a part its own file")),
+        }
+    }
+    for (longer, _) in LONGER {
+        if !sources.iter().any(|(name, _)| name == longer) {
+            complaints.push(format!("{longer} is gone: take it off the list LONGER"));
+        }
+    }
+    no_complaint(&complaints);
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let rooms = ["src", "sim/src", "tests", "sim/tests", "examples"];
+    let silent = sources(&rooms).into_iter().filter(|(_, text)| !text.starts_with("//! "));
+    let complaints: Vec<_> =
+        silent.map(|(name, _)| format!("{name} does not open with `//! `")).collect();
+    no_complaint(&complaints);
+}
+
+#[test]
+fn a_node_knows_no_clock_no_file_no_thread_and_no_simulator() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources(&["src"]) {
+        for (number, line) in (1..).zip(text.lines()) {
+            for what in banned(line) {
+                complaints.push(format!("{name}:{number} mentions {what}: ask the host instead"));
+            }
+        }
+    }
+    no_complaint(&complaints);
+}
+
+#[test]
+fn the_ban_sees_through_groups_and_past_comments() {
+    assert_eq!(banned("use std::fs::File;"), ["std::fs"]);
+    assert_eq!(banned("use std::{fmt, net};"), ["std::net"]);
+    assert_eq!(banned("use std::{time::{Duration, Instant}, fmt};"), Vec::<&str>::new());
+    assert_eq!(banned("use stormkv_sim::world;"), ["stormkv_sim"]);
+    assert_eq!(banned("use std::time::Duration; // not std::time::Instant"), Vec::<&str>::new());
+}
