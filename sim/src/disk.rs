@@ -381,7 +381,7 @@ impl SimDisk {
     ) -> Option<(DiskError, Stream)> {
         let (fault, reason) = match self.take_fault(FaultKind::WriteFails) {
             Some(fault) => (fault, IO_ERROR),
-            None => (self.take_fault(FaultKind::NoSpace)?, "no space left on device"),
+            None => (self.take_fault(FaultKind::NoSpace)?, NO_SPACE),
         };
         self.stats.failed_writes += 1;
         Some((error(operation, Some(name), reason), self.draws(Purpose::DiskFault, fault)))
@@ -416,7 +416,14 @@ fn make_durable(names: &mut Directory, change: Change) {
     }
 }
 
+/// Whether this error is a fault of the disk. Any other one is the node's own doing: it asked for a
+/// file that it never made, or that it removed itself.
+pub fn is_fault(error: &DiskError) -> bool {
+    [IO_ERROR, NO_SPACE].contains(&error.reason.as_str())
+}
+
 const IO_ERROR: &str = "input/output error";
+const NO_SPACE: &str = "no space left on device";
 const NO_SUCH_FILE: &str = "no such file";
 
 fn error(operation: &'static str, file: Option<FileName>, reason: &str) -> DiskError {

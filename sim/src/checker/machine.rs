@@ -24,6 +24,8 @@ pub(super) struct MachineChecker {
     /// Where a command took effect, and its response.
     responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
     effects: Vec<(LogIndex, SessionId, u64)>,
+    /// How many entries hold a command, whether or not it took effect.
+    copies: FxHashMap<(SessionId, u64), u32>,
 }
 
 impl MachineChecker {
@@ -34,6 +36,7 @@ impl MachineChecker {
             store: BTreeMap::new(),
             responses: FxHashMap::default(),
             effects: Vec::new(),
+            copies: FxHashMap::default(),
         }
     }
 
@@ -67,6 +70,7 @@ impl MachineChecker {
                 Ok(())
             }
             Some(Proposal::Command(Some((session, number)), command)) => {
+                *self.copies.entry((session, number)).or_default() += 1;
                 let Some((used, newest)) = self.sessions.get_mut(&session) else { return Ok(()) };
                 *used = index;
                 checks.hit(Check::Sessions);
@@ -157,6 +161,28 @@ impl MachineChecker {
         }
     }
 
+    /// Each attempt leaves one entry at most, and one that was refused leaves none.
+    pub fn refused(
+        &self,
+        session: SessionId,
+        number: u64,
+        attempts: u32,
+        refused: u32,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Refusal);
+        let copies = self.copies.get(&(session, number)).copied().unwrap_or_default();
+        if copies + refused <= attempts {
+            return Ok(());
+        }
+        let message = format!(
+            "of {attempts} attempts at command {number} of session {} {refused} were refused, yet \
+             {copies} are in the log",
+            session.0
+        );
+        Err(broken("refusal", message))
+    }
+
     pub fn content(&self, id: NodeId, kv: &Kv, checks: &mut Checks) -> Result<(), Broken> {
         checks.hit(Check::Content);
         let mut after: Option<Bytes> = None;
@@ -194,5 +220,35 @@ impl MachineChecker {
             Some((key, _)) => Err(broken("content", format!("{id} has lost key {key:?}"))),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stormkv::types::Entry;
+
+    use super::*;
+    use crate::checker::ledger::Ledger;
+
+    #[test]
+    fn a_refused_attempt_leaves_no_entry() {
+        let (mut checks, session) = (Checks::new(), SessionId(2));
+        let mut machine = MachineChecker::new(8);
+        // Command 1 of session 2: no bytes, which the machine does not understand; it counts.
+        let twice = Bytes::from_static(&[1, 1, 2, 1, 0]);
+        let command = Proposal::Command(Some((session, 1)), Bytes::new());
+        assert_eq!(Proposal::decode(&twice), Some(command));
+        for (index, data) in (2..).zip([Bytes::from_static(&[0]), twice.clone(), twice]) {
+            let entry = Entry { index, term: 1, kind: EntryKind::Normal, data };
+            let mut ledger = Ledger::new();
+            ledger.write(NodeId(1), index, &entry).unwrap();
+            let version = ledger.version(index, 1).expect("just written");
+            machine.commit(index, version, &mut checks).unwrap();
+        }
+        let mut judge =
+            |attempts, refused| machine.refused(session, 1, attempts, refused, &mut checks).is_ok();
+        assert!(judge(3, 1), "two of three are in the log");
+        assert!(judge(4, 1), "and one was lost");
+        assert!(!judge(2, 1), "one of the two was not refused in truth");
     }
 }

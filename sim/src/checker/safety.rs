@@ -63,6 +63,7 @@ checks! {
     ReadIndex = "read-index",
     Sessions = "sessions",
     Response = "response",
+    Refusal = "refusal",
     Content = "content",
     Bounds = "bounds",
     Witness = "linearizability",
@@ -74,6 +75,10 @@ checks! {
 pub(super) struct Checks([u64; Check::ALL.len()]);
 
 impl Checks {
+    pub fn new() -> Self {
+        Checks([0; Check::ALL.len()])
+    }
+
     pub fn hit(&mut self, check: Check) {
         self.0[check as usize] += 1;
     }
@@ -92,7 +97,7 @@ impl Safety {
         Safety {
             raft: RaftChecker::new(),
             machine: MachineChecker::new(sessions),
-            checks: Checks([0; Check::ALL.len()]),
+            checks: Checks::new(),
         }
     }
 
@@ -168,6 +173,21 @@ impl Safety {
         response: &[u8],
     ) -> Result<(), Broken> {
         self.machine.acknowledged(session, number, index, response, &mut self.checks)
+    }
+
+    /// So many attempts at a command were made, and so many of them refused before they were put
+    /// into any log.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn refused(
+        &mut self,
+        session: SessionId,
+        number: u64,
+        attempts: u32,
+        refused: u32,
+    ) -> Result<(), Broken> {
+        self.machine.refused(session, number, attempts, refused, &mut self.checks)
     }
 
     /// A query was answered from the state at `index`; `floor` was committed when it was sent.

@@ -66,6 +66,7 @@ fn what_does_not_exist_is_an_error_that_names_it() {
     for op in [write(A, 0, b"x"), sync(A), DiskOp::Rename { from: A, to: B }] {
         let error = disk.execute(&op).unwrap_err();
         assert_eq!((error.file, error.reason.as_str()), (Some(A), NO_SUCH_FILE));
+        assert!(!is_fault(&error), "{error}");
     }
     assert_eq!(disk.load(A).unwrap_err().file, Some(A));
     run(&mut disk, &[create(A, 0)]);
@@ -295,6 +296,7 @@ fn failed_writes_write_a_part_and_fail_once() {
             disk.fail_next(kind, 1);
             let error = disk.execute(&write(A, 0, &[7; 10])).unwrap_err();
             assert_eq!(error.reason.contains("space"), kind == FaultKind::NoSpace);
+            assert!(is_fault(&error), "{error}");
             let after = disk.load(A).unwrap();
             assert!(after.iter().all(|&b| b == 7));
             lengths.insert(after.len());
@@ -313,7 +315,9 @@ fn failed_writes_write_a_part_and_fail_once() {
 fn failed_reads_fail_once() {
     let mut disk = with_file(1, b"abc");
     disk.fail_next(FaultKind::ReadFails, 1);
-    assert_eq!(disk.load(A).unwrap_err().reason, IO_ERROR);
+    let error = disk.load(A).unwrap_err();
+    assert_eq!(error.reason, IO_ERROR);
+    assert!(is_fault(&error));
     assert_eq!(disk.load(A).unwrap(), &b"abc"[..]);
     assert_eq!(disk.stats().failed_reads, 1);
 }

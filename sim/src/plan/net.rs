@@ -43,7 +43,7 @@ impl FromStr for MessageRef {
         if !kind.bytes().all(|byte| byte.is_ascii_alphabetic()) {
             return tokens.fail(format!("`{kind}` is not a kind of message"));
         }
-        if code(&kind).is_none() {
+        if code(kind).is_none() {
             let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
             let known = known.join(", ");
             return tokens.fail(format!(

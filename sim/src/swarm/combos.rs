@@ -56,6 +56,12 @@ pub(super) fn snapshot_under_fire(scene: &mut Scene<'_>) {
         _ => Fault::Isolate(node),
     };
     scene.push(at_us, back_us, away);
+    if scene.dice.percent(30) {
+        // Its disk takes longer than an election: what happens meanwhile finds it half installed.
+        let factor = scene.dice.scaled(100, 5000);
+        let until_us = back_us + 2 * scene.new_leader_us();
+        scene.push(back_us, until_us, Fault::SlowDisk(node, factor));
+    }
     let mut at_us = back_us + scene.dice.scaled_us(0, 150);
     for _ in 0..scene.dice.between(1, 3) {
         let until_us = at_us + scene.dice.scaled_us(1, 200);

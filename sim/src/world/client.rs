@@ -1,7 +1,7 @@
 //! The clients: each does its operations one after the other, through sessions, repeats what is
 //! not answered at another node, and writes down what it was told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +23,10 @@ pub(super) struct Current {
     /// The tokens of its attempts so far: from here to the client's newest.
     pub first_token: u64,
     pub attempts: u32,
+    /// How many attempts asked for the operation itself, and how many of these were refused
+    /// before they were put into a log.
+    pub sent: u32,
+    pub refused: u32,
     /// An attempt went unanswered: it may have had an effect, or may have one still.
     pub ambiguous: bool,
     /// The attempt under way opens the session that the operation needs.
@@ -56,6 +60,8 @@ pub(super) struct Clients {
     pub history: History,
     /// Which recorded operation a command belongs to.
     pub owner: FxHashMap<(SessionId, u64), usize>,
+    /// For each command that was refused: how many attempts were made, and how many refused.
+    pub refused: BTreeMap<(SessionId, u64), (u32, u32)>,
     pub acknowledged: u64,
     /// When an operation ended last.
     pub progress_ns: u64,
@@ -84,6 +90,7 @@ impl Clients {
             all,
             history: History::new(Model::Kv),
             owner: FxHashMap::default(),
+            refused: BTreeMap::new(),
             acknowledged: 0,
             progress_ns: 0,
         }
@@ -107,6 +114,7 @@ impl Client {
                     Request::OpenSession
                 }
                 Some(session) => {
+                    current.sent += 1;
                     let number = self.command + 1;
                     if let Some(recorded) = current.recorded {
                         owner.insert((session, number), recorded);
@@ -262,7 +270,7 @@ pub(super) enum Next {
     Accepted,
     /// The session is open: now the operation itself.
     Opened(SessionId),
-    /// Try again later, there if a place is given.
+    /// The attempt had no effect and will have none: try again later, there if a place is given.
     Retry(Option<NodeId>),
     /// The session is gone: a new one is needed.
     SessionLost,

@@ -118,6 +118,12 @@ impl World<'_> {
         if self.violation.is_some() && !stalled {
             return;
         }
+        for (&(session, number), &(attempts, refused)) in &self.clients.refused {
+            if let Err(broken) = self.safety.refused(session, number, attempts, refused) {
+                self.violation = None;
+                return self.fail(Class::Safety, broken);
+            }
+        }
         let owner = &self.clients.owner;
         let applied: Vec<witness::Applied> = self
             .safety

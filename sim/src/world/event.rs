@@ -16,7 +16,7 @@ use super::trace::{describe, mix_message, reply_code};
 use super::{Event, World};
 use crate::caught::{Panic, caught};
 use crate::checker::{Broken, Check};
-use crate::disk::Crash;
+use crate::disk::{self, Crash};
 use crate::network::{Endpoint, Fate};
 use crate::outcome::Class;
 use crate::plan::Delay;
@@ -221,7 +221,7 @@ impl World<'_> {
                 let delay = self.plan.disk.read;
                 let slot = self.slot(id).expect("it fetches");
                 let life = slot.life;
-                let took = draw(&mut slot.latency, delay) * slot.slowness;
+                let took = slot.took(delay);
                 let event = Event::Fetched { node: id, life, ticket, file, offset, len };
                 self.schedule.push(self.now_ns + took, event);
             }
@@ -269,7 +269,7 @@ impl World<'_> {
             Some(_) => write,
             None => Delay { min_us: 0, mean_extra_us: 0 },
         };
-        let took = draw(&mut slot.latency, delay) * slot.slowness;
+        let took = slot.took(delay);
         let life = slot.life;
         self.schedule.push(self.now_ns + took, Event::DiskStep { node: id, life });
     }
@@ -352,7 +352,7 @@ impl World<'_> {
                 slot.retired = true;
                 self.reach("removed-node-stopped");
             }
-            Error::Disk(_) => self.reach("node-stopped-by-disk"),
+            Error::Disk(fault) if disk::is_fault(fault) => self.reach("node-stopped-by-disk"),
             error => {
                 let message = format!("{id} stopped: {error}");
                 self.fail(Class::Safety, Broken { checker: "fail-stop", message });
@@ -421,8 +421,8 @@ impl World<'_> {
         let kept = port.starting.take().unwrap_or_default();
         let driver = match started {
             Err(panic) => return self.panicked(id, &panic),
-            Ok(Err(error @ Error::Disk(_))) => {
-                self.trace.line(now_ns, || format!("{id} does not start: {error}"));
+            Ok(Err(Error::Disk(fault))) if disk::is_fault(&fault) => {
+                self.trace.line(now_ns, || format!("{id} does not start: {fault}"));
                 self.effects.clear();
                 self.schedule.push(now_ns + START_AGAIN_NS, Event::Start { node: id });
                 return;
@@ -494,10 +494,6 @@ fn target(event: &Event) -> Option<NodeId> {
         Event::Deliver { to, .. } | Event::DeliverFrame { to, .. } => Some(*to),
         _ => None,
     }
-}
-
-pub(super) fn draw(stream: &mut Stream, delay: Delay) -> u64 {
-    delay.min_us * 1000 + stream.exponential_ns(delay.mean_extra_us * 1000)
 }
 
 fn describe_op(op: &DiskOp) -> String {

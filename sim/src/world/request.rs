@@ -43,6 +43,8 @@ impl World<'_> {
             since_ns: self.now_ns,
             first_token: client.token + 1,
             attempts: 0,
+            sent: 0,
+            refused: 0,
             ambiguous: false,
             opening: false,
             pausing: false,
@@ -156,6 +158,7 @@ impl World<'_> {
             }
             Next::Pointless if newest => self.finish(number, Outcome::Fail),
             Next::Retry(hint) if newest => {
+                current.refused += u32::from(!current.opening);
                 current.target = hint.unwrap_or(current.target);
                 if hint.is_none() {
                     self.elsewhere(number);
@@ -222,8 +225,15 @@ impl World<'_> {
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
         if let Some(recorded) = current.recorded {
-            if !matches!(op, Op::Get { .. } | Op::Scan { .. }) && client.session.is_some() {
+            if !matches!(op, Op::Get { .. } | Op::Scan { .. })
+                && let Some(session) = client.session
+            {
                 client.command += 1;
+                // Judged in the end, because an entry may be committed late.
+                if current.refused > 0 {
+                    let counts = (current.sent, current.refused);
+                    self.clients.refused.insert((session, client.command), counts);
+                }
             }
             if unknown {
                 client.process += lanes;

@@ -16,7 +16,11 @@ use stormkv::wire::Message;
 use super::Event;
 use crate::checker::{Broken, Safety};
 use crate::disk::SimDisk;
+use crate::plan::Delay;
 use crate::rng::{Purpose, Stream};
+
+/// No operation takes longer on a slow disk than this, unless it would on a healthy one.
+const SLOWEST_NS: u64 = 3_000_000_000;
 
 /// What a node has asked its world for, in order.
 pub(super) enum Effect {
@@ -73,6 +77,13 @@ impl Slot {
             disk_fuse: None,
             slowness: 1,
         }
+    }
+
+    /// How long its disk takes for the next operation, in nanoseconds. Bounded, because an operation
+    /// under way keeps its time when the disk is mended.
+    pub fn took(&mut self, delay: Delay) -> u64 {
+        let usual = delay.min_us * 1000 + self.latency.exponential_ns(delay.mean_extra_us * 1000);
+        usual.max((usual * self.slowness).min(SLOWEST_NS))
     }
 
     pub fn is_up(&self) -> bool {
