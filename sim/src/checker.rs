@@ -18,6 +18,9 @@ mod raft;
 mod safety;
 mod search;
 mod shadow;
+#[cfg(test)]
+mod tests;
+mod view;
 pub mod witness;
 
 pub use self::safety::{Broken, Check, Safety};

@@ -18,6 +18,8 @@ mod event;
 mod fault;
 mod request;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::collections::BTreeMap;

@@ -12,16 +12,15 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use rustc_hash::FxHashMap;
-use stormkv::driver::Driver;
 use stormkv::env::{DiskOp, FileName};
-use stormkv::kv::Kv;
-use stormkv::node::{Applied, Membership, Node, Role, Status};
+use stormkv::node::{Applied, Membership, Role, Status};
 use stormkv::types::{LogIndex, NodeId, SnapshotId, Term};
 use stormkv::wal::decode_records;
 use stormkv::wire::{Kind, Message, RaftMessage};
 
 use super::ledger::{Ledger, Version};
 use super::shadow::{Image, Shadow, Step};
+use super::view::View;
 use super::{Broken, Check, Checks, broken};
 
 /// No index: nothing was committed.
@@ -237,12 +236,11 @@ impl RaftChecker {
     pub fn recovered(
         &mut self,
         id: NodeId,
-        driver: &Driver<Kv>,
+        found: &impl View,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         checks.hit(Check::Durability);
-        let found = driver.node();
         let status = found.status();
         let ledger = &self.ledger;
         let explained =
@@ -385,7 +383,7 @@ impl RaftChecker {
     pub fn after(
         &mut self,
         id: NodeId,
-        node: &Node<Kv>,
+        node: &impl View,
         checks: &mut Checks,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
         let status = node.status();
@@ -466,7 +464,7 @@ impl RaftChecker {
         id: NodeId,
         before: Option<&Status>,
         now: &Status,
-        node: &Node<Kv>,
+        node: &impl View,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         let term = now.hard_state.term;
@@ -498,7 +496,7 @@ impl RaftChecker {
     fn check_progress(
         &self,
         id: NodeId,
-        node: &Node<Kv>,
+        node: &impl View,
         status: &Status,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
@@ -527,7 +525,7 @@ impl RaftChecker {
         id: NodeId,
         before: Option<&Status>,
         now: &Status,
-        node: &Node<Kv>,
+        node: &impl View,
         checks: &mut Checks,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
         let commit = now.hard_state.commit;
@@ -628,7 +626,7 @@ fn snapshot_hash(ledger: &Ledger, id: NodeId, snapshot: SnapshotId) -> Result<u6
 }
 
 /// Whether `image` is what a node that has just started believes in.
-fn explains(image: &Image, node: &Node<Kv>, status: &Status, ledger: &Ledger) -> bool {
+fn explains(image: &Image, node: &impl View, status: &Status, ledger: &Ledger) -> bool {
     if image.term == 0 && image.last().0.index == 0 {
         // Nothing was durable: a founder begins with its founding snapshot, or a joiner with
         // nothing.

@@ -14,6 +14,7 @@ use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
 use super::raft::RaftChecker;
+use super::view::View;
 
 /// A broken promise: which checker noticed, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +125,11 @@ impl Safety {
     /// # Errors
     /// As [`queued`](Self::queued).
     pub fn recovered(&mut self, id: NodeId, driver: &Driver<Kv>) -> Result<(), Broken> {
-        self.raft.recovered(id, driver, &mut self.checks)
+        self.after_start(id, driver.node())
+    }
+
+    pub(super) fn after_start(&mut self, id: NodeId, node: &impl View) -> Result<(), Broken> {
+        self.raft.recovered(id, node, &mut self.checks)
     }
 
     /// A node sends a message.
@@ -151,6 +156,14 @@ impl Safety {
         &mut self,
         id: NodeId,
         node: &Node<Kv>,
+    ) -> Result<RangeInclusive<LogIndex>, Broken> {
+        self.after_event(id, node)
+    }
+
+    pub(super) fn after_event(
+        &mut self,
+        id: NodeId,
+        node: &impl View,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
         let fresh = self.raft.after(id, node, &mut self.checks)?;
         for index in fresh.clone() {

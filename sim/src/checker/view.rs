@@ -1,0 +1,38 @@
+//! What the checkers ask of a node after an event.
+//!
+//! A trait only so that tests can show the checkers a node that a correct one never becomes.
+
+use stormkv::kv::Kv;
+use stormkv::node::{Membership, Node, Progress, Status};
+use stormkv::types::{Entry, LogIndex, Term};
+
+/// A node, as far as the checkers look into it. Each function is the node's own of that name.
+pub(super) trait View {
+    fn status(&self) -> Status;
+    fn membership(&self) -> &Membership;
+    fn progress(&self) -> impl Iterator<Item = Progress>;
+    fn term_at(&self, index: LogIndex) -> Option<Term>;
+    fn entry(&self, index: LogIndex) -> Option<Entry>;
+}
+
+impl View for Node<Kv> {
+    fn status(&self) -> Status {
+        self.status()
+    }
+
+    fn membership(&self) -> &Membership {
+        self.membership()
+    }
+
+    fn progress(&self) -> impl Iterator<Item = Progress> {
+        self.progress()
+    }
+
+    fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.term_at(index)
+    }
+
+    fn entry(&self, index: LogIndex) -> Option<Entry> {
+        self.entry(index)
+    }
+}
