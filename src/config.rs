@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::types::NodeId;
+use crate::wire::MAX_FRAME;
 
 /// What a frame has room for, with a generous margin for its other contents.
-const FRAME_ROOM: u64 = 32 << 20;
+const FRAME_ROOM: u64 = MAX_FRAME as u64 / 2;
 
 /// The settings of one node. Build it with [`Config::new`], change what matters, and let
 /// [`Config::validate`] (which the node calls too) judge the whole.

@@ -279,12 +279,8 @@ impl<M: StateMachine> Node<M> {
         }
         match completion {
             Completion::Done(ticket, Ok(())) => self.persisted(ticket),
-            Completion::Fetched(ticket, Ok(data)) => self.fetched(ticket, data),
-            // The file of a transfer that has ended may be removed already.
-            Completion::Fetched(ticket, Err(_)) if !self.wants_fetch(ticket) => {}
-            Completion::Done(_, Err(error)) | Completion::Fetched(_, Err(error)) => {
-                self.stop(Error::Disk(error));
-            }
+            Completion::Fetched(ticket, found) => self.fetched(ticket, found),
+            Completion::Done(_, Err(error)) => self.stop(Error::Disk(error)),
         }
         self.process();
     }
@@ -464,9 +460,9 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         match request {
-            Request::OpenSession => self.propose(origin, &Proposal::OpenSession),
+            Request::OpenSession => self.propose(origin, Proposal::OpenSession),
             Request::Command { session, command } => {
-                self.propose(origin, &Proposal::Command(session, command));
+                self.propose(origin, Proposal::Command(session, &command));
             }
             Request::Reconfigure(change) => self.propose_change(origin, &change),
             Request::Transfer(to) => {
@@ -482,7 +478,7 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    fn propose(&mut self, origin: Origin, proposal: &Proposal) {
+    fn propose(&mut self, origin: Origin, proposal: Proposal<'_>) {
         let place = self.raft.propose(proposal.encode());
         self.proposed(origin, place);
     }
@@ -505,8 +501,8 @@ impl<M: StateMachine> Node<M> {
         self.proposed(origin, place);
     }
 
-    /// A leader does not remove or demote itself: it first hands over to the voter that stays and has the
-    /// most of the log. Says whether there is one.
+    /// A leader does not remove or demote itself: it first hands over to the voter that stays and
+    /// has the most of the log. Says whether there is one.
     fn hand_over(&mut self, change: &Reconfigure) -> bool {
         let me = self.config.id;
         let stays = |id: NodeId| {

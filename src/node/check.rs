@@ -64,10 +64,7 @@ impl<M: StateMachine> Node<M> {
         if inner.log_term == 0 && inner.index != 0 {
             return Err("it names an entry without a term");
         }
-        let Some(room) = u64::MAX.checked_sub(inner.index) else {
-            unreachable!("nothing is larger")
-        };
-        if inner.entries.len() as u64 >= room {
+        if inner.entries.len() as u64 >= u64::MAX - inner.index {
             return Err("its entries are beyond all reason");
         }
         let mut previous = (inner.index, inner.log_term);

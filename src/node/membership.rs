@@ -58,9 +58,14 @@ impl Membership {
         !self.outgoing.is_empty()
     }
 
+    /// Whether `id` has a vote; in a joint configuration, in either half.
+    pub fn votes(&self, id: NodeId) -> bool {
+        self.voters.contains(&id) || self.outgoing.contains(&id)
+    }
+
     /// Whether `id` takes part in any role.
     pub fn contains(&self, id: NodeId) -> bool {
-        self.voters.contains(&id) || self.outgoing.contains(&id) || self.learners.contains(&id)
+        self.votes(id) || self.learners.contains(&id)
     }
 
     /// Whether `id` has left for good: removed, and no longer needed by a joint configuration.

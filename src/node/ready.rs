@@ -233,8 +233,7 @@ impl<M: StateMachine> Node<M> {
     /// raft would let it go on, and count on a quorum that it is not part of.
     pub(super) fn consider_leaving(&mut self) {
         let (me, membership) = (self.config.id, self.replica.membership());
-        let votes = membership.voters().contains(&me) || membership.outgoing().contains(&me);
-        let has_left = membership.has_left(me);
+        let (votes, has_left) = (membership.votes(me), membership.has_left(me));
         if has_left && self.leave_at.is_none() {
             self.leave_at = Some(self.now + 2 * u64::from(self.config.election_ticks.1));
         }
@@ -296,18 +295,6 @@ pub(super) fn from_raft(entry: eraftpb::Entry) -> Entry {
     }
 }
 
-/// Adds a message to those that wait. While a disk stalls, heartbeats go on: only the newest
-/// acknowledgement of one is worth keeping, as it covers the earlier ones.
-fn hold(held: &mut Vec<eraftpb::Message>, message: eraftpb::Message) {
-    let kind = MessageType::MsgHeartbeatResponse;
-    if message.get_msg_type() == kind {
-        held.retain(|old| {
-            old.get_msg_type() != kind || (old.to, old.term) != (message.to, message.term)
-        });
-    }
-    held.push(message);
-}
-
 /// The reverse, for entries read back from the write-ahead log.
 pub(super) fn to_raft(entry: Entry) -> eraftpb::Entry {
     let mut raft = eraftpb::Entry {
@@ -321,4 +308,16 @@ pub(super) fn to_raft(entry: Entry) -> eraftpb::Entry {
         EntryKind::Membership => EntryType::EntryConfChangeV2,
     });
     raft
+}
+
+/// Adds a message to those that wait. While a disk stalls, heartbeats go on: only the newest
+/// acknowledgement of one is worth keeping, as it covers the earlier ones.
+fn hold(held: &mut Vec<eraftpb::Message>, message: eraftpb::Message) {
+    let kind = MessageType::MsgHeartbeatResponse;
+    if message.get_msg_type() == kind {
+        held.retain(|old| {
+            old.get_msg_type() != kind || (old.to, old.term) != (message.to, message.term)
+        });
+    }
+    held.push(message);
 }

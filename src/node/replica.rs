@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::api::{Reconfigure, Refusal, Reply};
 use crate::env::FileName;
@@ -17,22 +17,28 @@ use crate::snapshot::{self, Head, Writer};
 use crate::types::{LogIndex, SessionId, SnapshotId};
 
 /// What a normal entry holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Proposal {
+/// Borrowed from the entry: every member reads each entry when it arrives and when it is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proposal<'a> {
     /// Opens a session.
     OpenSession,
     /// A command for the state machine, with its session and number in it.
-    Command(Option<(SessionId, u64)>, Bytes),
+    Command(Option<(SessionId, u64)>, #[serde(serialize_with = "serialize_bytes")] &'a [u8]),
 }
 
-impl Proposal {
+/// As one piece; serde would write a slice byte by byte, to the same result.
+fn serialize_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+impl<'a> Proposal<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("writing to memory cannot fail")
     }
 
     /// Reads a proposal back from the data of an entry. `None` for data that no proposal encodes
     /// to.
-    pub fn decode(data: &[u8]) -> Option<Self> {
+    pub fn decode(data: &'a [u8]) -> Option<Self> {
         postcard::from_bytes(data).ok()
     }
 }
@@ -77,7 +83,7 @@ impl<M: StateMachine> Replica<M> {
         let index = id.index;
         match Proposal::decode(data) {
             Some(Proposal::OpenSession) => Reply::SessionOpened(self.sessions.open(index)),
-            Some(Proposal::Command(session, command)) => self.command(index, session, &command),
+            Some(Proposal::Command(session, command)) => self.command(index, session, command),
             // Only this crate writes entries. One that it cannot read comes from a newer version;
             // to skip it would let replicas differ, so stop.
             None => {

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::replica::Replica;
 use super::{Node, Output};
 use crate::env::{DiskOp, FileName};
+use crate::error::{DiskError, Error};
 use crate::machine::StateMachine;
 use crate::snapshot::{Head, Writer};
 use crate::types::{LogIndex, NodeId, SnapshotId, Term, Ticket};
@@ -105,6 +106,11 @@ impl<M> Snapshots<M> {
             staged: None,
         }
     }
+
+    /// Whether a received snapshot is complete and its file is being written.
+    fn is_writing_received(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| incoming.rebuilt.is_some())
+    }
 }
 
 pub(super) fn complete(id: SnapshotId) -> FileName {
@@ -143,7 +149,7 @@ impl<M: StateMachine> Node<M> {
         let heavy = log.bytes() >= self.config.max_log_bytes;
         let due = since >= self.config.snapshot_every || ((wanted || heavy) && since > 0);
         // A received one that is being written may turn out to be the same, with the same file.
-        let receiving = self.snapshots.incoming.as_ref().is_some_and(|i| i.rebuilt.is_some());
+        let receiving = self.snapshots.is_writing_received();
         if !due || self.installing || receiving || self.snapshots.saving.is_some() {
             return;
         }
@@ -232,6 +238,15 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    /// Removes old files in a batch of their own, if there are any.
+    fn clean_up(&mut self) {
+        let mut ops = Vec::new();
+        self.remove_old_files(&mut ops);
+        if !ops.is_empty() {
+            self.submit(ops, None);
+        }
+    }
+
     // ---- sending ----
 
     /// Raft wants `message`, a snapshot without its data, to be sent.
@@ -277,24 +292,18 @@ impl<M: StateMachine> Node<M> {
         self.outputs.push(Output::Fetch { ticket, file, offset, len });
     }
 
-    /// Whether the transfer that asked for this read is still going on. If not, the read is over.
-    pub(super) fn wants_fetch(&mut self, ticket: Ticket) -> bool {
-        let live = self.snapshots.fetches.get(&ticket).is_some_and(|(to, transfer, _)| {
-            self.snapshots.outgoing.get(to).is_some_and(|out| out.transfer == *transfer)
-        });
-        if !live {
-            self.snapshots.fetches.remove(&ticket);
-        }
-        live
-    }
-
-    pub(super) fn fetched(&mut self, ticket: Ticket, data: Bytes) {
+    pub(super) fn fetched(&mut self, ticket: Ticket, found: Result<Bytes, DiskError>) {
         let Some((to, transfer, offset)) = self.snapshots.fetches.remove(&ticket) else { return };
         let now = self.now;
         let Some(out) = self.snapshots.outgoing.get_mut(&to) else { return };
+        // The file of a transfer that has ended may be removed already.
         if out.transfer != transfer {
             return;
         }
+        let data = match found {
+            Ok(data) => data,
+            Err(error) => return self.stop(Error::Disk(error)),
+        };
         out.fetching = false;
         // Otherwise it was rewound meanwhile.
         if out.sent == offset {
@@ -343,11 +352,7 @@ impl<M: StateMachine> Node<M> {
     fn end_transfer(&mut self, to: NodeId, success: bool) {
         self.snapshots.outgoing.remove(&to);
         self.raft.report_snapshot(to, success);
-        let mut ops = Vec::new();
-        self.remove_old_files(&mut ops);
-        if !ops.is_empty() {
-            self.submit(ops, None);
-        }
+        self.clean_up();
     }
 
     pub(super) fn tick_snapshots(&mut self) {
@@ -384,7 +389,6 @@ impl<M: StateMachine> Node<M> {
             message: Message::ChunkAck { transfer: chunk.transfer, received, done },
         };
         let end = chunk.offset.checked_add(chunk.data.len() as u64);
-        let writing = self.snapshots.incoming.as_ref().is_some_and(|i| i.rebuilt.is_some());
         let sane = end.is_some_and(|end| end <= chunk.total)
             && chunk.total <= self.config.max_snapshot_bytes
             && chunk.snapshot.index > 0;
@@ -393,8 +397,12 @@ impl<M: StateMachine> Node<M> {
             self.outputs.push(ack(0, Some(false)));
             return;
         }
-        if chunk.snapshot.index <= self.raft.commit() && !writing {
-            self.decline(from, &chunk);
+        if chunk.snapshot.index <= self.raft.commit() && !self.snapshots.is_writing_received() {
+            // There is nothing new in it. Raft gets to see its name all the same, and answers with
+            // what it has, which moves the leader on.
+            self.snapshots.incoming.take_if(|incoming| incoming.transfer == chunk.transfer);
+            self.step_snapshot(from, chunk.term, chunk.snapshot, None);
+            self.outputs.push(ack(chunk.total, Some(true)));
             return;
         }
         let incoming = match &mut self.snapshots.incoming {
@@ -429,18 +437,6 @@ impl<M: StateMachine> Node<M> {
         } else {
             self.rebuild();
         }
-    }
-
-    /// There is nothing new in this snapshot. Raft gets to see its name all the same, and answers
-    /// with what it has, which moves the leader on.
-    fn decline(&mut self, from: NodeId, chunk: &Chunk) {
-        if self.snapshots.incoming.as_ref().is_some_and(|i| i.transfer == chunk.transfer) {
-            self.snapshots.incoming = None;
-        }
-        self.step_snapshot(from, chunk.term, chunk.snapshot, None);
-        let (transfer, received) = (chunk.transfer, chunk.total);
-        let message = Message::ChunkAck { transfer, received, done: Some(true) };
-        self.outputs.push(Output::Send { to: from, message });
     }
 
     /// All bytes are here: check them, rebuild the state beside the present one, write the file.
@@ -481,11 +477,7 @@ impl<M: StateMachine> Node<M> {
         self.process();
         let accepted = self.snapshots.staged.take().is_none();
         if !accepted {
-            let mut ops = Vec::new();
-            self.remove_old_files(&mut ops);
-            if !ops.is_empty() {
-                self.submit(ops, None);
-            }
+            self.clean_up();
         }
         let message = Message::ChunkAck { transfer, received: total, done: Some(true) };
         self.outputs.push(Output::Send { to: from, message });

@@ -66,7 +66,7 @@ impl MachineChecker {
                 Ok(())
             }
             Some(Proposal::Command(None, command)) => {
-                self.apply(index, &command);
+                self.apply(index, command);
                 Ok(())
             }
             Some(Proposal::Command(Some((session, number)), command)) => {
@@ -76,7 +76,7 @@ impl MachineChecker {
                 checks.hit(Check::Sessions);
                 if number > *newest {
                     *newest = number;
-                    let response = self.apply(index, &command);
+                    let response = self.apply(index, command);
                     self.responses.insert((session, number), (index, response));
                     self.effects.push((index, session, number));
                 }
@@ -236,7 +236,7 @@ mod tests {
         let mut machine = MachineChecker::new(8);
         // Command 1 of session 2: no bytes, which the machine does not understand; it counts.
         let twice = Bytes::from_static(&[1, 1, 2, 1, 0]);
-        let command = Proposal::Command(Some((session, 1)), Bytes::new());
+        let command = Proposal::Command(Some((session, 1)), &[]);
         assert_eq!(Proposal::decode(&twice), Some(command));
         for (index, data) in (2..).zip([Bytes::from_static(&[0]), twice.clone(), twice]) {
             let entry = Entry { index, term: 1, kind: EntryKind::Normal, data };
