@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::caught::caught;
 pub use seeds::{MAX_SEEDS, Seeds, Shard};
 
+use crate::caught::caught;
 use crate::outcome::{Class, Outcome, Violation};
 
 /// How far the fastest worker may be ahead of the slowest, in seeds.

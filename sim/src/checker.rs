@@ -25,3 +25,4 @@ pub mod witness;
 
 pub use self::safety::{Broken, Check, Safety};
 use self::safety::{Checks, broken};
+pub use self::view::View;

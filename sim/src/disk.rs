@@ -225,6 +225,11 @@ impl SimDisk {
         self.armed.retain(|(_, armed)| *armed != fault);
     }
 
+    /// As [`disarm`](Self::disarm), for all faults.
+    pub fn disarm_all(&mut self) {
+        self.armed.clear();
+    }
+
     /// Lets one bit rot (`bit` from 0 to 7) of the byte at `offset`, on the disk and in the cache.
     /// Returns false, and does nothing, if that byte is not durable.
     ///

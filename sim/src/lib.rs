@@ -11,6 +11,7 @@ pub mod history;
 pub mod network;
 pub mod outcome;
 pub mod plan;
+mod port;
 pub mod report;
 pub mod rng;
 pub mod scenario;

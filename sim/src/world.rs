@@ -5,7 +5,7 @@
 //! phase faults strike. Then all is healed, and the cluster must answer everything that is still
 //! open and agree within the plan's bound.
 //!
-//! - `slot.rs` is a node's place: its disk and what it sees of the world,
+//! - `slot.rs` is a node's place: its disk, and who judges what it does,
 //! - `event.rs` carries out one event and what comes of it,
 //! - `fault.rs` injects and mends faults,
 //! - `client.rs` and `request.rs` are the clients,
@@ -33,12 +33,13 @@ use stormkv::wire::Message;
 pub use self::trace::Sink;
 
 use self::client::Clients;
-use self::slot::{Effect, Slot};
+use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Broken, Safety};
 use crate::network::{Endpoint, NetAction, NetRule, Network, NetworkConfig};
 use crate::outcome::{Class, Outcome, Violation};
 use crate::plan::{self, Member, NetEffect, Plan, Wire};
+use crate::port::Effect;
 
 /// What a campaign should reach: each is counted when it happens.
 pub const WAYPOINTS: &[&str] = &[

@@ -68,13 +68,15 @@ impl Ledger {
             self.versions.resize_with(at + 1, Vec::new);
         }
         let known = self.versions[at].iter_mut().find(|version| version.term == entry.term);
-        let (kind, data) = (entry.kind, entry.data.clone());
-        let fresh = Version { term: entry.term, hash, kind, data, by, shared: false };
+        let fresh = || {
+            let (kind, data) = (entry.kind, entry.data.clone());
+            Version { term: entry.term, hash, kind, data, by, shared: false }
+        };
         match known {
             Some(version) if version.hash == hash => version.shared |= version.by != by,
             Some(version) if version.shared || version.by != by => return Err(version.by),
-            Some(version) => *version = fresh,
-            None => self.versions[at].push(fresh),
+            Some(version) => *version = fresh(),
+            None => self.versions[at].push(fresh()),
         }
         Ok(hash)
     }

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use stormkv::env::{DiskOp, FileName};
 use stormkv::node::{Applied, Membership, Role, Status};
 use stormkv::types::{LogIndex, NodeId, SnapshotId, Term};
-use stormkv::wal::decode_records;
+use stormkv::wal::{Record, decode_records};
 use stormkv::wire::{Kind, Message, RaftMessage};
 
 use super::ledger::{Ledger, Version};
@@ -95,79 +95,88 @@ impl RaftChecker {
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         let starting = self.nodes.get(&id).is_none_or(|node| node.status.is_none());
-        let mut rewrites = starting;
-        let mut settled = !starting;
-        for op in ops {
-            match op {
-                // A start first makes durable what it has read, wherever that was.
-                DiskOp::Sync { file } if !settled => {
-                    settled = true;
-                    self.nodes.entry(id).or_default().shadow.settle_in(*file);
-                }
-                DiskOp::Create { .. } => rewrites = false,
-                _ => {}
-            }
+        let fresh = if starting { self.skip_settling(id, ops) } else { ops };
+        for op in fresh {
             let DiskOp::Write { file: FileName::Segment(_), data, .. } = op else { continue };
-            if rewrites {
-                // It writes again what was read; nothing new.
-                self.nodes.entry(id).or_default().shadow.queue(Vec::new());
-                continue;
-            }
-            let mut steps = Vec::new();
-            let mut image_end = None;
+            let mut steps: Vec<Step> = Vec::new();
             for record in decode_records(data) {
                 let record = record.map_err(|reason| {
-                    broken(
-                        "wal-format",
-                        format!("{id} wrote a record that cannot be read: {reason}"),
-                    )
+                    let message = format!("{id} wrote a record that cannot be read: {reason}");
+                    broken("wal-format", message)
                 })?;
-                let snapshot = match record.snapshot {
-                    None => None,
-                    Some(snapshot) => Some((snapshot, snapshot_hash(&self.ledger, id, snapshot)?)),
-                };
-                let first = record.entries.first().map_or(0, |entry| entry.index);
-                let mut entries = Vec::with_capacity(record.entries.len());
-                if let Some(entry) = record.entries.first() {
-                    let previous = match (image_end, snapshot) {
-                        (Some((index, hash)), _) if index + 1 == entry.index => Some(hash),
-                        (_, Some((snapshot, hash))) if snapshot.index + 1 == entry.index => {
-                            Some(hash)
-                        }
-                        _ => self.written_hash(id, entry.index - 1),
-                    };
-                    let Some(mut previous) = previous else {
-                        let message = format!(
-                            "{id} wrote entry {} but its log holds no entry before it",
-                            entry.index
-                        );
-                        return Err(broken("log-gap", message));
-                    };
-                    if self.nodes.get(&id).is_some_and(Watched::leads) {
-                        checks.hit(Check::LeaderAppendOnly);
-                    }
-                    self.check_rewrite(id, entry.index, record.hard_state.term, checks)?;
-                    for entry in &record.entries {
-                        checks.hit(Check::LogMatching);
-                        previous = self.ledger.write(id, previous, entry).map_err(|other| {
-                            broken(
-                                "log-matching",
-                                format!(
-                                    "{id} wrote entry {}@{} with another payload or past than \
-                                     {other} did",
-                                    entry.index, entry.term
-                                ),
-                            )
-                        })?;
-                        entries.push((entry.term, previous));
-                        image_end = Some((entry.index, previous));
-                    }
-                }
-                steps.push(Step { hard_state: record.hard_state, snapshot, first, entries });
+                let end = steps.iter().rev().find_map(Step::end);
+                steps.push(self.step(id, &record, end, checks)?);
             }
             self.nodes.entry(id).or_default().shadow.queue(steps);
         }
         Ok(())
+    }
+
+    /// A start first makes durable what it has read, wherever that was, and writes some of it again
+    /// for that; nothing of this is new to the checker. Returns what is: all from the first file
+    /// on that the start creates.
+    fn skip_settling<'o>(&mut self, id: NodeId, ops: &'o [DiskOp]) -> &'o [DiskOp] {
+        let shadow = &mut self.nodes.entry(id).or_default().shadow;
+        let synced = ops.iter().find_map(|op| match op {
+            DiskOp::Sync { file } => Some(*file),
+            _ => None,
+        });
+        if let Some(file) = synced {
+            shadow.settle_in(file);
+        }
+        let created = ops.iter().position(|op| matches!(op, DiskOp::Create { .. }));
+        let (settling, fresh) = ops.split_at(created.unwrap_or(ops.len()));
+        for op in settling {
+            if matches!(op, DiskOp::Write { file: FileName::Segment(_), .. }) {
+                shadow.queue(Vec::new());
+            }
+        }
+        fresh
+    }
+
+    /// What a record says, checked against what everybody has written. `end` is where the records
+    /// before it in the same write end.
+    fn step(
+        &mut self,
+        id: NodeId,
+        record: &Record,
+        end: Option<(LogIndex, u64)>,
+        checks: &mut Checks,
+    ) -> Result<Step, Broken> {
+        let snapshot = match record.snapshot {
+            None => None,
+            Some(snapshot) => Some((snapshot, snapshot_hash(&self.ledger, id, snapshot)?)),
+        };
+        let hard_state = record.hard_state;
+        let Some(first) = record.entries.first().map(|entry| entry.index) else {
+            return Ok(Step { hard_state, snapshot, first: 0, entries: Vec::new() });
+        };
+        let previous = match (end, snapshot) {
+            (Some((index, hash)), _) if index + 1 == first => Some(hash),
+            (_, Some((snapshot, hash))) if snapshot.index + 1 == first => Some(hash),
+            _ => self.written_hash(id, first - 1),
+        };
+        let Some(mut previous) = previous else {
+            let message = format!("{id} wrote entry {first} but its log holds no entry before it");
+            return Err(broken("log-gap", message));
+        };
+        if self.nodes.get(&id).is_some_and(Watched::leads) {
+            checks.hit(Check::LeaderAppendOnly);
+        }
+        self.check_rewrite(id, first, hard_state.term, checks)?;
+        let mut entries = Vec::with_capacity(record.entries.len());
+        for entry in &record.entries {
+            checks.hit(Check::LogMatching);
+            previous = self.ledger.write(id, previous, entry).map_err(|other| {
+                let message = format!(
+                    "{id} wrote entry {}@{} with another payload or past than {other} did",
+                    entry.index, entry.term
+                );
+                broken("log-matching", message)
+            })?;
+            entries.push((entry.term, previous));
+        }
+        Ok(Step { hard_state, snapshot, first, entries })
     }
 
     /// The chain hash of what a node has written at `index`.

@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use stormkv::driver::Driver;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
-use stormkv::node::{Applied, Node};
+use stormkv::node::Applied;
 use stormkv::types::{LogIndex, NodeId, SessionId};
 use stormkv::wire::Message;
 
@@ -124,11 +123,7 @@ impl Safety {
     ///
     /// # Errors
     /// As [`queued`](Self::queued).
-    pub fn recovered(&mut self, id: NodeId, driver: &Driver<Kv>) -> Result<(), Broken> {
-        self.after_start(id, driver.node())
-    }
-
-    pub(super) fn after_start(&mut self, id: NodeId, node: &impl View) -> Result<(), Broken> {
+    pub fn recovered(&mut self, id: NodeId, node: &impl View) -> Result<(), Broken> {
         self.raft.recovered(id, node, &mut self.checks)
     }
 
@@ -153,14 +148,6 @@ impl Safety {
     /// # Errors
     /// As [`queued`](Self::queued).
     pub fn after(
-        &mut self,
-        id: NodeId,
-        node: &Node<Kv>,
-    ) -> Result<RangeInclusive<LogIndex>, Broken> {
-        self.after_event(id, node)
-    }
-
-    pub(super) fn after_event(
         &mut self,
         id: NodeId,
         node: &impl View,

@@ -20,6 +20,14 @@ pub(super) struct Step {
     pub entries: Vec<(Term, u64)>,
 }
 
+impl Step {
+    /// The last entry's index and chain hash.
+    pub fn end(&self) -> Option<(LogIndex, u64)> {
+        let (_, hash) = self.entries.last()?;
+        Some((self.first + self.entries.len() as u64 - 1, *hash))
+    }
+}
+
 /// Term, vote and log, as the records so far make them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {

@@ -6,12 +6,17 @@ use stormkv::kv::Kv;
 use stormkv::node::{Membership, Node, Progress, Status};
 use stormkv::types::{Entry, LogIndex, Term};
 
-/// A node, as far as the checkers look into it. Each function is the node's own of that name.
-pub(super) trait View {
+/// A node, as far as the checkers look into it.
+pub trait View {
+    /// See [`Node::status`].
     fn status(&self) -> Status;
+    /// See [`Node::membership`].
     fn membership(&self) -> &Membership;
+    /// See [`Node::progress`].
     fn progress(&self) -> impl Iterator<Item = Progress>;
+    /// See [`Node::term_at`].
     fn term_at(&self, index: LogIndex) -> Option<Term>;
+    /// See [`Node::entry`].
     fn entry(&self, index: LogIndex) -> Option<Entry>;
 }
 

@@ -40,9 +40,6 @@ impl FromStr for MessageRef {
         tokens.expect("->")?;
         let to = tokens.member()?;
         let kind = tokens.need("the kind of message")?;
-        if !kind.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-            return tokens.fail(format!("`{kind}` is not a kind of message"));
-        }
         if code(kind).is_none() {
             let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
             let known = known.join(", ");

@@ -11,7 +11,7 @@ use stormkv::node::Role;
 use stormkv::types::{NodeId, Ticket};
 use stormkv::wire::{Kind, Message};
 
-use super::slot::{Batch, Effect, Port, Starting};
+use super::slot::{Batch, Judge, Starting};
 use super::trace::{describe, mix_message, reply_code};
 use super::{Event, World};
 use crate::caught::{Panic, caught};
@@ -20,6 +20,7 @@ use crate::disk::{self, Crash};
 use crate::network::{Endpoint, Fate};
 use crate::outcome::Class;
 use crate::plan::Delay;
+use crate::port::{Effect, Port};
 use crate::rng::{Purpose, Stream};
 
 /// A node whose disk could not be read is started again after this time.
@@ -104,7 +105,7 @@ impl World<'_> {
         &mut self,
         id: NodeId,
         life: Option<u64>,
-        input: impl FnOnce(&mut Driver<Kv>, &mut Port<'_>),
+        input: impl FnOnce(&mut Driver<Kv>, &mut Port<'_, Judge<'_>>),
     ) {
         let now_ns = self.now_ns;
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
@@ -112,18 +113,12 @@ impl World<'_> {
             return;
         }
         let Some(mut driver) = slot.driver.take() else { return };
-        let mut port = Port {
-            now_ns,
-            id,
-            disk: &mut slot.disk,
-            effects: &mut self.effects,
-            safety: &mut self.safety,
-            broken: None,
-            applied: None,
-            starting: None,
-        };
+        let safety = &mut self.safety;
+        let watch = Judge { id, safety, broken: None, applied: None, starting: None };
+        let (disk, effects) = (&mut slot.disk, &mut self.effects);
+        let mut port = Port { now_ns, disk, effects, watch };
         let caught = caught(|| input(&mut driver, &mut port));
-        let (broken, applied) = (port.broken.take(), port.applied.take());
+        let Judge { broken, applied, .. } = port.watch;
         if let Some(applied) = applied {
             self.trace.mix(applied.digest);
         }
@@ -407,18 +402,13 @@ impl World<'_> {
         slot.life += 1;
         let life = slot.life;
         let config = config(plan, id, slot.founder, life);
-        let mut port = Port {
-            now_ns,
-            id,
-            disk: &mut slot.disk,
-            effects: &mut self.effects,
-            safety: &mut self.safety,
-            broken: None,
-            applied: None,
-            starting: Some(Starting::default()),
-        };
+        let starting = Some(Starting::default());
+        let safety = &mut self.safety;
+        let watch = Judge { id, safety, broken: None, applied: None, starting };
+        let (disk, effects) = (&mut slot.disk, &mut self.effects);
+        let mut port = Port { now_ns, disk, effects, watch };
         let started = caught(|| Driver::start(config, &mut port));
-        let kept = port.starting.take().unwrap_or_default();
+        let kept = port.watch.starting.unwrap_or_default();
         let driver = match started {
             Err(panic) => return self.panicked(id, &panic),
             Ok(Err(Error::Disk(fault))) if disk::is_fault(&fault) => {
@@ -436,7 +426,7 @@ impl World<'_> {
         let torn = driver.node().recovered_torn_tail();
         let judged = self
             .safety
-            .recovered(id, &driver)
+            .recovered(id, driver.node())
             .and_then(|()| self.safety.queued(id, &kept.queued))
             .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
         let deadline = driver.deadline();

@@ -183,13 +183,10 @@ impl World<'_> {
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);
         }
-        let faults = self.plan.faults.len();
         for id in self.ids() {
             let Some(slot) = self.slot(id) else { continue };
             (slot.fuse, slot.disk_fuse, slot.slowness) = (None, None, 1);
-            for at in 0..faults {
-                slot.disk.disarm(at as u32);
-            }
+            slot.disk.disarm_all();
             self.resume(id);
             self.start(id);
         }

@@ -18,7 +18,6 @@ impl World<'_> {
     /// Begins the client's next operation, or waits for its time.
     pub(super) fn begin(&mut self, number: u32) {
         let plan = self.plan;
-        let leader = self.leader();
         let client = &mut self.clients.all[number as usize];
         if client.current.is_some() {
             return;
@@ -33,6 +32,11 @@ impl World<'_> {
             return;
         }
         client.rows.pop_front();
+        let removes_leader = match row.call.op {
+            Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(id),
+            _ => false,
+        };
+        let client = &mut self.clients.all[number as usize];
         let members = u64::from(plan.cluster.nodes);
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
         let recorded = client::action(&row.call.op)
@@ -50,10 +54,7 @@ impl World<'_> {
             pausing: false,
             target,
             floor: 0,
-            removes_leader: match row.call.op {
-                Op::Remove(id) | Op::Replace { old: id, .. } => leader == Some(id),
-                _ => false,
-            },
+            removes_leader,
         });
         if let Some(id) = row.call.op.new_node() {
             self.place(id, false);

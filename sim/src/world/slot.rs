@@ -1,34 +1,23 @@
-//! One place in the simulated cluster: a disk, and the node that runs on it, if it runs.
+//! One place in the simulated cluster: a disk, the node that runs on it, if it runs, and who judges
+//! what it does.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use bytes::Bytes;
-use stormkv::api::{Reply, RequestId};
-use stormkv::driver::{Driver, Host};
-use stormkv::env::{Clock, Disk, DiskOp, FileName, Transport};
-use stormkv::error::DiskError;
+use stormkv::driver::Driver;
+use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::Applied;
 use stormkv::types::{NodeId, Ticket};
-use stormkv::wire::Message;
 
 use super::Event;
 use crate::checker::{Broken, Safety};
 use crate::disk::SimDisk;
 use crate::plan::Delay;
+use crate::port::Watch;
 use crate::rng::{Purpose, Stream};
 
 /// No operation takes longer on a slow disk than this, unless it would on a healthy one.
 const SLOWEST_NS: u64 = 3_000_000_000;
-
-/// What a node has asked its world for, in order.
-pub(super) enum Effect {
-    Send(NodeId, Message),
-    Reply(RequestId, Reply),
-    Submit(Ticket, Vec<DiskOp>),
-    Fetch(Ticket, FileName, u64, u32),
-}
 
 /// A batch on its way to the platters.
 pub(super) struct Batch {
@@ -91,12 +80,9 @@ impl Slot {
     }
 }
 
-/// The world as one node sees it during one input.
-pub(super) struct Port<'a> {
-    pub now_ns: u64,
+/// Shows the checkers what a node does during one input.
+pub(super) struct Judge<'a> {
     pub id: NodeId,
-    pub disk: &'a mut SimDisk,
-    pub effects: &'a mut Vec<Effect>,
     pub safety: &'a mut Safety,
     /// The first invariant that was broken during this input.
     pub broken: Option<Broken>,
@@ -113,7 +99,7 @@ pub(super) struct Starting {
     pub applied: Vec<Applied>,
 }
 
-impl Port<'_> {
+impl Judge<'_> {
     fn note(&mut self, result: Result<(), Broken>) {
         if let (Err(broken), None) = (result, &self.broken) {
             self.broken = Some(broken);
@@ -121,41 +107,7 @@ impl Port<'_> {
     }
 }
 
-impl Clock for Port<'_> {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.now_ns)
-    }
-}
-
-impl Transport for Port<'_> {
-    fn send(&mut self, to: NodeId, message: Message) {
-        self.effects.push(Effect::Send(to, message));
-    }
-
-    fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.effects.push(Effect::Reply(request, reply));
-    }
-}
-
-impl Disk for Port<'_> {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.disk.list())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        self.disk.load(file)
-    }
-
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.effects.push(Effect::Submit(ticket, ops));
-    }
-
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        self.effects.push(Effect::Fetch(ticket, file, offset, len));
-    }
-}
-
-impl Host for Port<'_> {
+impl Watch for Judge<'_> {
     fn applied(&mut self, applied: Applied) {
         self.applied = Some(applied);
         match &mut self.starting {

@@ -1,74 +1,27 @@
 //! Three real nodes in a world without faults but crashes, and the tape of what they do.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
-use bytes::Bytes;
 use stormkv::api::{Consistency, Reply, Request, RequestId};
 use stormkv::config::Config;
-use stormkv::driver::{Driver, Host};
-use stormkv::env::{Clock, Completion, Disk, DiskOp, FileName, Transport};
-use stormkv::error::DiskError;
+use stormkv::driver::Driver;
+use stormkv::env::{Completion, DiskOp};
 use stormkv::kv::{Command, Kv, Query};
 use stormkv::node::{Applied, Role};
-use stormkv::types::{NodeId, SessionId, Ticket};
-use stormkv::wire::Message;
+use stormkv::types::{NodeId, SessionId};
 
 use super::tape::{Fed, Seen, Tape};
 use super::{N1, N2, N3};
 use crate::disk::{Crash, SimDisk};
+use crate::port::{Effect, Port, Watch};
 
-/// What happens outside of a node.
-enum Effect {
-    Send(NodeId, Message),
-    Reply(RequestId, Reply),
-    Work(Ticket, Vec<DiskOp>),
-    Read(Ticket, FileName, u64, u32),
-}
-
-struct Port<'a> {
-    now: Duration,
+/// Writes down what a node does inside.
+struct Inside {
     id: NodeId,
-    disk: &'a mut SimDisk,
-    effects: Vec<Effect>,
     fed: Vec<Fed>,
 }
 
-impl Clock for Port<'_> {
-    fn now(&self) -> Duration {
-        self.now
-    }
-}
-
-impl Transport for Port<'_> {
-    fn send(&mut self, to: NodeId, message: Message) {
-        self.effects.push(Effect::Send(to, message));
-    }
-
-    fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.effects.push(Effect::Reply(request, reply));
-    }
-}
-
-impl Disk for Port<'_> {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.disk.list())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        self.disk.load(file)
-    }
-
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.effects.push(Effect::Work(ticket, ops));
-    }
-
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        self.effects.push(Effect::Read(ticket, file, offset, len));
-    }
-}
-
-impl Host for Port<'_> {
+impl Watch for Inside {
     fn applied(&mut self, applied: Applied) {
         self.fed.push(Fed::Applied(self.id, applied));
     }
@@ -76,6 +29,15 @@ impl Host for Port<'_> {
     fn queued(&mut self, ops: &[DiskOp]) {
         self.fed.push(Fed::Queued(self.id, ops.to_vec()));
     }
+}
+
+fn port<'a>(
+    now_ns: u64,
+    id: NodeId,
+    disk: &'a mut SimDisk,
+    effects: &'a mut Vec<Effect>,
+) -> Port<'a, Inside> {
+    Port { now_ns, disk, effects, watch: Inside { id, fed: Vec::new() } }
 }
 
 struct Place {
@@ -86,7 +48,7 @@ struct Place {
 
 /// The nodes, and the tape as it grows.
 pub(super) struct Recorder {
-    now: Duration,
+    now_ns: u64,
     places: BTreeMap<NodeId, Place>,
     work: VecDeque<(NodeId, Effect)>,
     replies: BTreeMap<RequestId, Reply>,
@@ -123,7 +85,7 @@ impl Recorder {
 
     fn start_all() -> Self {
         let mut nodes = Recorder {
-            now: Duration::ZERO,
+            now_ns: 0,
             places: BTreeMap::new(),
             work: VecDeque::new(),
             replies: BTreeMap::new(),
@@ -221,10 +183,10 @@ impl Recorder {
         config.incarnation = place.life;
         (config.seed, config.snapshot_every, config.keep_entries) = (1, 8, 2);
         (config.segment_bytes, config.sessions) = (1 << 14, 64);
-        let disk = &mut place.disk;
-        let mut port = Port { now: self.now, id, disk, effects: Vec::new(), fed: Vec::new() };
+        let mut effects = Vec::new();
+        let mut port = port(self.now_ns, id, &mut place.disk, &mut effects);
         let driver = Driver::<Kv>::start(config, &mut port).expect("the disk is good");
-        let (effects, fed) = (port.effects, port.fed);
+        let fed = port.watch.fed;
         place.driver = Some(driver);
         // As in the world: what it found is judged before what it did.
         self.fed.push(Fed::Recovered(id, self.seen(id)));
@@ -234,7 +196,7 @@ impl Recorder {
     // ---- the world ----
 
     fn tick(&mut self) {
-        self.now += Duration::from_millis(10);
+        self.now_ns += 10_000_000;
         for id in [N1, N2, N3] {
             self.input(id, |driver, port| driver.wake(port));
         }
@@ -243,13 +205,13 @@ impl Recorder {
         }
     }
 
-    fn input(&mut self, id: NodeId, input: impl FnOnce(&mut Driver<Kv>, &mut Port<'_>)) {
+    fn input(&mut self, id: NodeId, input: impl FnOnce(&mut Driver<Kv>, &mut Port<'_, Inside>)) {
         let place = self.places.get_mut(&id).expect("one of three");
         let Some(driver) = &mut place.driver else { return };
-        let disk = &mut place.disk;
-        let mut port = Port { now: self.now, id, disk, effects: Vec::new(), fed: Vec::new() };
+        let mut effects = Vec::new();
+        let mut port = port(self.now_ns, id, &mut place.disk, &mut effects);
         input(driver, &mut port);
-        let (effects, fed) = (port.effects, port.fed);
+        let fed = port.watch.fed;
         self.happened(id, fed, effects);
     }
 
@@ -271,7 +233,7 @@ impl Recorder {
                 self.input(to, |driver, port| driver.receive(port, id, message));
             }
             Effect::Reply(request, reply) => drop(self.replies.insert(request, reply)),
-            Effect::Work(ticket, ops) => {
+            Effect::Submit(ticket, ops) => {
                 for op in ops {
                     place.disk.execute(&op).expect("no faults");
                     self.fed.push(Fed::Executed(id, op));
@@ -279,7 +241,7 @@ impl Recorder {
                 let done = Completion::Done(ticket, Ok(()));
                 self.input(id, |driver, port| driver.complete(port, done));
             }
-            Effect::Read(ticket, file, offset, len) => {
+            Effect::Fetch(ticket, file, offset, len) => {
                 let read = Completion::Fetched(ticket, place.disk.read(file, offset, len as usize));
                 self.input(id, |driver, port| driver.complete(port, read));
             }

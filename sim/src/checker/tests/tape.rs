@@ -102,10 +102,10 @@ impl Tape {
                 Fed::Queued(id, ops) => safety.queued(*id, ops)?,
                 Fed::Executed(id, op) => safety.executed(*id, op),
                 Fed::Crashed(id, cache_survives) => safety.crashed(*id, *cache_survives),
-                Fed::Recovered(id, seen) => safety.after_start(*id, seen)?,
+                Fed::Recovered(id, seen) => safety.recovered(*id, seen)?,
                 Fed::Sending(id, to, message) => safety.sending(*id, *to, message)?,
                 Fed::Applied(id, applied) => safety.applied(*id, applied)?,
-                Fed::After(id, seen) => safety.after_event(*id, seen).map(drop)?,
+                Fed::After(id, seen) => safety.after(*id, seen).map(drop)?,
                 Fed::Acknowledged(session, number, index, response) => {
                     safety.acknowledged(*session, *number, *index, response)?;
                 }

@@ -1,0 +1,84 @@
+//! The simulated world as one node sees it during one input: a clock that stands still, a disk to
+//! read from, and a list for everything else it asks for.
+//!
+//! What is done about that list, and when, is the world's business. Who watches the node meanwhile
+//! is a parameter: the checkers in the world, a recorder in the tests of the checkers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stormkv::api::{Reply, RequestId};
+use stormkv::driver::Host;
+use stormkv::env::{Clock, Disk, DiskOp, FileName, Transport};
+use stormkv::error::DiskError;
+use stormkv::node::Applied;
+use stormkv::types::{NodeId, Ticket};
+use stormkv::wire::Message;
+
+use crate::disk::SimDisk;
+
+/// What a node has asked its world for.
+pub(crate) enum Effect {
+    Send(NodeId, Message),
+    Reply(RequestId, Reply),
+    Submit(Ticket, Vec<DiskOp>),
+    Fetch(Ticket, FileName, u64, u32),
+}
+
+/// Who is told what the node does inside; see [`Host`].
+pub(crate) trait Watch {
+    fn applied(&mut self, applied: Applied);
+    fn queued(&mut self, ops: &[DiskOp]);
+}
+
+pub(crate) struct Port<'a, W> {
+    pub now_ns: u64,
+    pub disk: &'a mut SimDisk,
+    /// In the order in which they were asked for.
+    pub effects: &'a mut Vec<Effect>,
+    pub watch: W,
+}
+
+impl<W> Clock for Port<'_, W> {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now_ns)
+    }
+}
+
+impl<W> Transport for Port<'_, W> {
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.effects.push(Effect::Send(to, message));
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        self.effects.push(Effect::Reply(request, reply));
+    }
+}
+
+impl<W> Disk for Port<'_, W> {
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
+        Ok(self.disk.list())
+    }
+
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        self.disk.load(file)
+    }
+
+    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
+        self.effects.push(Effect::Submit(ticket, ops));
+    }
+
+    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
+        self.effects.push(Effect::Fetch(ticket, file, offset, len));
+    }
+}
+
+impl<W: Watch> Host for Port<'_, W> {
+    fn applied(&mut self, applied: Applied) {
+        self.watch.applied(applied);
+    }
+
+    fn queued(&mut self, ops: &[DiskOp]) {
+        self.watch.queued(ops);
+    }
+}
