@@ -5,6 +5,8 @@
 //! still). A client in doubt repeats the command with the same session and sequence number, at any
 //! node: it takes effect once.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +35,13 @@ pub struct Reconfigure {
     pub learners: Vec<NodeId>,
     /// Members that leave for ever: their ids are never accepted again.
     pub removed: Vec<NodeId>,
+    /// Where members can be reached, those named above or others whose address changes. Any text
+    /// that the hosts agree on, at most [`MAX_ADDRESS`] bytes each; the node only remembers it.
+    pub addresses: BTreeMap<NodeId, String>,
 }
+
+/// The longest address of a member, in bytes.
+pub const MAX_ADDRESS: usize = 1024;
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! How a node is set up. Durations are counted in ticks, so that the core needs no clock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -21,6 +22,9 @@ pub struct Config {
     pub founders: Vec<NodeId>,
     /// The members that found the cluster with them, but only receive its log.
     pub founding_learners: Vec<NodeId>,
+    /// Where the founders can be reached; the same on each of them. See
+    /// [`Reconfigure::addresses`](crate::api::Reconfigure::addresses).
+    pub addresses: BTreeMap<NodeId, String>,
     /// Seeds the election timeouts. Any value serves; founders may share it.
     pub seed: u64,
     /// Must differ between any two starts of the same member (a counter or a random number):
@@ -77,6 +81,7 @@ impl Config {
             id,
             founders,
             founding_learners: Vec::new(),
+            addresses: BTreeMap::new(),
             seed: 0,
             incarnation: 0,
             tick: Duration::from_millis(10),

@@ -26,7 +26,7 @@ use crate::types::LogIndex;
 mod command;
 
 pub use command::{
-    Command, Compare, DecodeError, KeyValue, MAX_KEY, MAX_RESPONSE, MAX_SCAN, MAX_TXN, MAX_VALUE,
+    Command, Compare, DecodeError, Guard, KeyValue, MAX_KEY, MAX_RESPONSE, MAX_SCAN, MAX_TXN, MAX_VALUE,
     Query, Response, TxnOp, Versioned,
 };
 
@@ -149,6 +149,17 @@ impl Kv {
                     _ => {}
                 }
                 Response::Swapped { swapped, current }
+            }
+            Command::Guarded { key, guard, value } => {
+                let revision = self.entries.get(&key).map(|slot| slot.revision);
+                match value {
+                    _ if !guard.holds(revision) => Response::Conflict { revision },
+                    Some(value) => {
+                        self.put(key, value, index);
+                        Response::Written { revision: index }
+                    }
+                    None => Response::Deleted { existed: self.delete(&key) },
+                }
             }
             Command::Txn { compares, then, otherwise } => {
                 let succeeded = compares
@@ -322,6 +333,24 @@ mod tests {
             apply(&mut kv, 2, &txn(None)),
             Response::Committed { succeeded: false, results: vec![Some("b".into())] }
         );
+    }
+
+    #[test]
+    fn a_guard_looks_at_the_revision() {
+        let mut kv = Kv::default();
+        let mut guarded = |index, guard, value: Option<&'static str>| {
+            let command = Command::Guarded { key: "k".into(), guard, value: value.map(Bytes::from) };
+            apply(&mut kv, index, &command)
+        };
+        let conflict = |revision| Response::Conflict { revision };
+        assert_eq!(guarded(1, Guard::Present, Some("a")), conflict(None));
+        assert_eq!(guarded(2, Guard::Absent, Some("a")), Response::Written { revision: 2 });
+        assert_eq!(guarded(3, Guard::Absent, Some("b")), conflict(Some(2)));
+        assert_eq!(guarded(4, Guard::Revision(1), Some("b")), conflict(Some(2)));
+        assert_eq!(guarded(5, Guard::Revision(2), Some("b")), Response::Written { revision: 5 });
+        assert_eq!(guarded(6, Guard::Revision(2), None), conflict(Some(5)));
+        assert_eq!(guarded(7, Guard::Present, None), Response::Deleted { existed: true });
+        assert_eq!(guarded(8, Guard::Absent, None), Response::Deleted { existed: false });
     }
 
     #[test]

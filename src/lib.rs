@@ -27,11 +27,16 @@
 //!   retries take effect once,
 //! - [`api`] is what clients say, [`wire`] what nodes say to each other,
 //! - [`types`], [`config`], [`error`], [`digest`] are the vocabulary.
+//!
+//! With the feature `tcp` there are two more: `tcp` is the production host (sockets, files,
+//! threads, the REST API), `client` talks to it. Nothing else knows them.
 
 #![forbid(unsafe_code)]
 
 pub mod api;
 mod chunks;
+#[cfg(feature = "tcp")]
+pub mod client;
 pub mod config;
 pub mod digest;
 pub mod driver;
@@ -43,6 +48,8 @@ pub mod machine;
 pub mod node;
 pub mod session;
 pub mod snapshot;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 pub mod types;
 pub mod wal;
 pub mod wire;

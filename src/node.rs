@@ -412,7 +412,9 @@ impl<M: StateMachine> Node<M> {
             Request::Command { command, .. } => command.len(),
             Request::Query { query, .. } => query.len(),
             Request::Reconfigure(change) => {
-                8 * (change.voters.len() + change.learners.len() + change.removed.len())
+                let ids = change.voters.len() + change.learners.len() + change.removed.len();
+                let addresses: usize = change.addresses.values().map(String::len).sum();
+                8 * (ids + change.addresses.len()) + addresses
             }
             Request::OpenSession | Request::Transfer(_) => 0,
         };

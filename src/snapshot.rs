@@ -11,8 +11,9 @@
 //! the CRC of the frame before, so a frame that is missing, repeated or out of place is noticed.
 //! A file without its end frame is incomplete. The same bytes go over the wire.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 
 use crate::env::FileName;
 use crate::error::Error;
@@ -21,7 +22,9 @@ use crate::node::Membership;
 use crate::types::SnapshotId;
 
 const MAGIC: &[u8; 8] = b"stormsnp";
-const VERSION: u32 = 1;
+/// Version 2 has the addresses of the members behind the membership in the head; a version 1 head
+/// ends before them, and is still read.
+const VERSION: u32 = 2;
 const PREFIX: usize = 12;
 const FRAME: usize = 9;
 
@@ -31,12 +34,32 @@ const MACHINE: u8 = 3;
 const END: u8 = 4;
 
 /// What a snapshot is of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The last entry it contains.
     pub id: SnapshotId,
     /// The membership as of that entry.
     pub membership: Membership,
+}
+
+impl Head {
+    fn encode(&self) -> Bytes {
+        let parts = (self.id, &self.membership, self.membership.addresses());
+        postcard::to_stdvec(&parts).expect("writing to memory cannot fail").into()
+    }
+
+    fn decode(version: u32, data: &[u8]) -> Result<Self, postcard::Error> {
+        let ((id, mut membership), rest) =
+            postcard::take_from_bytes::<(SnapshotId, Membership)>(data)?;
+        let rest = if version == 1 {
+            rest
+        } else {
+            let (addresses, rest) = postcard::take_from_bytes::<BTreeMap<_, _>>(rest)?;
+            membership.learn_addresses(addresses);
+            rest
+        };
+        if rest.is_empty() { Ok(Head { id, membership }) } else { Err(postcard::Error::SerdeDeCustom) }
+    }
 }
 
 /// Writes a snapshot piece by piece: an iterator over the bytes of the file.
@@ -50,8 +73,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub fn new(head: &Head, sessions: Chunks, machine: Chunks) -> Self {
-        let head = postcard::to_stdvec(head).expect("writing to memory cannot fail");
-        Writer { head: Some(head.into()), sessions, machine, crc: 0, ended: false }
+        Writer { head: Some(head.encode()), sessions, machine, crc: 0, ended: false }
     }
 
     fn frame(&mut self, kind: u8, data: &[u8], out: &mut BytesMut) {
@@ -138,7 +160,7 @@ pub(crate) fn read(file: FileName, bytes: &Bytes) -> Result<Contents, Error> {
         let data = bytes.slice(at + FRAME..end);
         match (kind, &mut contents) {
             (HEAD, None) => {
-                let head = postcard::from_bytes(&data)
+                let head = Head::decode(version, &data)
                     .map_err(|error| corrupt(at, &format!("unreadable head: {error}")))?;
                 contents = Some(Contents { head, sessions: Vec::new(), machine: Vec::new() });
             }
@@ -157,6 +179,8 @@ pub(crate) fn read(file: FileName, bytes: &Bytes) -> Result<Contents, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::types::NodeId;
 
     const FILE: FileName = FileName::Snapshot(5, 2);
 
@@ -189,6 +213,37 @@ mod tests {
         }
         let longer: Bytes = [&whole[..], &[0]].concat().into();
         assert!(read(FILE, &longer).is_err());
+    }
+
+    #[test]
+    fn the_addresses_are_part_of_the_head() {
+        let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
+        config.addresses.insert(NodeId(1), "http://one".to_owned());
+        let membership = Membership::founded_by(&config);
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership };
+        let none = || -> Chunks { Box::new(std::iter::empty()) };
+        let bytes = Writer::new(&head, none(), none()).flatten().collect();
+        assert_eq!(read(FILE, &bytes).unwrap().head, head);
+    }
+
+    /// The bytes of `sample` as version 1 wrote them: it knew no addresses.
+    #[test]
+    fn version_1_is_still_read() {
+        let mut old = Vec::new();
+        old.put_slice(MAGIC);
+        old.put_u32_le(1);
+        let head = postcard::to_stdvec(&(SnapshotId { index: 5, term: 2 }, Membership::default()));
+        let mut crc = 0;
+        for (kind, data) in [(HEAD, &head.unwrap()[..]), (MACHINE, b"one"), (END, b"")] {
+            crc = frame_crc(crc, kind, data);
+            old.put_u32_le(data.len() as u32);
+            old.put_u32_le(crc);
+            old.put_u8(kind);
+            old.put_slice(data);
+        }
+        let contents = read(FILE, &old.into()).unwrap();
+        assert_eq!(contents.head.id, SnapshotId { index: 5, term: 2 });
+        assert_eq!(contents.machine, [Bytes::from_static(b"one")]);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use stormkv::kv::{Command, Compare, KeyValue, Kv, MAX_TXN, Query, Response, TxnOp, Versioned};
+use stormkv::kv::{
+    Command, Compare, Guard, KeyValue, Kv, MAX_TXN, Query, Response, TxnOp, Versioned,
+};
 use stormkv::machine::{Chunks, StateMachine};
 use stormkv::session::{Sessions, Verdict};
 use stormkv::types::{LogIndex, SessionId};
@@ -49,6 +51,22 @@ fn model_apply(model: &mut Model, index: LogIndex, command: &Command) -> Respons
                 model_write(model, key, new.as_ref(), index);
             }
             Response::Swapped { swapped, current }
+        }
+        Command::Guarded { key, guard, value } => {
+            let revision = model.get(key).map(|(_, revision)| *revision);
+            let holds = match guard {
+                Guard::Absent => revision.is_none(),
+                Guard::Present => revision.is_some(),
+                Guard::Revision(expected) => revision == Some(*expected),
+            };
+            if !holds {
+                return Response::Conflict { revision };
+            }
+            model_write(model, key, value.as_ref(), index);
+            match value {
+                Some(_) => Response::Written { revision: index },
+                None => Response::Deleted { existed: revision.is_some() },
+            }
         }
         Command::Txn { compares, then, otherwise } => {
             let holds = |compare: &Compare| model_value(model, &compare.key) == compare.expected;
@@ -93,6 +111,15 @@ fn operation() -> impl Strategy<Value = TxnOp> {
     ]
 }
 
+/// Low revisions, which keys are likely to have.
+fn guard() -> impl Strategy<Value = Guard> {
+    prop_oneof![
+        Just(Guard::Absent),
+        Just(Guard::Present),
+        (1u64..8).prop_map(Guard::Revision),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let compare = (key(), expected()).prop_map(|(key, expected)| Compare { key, expected });
     prop_oneof![
@@ -100,6 +127,8 @@ fn command() -> impl Strategy<Value = Command> {
         2 => key().prop_map(|key| Command::Delete { key }),
         2 => (key(), expected(), option::of(value()))
             .prop_map(|(key, expected, new)| Command::Cas { key, expected, new }),
+        2 => (key(), guard(), option::of(value()))
+            .prop_map(|(key, guard, value)| Command::Guarded { key, guard, value }),
         2 => (vec(compare, 0..2), vec(operation(), 0..6), vec(operation(), 0..6))
             .prop_map(|(compares, then, otherwise)| Command::Txn { compares, then, otherwise }),
     ]

@@ -60,6 +60,39 @@ pub enum Command {
         /// Runs if one does not.
         otherwise: Vec<TxnOp>,
     },
+    /// Changes a key if its revision is as expected. Answered as a put or a delete would be, or
+    /// with [`Response::Conflict`].
+    Guarded {
+        /// Which key.
+        key: Bytes,
+        /// What must hold.
+        guard: Guard,
+        /// The value to set; `None` to remove the key.
+        value: Option<Bytes>,
+    },
+}
+
+/// A condition on the revision of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Guard {
+    /// The key is absent.
+    Absent,
+    /// The key is there, whatever its revision.
+    Present,
+    /// The key is there and has this revision.
+    Revision(LogIndex),
+}
+
+impl Guard {
+    /// Whether it holds for a key with this revision; `None` if the key is absent.
+    #[must_use]
+    pub fn holds(self, revision: Option<LogIndex>) -> bool {
+        match self {
+            Guard::Absent => revision.is_none(),
+            Guard::Present => revision.is_some(),
+            Guard::Revision(expected) => revision == Some(expected),
+        }
+    }
 }
 
 /// A condition of a transaction.
@@ -154,6 +187,11 @@ pub enum Response {
         /// What is wrong with it.
         reason: String,
     },
+    /// The guard did not hold, and nothing was changed.
+    Conflict {
+        /// The key's revision; `None` if it is absent.
+        revision: Option<LogIndex>,
+    },
 }
 
 /// A value and when it was written.
@@ -230,6 +268,7 @@ impl Command {
         match self {
             Command::Put { key, value } => check(key, Some(value)),
             Command::Delete { key } => check(key, None),
+            Command::Guarded { key, value, .. } => check(key, value.as_ref()),
             // An `expected` that is too long can match nothing, and is not stored.
             Command::Cas { key, new, .. } => check(key, new.as_ref()),
             Command::Txn { compares, then, otherwise } => {
@@ -327,11 +366,15 @@ mod tests {
         let cas = Command::Cas { key: key(), expected: Some("a".into()), new: None };
         assert_eq!(&cas.encode()[..], b"\x02\x01k\x01\x01a\x00");
         assert_eq!(&Command::Delete { key: key() }.encode()[..], b"\x01\x01k");
+        let guard = Guard::Revision(300);
+        let guarded = Command::Guarded { key: key(), guard, value: Some("v".into()) };
+        assert_eq!(&guarded.encode()[..], b"\x04\x01k\x02\xac\x02\x01\x01v");
         let scan = Query::Scan { prefix: key(), after: None, limit: 300 };
         assert_eq!(&scan.encode()[..], b"\x01\x01k\x00\xac\x02");
         assert_eq!(&Response::Written { revision: 5 }.encode()[..], b"\x00\x05");
         assert_eq!(&Response::Value(None).encode()[..], b"\x04\x00");
         assert_eq!(&Response::invalid("x").encode()[..], b"\x06\x01x");
+        assert_eq!(&Response::Conflict { revision: Some(5) }.encode()[..], b"\x07\x01\x05");
     }
 
     #[test]

@@ -5,12 +5,15 @@
 //! members are remembered, in the snapshot too, and refused for ever: an id that comes back with an
 //! empty disk would break promises that its former self gave.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use serde::{Deserialize, Serialize};
 
-use crate::api::Reconfigure;
+use crate::api::{MAX_ADDRESS, Reconfigure};
+use crate::config::Config;
+use crate::digest::Digest;
 use crate::types::NodeId;
 
 /// The membership of a cluster at one index of its log.
@@ -22,15 +25,33 @@ pub struct Membership {
     learners_next: BTreeSet<NodeId>,
     auto_leave: bool,
     removed: BTreeSet<NodeId>,
+    /// Only of members; those of removed ones are forgotten. Stands apart in a snapshot, whose
+    /// format is older.
+    #[serde(skip)]
+    addresses: BTreeMap<NodeId, String>,
 }
 
 impl Membership {
-    pub(crate) fn founded_by(voters: &[NodeId], learners: &[NodeId]) -> Self {
-        Membership {
-            voters: voters.iter().copied().collect(),
-            learners: learners.iter().copied().collect(),
+    pub(crate) fn founded_by(config: &Config) -> Self {
+        let mut membership = Membership {
+            voters: config.founders.iter().copied().collect(),
+            learners: config.founding_learners.iter().copied().collect(),
             ..Membership::default()
-        }
+        };
+        membership.learn_addresses(config.addresses.clone());
+        membership
+    }
+
+    /// Where the members can be reached, as far as they were added with an address.
+    pub fn addresses(&self) -> &BTreeMap<NodeId, String> {
+        &self.addresses
+    }
+
+    pub(crate) fn learn_addresses(&mut self, addresses: BTreeMap<NodeId, String>) {
+        self.addresses.extend(addresses);
+        let mut all = std::mem::take(&mut self.addresses);
+        all.retain(|id, _| self.contains(*id));
+        self.addresses = all;
     }
 
     /// The voters; in a joint configuration, those of the incoming half.
@@ -91,6 +112,9 @@ impl Membership {
             }
             digest = digest.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ 0x51;
         }
+        for (id, address) in &self.addresses {
+            digest = Digest::new(digest).u64(id.0).bytes(address.as_bytes()).finish();
+        }
         digest
     }
 
@@ -100,6 +124,8 @@ impl Membership {
         let added: BTreeSet<_> = change.voters.iter().chain(&change.learners).copied().collect();
         let removed: BTreeSet<_> = change.removed.iter().copied().collect();
         let named = change.voters.len() + change.learners.len() + change.removed.len();
+        let addressable =
+            |id: &NodeId| (added.contains(id) || self.contains(*id)) && !removed.contains(id);
         let distinct = added.union(&removed).count() == named;
         let voters_stay =
             self.voters.iter().any(|id| !removed.contains(id) && !change.learners.contains(id));
@@ -109,6 +135,8 @@ impl Membership {
             && added.is_disjoint(&self.removed)
             && removed.iter().all(|id| self.contains(*id))
             && voters_stay
+            && change.addresses.keys().all(addressable)
+            && change.addresses.values().all(|address| address.len() <= MAX_ADDRESS)
     }
 
     /// The membership after raft made `state` of it; `change` says who was removed.
@@ -116,14 +144,17 @@ impl Membership {
         let set = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect();
         let mut removed = self.removed.clone();
         removed.extend(&change.removed);
-        Membership {
+        let mut membership = Membership {
             voters: set(&state.voters),
             outgoing: set(&state.voters_outgoing),
             learners: set(&state.learners),
             learners_next: set(&state.learners_next),
             auto_leave: state.auto_leave,
             removed,
-        }
+            addresses: self.addresses.clone(),
+        };
+        membership.learn_addresses(change.addresses.clone());
+        membership
     }
 
     /// The same in raft's words. The sets are sorted, so equal memberships give equal bytes.
@@ -155,6 +186,10 @@ pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
             raft.changes.push(single);
         }
     }
+    if !change.addresses.is_empty() {
+        let addresses = postcard::to_stdvec(&change.addresses);
+        raft.context = Bytes::from(addresses.expect("writing to memory cannot fail"));
+    }
     raft
 }
 
@@ -162,12 +197,24 @@ pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
 pub(crate) fn decode(data: &[u8]) -> Option<ConfChangeV2> {
     let mut change = ConfChangeV2::default();
     protobuf::Message::merge_from_bytes(&mut change, data).ok()?;
+    addresses(&change)?;
     Some(change)
+}
+
+/// The addresses that come with a change; `None` for bytes that are none.
+fn addresses(change: &ConfChangeV2) -> Option<BTreeMap<NodeId, String>> {
+    if change.context.is_empty() {
+        return Some(BTreeMap::new());
+    }
+    postcard::from_bytes(&change.context).ok()
 }
 
 /// Raft's change in our words. An empty one leaves a joint configuration.
 pub(crate) fn from_raft(raft: &ConfChangeV2) -> Reconfigure {
-    let mut change = Reconfigure::default();
+    let mut change = Reconfigure {
+        addresses: addresses(raft).expect("checked when it was decoded"),
+        ..Reconfigure::default()
+    };
     for single in &raft.changes {
         let id = NodeId(single.node_id);
         match single.get_change_type() {
@@ -187,9 +234,13 @@ mod tests {
         ids.iter().map(|id| NodeId(*id)).collect()
     }
 
+    fn founded_by(voters: &[u64]) -> Membership {
+        Membership::founded_by(&Config::new(NodeId(1), ids(voters)))
+    }
+
     #[test]
     fn a_joint_quorum_needs_both_halves() {
-        let mut membership = Membership::founded_by(&ids(&[1, 2, 3]), &[]);
+        let mut membership = founded_by(&[1, 2, 3]);
         membership.outgoing = ids(&[3, 4, 5]).into_iter().collect();
         let acked = |acks: &'static [u64]| move |id: NodeId| acks.contains(&id.0);
         assert!(!membership.is_quorum(acked(&[1, 2, 3])));
@@ -198,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_removed_id_never_comes_back() {
-        let membership = Membership::founded_by(&ids(&[1, 2, 3]), &[]);
+        let membership = founded_by(&[1, 2, 3]);
         let remove = Reconfigure { removed: ids(&[3]), ..Default::default() };
         assert!(membership.allows(&remove));
         let mut state = membership.to_raft();
@@ -211,11 +262,12 @@ mod tests {
 
     #[test]
     fn the_last_voter_stays() {
-        let membership = Membership::founded_by(&ids(&[1]), &[]);
+        let membership = founded_by(&[1]);
         let change = |voters: &[u64], learners: &[u64], removed: &[u64]| Reconfigure {
             voters: ids(voters),
             learners: ids(learners),
             removed: ids(removed),
+            ..Default::default()
         };
         assert!(!membership.allows(&change(&[], &[], &[1])));
         assert!(!membership.allows(&change(&[], &[1], &[])));
@@ -223,5 +275,36 @@ mod tests {
         assert!(membership.allows(&change(&[2], &[], &[])));
         assert!(!membership.allows(&change(&[2], &[2], &[])), "named twice");
         assert!(!membership.allows(&change(&[], &[], &[])), "nothing to do");
+    }
+
+    #[test]
+    fn an_address_travels_with_the_change_and_goes_with_its_member() {
+        let membership = founded_by(&[1, 2, 3]);
+        let at = |id: u64, address: &str| [(NodeId(id), address.to_owned())].into_iter().collect();
+        let add = Reconfigure {
+            voters: ids(&[4]),
+            addresses: at(4, "http://four"),
+            ..Default::default()
+        };
+        assert!(membership.allows(&add));
+        let bytes = protobuf::Message::write_to_bytes(&to_raft(&add)).unwrap();
+        assert_eq!(decode(&bytes).as_ref().map(from_raft), Some(add.clone()));
+        let mut state = membership.to_raft();
+        state.voters.push(4);
+        let four = membership.changed(&state, &add);
+        assert_eq!(four.addresses(), &at(4, "http://four"));
+        assert_ne!(four.digest(), membership.changed(&state, &Reconfigure::default()).digest());
+
+        let remove = Reconfigure { removed: ids(&[4]), ..Default::default() };
+        assert!(four.changed(&membership.to_raft(), &remove).addresses().is_empty());
+        let stranger = Reconfigure { addresses: at(9, "http://nine"), ..add };
+        assert!(!membership.allows(&stranger), "an address of nobody");
+    }
+
+    #[test]
+    fn a_change_with_a_damaged_address_is_none() {
+        let mut raft = to_raft(&Reconfigure { voters: ids(&[4]), ..Default::default() });
+        raft.context = Bytes::from_static(&[1, 4, 200]);
+        assert_eq!(decode(&protobuf::Message::write_to_bytes(&raft).unwrap()), None);
     }
 }

@@ -140,7 +140,7 @@ impl<M: StateMachine> Beginning<M> {
 
     /// Founds a cluster: the founders' membership becomes a snapshot, the same on each of them.
     fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) {
-        let membership = Membership::founded_by(&config.founders, &config.founding_learners);
+        let membership = Membership::founded_by(config);
         self.replica = Replica::new(config.sessions, membership, FOUNDED);
         let (_, writer) = self.replica.snapshot();
         let data: Bytes = writer.flatten().collect();

@@ -106,6 +106,17 @@ impl MachineChecker {
                 }
                 Response::Swapped { swapped, current }
             }
+            Command::Guarded { key, guard, value } => {
+                let revision = self.store.get(&key).map(|(_, revision)| *revision);
+                match value {
+                    _ if !guard.holds(revision) => Response::Conflict { revision },
+                    Some(value) => {
+                        self.store.insert(key, (value, index));
+                        Response::Written { revision: index }
+                    }
+                    None => Response::Deleted { existed: self.store.remove(&key).is_some() },
+                }
+            }
             Command::Txn { compares, then, otherwise } => {
                 let value = |key: &Bytes| self.store.get(key).map(|(value, _)| value.clone());
                 let succeeded = compares.iter().all(|c| value(&c.key) == c.expected);

@@ -137,6 +137,7 @@ fn request(op: &Op) -> Asked {
             voters: voters.to_vec(),
             learners: learners.to_vec(),
             removed: removed.to_vec(),
+            ..Reconfigure::default()
         }))
     };
     let query = |query: Query| {

@@ -1,0 +1,2 @@
+//! The program `stormkv`.
+fn main() {}

@@ -1,0 +1,105 @@
+//! How the rest of the host talks to the thread that runs the node.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use crate::api::{Refusal, Reply, Request};
+use crate::env::Completion;
+use crate::error::Error;
+use crate::node::{Membership, Progress, Status};
+use crate::tcp::identity::ClusterId;
+use crate::types::NodeId;
+use crate::wire::Message;
+
+/// What the thread of the node is told.
+pub enum Input {
+    /// A peer says something.
+    Message(NodeId, Message),
+    /// Messages to this peer were dropped, or its connection was lost.
+    Unreachable(NodeId),
+    /// The disk is done with something.
+    Completion(Completion),
+    /// A client wants something.
+    Request(Request, oneshot::Sender<Reply>),
+    /// Somebody wants the state as of now, as a snapshot file.
+    Backup(oneshot::Sender<Snapshot>),
+    /// The process was asked to end: hand over leadership if there is any, then stop.
+    Stop,
+}
+
+/// The state of a node at one index as the pieces of a snapshot file, made while they are taken.
+pub type Snapshot = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// What a node looked like a moment ago.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The cluster, if this node knows it yet.
+    pub cluster: Option<ClusterId>,
+    /// The node's own view of itself.
+    pub status: Status,
+    /// Who belongs to the cluster, as of the applied index.
+    pub membership: Arc<Membership>,
+    /// If it leads: what it knows of the members.
+    pub progress: Vec<Progress>,
+    /// Requests and reads that wait in it.
+    pub pending: usize,
+    /// Segments of the write-ahead log.
+    pub segments: usize,
+    /// Why it stopped, if it did.
+    pub stopped: Option<Error>,
+}
+
+/// A running node. Clones talk to the same node.
+#[derive(Clone)]
+pub struct Handle {
+    inbox: SyncSender<Input>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl Handle {
+    /// A handle to the thread that reads the other end of `inbox` and keeps `view` up to date.
+    #[must_use]
+    pub fn new(inbox: SyncSender<Input>, view: watch::Receiver<Arc<View>>) -> Handle {
+        Handle { inbox, view }
+    }
+
+    /// Asks the node and waits for its reply, which comes in bounded time.
+    pub async fn request(&self, request: Request) -> Reply {
+        let (sender, receiver) = oneshot::channel();
+        match self.inbox.try_send(Input::Request(request, sender)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Reply::Refused(Refusal::Busy),
+            Err(TrySendError::Disconnected(_)) => return Reply::Refused(Refusal::Stopping),
+        }
+        // The node went away with the question: what became of it is not known.
+        receiver.await.unwrap_or(Reply::Unknown)
+    }
+
+    /// The state of this node as of now, as a snapshot file. `None` if the node has stopped or is
+    /// too busy.
+    pub async fn backup(&self) -> Option<Snapshot> {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.try_send(Input::Backup(sender)).ok()?;
+        receiver.await.ok()
+    }
+
+    /// Hands over an input without waiting. Says whether there was room for it.
+    pub fn offer(&self, input: Input) -> bool {
+        self.inbox.try_send(input).is_ok()
+    }
+
+    /// The newest view.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// For waiting until the view changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+}

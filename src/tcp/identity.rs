@@ -1,0 +1,92 @@
+//! Which cluster a node belongs to, and who it is in it.
+//!
+//! Two clusters must never mix: a node that found itself in another one would hand its log to
+//! strangers. So each has an id, a hash of what its founders agreed on, which is stored in every
+//! data directory and said in every handshake. A node that joins does not know it yet; it learns it
+//! in its first handshake, once and for all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use crate::digest::Digest;
+use crate::types::NodeId;
+
+/// Sets cluster ids apart from other hashes.
+const CLUSTER_SEED: u64 = 0x636c_7573_7465_7269;
+
+/// Names a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterId(NonZeroU64);
+
+impl ClusterId {
+    /// The id of the cluster that is founded by these members at these addresses. `token` sets
+    /// clusters apart that are founded at the same addresses, one after the other.
+    #[must_use]
+    pub fn founded_by(addresses: &BTreeMap<NodeId, String>, token: &str) -> ClusterId {
+        let start = Digest::new(CLUSTER_SEED).bytes(token.as_bytes());
+        let digest = addresses
+            .iter()
+            .fold(start, |digest, (id, address)| digest.u64(id.0).bytes(address.as_bytes()));
+        ClusterId(NonZeroU64::new(digest.finish()).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The id as a number; `None` for 0, which means "not known yet" on the wire.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<ClusterId> {
+        NonZeroU64::new(number).map(ClusterId)
+    }
+
+    /// The id as a number, never 0.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ClusterId, String> {
+        u64::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| text.len() == 16)
+            .and_then(ClusterId::from_number)
+            .ok_or_else(|| format!("`{text}` is no cluster id: it has 16 hexadecimal digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn founders_addresses_and_token_all_matter() {
+        let addresses = |list: &[(u64, &str)]| {
+            list.iter().map(|(id, address)| (NodeId(*id), (*address).to_owned())).collect()
+        };
+        let ids = [
+            ClusterId::founded_by(&addresses(&[(1, "a"), (2, "b")]), ""),
+            ClusterId::founded_by(&addresses(&[(1, "a"), (3, "b")]), ""),
+            ClusterId::founded_by(&addresses(&[(1, "a"), (2, "c")]), ""),
+            ClusterId::founded_by(&addresses(&[(1, "a"), (2, "b")]), "second"),
+        ];
+        for (at, id) in ids.iter().enumerate() {
+            assert_eq!(id.to_string().parse(), Ok(*id));
+            assert!(!ids[..at].contains(id));
+        }
+    }
+
+    #[test]
+    fn zero_is_no_id() {
+        assert!("0000000000000000".parse::<ClusterId>().is_err());
+        assert!("12".parse::<ClusterId>().unwrap_err().contains("16 hexadecimal digits"));
+    }
+}
