@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::error::Error;
 use crate::types::NodeId;
 use crate::wire::MAX_FRAME;
@@ -25,6 +27,10 @@ pub struct Config {
     /// Where the founders can be reached; the same on each of them. See
     /// [`Reconfigure::addresses`](crate::api::Reconfigure::addresses).
     pub addresses: BTreeMap<NodeId, String>,
+    /// The state with which the cluster is founded: the bytes of a snapshot file (see
+    /// [`Node::backup`](crate::node::Node::backup)) of this cluster's past or of another one; the
+    /// same on each founder. Its membership is not taken over. `None` for an empty state.
+    pub founding_state: Option<Bytes>,
     /// Seeds the election timeouts. Any value serves; founders may share it.
     pub seed: u64,
     /// Must differ between any two starts of the same member (a counter or a random number):
@@ -82,6 +88,7 @@ impl Config {
             founders,
             founding_learners: Vec::new(),
             addresses: BTreeMap::new(),
+            founding_state: None,
             seed: 0,
             incarnation: 0,
             tick: Duration::from_millis(10),

@@ -355,6 +355,13 @@ impl<M: StateMachine> Node<M> {
         self.raft.log().get(index).cloned().map(ready::from_raft)
     }
 
+    /// The replicated state as of the applied index, as the pieces of a snapshot file. O(1); the
+    /// work is done by the iterator. A new cluster can be founded with it:
+    /// [`Config::founding_state`].
+    pub fn backup(&self) -> impl Iterator<Item = Bytes> + Send + use<M> {
+        self.replica.snapshot().1
+    }
+
     /// The state machine as of the applied index.
     pub fn machine(&self) -> &M {
         &self.replica.machine

@@ -60,6 +60,11 @@ impl<M: StateMachine> Replica<M> {
         Replica { machine: M::default(), sessions: Sessions::new(sessions), membership, applied }
     }
 
+    /// The same machine and sessions as the beginning of a cluster with other members.
+    pub fn refounded(self, membership: Membership) -> Self {
+        Replica { membership, ..self }
+    }
+
     /// The last applied index, and its term.
     pub fn applied(&self) -> SnapshotId {
         self.applied

@@ -48,7 +48,7 @@ impl<M: StateMachine> Node<M> {
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
         remove_leftovers(&beginning, disk, &mut ops)?;
         if beginning.is_blank() && !config.founders.is_empty() {
-            beginning.found(&config, &mut ops);
+            beginning.found(&config, &mut ops)?;
         }
         Ok(Self::build(config, beginning, ops))
     }
@@ -139,20 +139,33 @@ impl<M: StateMachine> Beginning<M> {
     }
 
     /// Founds a cluster: the founders' membership becomes a snapshot, the same on each of them.
-    fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) {
+    /// With a state from elsewhere the log goes on behind that state's index, so that revisions and
+    /// session ids in it stay unique.
+    fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) -> Result<(), Error> {
         let membership = Membership::founded_by(config);
-        self.replica = Replica::new(config.sessions, membership, FOUNDED);
+        self.replica = match &config.founding_state {
+            None => Replica::new(config.sessions, membership, FOUNDED),
+            Some(state) => {
+                let named = snapshot::complete(FOUNDED);
+                let old = Replica::restore(config.sessions, named, state).map_err(|error| {
+                    Error::Config(format!("the founding state cannot be read: {error}"))
+                })?;
+                old.refounded(membership)
+            }
+        };
+        let founded = self.replica.applied();
         let (_, writer) = self.replica.snapshot();
         let data: Bytes = writer.flatten().collect();
         let size = data.len() as u64;
-        let file = snapshot::partial(FOUNDED);
+        let file = snapshot::partial(founded);
         ops.push(DiskOp::Create { file, len: 0 });
         ops.push(DiskOp::Write { file, offset: 0, data });
-        snapshot::finish(FOUNDED, ops);
-        let hard_state = HardState { term: FOUNDED.term, vote: NodeId(0), commit: FOUNDED.index };
-        self.recovered.wal.append(hard_state, Some(FOUNDED), &[], ops);
+        snapshot::finish(founded, ops);
+        let hard_state = HardState { term: founded.term, vote: NodeId(0), commit: founded.index };
+        self.recovered.wal.append(hard_state, Some(founded), &[], ops);
         self.recovered.hard_state = hard_state;
-        self.present = Some((FOUNDED, size));
+        self.present = Some((founded, size));
+        Ok(())
     }
 }
 

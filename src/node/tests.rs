@@ -329,6 +329,35 @@ fn a_proposal_at_the_place_of_an_older_one_answers_it_unknown() {
 }
 
 #[test]
+fn a_backup_founds_a_cluster_whose_log_goes_on_behind_it() {
+    let mut host = Host::leading();
+    host.put(3);
+    host.persist();
+    host.acknowledge(2, 3);
+    let old = host.node.status().applied;
+    let state: Bytes = host.node.backup().flatten().collect();
+
+    let found = |state| Host::found(1, |config| config.founding_state = Some(state));
+    let mut restored = found(state.clone());
+    assert_eq!(restored.node.status().applied, old);
+    assert_eq!(restored.node.machine(), host.node.machine());
+    assert_eq!(restored.node.membership().voters().len(), 1);
+    restored.persist();
+    while restored.node.status().role != Role::Leader {
+        restored.tick();
+    }
+    restored.persist();
+    restored.put(4);
+    restored.persist();
+    assert!(restored.node.status().applied > old);
+
+    let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
+    config.founding_state = Some(state.slice(..state.len() - 1));
+    let error = Node::<Kv>::start(config, &mut Blank).err().expect("half a backup is none");
+    assert!(error.to_string().contains("founding state cannot be read"), "{error}");
+}
+
+#[test]
 fn a_failed_disk_operation_stops_the_node() {
     let mut host = Host::leading();
     host.put(7);

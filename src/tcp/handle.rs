@@ -1,7 +1,8 @@
 //! How the rest of the host talks to the thread that runs the node.
 
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -9,10 +10,17 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Refusal, Reply, Request};
 use crate::env::Completion;
 use crate::error::Error;
-use crate::node::{Membership, Progress, Status};
+use crate::node::{Membership, Progress, Role, Status};
 use crate::tcp::identity::ClusterId;
-use crate::types::NodeId;
+use crate::types::{HardState, NodeId, SnapshotId};
 use crate::wire::Message;
+
+/// Inputs that may wait for the thread of the node.
+const INBOX: usize = 16 * 1024;
+
+/// Requests that may be under way. Fewer than the inbox has room for: clients must never crowd out
+/// what peers and the disk have to say.
+const MAX_REQUESTS: usize = INBOX / 2;
 
 /// What the thread of the node is told.
 pub enum Input {
@@ -26,7 +34,7 @@ pub enum Input {
     Request(Request, oneshot::Sender<Reply>),
     /// Somebody wants the state as of now, as a snapshot file.
     Backup(oneshot::Sender<Snapshot>),
-    /// The process was asked to end: hand over leadership if there is any, then stop.
+    /// The process ends. What is under way is left as it is, as in a crash.
     Stop,
 }
 
@@ -52,22 +60,68 @@ pub struct View {
     pub stopped: Option<Error>,
 }
 
+impl View {
+    /// What a node looks like before it has read its disk.
+    #[must_use]
+    pub fn starting(id: NodeId) -> View {
+        View {
+            cluster: None,
+            status: Status {
+                id,
+                role: Role::Follower,
+                hard_state: HardState::default(),
+                leader: None,
+                applied: SnapshotId::default(),
+                first: 0,
+                last: SnapshotId::default(),
+                snapshot: SnapshotId::default(),
+            },
+            membership: Arc::default(),
+            progress: Vec::new(),
+            pending: 0,
+            segments: 0,
+            stopped: None,
+        }
+    }
+}
+
 /// A running node. Clones talk to the same node.
 #[derive(Clone)]
 pub struct Handle {
     inbox: SyncSender<Input>,
     view: watch::Receiver<Arc<View>>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// The room for inputs: one end for a [`Handle`], one for the thread of the node.
+#[must_use]
+pub fn inbox() -> (SyncSender<Input>, Receiver<Input>) {
+    sync_channel(INBOX)
+}
+
+/// A request under way, which takes up room until it is answered or given up.
+struct Admission<'a>(&'a AtomicUsize);
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Handle {
     /// A handle to the thread that reads the other end of `inbox` and keeps `view` up to date.
     #[must_use]
     pub fn new(inbox: SyncSender<Input>, view: watch::Receiver<Arc<View>>) -> Handle {
-        Handle { inbox, view }
+        Handle { inbox, view, requests: Arc::default() }
     }
 
     /// Asks the node and waits for its reply, which comes in bounded time.
     pub async fn request(&self, request: Request) -> Reply {
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= MAX_REQUESTS {
+            self.requests.fetch_sub(1, Ordering::Relaxed);
+            return Reply::Refused(Refusal::Busy);
+        }
+        let _admission = Admission(&self.requests);
         let (sender, receiver) = oneshot::channel();
         match self.inbox.try_send(Input::Request(request, sender)) {
             Ok(()) => {}
@@ -84,6 +138,12 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         self.inbox.try_send(Input::Backup(sender)).ok()?;
         receiver.await.ok()
+    }
+
+    /// Tells the node to stop. Blocks while the inbox is full.
+    pub fn stop(&self) {
+        // If nobody listens any more, the node has stopped already.
+        let _ = self.inbox.send(Input::Stop);
     }
 
     /// Hands over an input without waiting. Says whether there was room for it.
