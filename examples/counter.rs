@@ -117,17 +117,24 @@ impl Disk for World {
 
 impl Host for World {}
 
+/// Moves time on by a tick.
+fn pass_time(driver: &mut Driver<Counter>, world: &mut World) {
+    world.now = driver.deadline();
+    driver.wake(world.now);
+    driver.flush(world);
+}
+
 /// Moves time on, and hands finished disk work back, until the node has replied.
 fn answer(driver: &mut Driver<Counter>, world: &mut World) -> Reply {
     for _ in 0..1000 {
         while let Some(completion) = world.finished.pop_front() {
-            driver.complete(world, completion);
+            driver.complete(completion);
+            driver.flush(world);
         }
         if let Some(reply) = world.replies.pop_front() {
             return reply;
         }
-        world.now = driver.deadline();
-        driver.wake(world);
+        pass_time(driver, world);
     }
     panic!("no answer within 1000 ticks");
 }
@@ -141,13 +148,11 @@ fn main() {
     let mut next = 0;
     let mut ask = |driver: &mut Driver<Counter>, world: &mut World, request: &Request| loop {
         next += 1;
-        driver.request(world, RequestId(next), request.clone());
+        driver.request(RequestId(next), request.clone());
+        driver.flush(world);
         match answer(driver, world) {
             // Refused for lack of a leader: the election takes a few ticks.
-            Reply::Refused(_) => {
-                world.now = driver.deadline();
-                driver.wake(world);
-            }
+            Reply::Refused(_) => pass_time(driver, world),
             reply => return reply,
         }
     };

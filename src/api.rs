@@ -36,7 +36,9 @@ pub struct Reconfigure {
     /// Members that leave for ever: their ids are never accepted again.
     pub removed: Vec<NodeId>,
     /// Where members can be reached, those named above or others whose address changes. Any text
-    /// that the hosts agree on, at most [`MAX_ADDRESS`] bytes each; the node only remembers it.
+    /// that the hosts agree on, at most [`MAX_ADDRESS`] bytes each; the node only remembers it. A
+    /// present member that is named above with an address must be named in the role that it has: a
+    /// move is never a promotion or a demotion.
     pub addresses: BTreeMap<NodeId, String>,
 }
 

@@ -60,6 +60,9 @@ pub struct Config {
     pub max_uncommitted_bytes: u64,
     /// Bytes of entries applied in one go.
     pub max_apply_bytes: u64,
+    /// Bytes of answers to queries made in one go, and the last one's; the others wait for the next
+    /// time, so that neither ticks nor messages have to wait for all of them.
+    pub max_answer_bytes: usize,
     /// Bytes of one client command.
     pub max_command_bytes: usize,
     /// Bytes of one snapshot that is accepted from a leader.
@@ -102,6 +105,7 @@ impl Config {
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_apply_bytes: 4 << 20,
+            max_answer_bytes: 8 << 20,
             max_command_bytes: 2 << 20,
             max_snapshot_bytes: 4 << 30,
             snapshot_every: 100_000,
@@ -136,6 +140,7 @@ impl Config {
             (self.read_retry_ticks >= 1, "read_retry_ticks must be at least 1"),
             (self.snapshot_ticks >= 1, "snapshot_ticks must be at least 1"),
             (self.max_pending >= 1, "max_pending must be at least 1"),
+            (self.max_answer_bytes >= 1, "max_answer_bytes must be at least 1"),
             (self.max_inflight >= 1, "max_inflight must be at least 1"),
             (self.snapshot_every >= 1, "snapshot_every must be at least 1"),
             (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),

@@ -1,5 +1,15 @@
 //! Moves a node's outputs to its host and the host's completions back: the same in both worlds.
 //!
+//! A host hands over what has happened: [`wake`](Driver::wake), [`receive`](Driver::receive),
+//! [`request`](Driver::request), [`complete`](Driver::complete), [`unreachable`](Driver::unreachable),
+//! [`disconnected`](Driver::disconnected). None of these does anything to the world. [`flush`](Driver::flush) lets the node act on all of
+//! it, and carries out what it wants. The more inputs there are between two flushes, the more the
+//! node does at once: 256 puts that came together are one append to each follower and one write.
+//! So a busy host hands over what its queue holds, up to a bound, and flushes; an idle one flushes
+//! after a single input, and nothing ever waits for company. A flush does a bounded amount of work;
+//! if [`has_work`](Driver::has_work) says that some is left, the host takes the inputs that are
+//! there, without waiting for any, and flushes again.
+//!
 //! The driver turns time into ticks, and merges disk batches: while one is on its way, the next
 //! ones wait and are then submitted as one, with one fsync for all of them (group commit).
 
@@ -33,7 +43,10 @@ pub trait Host: Clock + Transport + Disk {
     }
 }
 
-/// A node and its connection to a [`Host`], which is passed to each call.
+/// A node and its connection to a [`Host`].
+///
+/// What was handed over but not flushed when the process ends is lost, as if it had never arrived:
+/// nothing was said or written because of it.
 pub struct Driver<M> {
     node: Node<M>,
     tick: Duration,
@@ -69,14 +82,24 @@ impl<M: StateMachine> Driver<M> {
         &self.node
     }
 
+    /// Whether anything waits for the disk.
+    pub fn is_writing(&self) -> bool {
+        self.in_flight.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Whether the last [`flush`](Self::flush) left something to do at once: see
+    /// [`Node::has_work`]. A host that forgets to ask lets it wait for the next input or tick.
+    pub fn has_work(&self) -> bool {
+        self.node.has_work()
+    }
+
     /// When [`wake`](Self::wake) wants to be called next, on the host's clock.
     pub fn deadline(&self) -> Duration {
         self.next_tick
     }
 
-    /// Time has passed.
-    pub fn wake(&mut self, host: &mut impl Host) {
-        let now = host.now();
+    /// It is `now` on the host's clock.
+    pub fn wake(&mut self, now: Duration) {
         for _ in 0..MAX_CATCH_UP {
             if now < self.next_tick {
                 break;
@@ -87,38 +110,44 @@ impl<M: StateMachine> Driver<M> {
         if now >= self.next_tick {
             self.next_tick = now + self.tick;
         }
-        self.flush(host);
     }
 
     /// A message has arrived.
-    pub fn receive(&mut self, host: &mut impl Host, from: NodeId, message: Message) {
+    pub fn receive(&mut self, from: NodeId, message: Message) {
         self.node.receive(from, message);
-        self.flush(host);
     }
 
     /// A client's request has arrived.
-    pub fn request(&mut self, host: &mut impl Host, id: RequestId, request: Request) {
+    pub fn request(&mut self, id: RequestId, request: Request) {
         self.node.request(id, request);
-        self.flush(host);
     }
 
     /// Work for the disk is done.
-    pub fn complete(&mut self, host: &mut impl Host, completion: Completion) {
+    ///
+    /// # Panics
+    /// If it is a batch that was not submitted last: a bug of the host.
+    pub fn complete(&mut self, completion: Completion) {
         if let Completion::Done(ticket, _) = completion {
             assert_eq!(self.in_flight, Some(ticket), "the completion of a batch not in flight");
             self.in_flight = None;
         }
         self.node.complete(completion);
-        self.flush(host);
     }
 
     /// Messages to `peer` were dropped.
-    pub fn unreachable(&mut self, host: &mut impl Host, peer: NodeId) {
+    pub fn unreachable(&mut self, peer: NodeId) {
         self.node.unreachable(peer);
-        self.flush(host);
     }
 
-    fn flush(&mut self, host: &mut impl Host) {
+    /// The connection that carries requests to `peer` was lost, with whatever was on it.
+    pub fn disconnected(&mut self, peer: NodeId) {
+        self.node.disconnected(peer);
+    }
+
+    /// Lets the node act on all that was handed over since the last call, and carries out what it
+    /// wants, in order. To be called before the host waits for anything.
+    pub fn flush(&mut self, host: &mut impl Host) {
+        self.node.process();
         self.node.take_outputs(&mut self.outputs);
         for output in self.outputs.drain(..) {
             match output {

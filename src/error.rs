@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::env::FileName;
+use crate::types::LogIndex;
 
 /// A disk operation that failed. A node never retries one: after a failed fsync the page cache may
 /// have dropped the data, so a second fsync that succeeds would prove nothing (ATC'20).
@@ -56,6 +57,14 @@ pub enum Error {
         /// The newest one this build reads.
         supported: u32,
     },
+    /// The leader counts on entries that this member has acknowledged, but does not hold any more.
+    /// What else it has forgotten, such as votes, nobody knows.
+    DataLost {
+        /// This member has acknowledged all up to here.
+        acknowledged: LogIndex,
+        /// The last entry of its log.
+        last: LogIndex,
+    },
     /// This member was removed from the cluster.
     Removed,
 }
@@ -84,6 +93,12 @@ impl fmt::Display for Error {
                 f,
                 "{file} has format version {found}, this build reads up to {supported}: \
                  start the newer version of stormkv that wrote it"
+            ),
+            Error::DataLost { acknowledged, last } => write!(
+                f,
+                "this member has acknowledged all entries up to {acknowledged}, but its log ends \
+                 at {last}: its data was lost, or replaced by an old copy; remove this member \
+                 and add a new one, with a new id and an empty data directory"
             ),
             Error::Removed => write!(f, "this member was removed from the cluster"),
         }

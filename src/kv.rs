@@ -26,8 +26,8 @@ use crate::types::LogIndex;
 mod command;
 
 pub use command::{
-    Command, Compare, DecodeError, Guard, KeyValue, MAX_KEY, MAX_RESPONSE, MAX_SCAN, MAX_TXN, MAX_VALUE,
-    Query, Response, TxnOp, Versioned,
+    Command, Compare, DecodeError, Guard, KeyValue, MAX_KEY, MAX_RESPONSE, MAX_SCAN, MAX_TXN,
+    MAX_VALUE, Query, Response, TxnOp, Versioned,
 };
 
 /// Sets hashes of entries apart from other hashes.
@@ -339,7 +339,8 @@ mod tests {
     fn a_guard_looks_at_the_revision() {
         let mut kv = Kv::default();
         let mut guarded = |index, guard, value: Option<&'static str>| {
-            let command = Command::Guarded { key: "k".into(), guard, value: value.map(Bytes::from) };
+            let command =
+                Command::Guarded { key: "k".into(), guard, value: value.map(Bytes::from) };
             apply(&mut kv, index, &command)
         };
         let conflict = |revision| Response::Conflict { revision };

@@ -2,7 +2,12 @@
 //!
 //! A [`Node`] reads no clock, opens no file and spawns no thread. Its host calls
 //! [`tick`](Node::tick), [`receive`](Node::receive), [`request`](Node::request) and
-//! [`complete`](Node::complete), and after each of them carries out the [`Output`]s, in order.
+//! [`complete`](Node::complete) as often as it has something to say, then
+//! [`process`](Node::process), and then carries out the [`Output`]s, in order. An input by itself
+//! only changes what the node has in mind; whatever is said or written because of it is decided
+//! when all inputs are processed together. That is what makes a busy node fast: requests that came
+//! together share their appends, records and rounds of heartbeats.
+//!
 //! All rules about what must be durable before what may be said live in here (see `ready.rs`), so
 //! they are the same in the simulator and in production.
 //!
@@ -11,6 +16,7 @@
 //! - `check.rs` refuses messages that raft would trust too much,
 //! - `ready.rs` turns what raft wants into writes, messages and applied entries,
 //! - `replica.rs` is the replicated state: machine, sessions, membership,
+//! - `request.rs` takes up what clients ask for, and proposes it,
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
 //! - `membership.rs` says who belongs to the cluster.
@@ -25,6 +31,7 @@ mod membership;
 mod read;
 mod ready;
 mod replica;
+mod request;
 mod snapshot;
 mod start;
 #[cfg(test)]
@@ -34,7 +41,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::{ProgressState, StateRole};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub use self::membership::Membership;
 pub use self::replica::Proposal;
@@ -44,14 +51,14 @@ use self::read::Reads;
 use self::ready::Persisting;
 use self::replica::Replica;
 use self::snapshot::Snapshots;
-use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request, RequestId};
+use crate::api::{Reply, Request, RequestId};
 use crate::config::Config;
 use crate::env::{Completion, DiskOp, FileName};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::types::{Entry, HardState, LogIndex, NodeId, SnapshotId, Term, Ticket};
 use crate::wal::Wal;
-use crate::wire::{Message, RaftMessage};
+use crate::wire::{Kind, Message, RaftMessage};
 
 /// What a node wants from its host.
 #[derive(Debug)]
@@ -149,11 +156,8 @@ pub struct Progress {
     pub next: LogIndex,
     /// It is being sent a snapshot.
     pub in_snapshot: bool,
-}
-
-/// Whether `id` is no voter any more after `change`.
-fn leaves(change: &Reconfigure, id: NodeId) -> bool {
-    change.removed.contains(&id) || change.learners.contains(&id)
+    /// It has answered lately.
+    pub recent_active: bool,
 }
 
 /// Who asked.
@@ -172,6 +176,14 @@ struct Proposed {
     deadline: u64,
 }
 
+/// A request that was passed on to the leader.
+#[derive(Debug)]
+struct Forwarded {
+    request: RequestId,
+    leader: NodeId,
+    deadline: u64,
+}
+
 /// One member of the cluster. See the module.
 pub struct Node<M> {
     config: Config,
@@ -182,6 +194,8 @@ pub struct Node<M> {
     now: u64,
     /// The next id for questions to other members.
     next_id: u64,
+    /// Requests that are not taken up yet, in order.
+    arrived: Vec<(Origin, Request)>,
     outputs: Vec<Output>,
     stopped: Option<Error>,
     /// Removed from the cluster: stop at this tick.
@@ -193,15 +207,16 @@ pub struct Node<M> {
     done: Ticket,
     /// The ticket with which the present term and vote become durable.
     vow: Ticket,
-    /// Term and vote as last handed to the log.
+    /// Term, vote and commit as of the last `Ready`. All that the write-ahead log may say: raft may
+    /// have gone on since, and commit entries that the log does not hold yet.
     written: HardState,
     persisting: VecDeque<Persisting>,
     /// A snapshot is being made durable as the new state; raft stands still meanwhile.
     installing: bool,
 
     proposals: BTreeMap<LogIndex, Proposed>,
-    /// Requests passed on to the leader: id, who asked, until when.
-    forwards: BTreeMap<u64, (RequestId, u64)>,
+    /// Requests passed on to the leader, by id.
+    forwards: BTreeMap<u64, Forwarded>,
     reads: Reads,
     snapshots: Snapshots<M>,
     /// The write-ahead log ended in a torn record when this life began.
@@ -229,7 +244,6 @@ impl<M: StateMachine> Node<M> {
         self.tick_reads();
         self.tick_snapshots();
         self.vouch();
-        self.process();
     }
 
     /// A message of another member has arrived.
@@ -243,9 +257,11 @@ impl<M: StateMachine> Node<M> {
         }
         match message {
             Message::Raft(message) => self.receive_raft(from, message),
-            Message::Forward { id, request } => self.handle(Origin::Peer(from, id), request),
+            Message::Forward { id, request } => {
+                self.arrived.push((Origin::Peer(from, id), request));
+            }
             Message::Answer { id, reply } => {
-                if let Some((request, _)) = self.forwards.remove(&id) {
+                if let Some(Forwarded { request, .. }) = self.forwards.remove(&id) {
                     self.outputs.push(Output::Reply { request, reply });
                 }
             }
@@ -260,16 +276,13 @@ impl<M: StateMachine> Node<M> {
                 self.stop(Error::Removed);
             }
         }
-        self.process();
     }
 
     /// A client asks for something. The reply comes as an [`Output::Reply`].
     pub fn request(&mut self, request: RequestId, what: Request) {
-        if self.stopped.is_some() {
-            return;
+        if self.stopped.is_none() {
+            self.arrived.push((Origin::Client(request), what));
         }
-        self.handle(Origin::Client(request), what);
-        self.process();
     }
 
     /// Work for the disk is done.
@@ -282,18 +295,49 @@ impl<M: StateMachine> Node<M> {
             Completion::Fetched(ticket, found) => self.fetched(ticket, found),
             Completion::Done(_, Err(error)) => self.stop(Error::Disk(error)),
         }
-        self.process();
     }
 
     /// The transport dropped messages to `peer`, or lost its connection.
     pub fn unreachable(&mut self, peer: NodeId) {
-        if self.stopped.is_none() && !self.installing {
+        if self.stopped.is_some() {
+            return;
+        }
+        if !self.installing {
             self.raft.report_unreachable(peer);
-            self.process();
         }
     }
 
-    /// Moves the outputs of the last inputs to `into`, in the order in which to carry them out.
+    /// The connection that carries requests to `peer` was lost, and whatever was on it. Those that
+    /// were passed on to it may have arrived or not, and the answers may never come: whoever asked
+    /// can do more with that now than when the time is up.
+    pub fn disconnected(&mut self, peer: NodeId) {
+        if self.stopped.is_none() {
+            self.doubt_forwards(peer);
+        }
+    }
+
+    /// Acts on all inputs since the last call: proposes, asks, writes, sends, applies, answers.
+    pub fn process(&mut self) {
+        if self.stopped.is_none() {
+            self.make_room();
+        }
+        self.take_up_requests();
+        while self.stopped.is_none() {
+            self.ask();
+            if !self.raft.has_ready() {
+                break;
+            }
+            self.process_ready();
+        }
+    }
+
+    /// Whether [`process`](Self::process) has more to do although there is no input: queries that
+    /// would have made the last call too long (see [`Config::max_answer_bytes`]).
+    pub fn has_work(&self) -> bool {
+        self.stopped.is_none() && self.reads.are_ready()
+    }
+
+    /// Moves the outputs of what was processed to `into`, in the order in which to carry them out.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
         into.append(&mut self.outputs);
     }
@@ -337,6 +381,7 @@ impl<M: StateMachine> Node<M> {
             matched: progress.matched,
             next: progress.next_idx,
             in_snapshot: progress.state == ProgressState::Snapshot,
+            recent_active: progress.recent_active,
         })
     }
 
@@ -369,7 +414,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Requests, reads and bytes that wait inside the node; all are bounded by the configuration.
     pub fn pending(&self) -> usize {
-        self.proposals.len() + self.forwards.len() + self.reads.len()
+        self.arrived.len() + self.proposals.len() + self.forwards.len() + self.reads.len()
     }
 
     /// Whether the write-ahead log ended in a torn record when this life began.
@@ -393,205 +438,28 @@ impl<M: StateMachine> Node<M> {
         if self.installing {
             return;
         }
+        let told_to_campaign = message.kind() == Kind::TimeoutNow;
+        if told_to_campaign && self.would_lead_alone_too_early() {
+            return;
+        }
         if let Err(reason) = self.check_raft(from, &message) {
             warn!(id = %self.config.id, %from, reason, "refused a message");
             return;
+        }
+        if let Some(acknowledged) = self.has_lost(&message) {
+            let last = self.raft.last_index();
+            return self.stop(Error::DataLost { acknowledged, last });
         }
         self.raft.step(message.0);
     }
 
     /// The only voter wins its election at once, and raft insists that its log is durable by then.
     fn would_lead_alone_too_early(&self) -> bool {
-        let membership = self.replica.membership();
+        let (me, membership) = (self.config.id, self.replica.membership());
         !self.raft.is_leader()
-            && !self.persisting.is_empty()
-            && !membership.is_joint()
-            && membership.voters().len() == 1
-            && membership.voters().contains(&self.config.id)
-    }
-
-    fn handle(&mut self, origin: Origin, request: Request) {
-        if self.leave_at.is_some() {
-            self.answer(origin, Reply::Refused(Refusal::Stopping));
-            return;
-        }
-        let size = match &request {
-            Request::Command { command, .. } => command.len(),
-            Request::Query { query, .. } => query.len(),
-            Request::Reconfigure(change) => {
-                let ids = change.voters.len() + change.learners.len() + change.removed.len();
-                let addresses: usize = change.addresses.values().map(String::len).sum();
-                8 * (ids + change.addresses.len()) + addresses
-            }
-            Request::OpenSession | Request::Transfer(_) => 0,
-        };
-        if size > self.config.max_command_bytes {
-            self.answer(origin, Reply::Refused(Refusal::TooLarge));
-            return;
-        }
-        match request {
-            Request::Query { query, consistency: Consistency::Stale } => {
-                let reply = self.query(&query);
-                self.answer(origin, reply);
-            }
-            Request::Query { query, consistency: Consistency::Linearizable } => {
-                self.read(origin, query);
-            }
-            request if self.raft.is_leader() => self.lead(origin, request),
-            request => self.forward(origin, request),
-        }
-    }
-
-    /// Passes a request on to the leader.
-    fn forward(&mut self, origin: Origin, request: Request) {
-        let leader = self.raft.leader().filter(|leader| *leader != self.config.id);
-        match (origin, leader) {
-            (Origin::Client(client), Some(leader)) => {
-                if self.forwards.len() >= self.config.max_pending {
-                    self.answer(origin, Reply::Refused(Refusal::Busy));
-                    return;
-                }
-                let id = self.fresh_id();
-                let deadline = self.now + u64::from(self.config.request_ticks);
-                self.forwards.insert(id, (client, deadline));
-                let message = Message::Forward { id, request };
-                self.outputs.push(Output::Send { to: leader, message });
-            }
-            // One hop is enough: who passed it on to us knows better soon.
-            _ => self.answer(origin, Reply::Refused(Refusal::NotLeader(leader))),
-        }
-    }
-
-    /// Begins what only a leader can do.
-    fn lead(&mut self, origin: Origin, request: Request) {
-        if self.proposals.len() >= self.config.max_pending {
-            self.answer(origin, Reply::Refused(Refusal::Busy));
-            return;
-        }
-        match request {
-            Request::OpenSession => self.propose(origin, Proposal::OpenSession),
-            Request::Command { session, command } => {
-                self.propose(origin, Proposal::Command(session, &command));
-            }
-            Request::Reconfigure(change) => self.propose_change(origin, &change),
-            Request::Transfer(to) => {
-                let reply = if self.replica.membership().voters().contains(&to) {
-                    self.raft.transfer_leader(to);
-                    Reply::Transferring
-                } else {
-                    Reply::Refused(Refusal::InvalidReconfiguration)
-                };
-                self.answer(origin, reply);
-            }
-            Request::Query { .. } => unreachable!("queries are not for the log"),
-        }
-    }
-
-    fn propose(&mut self, origin: Origin, proposal: Proposal<'_>) {
-        let place = self.raft.propose(proposal.encode());
-        self.proposed(origin, place);
-    }
-
-    fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
-        let refusal = if self.raft.has_pending_change() || self.replica.membership().is_joint() {
-            Some(Refusal::ReconfigurationPending)
-        } else if !self.replica.membership().allows(change) {
-            Some(Refusal::InvalidReconfiguration)
-        } else if leaves(change, self.config.id) && self.hand_over(change) {
-            Some(Refusal::Transferring)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            self.answer(origin, Reply::Refused(refusal));
-            return;
-        }
-        let place = self.raft.propose_change(membership::to_raft(change));
-        self.proposed(origin, place);
-    }
-
-    /// A leader does not remove or demote itself: it first hands over to the voter that stays and
-    /// has the most of the log. Says whether there is one.
-    fn hand_over(&mut self, change: &Reconfigure) -> bool {
-        let me = self.config.id;
-        let stays = |id: NodeId| {
-            id != me && !leaves(change, id) && self.replica.membership().voters().contains(&id)
-        };
-        let best = self
-            .raft
-            .progress()
-            .filter(|(id, _)| stays(*id))
-            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, id.0))
-            .map(|(id, _)| id);
-        if let Some(best) = best {
-            debug!(id = %me, to = %best, "handing over before being removed");
-            self.raft.transfer_leader(best);
-        }
-        best.is_some()
-    }
-
-    /// Raft leaves a joint configuration by itself, unless its leader changed at a bad moment.
-    fn leave_joint(&mut self) {
-        if self.raft.is_leader()
-            && self.replica.membership().is_joint()
-            && !self.raft.has_pending_change()
-            && !self.raft.is_transferring()
-        {
-            self.raft.propose_change(raft::eraftpb::ConfChangeV2::default());
-        }
-    }
-
-    fn proposed(&mut self, origin: Origin, place: Option<(LogIndex, Term)>) {
-        let Some((index, term)) = place else {
-            let transferring = self.raft.is_transferring();
-            let refusal = if transferring { Refusal::Transferring } else { Refusal::Busy };
-            self.answer(origin, Reply::Refused(refusal));
-            return;
-        };
-        let deadline = self.now + u64::from(self.config.request_ticks);
-        let displaced = self.proposals.insert(index, Proposed { term, origin, deadline });
-        // The older one's entry is gone from this log, but another member may still have it and
-        // lead one day.
-        if let Some(displaced) = displaced {
-            self.answer(displaced.origin, Reply::Unknown);
-        }
-    }
-
-    /// The entry at `id` was applied: its proposer, if it is one of ours, gets its reply. Only
-    /// index and term together name an entry.
-    fn resolve(&mut self, id: SnapshotId, reply: Reply) {
-        let Some(proposed) = self.proposals.remove(&id.index) else { return };
-        let reply =
-            if proposed.term == id.term { reply } else { Reply::Refused(Refusal::Superseded) };
-        self.answer(proposed.origin, reply);
-    }
-
-    fn answer(&mut self, origin: Origin, reply: Reply) {
-        self.outputs.push(match origin {
-            Origin::Client(request) => Output::Reply { request, reply },
-            Origin::Peer(to, id) => Output::Send { to, message: Message::Answer { id, reply } },
-        });
-    }
-
-    fn query(&self, query: &Bytes) -> Reply {
-        let response = self.replica.machine.query(query);
-        Reply::Value { index: self.replica.applied().index, response }
-    }
-
-    /// Answers the requests whose time is up. Their outcome is unknown, never "failed": the entry
-    /// may be committed later.
-    fn expire(&mut self) {
-        let now = self.now;
-        if !now.is_multiple_of(4) {
-            return;
-        }
-        let late = self.proposals.extract_if(.., |_, proposed| proposed.deadline <= now);
-        let mut origins: Vec<Origin> = late.map(|(_, proposed)| proposed.origin).collect();
-        let late = self.forwards.extract_if(.., |_, (_, deadline)| *deadline <= now);
-        origins.extend(late.map(|(_, (request, _))| Origin::Client(request)));
-        for origin in origins {
-            self.answer(origin, Reply::Unknown);
-        }
+            && (!self.persisting.is_empty() || self.raft.has_ready())
+            && membership.votes(me)
+            && membership.is_quorum(|id| id == me)
     }
 
     /// An id for a question to another member: unique among all lives of this one, because the

@@ -26,6 +26,8 @@ const MAGIC: &[u8; 8] = b"stormsnp";
 /// ends before them, and is still read.
 const VERSION: u32 = 2;
 const PREFIX: usize = 12;
+/// Indexes and terms above this are not believed, so that there is always a next one.
+const MAX_POSITION: u64 = 1 << 62;
 const FRAME: usize = 9;
 
 const HEAD: u8 = 1;
@@ -63,6 +65,23 @@ impl Head {
         } else {
             Err(postcard::Error::SerdeDeCustom)
         }
+    }
+}
+
+impl Head {
+    /// What must hold for any snapshot that a log can go on behind; raft panics if it does not.
+    fn check(&self) -> Result<(), &'static str> {
+        let SnapshotId { index, term } = self.id;
+        if index == 0 || term == 0 {
+            return Err("it is the state before the first entry: take it of a member that has one");
+        }
+        if index.max(term) > MAX_POSITION {
+            return Err("its index and term are beyond all reason");
+        }
+        if !self.membership.is_sound() {
+            return Err("its membership is impossible");
+        }
+        Ok(())
     }
 }
 
@@ -174,6 +193,7 @@ pub(crate) fn read(file: FileName, bytes: &Bytes) -> Result<Contents, Error> {
             (HEAD, None) => {
                 let head = Head::decode(version, &data)
                     .map_err(|error| corrupt(at, &format!("unreadable head: {error}")))?;
+                head.check().map_err(|reason| corrupt(at, reason))?;
                 contents = Some(Contents { head, sessions: Vec::new(), machine: Vec::new() });
             }
             (SESSIONS, Some(contents)) => contents.sessions.push(data),
@@ -196,8 +216,12 @@ mod tests {
 
     const FILE: FileName = FileName::Snapshot(5, 2);
 
+    fn alone() -> Membership {
+        Membership::founded_by(&Config::new(NodeId(1), vec![NodeId(1)]))
+    }
+
     fn sample() -> Bytes {
-        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: Membership::default() };
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() };
         let sessions: Chunks = Box::new([Bytes::from_static(b"session")].into_iter());
         let machine: Chunks =
             Box::new([Bytes::from_static(b"one"), Bytes::from_static(b"two")].into_iter());
@@ -244,7 +268,7 @@ mod tests {
         let mut old = Vec::new();
         old.put_slice(MAGIC);
         old.put_u32_le(1);
-        let head = postcard::to_stdvec(&(SnapshotId { index: 5, term: 2 }, Membership::default()));
+        let head = postcard::to_stdvec(&(SnapshotId { index: 5, term: 2 }, alone()));
         let mut crc = 0;
         for (kind, data) in [(HEAD, &head.unwrap()[..]), (MACHINE, b"one"), (END, b"")] {
             crc = frame_crc(crc, kind, data);
@@ -264,5 +288,22 @@ mod tests {
         bytes[8] = 9;
         let error = read(FILE, &bytes.into()).unwrap_err();
         assert_eq!(error, Error::NewerVersion { file: FILE, found: 9, supported: VERSION });
+    }
+
+    #[test]
+    fn what_no_log_can_go_on_behind_is_refused() {
+        let (far, early) = (u64::MAX, Membership::default());
+        for (index, term, membership, part) in [
+            (0, 0, alone(), "before the first entry"),
+            (far, 2, alone(), "beyond all reason"),
+            (5, far, alone(), "beyond all reason"),
+            (5, 2, early, "membership is impossible"),
+        ] {
+            let head = Head { id: SnapshotId { index, term }, membership };
+            let none = || -> Chunks { Box::new(std::iter::empty()) };
+            let bytes = Writer::new(&head, none(), none()).flatten().collect();
+            let error = read(FILE, &bytes).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
     }
 }

@@ -5,11 +5,12 @@
 //! answer with an index from before the question, etcd #20418), and snapshots in chunks.
 //!
 //! A frame is `length (4) | CRC-32 (4) | kind (1) | body`, little endian; the length counts kind and
-//! body, the CRC covers them. Raft's body is protobuf, the others are postcard.
+//! body, the CRC covers them. Raft's body is protobuf, the others are postcard. Kinds 3 and 4 belong
+//! to the transport.
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{self, MessageType};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,8 @@ use crate::types::{LogIndex, NodeId, SnapshotId, Term};
 /// The longest frame that is accepted, checked before anything is allocated.
 pub const MAX_FRAME: usize = 64 << 20;
 
-const HEADER: usize = 8;
+/// Bytes of a frame before its kind: length and CRC.
+pub const HEADER: usize = 8;
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq)]
@@ -215,6 +217,13 @@ impl RaftMessage {
         self.0.entries.len()
     }
 
+    /// Bytes of the entries and of the context: nearly all of the message, when it is large.
+    pub fn payload_bytes(&self) -> usize {
+        let entries = &self.0.entries;
+        entries.iter().map(|e| e.data.len() + e.context.len() + 16).sum::<usize>()
+            + self.0.context.len()
+    }
+
     /// Index and term of the entries an append carries.
     pub fn entries(&self) -> impl Iterator<Item = (LogIndex, Term)> + '_ {
         self.0.entries.iter().map(|e| (e.index, e.term))
@@ -264,6 +273,19 @@ enum Body {
 const RAFT: u8 = 1;
 const OURS: u8 = 2;
 
+/// Appends one frame with what `body` appends.
+pub(crate) fn put_frame(buffer: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER]);
+    buffer.push(kind);
+    body(buffer);
+    let counted = start + HEADER;
+    let length = u32::try_from(buffer.len() - counted).expect("frames are far below 4 GiB");
+    let crc = crc32fast::hash(&buffer[counted..]);
+    buffer[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    buffer[start + 4..counted].copy_from_slice(&crc.to_le_bytes());
+}
+
 impl Message {
     /// What kind of message it is.
     pub fn kind(&self) -> Kind {
@@ -281,35 +303,36 @@ impl Message {
 
     /// The message as one frame.
     pub fn encode(&self) -> Bytes {
-        let mut frame = BytesMut::with_capacity(128);
-        frame.put_u64_le(0);
-        let body = match self {
-            Message::Raft(message) => {
-                frame.put_u8(RAFT);
-                let body = message.0.write_to_bytes().expect("writing to memory cannot fail");
-                frame.extend_from_slice(&body);
-                None
-            }
-            Message::Forward { id, request } => Some(Body::Forward(*id, request.clone())),
-            Message::Answer { id, reply } => Some(Body::Answer(*id, reply.clone())),
-            Message::ReadIndex { id } => Some(Body::ReadIndex(*id)),
-            Message::ReadIndexAnswer { id, index } => Some(Body::ReadIndexAnswer(*id, *index)),
-            Message::Chunk(chunk) => Some(Body::Chunk(chunk.clone())),
-            Message::ChunkAck { transfer, received, done } => {
-                Some(Body::ChunkAck(*transfer, *received, *done))
-            }
-            Message::Removed => Some(Body::Removed),
+        let mut frame = Vec::with_capacity(128);
+        self.encode_into(&mut frame);
+        Bytes::from(frame)
+    }
+
+    /// Appends the message as one frame.
+    pub fn encode_into(&self, buffer: &mut Vec<u8>) {
+        let ours = |buffer: &mut Vec<u8>, body: &Body| {
+            postcard::to_io(body, buffer).expect("writing to memory cannot fail");
         };
-        if let Some(body) = body {
-            frame.put_u8(OURS);
-            let body = postcard::to_stdvec(&body).expect("writing to memory cannot fail");
-            frame.extend_from_slice(&body);
-        }
-        let length = u32::try_from(frame.len() - HEADER).expect("frames are far below 4 GiB");
-        let crc = crc32fast::hash(&frame[HEADER..]);
-        frame[..4].copy_from_slice(&length.to_le_bytes());
-        frame[4..HEADER].copy_from_slice(&crc.to_le_bytes());
-        frame.freeze()
+        put_frame(buffer, if matches!(self, Message::Raft(_)) { RAFT } else { OURS }, |buffer| {
+            match self {
+                Message::Raft(message) => {
+                    message.0.write_to_vec(buffer).expect("writing to memory cannot fail");
+                }
+                Message::Forward { id, request } => {
+                    ours(buffer, &Body::Forward(*id, request.clone()));
+                }
+                Message::Answer { id, reply } => ours(buffer, &Body::Answer(*id, reply.clone())),
+                Message::ReadIndex { id } => ours(buffer, &Body::ReadIndex(*id)),
+                Message::ReadIndexAnswer { id, index } => {
+                    ours(buffer, &Body::ReadIndexAnswer(*id, *index));
+                }
+                Message::Chunk(chunk) => ours(buffer, &Body::Chunk(chunk.clone())),
+                Message::ChunkAck { transfer, received, done } => {
+                    ours(buffer, &Body::ChunkAck(*transfer, *received, *done));
+                }
+                Message::Removed => ours(buffer, &Body::Removed),
+            }
+        });
     }
 
     /// Reads one frame; the bytes must hold exactly one.
@@ -365,6 +388,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::{BufMut, BytesMut};
 
     fn append() -> Message {
         let mut message = eraftpb::Message::default();

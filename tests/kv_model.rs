@@ -113,11 +113,7 @@ fn operation() -> impl Strategy<Value = TxnOp> {
 
 /// Low revisions, which keys are likely to have.
 fn guard() -> impl Strategy<Value = Guard> {
-    prop_oneof![
-        Just(Guard::Absent),
-        Just(Guard::Present),
-        (1u64..8).prop_map(Guard::Revision),
-    ]
+    prop_oneof![Just(Guard::Absent), Just(Guard::Present), (1u64..8).prop_map(Guard::Revision),]
 }
 
 fn command() -> impl Strategy<Value = Command> {

@@ -145,6 +145,9 @@ pub struct Cluster {
     pub chunk_bytes: u32,
     /// How messages travel between nodes.
     pub wire: Wire,
+    /// How long a node collects inputs, from the first one on, before it acts on all of them, in
+    /// microseconds. What it has collected is lost in a crash. 0: it acts on each by itself.
+    pub batch_us: u64,
 }
 
 impl Default for Cluster {
@@ -161,6 +164,7 @@ impl Default for Cluster {
             sessions: 64,
             chunk_bytes: 16384,
             wire: Wire::Value,
+            batch_us: 0,
         }
     }
 }

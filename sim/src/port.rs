@@ -1,4 +1,4 @@
-//! The simulated world as one node sees it during one input: a clock that stands still, a disk to
+//! The simulated world as one node sees it during one flush: a clock that stands still, a disk to
 //! read from, and a list for everything else it asks for.
 //!
 //! What is done about that list, and when, is the world's business. Who watches the node meanwhile

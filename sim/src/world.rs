@@ -30,12 +30,14 @@ use stormkv::node::Role;
 use stormkv::types::{NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
+pub use self::client::action;
 pub use self::trace::Sink;
 
 use self::client::Clients;
 use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Broken, Safety};
+use crate::history::History;
 use crate::network::{Endpoint, NetAction, NetRule, Network, NetworkConfig};
 use crate::outcome::{Class, Outcome, Violation};
 use crate::plan::{self, Member, NetEffect, Plan, Wire};
@@ -48,6 +50,8 @@ pub const WAYPOINTS: &[&str] = &[
     "leadership-transferred",
     "entries-truncated",
     "two-entries-truncated",
+    "proposals-batched",
+    "answers-put-off",
     "snapshot-saved",
     "snapshot-installed",
     "snapshot-during-election",
@@ -95,6 +99,13 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     outcome
 }
 
+/// Runs a plan as [`run`] does, and returns what its clients did and were told, too.
+pub fn recorded(plan: &Plan) -> (Outcome, History) {
+    let mut world = World::new(plan);
+    let outcome = world.run(u64::MAX);
+    (outcome, world.clients.history)
+}
+
 /// Something that happens at a moment.
 enum Event {
     /// A node's timer is due.
@@ -113,6 +124,8 @@ enum Event {
     DiskStep { node: NodeId, life: u64 },
     /// A read of a node's disk is done.
     Fetched { node: NodeId, life: u64, ticket: Ticket, file: FileName, offset: u64, len: u32 },
+    /// A node acts on the inputs that it was given.
+    Flush { node: NodeId, life: u64 },
     /// A fault strikes.
     Fault(usize),
     /// A fault ends.

@@ -58,6 +58,7 @@ fn unusual_plan() -> Plan {
             sessions: 5,
             chunk_bytes: 100,
             wire: Wire::Encoded,
+            batch_us: 1500,
         },
         network: Network {
             latency: Delay { min_us: 1, mean_extra_us: 1_000_001 },

@@ -29,10 +29,10 @@ fn seeds_keep_their_plans() {
     assert_eq!(
         hashes,
         [
-            "0: 0aab5e07924058d6",
-            "1: 83d3b3fe45645d1d",
-            "2: c75e3d12d85948fb",
-            "42: 27905424f0560e5b",
+            "0: 9a6e6c9d35f7e756",
+            "1: 5c0b637e5b143ab2",
+            "2: 634786c50a2236bc",
+            "42: 69302b9072362388",
             "18446744073709551615: ba97d5e3e5dc1149",
         ]
     );
@@ -53,6 +53,7 @@ fn random_plans_have_everything() {
         count(format!("nodes {}", plan.cluster.nodes));
         count(format!("learners {}", plan.cluster.learners));
         count(format!("wire {:?}", plan.cluster.wire));
+        count(if plan.cluster.batch_us == 0 { "one by one" } else { "batched" }.to_string());
         if faults == 0 {
             count("calm".to_string());
         }
@@ -95,6 +96,8 @@ fn random_plans_have_everything() {
         "learners 2",
         "wire Value",
         "wire Encoded",
+        "one by one",
+        "batched",
         "fault crash",
         "fault crash-output",
         "fault crash-disk",

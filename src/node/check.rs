@@ -8,8 +8,8 @@ use raft::eraftpb::{self, EntryType, MessageType};
 use super::membership;
 use super::{Node, Proposal};
 use crate::machine::StateMachine;
-use crate::types::{NodeId, Term};
-use crate::wire::RaftMessage;
+use crate::types::{LogIndex, NodeId, SnapshotId, Term};
+use crate::wire::{Chunk, RaftMessage};
 
 /// Terms above this are not believed: at one election a microsecond they are 100,000 years away.
 const MAX_TERM: Term = 1 << 62;
@@ -28,7 +28,8 @@ impl<M: StateMachine> Node<M> {
         if inner.to != self.config.id.0 {
             return Err("it is for another member");
         }
-        if inner.term > MAX_TERM {
+        // Raft takes a message without a term for one of its own.
+        if inner.term == 0 || inner.term > MAX_TERM {
             return Err("its term is beyond all reason");
         }
         match inner.get_msg_type() {
@@ -37,16 +38,18 @@ impl<M: StateMachine> Node<M> {
                 if inner.request_snapshot != 0 {
                     return Err("it asks for a snapshot, which members never do by themselves");
                 }
-                if !inner.reject && inner.index > self.raft.last_index() {
+                let claimed = if inner.reject { inner.reject_hint } else { inner.index };
+                if claimed > self.raft.last_index() {
                     return Err("it acknowledges entries that were never sent");
                 }
                 Ok(())
             }
-            MessageType::MsgHeartbeat if inner.term >= self.raft.term() => {
-                if inner.commit > self.raft.last_index() {
-                    return Err("it commits entries that this member never acknowledged");
-                }
-                Ok(())
+            MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgTimeoutNow
+                if !self.raft.log_is_durable() =>
+            {
+                Err("it would elect a member whose log is not durable")
             }
             MessageType::MsgHeartbeat
             | MessageType::MsgAppendResponse
@@ -60,9 +63,22 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    /// How far this member had acknowledged the log of a leader, if its own log does not reach that
+    /// far. A heartbeat commits only what its receiver has acknowledged to the leader of this very
+    /// term, and what is acknowledged is durable: so if it is not there, the disk was lost.
+    pub(super) fn has_lost(&self, message: &RaftMessage) -> Option<LogIndex> {
+        let inner = &message.0;
+        let counts = inner.get_msg_type() == MessageType::MsgHeartbeat
+            && inner.term >= self.raft.term()
+            && inner.commit > self.raft.last_index();
+        counts.then_some(inner.commit)
+    }
+
     fn check_append(&self, inner: &eraftpb::Message) -> Result<(), &'static str> {
-        if inner.log_term == 0 && inner.index != 0 {
-            return Err("it names an entry without a term");
+        // A cluster is founded as if by entry 1, so whoever is new begins with a snapshot. Entries
+        // from before would make a member of a cluster that nobody founded.
+        if inner.index == 0 || inner.log_term == 0 {
+            return Err("it goes on from an entry that no log has");
         }
         if inner.entries.len() as u64 >= u64::MAX - inner.index {
             return Err("its entries are beyond all reason");
@@ -83,11 +99,24 @@ impl<M: StateMachine> Node<M> {
                 return Err("an entry is of no kind that this version writes");
             }
             let committed = entry.index <= self.raft.commit();
-            if committed && self.raft.log().term_at(entry.index).is_some_and(|t| t != entry.term) {
+            if committed && self.raft.term_at(entry.index).is_some_and(|term| term != entry.term) {
                 return Err("it contradicts a committed entry");
             }
             previous = (entry.index, entry.term);
         }
         Ok(())
+    }
+
+    /// Says whether a part of a snapshot may be believed, as far as it can be seen from the outside.
+    pub(super) fn check_chunk(&self, from: NodeId, chunk: &Chunk) -> bool {
+        let SnapshotId { index, term } = chunk.snapshot;
+        let end = chunk.offset.checked_add(chunk.data.len() as u64);
+        from != self.config.id
+            && from != NodeId(0)
+            && (1..=MAX_TERM).contains(&chunk.term)
+            && (1..=chunk.term).contains(&term)
+            && index > 0
+            && end.is_some_and(|end| end <= chunk.total)
+            && chunk.total <= self.config.max_snapshot_bytes
     }
 }

@@ -7,7 +7,8 @@
 //! would itself be random), hence the value has no memory. Nobody else holds the inner node, so
 //! nobody can forget.
 
-use raft::eraftpb::{ConfChangeV2, ConfState, HardState, Message};
+use bytes::Bytes;
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType};
 use raft::{RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
 
 use crate::config::Config;
@@ -73,11 +74,18 @@ impl Raft {
         self.settle();
     }
 
-    /// Appends an entry if this node leads. On success says where.
-    pub fn propose(&mut self, data: Vec<u8>) -> Option<(LogIndex, Term)> {
-        let accepted = self.inner.propose(Vec::new(), data).is_ok();
+    /// Appends entries with these data, all or none, on a leader (any other node would pass them
+    /// on). On success says where the first one is.
+    pub fn propose(&mut self, entries: &[Bytes]) -> Option<(LogIndex, Term)> {
+        assert!(self.is_leader() && !entries.is_empty(), "a proposal is a leader's");
+        let first = self.last_index() + 1;
+        let mut message = Message { from: self.inner.raft.id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        let entry = |data: &Bytes| Entry { data: data.clone(), ..Entry::default() };
+        message.entries = entries.iter().map(entry).collect();
+        let accepted = self.inner.step(message).is_ok();
         self.settle();
-        accepted.then(|| (self.last_index(), self.inner.raft.term))
+        accepted.then(|| (first, self.term()))
     }
 
     /// As [`propose`](Self::propose). An accepted change may still turn into an empty entry.
@@ -180,6 +188,17 @@ impl Raft {
     /// The last index, entries that are not handed out yet included.
     pub fn last_index(&self) -> LogIndex {
         self.inner.raft.raft_log.last_index()
+    }
+
+    /// The term of the entry at `index`, if it is known; entries that are not handed out yet
+    /// included.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.inner.raft.raft_log.term(index).ok().filter(|term| *term > 0)
+    }
+
+    /// Whether raft knows that the whole log is durable. It insists on that when it wins.
+    pub fn log_is_durable(&self) -> bool {
+        self.inner.raft.raft_log.persisted == self.last_index()
     }
 
     pub fn is_transferring(&self) -> bool {

@@ -102,6 +102,22 @@ impl Membership {
         majority(&self.voters) && majority(&self.outgoing)
     }
 
+    /// Whether there can be such a membership at all; raft panics on others.
+    pub(crate) fn is_sound(&self) -> bool {
+        let [voters, outgoing, learners] = [&self.voters, &self.outgoing, &self.learners];
+        let sets = [voters, outgoing, learners, &self.learners_next, &self.removed];
+        let learns_later = |id: &NodeId| outgoing.contains(id) && !voters.contains(id);
+        !voters.is_empty()
+            && !sets.iter().any(|set| set.contains(&NodeId(0)))
+            && learners.is_disjoint(voters)
+            && learners.is_disjoint(outgoing)
+            && self.learners_next.iter().all(learns_later)
+            && (self.is_joint() || !self.auto_leave)
+            && self.removed.is_disjoint(voters)
+            && self.removed.is_disjoint(learners)
+            && self.removed.is_disjoint(&self.learners_next)
+    }
+
     /// A hash of everything above.
     pub fn digest(&self) -> u64 {
         let halves = [&self.voters, &self.outgoing, &self.learners, &self.learners_next];
@@ -137,6 +153,16 @@ impl Membership {
             && voters_stay
             && change.addresses.keys().all(addressable)
             && change.addresses.values().all(|address| address.len() <= MAX_ADDRESS)
+    }
+
+    /// Whether `change` leaves each present member that it gives an address in its role. An address
+    /// comes with a member that is added or moved, and whoever asks for that may not know of a role
+    /// that has changed meanwhile; a promotion or demotion is asked for by name, without an address.
+    /// Not part of [`allows`](Self::allows), which decides about entries of the log, too.
+    pub(crate) fn keeps_roles(&self, change: &Reconfigure) -> bool {
+        let moved = |id: &&NodeId| change.addresses.contains_key(*id) && self.contains(**id);
+        change.voters.iter().filter(moved).all(|id| self.votes(*id))
+            && change.learners.iter().filter(moved).all(|id| !self.votes(*id))
     }
 
     /// The membership after raft made `state` of it; `change` says who was removed.
@@ -302,9 +328,57 @@ mod tests {
     }
 
     #[test]
+    fn an_address_comes_with_the_role_that_the_member_has() {
+        let mut membership = founded_by(&[1, 2, 3]);
+        membership.learners.insert(NodeId(4));
+        let change = |voters: &[u64], learners: &[u64], moved: &[u64]| Reconfigure {
+            voters: ids(voters),
+            learners: ids(learners),
+            addresses: moved.iter().map(|id| (NodeId(*id), "http://new".to_owned())).collect(),
+            ..Default::default()
+        };
+        for (change, keeps) in [
+            (change(&[3], &[], &[3]), true),
+            (change(&[], &[4], &[4]), true),
+            (change(&[5], &[6], &[5, 6]), true),
+            (change(&[], &[3], &[3]), false),
+            (change(&[4], &[], &[4]), false),
+            // By name, and not as a side effect.
+            (change(&[4], &[3], &[]), true),
+        ] {
+            assert!(membership.allows(&change), "{change:?}");
+            assert_eq!(membership.keeps_roles(&change), keeps, "{change:?}");
+        }
+    }
+
+    #[test]
     fn a_change_with_a_damaged_address_is_none() {
         let mut raft = to_raft(&Reconfigure { voters: ids(&[4]), ..Default::default() });
         raft.context = Bytes::from_static(&[1, 4, 200]);
         assert_eq!(decode(&protobuf::Message::write_to_bytes(&raft).unwrap()), None);
+    }
+
+    #[test]
+    fn an_impossible_membership_is_not_sound() {
+        let good = founded_by(&[1, 2, 3]);
+        assert!(good.is_sound());
+        let broken: [fn(&mut Membership); 6] = [
+            |membership| membership.voters.clear(),
+            |membership| assert!(membership.outgoing.insert(NodeId(0))),
+            |membership| assert!(membership.learners.insert(NodeId(2))),
+            |membership| assert!(membership.learners_next.insert(NodeId(4))),
+            |membership| assert!(membership.removed.insert(NodeId(3))),
+            |membership| membership.auto_leave = true,
+        ];
+        for (number, break_it) in broken.into_iter().enumerate() {
+            let mut membership = good.clone();
+            break_it(&mut membership);
+            assert!(!membership.is_sound(), "{number}");
+        }
+        let mut joint = good;
+        joint.outgoing = ids(&[1, 4]).into_iter().collect();
+        joint.learners_next.insert(NodeId(4));
+        joint.auto_leave = true;
+        assert!(joint.is_sound());
     }
 }

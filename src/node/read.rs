@@ -3,8 +3,14 @@
 //! A query may be answered from the applied state once that state contains everything that was
 //! committed when the query arrived. The leader knows the commit index and makes sure, with a round
 //! of heartbeats, that it still leads; a follower asks the leader. Queries that arrive close
-//! together share a round. A round that gets no answer is repeated with a fresh context: an old
-//! context may belong to an older question, and its answer may be too old.
+//! together share a round, which begins when all of them are there. A round that gets no answer is
+//! repeated with a fresh context: an old context may belong to an older question, and its answer
+//! may be too old.
+//!
+//! An answer is a copy of up to a megabyte, made while nothing else happens. So one call of
+//! [`process`](Node::process) makes no more than
+//! [`max_answer_bytes`](crate::config::Config::max_answer_bytes) of them; the queries that are left
+//! wait for the next call, stale ones too, and heartbeats go out in between.
 
 use std::collections::VecDeque;
 
@@ -39,16 +45,27 @@ struct Round {
 pub(super) struct Reads {
     /// For a round.
     waiting: Vec<Read>,
+    /// Some of them wait for nothing else: ask as soon as a round may begin.
+    due: bool,
     /// For the answer to a round.
     rounds: VecDeque<Round>,
     /// For an index to be applied.
     confirmed: VecDeque<(LogIndex, Vec<Read>)>,
+    /// For nothing but room in the answers of one `process`.
+    ready: VecDeque<Read>,
     count: usize,
+    /// Bytes answered since `process` began.
+    answered: usize,
 }
 
 impl Reads {
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// Whether some could be answered at once, if only there were room.
+    pub fn are_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 }
 
@@ -65,7 +82,20 @@ impl<M: StateMachine> Node<M> {
         let deadline = self.now + u64::from(self.config.request_ticks);
         self.reads.waiting.push(Read { origin, query, deadline });
         self.reads.count += 1;
-        self.ask();
+        self.reads.due = true;
+    }
+
+    /// Answers a query from the present state, at once if there is room for the answer.
+    pub(super) fn read_stale(&mut self, origin: Origin, query: Bytes) {
+        if !self.reads.are_ready() && self.reads.answered < self.config.max_answer_bytes {
+            self.answer_query(origin, &query);
+        } else if self.reads.count >= self.config.max_pending {
+            self.answer(origin, Reply::Refused(Refusal::Busy));
+        } else {
+            let deadline = self.now + u64::from(self.config.request_ticks);
+            self.reads.ready.push_back(Read { origin, query, deadline });
+            self.reads.count += 1;
+        }
     }
 
     /// Another member asks for an index.
@@ -79,16 +109,17 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Begins a round for the queries that wait, if one may begin.
-    fn ask(&mut self) {
-        if self.reads.waiting.is_empty() || self.reads.rounds.len() >= MAX_ROUNDS {
+    pub(super) fn ask(&mut self) {
+        let wanted = self.reads.due && !self.reads.waiting.is_empty();
+        if !wanted || self.reads.rounds.len() >= MAX_ROUNDS {
+            return;
+        }
+        // Raft drops the question of a leader that has not committed anything in its term.
+        if self.raft.is_leader() && !self.raft.committed_in_term() {
             return;
         }
         let id = self.fresh_id();
         if self.raft.is_leader() {
-            // Raft drops the question of a leader that has not committed anything in its term.
-            if !self.raft.committed_in_term() {
-                return;
-            }
             self.raft.read_index(self.context(id));
         } else if let Some(leader) = self.raft.leader() {
             // What other members asked while this one led is theirs to ask again.
@@ -97,6 +128,7 @@ impl<M: StateMachine> Node<M> {
         } else {
             return;
         }
+        self.reads.due = false;
         let reads = std::mem::take(&mut self.reads.waiting);
         self.reads.rounds.push_back(Round { id, asked_at: self.now, reads });
     }
@@ -157,21 +189,38 @@ impl<M: StateMachine> Node<M> {
             self.reads.confirmed.push_back((index, own));
             self.serve_reads();
         }
-        self.ask();
+        self.reads.due = true;
     }
 
-    /// Answers the confirmed queries whose index is applied.
+    /// Answers the confirmed queries whose index is applied, as far as there is room.
     pub(super) fn serve_reads(&mut self) {
         let applied = self.replica.applied().index;
         while let Some((_, reads)) =
             self.reads.confirmed.pop_front_if(|(index, _)| *index <= applied)
         {
-            for read in reads {
-                self.reads.count -= 1;
-                let reply = self.query(&read.query);
-                self.answer(read.origin, reply);
-            }
+            self.reads.ready.extend(reads);
         }
+        while self.reads.answered < self.config.max_answer_bytes
+            && let Some(read) = self.reads.ready.pop_front()
+        {
+            self.reads.count -= 1;
+            self.answer_query(read.origin, &read.query);
+        }
+    }
+
+    /// A new call of `process` has room for answers again. Those who waited for it come first.
+    pub(super) fn make_room(&mut self) {
+        self.reads.answered = 0;
+        if self.reads.are_ready() {
+            self.serve_reads();
+        }
+    }
+
+    fn answer_query(&mut self, origin: Origin, query: &Bytes) {
+        let response = self.replica.machine.query(query);
+        self.reads.answered += response.len();
+        let index = self.replica.applied().index;
+        self.answer(origin, Reply::Value { index, response });
     }
 
     fn refuse_read(&mut self, read: &Read) {
@@ -209,6 +258,11 @@ impl<M: StateMachine> Node<M> {
         for read in late {
             self.refuse_read(&read);
         }
-        self.ask();
+        // The deadlines rise from front to back, nearly; nobody is forgotten.
+        while let Some(read) = self.reads.ready.pop_front_if(|read| read.deadline <= now) {
+            self.reads.count -= 1;
+            self.answer(read.origin, Reply::Refused(Refusal::Busy));
+        }
+        self.reads.due = true;
     }
 }

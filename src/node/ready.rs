@@ -41,20 +41,15 @@ pub(super) struct Persisting {
 
 impl<M: StateMachine> Node<M> {
     /// Handles all that raft wants by now.
-    pub(super) fn process(&mut self) {
-        while self.stopped.is_none() && self.raft.has_ready() {
-            self.process_ready();
-        }
-    }
-
-    fn process_ready(&mut self) {
+    pub(super) fn process_ready(&mut self) {
         let mut ready = self.raft.ready();
         let number = ready.number();
         let read_states = ready.take_read_states();
         let entries = ready.take_entries();
         let committed = ready.take_committed_entries();
-        let at_once = ready.take_messages();
-        let after = ready.take_persisted_messages();
+        let mut at_once = ready.take_messages();
+        let mut after = ready.take_persisted_messages();
+        after.extend(at_once.extract_if(.., |message| !only_leaders_say(message)));
         let metadata = ready.snapshot().get_metadata();
         let install = (metadata.index > 0)
             .then_some(SnapshotId { index: metadata.index, term: metadata.term });
@@ -83,7 +78,6 @@ impl<M: StateMachine> Node<M> {
             let mut ops = Vec::new();
             let entries: Vec<Entry> = entries.into_iter().map(from_raft).collect();
             self.wal.append(hard_state, install, &entries, &mut ops);
-            self.written = hard_state;
             if install.is_some() {
                 self.wal.compact(&mut ops);
                 self.remove_old_files(&mut ops);
@@ -93,6 +87,7 @@ impl<M: StateMachine> Node<M> {
                 self.vow = self.submitted;
             }
         }
+        self.written = hard_state;
         self.raft.advance_append_async(ready);
 
         // From here on raft may change again.
@@ -111,7 +106,7 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Term, vote and commit as raft has them now.
-    pub(super) fn hard_state(&self) -> HardState {
+    fn hard_state(&self) -> HardState {
         let raft = self.raft.hard_state();
         HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.commit }
     }
@@ -197,7 +192,7 @@ impl<M: StateMachine> Node<M> {
         // committed, so this time the commit index is worth a write.
         if reconfigured {
             let mut ops = Vec::new();
-            self.wal.append(self.hard_state(), None, &[], &mut ops);
+            self.wal.append(self.written, None, &[], &mut ops);
             self.submit(ops, None);
         }
         self.serve_reads();
@@ -219,7 +214,7 @@ impl<M: StateMachine> Node<M> {
         self.outputs.push(Output::Applied(Applied {
             id: self.replica.applied(),
             digest: self.replica.digest(),
-            membership: self.replica.membership().digest(),
+            membership: self.replica.membership_digest(),
             by_snapshot,
         }));
     }
@@ -277,10 +272,23 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let mut ops = Vec::new();
-        if self.wal.vouch(self.hard_state(), &mut ops) {
+        if self.wal.vouch(self.written, &mut ops) {
             self.submit(ops, None);
         }
     }
+}
+
+/// Raft says of a whole `Ready` that it is a leader's and that its messages may overtake its
+/// writes. But many inputs may have passed since the last one, and the role may have changed
+/// between them: what others say too may be a promise given before.
+fn only_leaders_say(message: &eraftpb::Message) -> bool {
+    matches!(
+        message.get_msg_type(),
+        MessageType::MsgAppend
+            | MessageType::MsgHeartbeat
+            | MessageType::MsgSnapshot
+            | MessageType::MsgTimeoutNow
+    )
 }
 
 pub(super) fn from_raft(entry: eraftpb::Entry) -> Entry {

@@ -16,6 +16,9 @@ use crate::session::{Sessions, Verdict};
 use crate::snapshot::{self, Head, Writer};
 use crate::types::{LogIndex, SessionId, SnapshotId};
 
+/// Bytes that a proposal takes beside its command, at most: session, number, lengths.
+const PROPOSAL_OVERHEAD: usize = 32;
+
 /// What a normal entry holds.
 /// Borrowed from the entry: every member reads each entry when it arrives and when it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +35,10 @@ fn serialize_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok,
 }
 
 impl<'a> Proposal<'a> {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("writing to memory cannot fail")
+    pub(crate) fn encode(&self) -> Bytes {
+        let command = if let Proposal::Command(_, command) = self { command.len() } else { 0 };
+        let room = Vec::with_capacity(command + PROPOSAL_OVERHEAD);
+        postcard::to_extend(self, room).expect("writing to memory cannot fail").into()
     }
 
     /// Reads a proposal back from the data of an entry. `None` for data that no proposal encodes
@@ -43,12 +48,17 @@ impl<'a> Proposal<'a> {
     }
 }
 
+/// How far behind a state from elsewhere a log goes on: more entries than are written in years.
+const FAR: u64 = 1 << 32;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Replica<M> {
     pub machine: M,
     sessions: Sessions,
     membership: Membership,
+    /// Kept, because every entry is reported with it and few change it.
+    membership_digest: u64,
     applied: SnapshotId,
 }
 
@@ -57,12 +67,22 @@ impl<M: StateMachine> Replica<M> {
     /// first entry had made them members, so that those who join later must receive a snapshot
     /// that says so; and index 0 for a node that joins.
     pub fn new(sessions: usize, membership: Membership, applied: SnapshotId) -> Self {
-        Replica { machine: M::default(), sessions: Sessions::new(sessions), membership, applied }
+        Replica {
+            machine: M::default(),
+            sessions: Sessions::new(sessions),
+            membership_digest: membership.digest(),
+            membership,
+            applied,
+        }
     }
 
-    /// The same machine and sessions as the beginning of a cluster with other members.
+    /// The same machine and sessions as the beginning of a cluster with other members. Its log goes
+    /// on far behind, where the log that the state comes from will hardly ever have been: what that
+    /// one did after the state was saved must not meet the same revisions and session ids again.
     pub fn refounded(self, membership: Membership) -> Self {
-        Replica { membership, ..self }
+        let SnapshotId { index, term } = self.applied;
+        let applied = SnapshotId { index: index.saturating_add(FAR), term };
+        Replica { membership_digest: membership.digest(), membership, applied, ..self }
     }
 
     /// The last applied index, and its term.
@@ -72,6 +92,11 @@ impl<M: StateMachine> Replica<M> {
 
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// A hash of the membership.
+    pub fn membership_digest(&self) -> u64 {
+        self.membership_digest
     }
 
     /// A hash of machine and sessions: equal on all replicas at equal applied index.
@@ -129,6 +154,7 @@ impl<M: StateMachine> Replica<M> {
         match state {
             Some(state) => {
                 self.membership = self.membership.changed(state, change);
+                self.membership_digest = self.membership.digest();
                 Reply::Reconfigured { index: id.index }
             }
             None => Reply::Refused(Refusal::InvalidReconfiguration),
@@ -156,6 +182,7 @@ impl<M: StateMachine> Replica<M> {
             Sessions::restore(sessions, &mut contents.sessions.into_iter()).map_err(unreadable)?;
         let machine = M::restore(&mut contents.machine.into_iter()).map_err(unreadable)?;
         let Head { id, membership } = contents.head;
-        Ok(Replica { machine, sessions, membership, applied: id })
+        let membership_digest = membership.digest();
+        Ok(Replica { machine, sessions, membership, membership_digest, applied: id })
     }
 }

@@ -201,7 +201,7 @@ impl<M: StateMachine> Node<M> {
             }
         }
         let mut ops = Vec::new();
-        self.wal.append(self.hard_state(), Some(id), &[], &mut ops);
+        self.wal.append(self.written, Some(id), &[], &mut ops);
         self.wal.compact(&mut ops);
         self.remove_old_files(&mut ops);
         self.submit(ops, None);
@@ -388,11 +388,7 @@ impl<M: StateMachine> Node<M> {
             to: from,
             message: Message::ChunkAck { transfer: chunk.transfer, received, done },
         };
-        let end = chunk.offset.checked_add(chunk.data.len() as u64);
-        let sane = end.is_some_and(|end| end <= chunk.total)
-            && chunk.total <= self.config.max_snapshot_bytes
-            && chunk.snapshot.index > 0;
-        if !sane || chunk.term < self.raft.term() || self.installing {
+        if !self.check_chunk(from, &chunk) || chunk.term < self.raft.term() || self.installing {
             // A stale leader learns its place from raft; others may try again.
             self.outputs.push(ack(0, Some(false)));
             return;

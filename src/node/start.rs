@@ -86,6 +86,7 @@ impl<M: StateMachine> Node<M> {
             replica,
             now: 0,
             next_id: config.incarnation.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            arrived: Vec::new(),
             outputs: Vec::new(),
             stopped: None,
             leave_at: None,
@@ -139,8 +140,6 @@ impl<M: StateMachine> Beginning<M> {
     }
 
     /// Founds a cluster: the founders' membership becomes a snapshot, the same on each of them.
-    /// With a state from elsewhere the log goes on behind that state's index, so that revisions and
-    /// session ids in it stay unique.
     fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) -> Result<(), Error> {
         let membership = Membership::founded_by(config);
         self.replica = match &config.founding_state {

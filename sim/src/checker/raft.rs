@@ -450,6 +450,10 @@ impl RaftChecker {
             );
             return Err(broken("one-vote", message));
         }
+        // Its log changed in the same flush, and before or after the vote is not to be seen.
+        if before.last != now.last {
+            return Ok(());
+        }
         // A vote has just been given: the candidate's log must not end before the voter's.
         let Some(candidate) = self.candidates.get(&(new.vote, new.term)) else { return Ok(()) };
         checks.hit(Check::VotersCheck);

@@ -95,6 +95,7 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
         Wire::Value => {}
         Wire::Encoded => line(out, "cluster.wire", quoted("encoded")),
     }
+    setting(out, "cluster.batch_us", cluster.batch_us, default.batch_us);
 }
 
 fn write_network(out: &mut String, network: &Network) {

@@ -19,6 +19,7 @@ pub(super) enum Purpose {
     Membership = 7,
     Intensity = 8,
     Horizon = 9,
+    Batching = 10,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

@@ -24,8 +24,16 @@ pub(super) fn cluster(seed: u64) -> Cluster {
         sessions: if dice.percent(15) { dice.between(4, 10) } else { 64 },
         chunk_bytes: dice.scaled(128, 16384),
         wire: if dice.percent(10) { Wire::Encoded } else { Wire::Value },
+        batch_us: batch_us(seed),
         ..Cluster::default()
     }
+}
+
+/// Draws how long nodes collect their inputs. Half of the seeds do not: there the checkers see every
+/// step by itself. The longest time is half a tick, so that elections go on.
+fn batch_us(seed: u64) -> u64 {
+    let dice = &mut Dice::new(seed, Purpose::Batching);
+    if dice.percent(50) { 0 } else { u64::from(dice.scaled(1, 100)) * 50 }
 }
 
 /// Draws the links in calm weather.

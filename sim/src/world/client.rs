@@ -192,7 +192,8 @@ fn bytes_text(bytes: &[u8]) -> history::Value {
 }
 
 /// What the history says of an operation; `None` for the operator's.
-pub(super) fn action(op: &Op) -> Option<Action> {
+#[must_use]
+pub fn action(op: &Op) -> Option<Action> {
     let key = |key: &str| -> history::Key { Arc::from(key) };
     Some(match op {
         Op::Get { key: k } => Action::Get { key: key(k) },

@@ -27,6 +27,8 @@ use crate::rng::{Purpose, Stream};
 const START_AGAIN_NS: u64 = 100_000_000;
 /// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
 const MAX_PENDING: usize = 1024;
+/// Bytes of answers to queries that one flush of a node makes: one answer, that is.
+const MAX_ANSWER_BYTES: usize = 1;
 /// Far more segments of the log than snapshots leave over.
 const MAX_SEGMENTS: usize = 1000;
 
@@ -59,8 +61,9 @@ impl World<'_> {
                 let Some(slot) = self.slot(node).filter(|slot| slot.life == life) else { return };
                 let found = slot.disk.read(file, offset, len as usize);
                 let completion = Completion::Fetched(ticket, found);
-                self.with(node, Some(life), |driver, port| driver.complete(port, completion));
+                self.with(node, Some(life), |driver| driver.complete(completion));
             }
+            Event::Flush { node, life } => self.flush_due(node, life),
             Event::Fault(at) => self.strike(at),
             Event::Mend(at) => self.mend(at),
             Event::Start { node } => self.start(node),
@@ -72,7 +75,8 @@ impl World<'_> {
     fn tick(&mut self, node: NodeId, life: u64) {
         self.trace.mix(1 ^ node.0 << 8);
         self.trace.line(self.now_ns, || format!("{node} ticks"));
-        self.with(node, Some(life), |driver, port| driver.wake(port));
+        let now = Duration::from_nanos(self.now_ns);
+        self.with(node, Some(life), |driver| driver.wake(now));
         let next = self.slot(node).and_then(|slot| {
             let driver = slot.driver.as_ref().filter(|_| slot.life == life)?;
             Some(driver.deadline().as_nanos() as u64)
@@ -97,27 +101,54 @@ impl World<'_> {
         if message.kind() == Kind::Forward {
             self.reach("request-forwarded");
         }
-        self.with(to, None, |driver, port| driver.receive(port, from, message));
+        self.with(to, None, |driver| driver.receive(from, message));
     }
 
-    /// Gives an input to a node, if it is up (and in this life), and carries out what it wants.
+    /// Gives an input to a node, if it is up (and in this life). The node acts on it at once, or
+    /// when the time is up in which inputs are collected.
     pub(super) fn with(
         &mut self,
         id: NodeId,
         life: Option<u64>,
-        input: impl FnOnce(&mut Driver<Kv>, &mut Port<'_, Judge<'_>>),
+        input: impl FnOnce(&mut Driver<Kv>),
     ) {
-        let now_ns = self.now_ns;
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let batch_ns = self.plan.cluster.batch_us * 1000;
+        let at_ns = self.now_ns + batch_ns;
+        let Some(slot) = self.slot(id) else { return };
         if life.is_some_and(|life| life != slot.life) {
             return;
         }
+        let Some(driver) = &mut slot.driver else { return };
+        if let Err(panic) = caught(|| input(driver)) {
+            self.panicked(id, &panic);
+        } else if batch_ns == 0 {
+            self.flush(id);
+        } else if !std::mem::replace(&mut slot.collecting, true) {
+            let life = slot.life;
+            self.schedule.push(at_ns, Event::Flush { node: id, life });
+        }
+    }
+
+    fn flush_due(&mut self, node: NodeId, life: u64) {
+        self.trace.mix(12 ^ node.0 << 8);
+        self.trace.line(self.now_ns, || format!("{node} acts on its inputs"));
+        if let Some(slot) = self.slot(node).filter(|slot| slot.life == life) {
+            slot.collecting = false;
+            self.flush(node);
+        }
+    }
+
+    /// Lets a node act on its inputs, and carries out what it wants.
+    fn flush(&mut self, id: NodeId) {
+        let now_ns = self.now_ns;
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
         let Some(mut driver) = slot.driver.take() else { return };
+        let before = driver.node().status();
         let safety = &mut self.safety;
         let watch = Judge { id, safety, broken: None, applied: None, starting: None };
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
         let mut port = Port { now_ns, disk, effects, watch };
-        let caught = caught(|| input(&mut driver, &mut port));
+        let caught = caught(|| driver.flush(&mut port));
         let Judge { broken, applied, .. } = port.watch;
         if let Some(applied) = applied {
             self.trace.mix(applied.digest);
@@ -126,6 +157,7 @@ impl World<'_> {
             self.panicked(id, &panic);
             return;
         }
+        let last = driver.node().status().last;
         slot.driver = Some(driver);
         if let Some(broken) = broken {
             self.fail(Class::Safety, broken);
@@ -138,9 +170,28 @@ impl World<'_> {
                 self.reach("snapshot-during-election");
             }
         }
+        // Of its own term and after its first entry: nothing else makes a leader's log longer.
+        let led = self.roles[id.0 as usize] == (Role::Leader, last.term);
+        if led && last.index > before.last.index + 1 {
+            self.reach("proposals-batched");
+        }
         self.after(id);
         self.carry_out(id);
         self.consider_stop(id);
+        self.flush_again(id);
+    }
+
+    /// A node that had too much to do for one flush gets another one, but what has happened
+    /// meanwhile comes first.
+    fn flush_again(&mut self, id: NodeId) {
+        let at_ns = self.now_ns + 1;
+        let Some(slot) = self.slot(id) else { return };
+        let has_work = slot.driver.as_ref().is_some_and(|driver| driver.has_work());
+        if has_work && !std::mem::replace(&mut slot.collecting, true) {
+            let life = slot.life;
+            self.schedule.push(at_ns, Event::Flush { node: id, life });
+            self.reach("answers-put-off");
+        }
     }
 
     fn panicked(&mut self, id: NodeId, panic: &Panic) {
@@ -333,7 +384,7 @@ impl World<'_> {
         result: Result<(), stormkv::error::DiskError>,
     ) {
         let completion = Completion::Done(ticket, result);
-        self.with(id, Some(life), |driver, port| driver.complete(port, completion));
+        self.with(id, Some(life), |driver| driver.complete(completion));
     }
 
     /// A node that has stopped by itself leaves its place.
@@ -378,6 +429,7 @@ impl World<'_> {
         let unsynced = slot.batch.take().is_some();
         slot.fuse = None;
         slot.disk_fuse = None;
+        slot.collecting = false;
         slot.deferred.clear();
         slot.paused = false;
         slot.disk.crash(crash, fault);
@@ -466,6 +518,7 @@ fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Con
     config.max_pending = MAX_PENDING;
     config.max_inflight = 64;
     config.max_message_bytes = 64 << 10;
+    config.max_answer_bytes = MAX_ANSWER_BYTES;
     config.snapshot_every = cluster.snapshot_every;
     config.keep_entries = cluster.keep_entries;
     config.chunk_bytes = cluster.chunk_bytes;
@@ -479,6 +532,7 @@ fn target(event: &Event) -> Option<NodeId> {
     match event {
         Event::Tick { node, .. }
         | Event::DiskStep { node, .. }
+        | Event::Flush { node, .. }
         | Event::Fetched { node, .. }
         | Event::Ask { node, .. } => Some(*node),
         Event::Deliver { to, .. } | Event::DeliverFrame { to, .. } => Some(*to),

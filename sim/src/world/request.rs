@@ -103,7 +103,7 @@ impl World<'_> {
         });
         if arrives {
             let id = RequestId(token);
-            self.with(node, None, |driver, port| driver.request(port, id, request));
+            self.with(node, None, |driver| driver.request(id, request));
         }
     }
 

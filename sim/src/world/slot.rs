@@ -33,6 +33,8 @@ pub(super) struct Slot {
     pub driver: Option<Box<Driver<Kv>>>,
     pub disk: SimDisk,
     pub batch: Option<Batch>,
+    /// It was given inputs that it has not acted on yet.
+    pub collecting: bool,
     pub latency: Stream,
     /// Founds the cluster; others join with an empty disk.
     pub founder: bool,
@@ -41,7 +43,7 @@ pub(super) struct Slot {
     pub paused: bool,
     /// What happened while it was paused.
     pub deferred: Vec<Event>,
-    /// Crash after this many effects of one input; with the number of the fault.
+    /// Crash after this many effects of one flush; with the number of the fault.
     pub fuse: Option<(u32, u32)>,
     /// Crash instead of the n-th disk operation from now on, counted down; with the fault.
     pub disk_fuse: Option<(u32, u32)>,
@@ -57,6 +59,7 @@ impl Slot {
             driver: None,
             disk: SimDisk::new(seed, id.0),
             batch: None,
+            collecting: false,
             latency: Stream::new(seed, Purpose::DiskLatency, [id.0]),
             founder,
             retired: false,
@@ -80,11 +83,11 @@ impl Slot {
     }
 }
 
-/// Shows the checkers what a node does during one input.
+/// Shows the checkers what a node does during one flush.
 pub(super) struct Judge<'a> {
     pub id: NodeId,
     pub safety: &'a mut Safety,
-    /// The first invariant that was broken during this input.
+    /// The first invariant that was broken during this flush.
     pub broken: Option<Broken>,
     pub applied: Option<Applied>,
     /// During a start, what the checkers should see is kept back until the recovered state is

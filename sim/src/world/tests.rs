@@ -63,7 +63,7 @@ fn a_cluster_that_needs_longer_than_the_bound_breaks_convergence() {
 fn a_node_that_panics_is_reported_under_its_name() {
     let plan = plan(10_000);
     let mut world = after_events(&plan, 100);
-    world.with(N1, None, |_, _| panic!("a bug of the node"));
+    world.with(N1, None, |_| panic!("a bug of the node"));
     let violation = world.violation.expect("it was caught");
     assert_eq!((violation.class, violation.checker), (Class::Safety, "panic"));
     assert!(violation.message.starts_with("n1 panicked at "), "{}", violation.message);

@@ -1,6 +1,7 @@
 //! Three real nodes in a world without faults but crashes, and the tape of what they do.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use stormkv::api::{Consistency, Reply, Request, RequestId};
 use stormkv::config::Config;
@@ -144,7 +145,7 @@ impl Recorder {
     fn ask(&mut self, id: NodeId, request: Request) -> Reply {
         self.asked += 1;
         let name = RequestId(self.asked);
-        self.input(id, |driver, port| driver.request(port, name, request));
+        self.input(id, |driver| driver.request(name, request));
         for _ in 0..20 {
             self.tick();
             if let Some(reply) = self.replies.remove(&name) {
@@ -197,20 +198,22 @@ impl Recorder {
 
     fn tick(&mut self) {
         self.now_ns += 10_000_000;
+        let now = Duration::from_nanos(self.now_ns);
         for id in [N1, N2, N3] {
-            self.input(id, |driver, port| driver.wake(port));
+            self.input(id, |driver| driver.wake(now));
         }
         while let Some((id, effect)) = self.work.pop_front() {
             self.carry_out(id, effect);
         }
     }
 
-    fn input(&mut self, id: NodeId, input: impl FnOnce(&mut Driver<Kv>, &mut Port<'_, Inside>)) {
+    fn input(&mut self, id: NodeId, input: impl FnOnce(&mut Driver<Kv>)) {
         let place = self.places.get_mut(&id).expect("one of three");
         let Some(driver) = &mut place.driver else { return };
         let mut effects = Vec::new();
         let mut port = port(self.now_ns, id, &mut place.disk, &mut effects);
-        input(driver, &mut port);
+        input(driver);
+        driver.flush(&mut port);
         let fed = port.watch.fed;
         self.happened(id, fed, effects);
     }
@@ -230,7 +233,7 @@ impl Recorder {
         let place = self.places.get_mut(&id).expect("one of three");
         match effect {
             Effect::Send(to, message) => {
-                self.input(to, |driver, port| driver.receive(port, id, message));
+                self.input(to, |driver| driver.receive(id, message));
             }
             Effect::Reply(request, reply) => drop(self.replies.insert(request, reply)),
             Effect::Submit(ticket, ops) => {
@@ -239,11 +242,11 @@ impl Recorder {
                     self.fed.push(Fed::Executed(id, op));
                 }
                 let done = Completion::Done(ticket, Ok(()));
-                self.input(id, |driver, port| driver.complete(port, done));
+                self.input(id, |driver| driver.complete(done));
             }
             Effect::Fetch(ticket, file, offset, len) => {
                 let read = Completion::Fetched(ticket, place.disk.read(file, offset, len as usize));
-                self.input(id, |driver, port| driver.complete(port, read));
+                self.input(id, |driver| driver.complete(read));
             }
         }
     }

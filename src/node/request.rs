@@ -1,0 +1,272 @@
+//! Requests on their way into the log.
+//!
+//! They wait until the node has been given all inputs there are, and are then taken up together,
+//! in the order in which they came. The commands among them become the entries of one proposal, so
+//! they share one append to each follower, one record of the write-ahead log and one fsync.
+//!
+//! Raft accepts the entries of a proposal all or none. What is refused has certainly had no effect,
+//! and no more is refused than must be: the entries of a refused proposal are tried one by one.
+
+use std::mem;
+
+use bytes::Bytes;
+use tracing::debug;
+
+use super::membership;
+use super::{Forwarded, Node, Origin, Output, Proposal, Proposed};
+use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
+use crate::machine::StateMachine;
+use crate::types::{LogIndex, NodeId, SnapshotId, Term};
+use crate::wire::Message;
+
+/// Bytes an entry takes in an append beside its data, at most.
+const ENTRY_OVERHEAD: u64 = 32;
+
+/// Commands that are proposed together: who asked, and the data of the entry.
+#[derive(Default)]
+struct Batch {
+    origins: Vec<Origin>,
+    entries: Vec<Bytes>,
+    /// What they take in an append.
+    bytes: u64,
+}
+
+/// Whether `id` is no voter any more after `change`.
+fn leaves(change: &Reconfigure, id: NodeId) -> bool {
+    change.removed.contains(&id) || change.learners.contains(&id)
+}
+
+impl<M: StateMachine> Node<M> {
+    /// Answers, passes on or proposes each request that has arrived.
+    pub(super) fn take_up_requests(&mut self) {
+        if self.arrived.is_empty() || self.stopped.is_some() {
+            return;
+        }
+        let mut batch = Batch::default();
+        for (origin, request) in mem::take(&mut self.arrived) {
+            self.take_up(origin, request, &mut batch);
+        }
+        self.propose(&mut batch);
+    }
+
+    fn take_up(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
+        if self.leave_at.is_some() {
+            self.answer(origin, Reply::Refused(Refusal::Stopping));
+            return;
+        }
+        let size = match &request {
+            Request::Command { command, .. } => command.len(),
+            Request::Query { query, .. } => query.len(),
+            Request::Reconfigure(change) => {
+                let ids = change.voters.len() + change.learners.len() + change.removed.len();
+                let addresses: usize = change.addresses.values().map(String::len).sum();
+                8 * (ids + change.addresses.len()) + addresses
+            }
+            Request::OpenSession | Request::Transfer(_) => 0,
+        };
+        if size > self.config.max_command_bytes {
+            self.answer(origin, Reply::Refused(Refusal::TooLarge));
+            return;
+        }
+        match request {
+            Request::Query { query, consistency: Consistency::Stale } => {
+                self.read_stale(origin, query);
+            }
+            Request::Query { query, consistency: Consistency::Linearizable } => {
+                self.read(origin, query);
+            }
+            request if self.raft.is_leader() => self.lead(origin, request, batch),
+            request => self.forward(origin, request),
+        }
+    }
+
+    /// Passes a request on to the leader.
+    fn forward(&mut self, origin: Origin, request: Request) {
+        let leader = self.raft.leader().filter(|leader| *leader != self.config.id);
+        match (origin, leader) {
+            (Origin::Client(client), Some(leader)) => {
+                if self.forwards.len() >= self.config.max_pending {
+                    self.answer(origin, Reply::Refused(Refusal::Busy));
+                    return;
+                }
+                let id = self.fresh_id();
+                let deadline = self.now + u64::from(self.config.request_ticks);
+                self.forwards.insert(id, Forwarded { request: client, leader, deadline });
+                let message = Message::Forward { id, request };
+                self.outputs.push(Output::Send { to: leader, message });
+            }
+            // One hop is enough: who passed it on to us knows better soon.
+            _ => self.answer(origin, Reply::Refused(Refusal::NotLeader(leader))),
+        }
+    }
+
+    /// Begins what only a leader can do. What changes the membership or hands over leadership has
+    /// its place between the commands before and after it.
+    fn lead(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
+        if self.proposals.len() + batch.entries.len() >= self.config.max_pending {
+            self.answer(origin, Reply::Refused(Refusal::Busy));
+            return;
+        }
+        match request {
+            Request::OpenSession => self.collect(origin, Proposal::OpenSession, batch),
+            Request::Command { session, command } => {
+                self.collect(origin, Proposal::Command(session, &command), batch);
+            }
+            Request::Reconfigure(change) => {
+                self.propose(batch);
+                self.propose_change(origin, &change);
+            }
+            Request::Transfer(to) => {
+                self.propose(batch);
+                let reply = if self.replica.membership().voters().contains(&to) {
+                    self.raft.transfer_leader(to);
+                    Reply::Transferring
+                } else {
+                    Reply::Refused(Refusal::InvalidReconfiguration)
+                };
+                self.answer(origin, reply);
+            }
+            Request::Query { .. } => unreachable!("queries are not for the log"),
+        }
+    }
+
+    /// Adds a command to the batch. A batch that no single append could carry is proposed in
+    /// parts: raft sends one append per proposal, and the rest only when that is acknowledged.
+    fn collect(&mut self, origin: Origin, proposal: Proposal<'_>, batch: &mut Batch) {
+        let data = proposal.encode();
+        let bytes = data.len() as u64 + ENTRY_OVERHEAD;
+        if batch.bytes + bytes > self.config.max_message_bytes {
+            self.propose(batch);
+        }
+        batch.bytes += bytes;
+        batch.origins.push(origin);
+        batch.entries.push(data);
+    }
+
+    /// Proposes what is in the batch, and leaves it empty.
+    fn propose(&mut self, batch: &mut Batch) {
+        let Batch { origins, entries, .. } = mem::take(batch);
+        if entries.is_empty() {
+            return;
+        }
+        if let Some((first, term)) = self.raft.propose(&entries) {
+            for (origin, index) in origins.into_iter().zip(first..) {
+                self.proposed(origin, Some((index, term)));
+            }
+            return;
+        }
+        // Too many bytes are not committed yet; some of these may still have room.
+        for (origin, data) in origins.into_iter().zip(&entries) {
+            let place = self.raft.propose(std::slice::from_ref(data));
+            self.proposed(origin, place);
+        }
+    }
+
+    fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
+        let refusal = if self.raft.has_pending_change() || self.replica.membership().is_joint() {
+            Some(Refusal::ReconfigurationPending)
+        } else if !self.replica.membership().allows(change)
+            || !self.replica.membership().keeps_roles(change)
+        {
+            Some(Refusal::InvalidReconfiguration)
+        } else if leaves(change, self.config.id) && self.hand_over(change) {
+            Some(Refusal::Transferring)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.answer(origin, Reply::Refused(refusal));
+            return;
+        }
+        let place = self.raft.propose_change(membership::to_raft(change));
+        self.proposed(origin, place);
+    }
+
+    /// A leader does not remove or demote itself: it first hands over to the voter that stays and
+    /// has the most of the log. Says whether there is one.
+    fn hand_over(&mut self, change: &Reconfigure) -> bool {
+        let me = self.config.id;
+        let stays = |id: NodeId| {
+            id != me && !leaves(change, id) && self.replica.membership().voters().contains(&id)
+        };
+        let best = self
+            .raft
+            .progress()
+            .filter(|(id, _)| stays(*id))
+            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, id.0))
+            .map(|(id, _)| id);
+        if let Some(best) = best {
+            debug!(id = %me, to = %best, "handing over before being removed");
+            self.raft.transfer_leader(best);
+        }
+        best.is_some()
+    }
+
+    /// Raft leaves a joint configuration by itself, unless its leader changed at a bad moment.
+    pub(super) fn leave_joint(&mut self) {
+        if self.raft.is_leader()
+            && self.replica.membership().is_joint()
+            && !self.raft.has_pending_change()
+            && !self.raft.is_transferring()
+        {
+            self.raft.propose_change(raft::eraftpb::ConfChangeV2::default());
+        }
+    }
+
+    fn proposed(&mut self, origin: Origin, place: Option<(LogIndex, Term)>) {
+        let Some((index, term)) = place else {
+            let transferring = self.raft.is_transferring();
+            let refusal = if transferring { Refusal::Transferring } else { Refusal::Busy };
+            self.answer(origin, Reply::Refused(refusal));
+            return;
+        };
+        let deadline = self.now + u64::from(self.config.request_ticks);
+        let displaced = self.proposals.insert(index, Proposed { term, origin, deadline });
+        // The older one's entry is gone from this log, but another member may still have it and
+        // lead one day.
+        if let Some(displaced) = displaced {
+            self.answer(displaced.origin, Reply::Unknown);
+        }
+    }
+
+    /// The entry at `id` was applied: its proposer, if it is one of ours, gets its reply. Only
+    /// index and term together name an entry.
+    pub(super) fn resolve(&mut self, id: SnapshotId, reply: Reply) {
+        let Some(proposed) = self.proposals.remove(&id.index) else { return };
+        let reply =
+            if proposed.term == id.term { reply } else { Reply::Refused(Refusal::Superseded) };
+        self.answer(proposed.origin, reply);
+    }
+
+    pub(super) fn answer(&mut self, origin: Origin, reply: Reply) {
+        self.outputs.push(match origin {
+            Origin::Client(request) => Output::Reply { request, reply },
+            Origin::Peer(to, id) => Output::Send { to, message: Message::Answer { id, reply } },
+        });
+    }
+
+    /// Leaves open what became of the requests that were passed on to `peer`.
+    pub(super) fn doubt_forwards(&mut self, peer: NodeId) {
+        let lost = self.forwards.extract_if(.., |_, forwarded| forwarded.leader == peer);
+        let clients: Vec<_> = lost.map(|(_, forwarded)| forwarded.request).collect();
+        for client in clients {
+            self.answer(Origin::Client(client), Reply::Unknown);
+        }
+    }
+
+    /// Answers the requests whose time is up. Their outcome is unknown, never "failed": the entry
+    /// may be committed later.
+    pub(super) fn expire(&mut self) {
+        let now = self.now;
+        if !now.is_multiple_of(4) {
+            return;
+        }
+        let late = self.proposals.extract_if(.., |_, proposed| proposed.deadline <= now);
+        let mut origins: Vec<Origin> = late.map(|(_, proposed)| proposed.origin).collect();
+        let late = self.forwards.extract_if(.., |_, forwarded| forwarded.deadline <= now);
+        origins.extend(late.map(|(_, forwarded)| Origin::Client(forwarded.request)));
+        for origin in origins {
+            self.answer(origin, Reply::Unknown);
+        }
+    }
+}
