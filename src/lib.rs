@@ -28,9 +28,12 @@
 //! - [`api`] is what clients say, [`wire`] what nodes say to each other,
 //! - [`types`], [`config`], [`error`], [`digest`] are the vocabulary.
 //!
-//! With the feature `tcp` there are two more: `tcp` is the production host (sockets, files,
-//! threads, the REST API), `client` talks to it. Nothing else knows them.
-
+//! With the feature `tcp` there are two more: [`tcp`] is the production host (sockets, files,
+//! threads, the REST API), [`client`] talks to it. Nothing else knows them. Who wants to run a
+//! node, or to use one, begins there; who wants to build one for another world, with [`driver`].
+//!
+#![cfg_attr(not(feature = "tcp"), doc = "[`tcp`]: ./index.html")]
+#![cfg_attr(not(feature = "tcp"), doc = "[`client`]: ./index.html")]
 #![forbid(unsafe_code)]
 
 pub mod api;

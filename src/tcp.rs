@@ -13,6 +13,60 @@
 //!
 //! All that decides anything runs on one thread, the runner's, which never waits for a disk or a
 //! socket. Everything around it moves bytes.
+//!
+//! The program `stormkv` is a thin shell around this: [`options::Settings`] are what a person sets,
+//! [`options::Options`] what they mean, and a [`Server`] is the node that they describe, which can
+//! be asked through its [`handle::Handle`], or from outside through the REST API of [`http`], for
+//! which [`client`](crate::client) is a client. [`metrics`] lists what can be watched, [`tls`] says
+//! who must prove what, and [`certs`] makes certificates for it. [`handshake`] is the first word
+//! between peers, for proxies and tools on the wire.
+//!
+//! ```no_run
+//! use stormkv::tcp::Server;
+//! use stormkv::tcp::options::Settings;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings {
+//!     id: Some(1),
+//!     cluster: Some(vec!["http://127.0.0.1:12379".to_owned()]),
+//!     port: Some(12380),
+//!     ..Settings::default()
+//! };
+//! let server = Server::start(settings.resolve()?).await?;
+//! println!("clients find it at http://{}", server.client_address());
+//! server.stop().await;
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod address;
+pub mod certs;
+mod directory;
+mod disk;
+mod frames;
 pub mod handle;
+pub mod handshake;
+pub mod http;
 pub mod identity;
+mod link;
+mod listener;
+mod lives;
+pub mod metrics;
+mod network;
+pub mod options;
+mod peers;
+mod queue;
+mod restore;
+mod runner;
+#[cfg(test)]
+mod scratch;
+mod segments;
+mod server;
+mod stats;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+
+pub use directory::DirectoryError;
+pub use restore::restore;
+pub use server::{Ended, Server, ServerError};

@@ -28,12 +28,16 @@ pub enum Input {
     Message(NodeId, Message),
     /// Messages to this peer were dropped, or its connection was lost.
     Unreachable(NodeId),
+    /// The connection that carries requests to this peer was lost, with whatever was on it.
+    Disconnected(NodeId),
     /// The disk is done with something.
     Completion(Completion),
     /// A client wants something.
     Request(Request, oneshot::Sender<Reply>),
     /// Somebody wants the state as of now, as a snapshot file.
     Backup(oneshot::Sender<Snapshot>),
+    /// A peer of the same cluster knows this node by another data directory.
+    OtherLife(NodeId),
     /// The process ends. What is under way is left as it is, as in a crash.
     Stop,
 }
@@ -149,6 +153,16 @@ impl Handle {
     /// Hands over an input without waiting. Says whether there was room for it.
     pub fn offer(&self, input: Input) -> bool {
         self.inbox.try_send(input).is_ok()
+    }
+
+    /// Hands over an input without waiting; gives it back if there is no room, or if the node is
+    /// gone.
+    ///
+    /// # Errors
+    /// When the input was not taken.
+    #[allow(clippy::result_large_err, reason = "the input is given back, as it was given")]
+    pub fn hand_over(&self, input: Input) -> Result<(), TrySendError<Input>> {
+        self.inbox.try_send(input)
     }
 
     /// The newest view.

@@ -4,11 +4,17 @@
 //! strangers. So each has an id, a hash of what its founders agreed on, which is stored in every
 //! data directory and said in every handshake. A node that joins does not know it yet; it learns it
 //! in its first handshake, once and for all.
+//!
+//! Two data directories of one member must not mix either: what it promised is in one of them only.
+//! So each directory has a number of its own, its life, which is said in every handshake too.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
+
+use rand::RngCore;
+use rand::rngs::OsRng;
 
 use crate::digest::Digest;
 use crate::types::NodeId;
@@ -30,6 +36,14 @@ impl ClusterId {
             .iter()
             .fold(start, |digest, (id, address)| digest.u64(id.0).bytes(address.as_bytes()));
         ClusterId(NonZeroU64::new(digest.finish()).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The id of the cluster that is founded so, but begins with a state: its backup has this
+    /// digest. So a founder that was restored and one that was not never mix.
+    #[must_use]
+    pub fn restored(self, state: u64) -> ClusterId {
+        let digest = Digest::new(CLUSTER_SEED).u64(self.number()).u64(state).finish();
+        ClusterId(NonZeroU64::new(digest).unwrap_or(NonZeroU64::MIN))
     }
 
     /// The id as a number; `None` for 0, which means "not known yet" on the wire.
@@ -63,6 +77,49 @@ impl FromStr for ClusterId {
     }
 }
 
+/// Names a data directory, from the moment it became that of a node. Moved elsewhere it keeps its
+/// life; emptied and begun anew it has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Life(NonZeroU64);
+
+impl Life {
+    /// A life that nobody else has.
+    #[must_use]
+    pub fn random() -> Life {
+        Life(NonZeroU64::new(OsRng.next_u64()).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The life with this number; `None` for 0, which is none.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Life> {
+        NonZeroU64::new(number).map(Life)
+    }
+
+    /// The life as a number, never 0.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Life {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Life, String> {
+        u64::from_str_radix(text, 16)
+            .ok()
+            .and_then(Life::from_number)
+            .filter(|life| life.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is no life: it has 16 hexadecimal digits"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +138,17 @@ mod tests {
         for (at, id) in ids.iter().enumerate() {
             assert_eq!(id.to_string().parse(), Ok(*id));
             assert!(!ids[..at].contains(id));
+        }
+    }
+
+    #[test]
+    fn a_life_is_read_as_it_is_written() {
+        let (one, other) = (Life::random(), Life::random());
+        assert_ne!(one, other);
+        assert_eq!(one.to_string().parse(), Ok(one));
+        assert_eq!(Life::from_number(one.number()), Some(one));
+        for text in ["0000000000000000", "12", "+00000000000000a", "000000000000000A"] {
+            assert!(text.parse::<Life>().unwrap_err().contains("16 hexadecimal digits"));
         }
     }
 

@@ -12,18 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::config::Config;
+use crate::tcp::address::{PeerUrl, check_plaintext};
 use crate::tcp::identity::ClusterId;
+use crate::tcp::tls::{ServerTlsFiles, TlsFiles};
 use crate::types::NodeId;
 
-mod url;
-
-pub use url::PeerUrl;
-
 /// What was given. Everything is optional here; [`Settings::resolve`] knows what is not.
-#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
     /// This member's number in the cluster, from 1
@@ -76,6 +74,11 @@ pub struct Settings {
     #[arg(long, env = "STORMKV_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
+    /// Names by which clients may call this node, besides those in --cluster, `localhost` and IP
+    /// addresses; only checked without tokens and client certificates, against web pages
+    #[arg(long, env = "STORMKV_HOST_NAMES", value_name = "NAME,..", value_delimiter = ',')]
+    pub host_names: Option<Vec<String>>,
+
     /// Silence of the leader after which an election begins, at least; at most twice that
     #[arg(long, env = "STORMKV_ELECTION_MS", value_name = "MS")]
     pub election_ms: Option<u32>,
@@ -107,7 +110,7 @@ pub struct Settings {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// For people.
@@ -115,17 +118,6 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object a line.
     Json,
-}
-
-/// The three files of a TLS identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsPaths {
-    /// Who signs the others' certificates. `None`: others need none.
-    pub ca: Option<PathBuf>,
-    /// The own certificate chain.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
 }
 
 /// A whole, checked set of settings.
@@ -144,11 +136,13 @@ pub struct Options {
     /// Where to listen for peers.
     pub listen_peer: SocketAddr,
     /// For peers; `None` for plaintext.
-    pub peer_tls: Option<TlsPaths>,
+    pub peer_tls: Option<TlsFiles>,
     /// For clients; `None` for plaintext.
-    pub client_tls: Option<TlsPaths>,
+    pub client_tls: Option<ServerTlsFiles>,
     /// Who may do what; `None`: everybody everything.
     pub token_file: Option<PathBuf>,
+    /// Names by which clients may call this node.
+    pub host_names: Vec<String>,
     /// Plaintext beyond the loopback address was allowed by name.
     pub allow_plaintext: bool,
     /// Bytes of snapshots per second and peer.
@@ -160,6 +154,8 @@ pub struct Options {
 /// The port of raftexample.
 const DEFAULT_PORT: u16 = 9121;
 const TICK: Duration = Duration::from_millis(10);
+/// Smaller than the default: a start writes a whole new one.
+const SEGMENT_BYTES: u64 = 16 << 20;
 const DEFAULT_ELECTION_MS: u32 = 200;
 const DEFAULT_SNAPSHOT_RATE_MIB: u64 = 64;
 const DEFAULT_MAX_CONNECTIONS: usize = 4096;
@@ -181,12 +177,34 @@ impl Settings {
     /// These settings, and what `other` says where these are silent.
     #[must_use]
     pub fn or(self, other: Settings) -> Settings {
-        let table = |settings: &Settings| {
-            toml::Table::try_from(settings).expect("every setting has a form in TOML")
-        };
-        let mut both = table(&other);
-        both.extend(table(&self));
-        both.try_into().expect("both were settings before")
+        Settings {
+            id: self.id.or(other.id),
+            cluster: self.cluster.or(other.cluster),
+            join: self.join.or(other.join),
+            port: self.port.or(other.port),
+            listen_client: self.listen_client.or(other.listen_client),
+            listen_peer: self.listen_peer.or(other.listen_peer),
+            data_dir: self.data_dir.or(other.data_dir),
+            cluster_token: self.cluster_token.or(other.cluster_token),
+            allow_plaintext: self.allow_plaintext.or(other.allow_plaintext),
+            peer_ca: self.peer_ca.or(other.peer_ca),
+            peer_cert: self.peer_cert.or(other.peer_cert),
+            peer_key: self.peer_key.or(other.peer_key),
+            cert: self.cert.or(other.cert),
+            key: self.key.or(other.key),
+            client_ca: self.client_ca.or(other.client_ca),
+            token_file: self.token_file.or(other.token_file),
+            host_names: self.host_names.or(other.host_names),
+            election_ms: self.election_ms.or(other.election_ms),
+            heartbeat_ms: self.heartbeat_ms.or(other.heartbeat_ms),
+            snapshot_every: self.snapshot_every.or(other.snapshot_every),
+            keep_entries: self.keep_entries.or(other.keep_entries),
+            segment_mib: self.segment_mib.or(other.segment_mib),
+            snapshot_rate_mib: self.snapshot_rate_mib.or(other.snapshot_rate_mib),
+            max_connections: self.max_connections.or(other.max_connections),
+            log: self.log.or(other.log),
+            log_level: self.log_level.or(other.log_level),
+        }
     }
 
     /// What these settings come to.
@@ -209,10 +227,7 @@ impl Settings {
             )
         })?;
         let allow_plaintext = self.allow_plaintext.unwrap_or(false);
-        let peer_tls = files("peer-", self.peer_ca.clone(), &self.peer_cert, &self.peer_key)?;
-        if peer_tls.as_ref().is_some_and(|tls| tls.ca.is_none()) {
-            return Err("--peer-ca is missing: peers prove who they are to each other".to_owned());
-        }
+        let peer_tls = self.peer_tls()?;
         for (member, url) in &addresses {
             url.check(*member, peer_tls.is_some(), allow_plaintext)?;
         }
@@ -222,22 +237,20 @@ impl Settings {
                 .map_err(|error| format!("{error}; --listen-peer says where to listen instead"))?,
         };
         let listen_client = self.listen_client()?;
-        let client_tls = files("", self.client_ca.clone(), &self.cert, &self.key)?;
+        let client_tls = self.client_tls()?;
         let open = [
-            ("--listen-peer", listen_peer, &peer_tls),
-            ("--listen-client", listen_client, &client_tls),
+            ("--listen-peer", listen_peer, peer_tls.is_some()),
+            ("--listen-client", listen_client, client_tls.is_some()),
         ];
         for (flag, address, tls) in open {
-            if tls.is_none() && !allow_plaintext && !address.ip().is_loopback() {
-                return Err(format!(
-                    "{flag} {address} is reachable from other machines, without TLS: give \
-                     certificates, or --allow-plaintext if the network is trusted"
-                ));
-            }
+            check_plaintext(address.ip(), tls, allow_plaintext)
+                .map_err(|error| format!("{flag}: {error} (--allow-plaintext)"))?;
         }
         let cluster = (!join).then(|| {
             ClusterId::founded_by(&texts(&addresses), self.cluster_token.as_deref().unwrap_or(""))
         });
+        let mut host_names = self.host_names.clone().unwrap_or_default();
+        host_names.extend(addresses.values().map(|url| url.host.clone()));
         let mib =
             |setting: Option<u64>, default: u64| setting.unwrap_or(default).saturating_mul(1 << 20);
         let rate = mib(self.snapshot_rate_mib, DEFAULT_SNAPSHOT_RATE_MIB);
@@ -253,11 +266,35 @@ impl Settings {
             peer_tls,
             client_tls,
             token_file: self.token_file,
+            host_names,
             allow_plaintext,
             snapshot_rate: rate,
             max_connections: self.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS).max(1),
             addresses,
         })
+    }
+
+    fn peer_tls(&self) -> Result<Option<TlsFiles>, String> {
+        let pair = pair("peer-", &self.peer_cert, &self.peer_key)?;
+        match (pair, &self.peer_ca) {
+            (Some((cert, key)), Some(ca)) => Ok(Some(TlsFiles { ca: ca.clone(), cert, key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => {
+                Err("--peer-ca is missing: peers prove to each other who they are".to_owned())
+            }
+            (None, Some(_)) => {
+                Err("--peer-cert is missing: TLS needs a certificate and its key".to_owned())
+            }
+        }
+    }
+
+    fn client_tls(&self) -> Result<Option<ServerTlsFiles>, String> {
+        let client_ca = self.client_ca.clone();
+        match pair("", &self.cert, &self.key)? {
+            Some((cert, key)) => Ok(Some(ServerTlsFiles { client_ca, cert, key })),
+            None if client_ca.is_none() => Ok(None),
+            None => Err("--cert is missing: TLS needs a certificate and its key".to_owned()),
+        }
     }
 
     fn listen_client(&self) -> Result<SocketAddr, String> {
@@ -287,6 +324,7 @@ impl Settings {
             config.addresses = texts(addresses);
         }
         let ticks = |ms: u32| ms.div_ceil(TICK.as_millis() as u32);
+        config.segment_bytes = SEGMENT_BYTES;
         let election = ticks(self.election_ms.unwrap_or(DEFAULT_ELECTION_MS));
         config.tick = TICK;
         config.election_ticks = (election, election.saturating_mul(2));
@@ -335,17 +373,18 @@ fn texts(addresses: &BTreeMap<NodeId, PeerUrl>) -> BTreeMap<NodeId, String> {
 }
 
 /// A certificate and its key come together or not at all.
-fn files(
+fn pair(
     prefix: &str,
-    ca: Option<PathBuf>,
     cert: &Option<PathBuf>,
     key: &Option<PathBuf>,
-) -> Result<Option<TlsPaths>, String> {
+) -> Result<Option<(PathBuf, PathBuf)>, String> {
+    let missing =
+        |what| Err(format!("--{prefix}{what} is missing: TLS needs a certificate and its key"));
     match (cert, key) {
-        (Some(cert), Some(key)) => Ok(Some(TlsPaths { ca, cert: cert.clone(), key: key.clone() })),
-        (None, None) if ca.is_none() => Ok(None),
-        (None, _) => Err(format!("--{prefix}cert is missing: TLS needs a certificate and its key")),
-        (_, None) => Err(format!("--{prefix}key is missing: TLS needs a certificate and its key")),
+        (Some(cert), Some(key)) => Ok(Some((cert.clone(), key.clone()))),
+        (None, None) => Ok(None),
+        (None, _) => missing("cert"),
+        (_, None) => missing("key"),
     }
 }
 
@@ -393,7 +432,7 @@ mod tests {
         let wrong = |change: fn(&mut Settings)| {
             let mut settings = three();
             change(&mut settings);
-            settings.resolve().err().expect("this makes no sense")
+            settings.resolve().expect_err("this makes no sense")
         };
         let cases = [
             (wrong(|s| s.id = None), "--id is missing"),
@@ -402,6 +441,7 @@ mod tests {
             (wrong(|s| s.cluster = None), "no URL for member 2"),
             (wrong(|s| s.listen_client = Some("0.0.0.0:1".into())), "contradict"),
             (wrong(|s| s.listen_peer = Some("0.0.0.0:1".into())), "--allow-plaintext"),
+            (wrong(|s| s.peer_ca = Some("c".into())), "--peer-cert is missing"),
             (wrong(|s| s.peer_cert = Some("c".into())), "--peer-key is missing"),
             (wrong(|s| s.client_ca = Some("c".into())), "--cert is missing"),
             (wrong(|s| s.heartbeat_ms = Some(500)), "election_ticks"),

@@ -1,0 +1,234 @@
+//! The REST API: what a cluster looks like to its users.
+//!
+//! raftexample's paths, so that its README works as it stands, and everything else below `/v1/`. A
+//! key is any bytes but none, percent-encoded; `+` is a plus. Every member serves everything: what
+//! only the leader can do is passed on to it.
+//!
+//! | method | path | body, parameters, headers | answer |
+//! |---|---|---|---|
+//! | GET, HEAD | `/{key}` | `consistency` | 200 value, `ETag: "<revision>"` |
+//! | PUT | `/{key}` | value | 204, `ETag`; it is committed and applied |
+//! | POST | `/{id}` | `http://host:port` | 204; the voter is added |
+//! | DELETE | `/{id}` | | 204; the member is removed |
+//! | GET, HEAD | `/v1/kv/{key}` | `consistency` | 200 value, `ETag` |
+//! | PUT | `/v1/kv/{key}` | value; `If-Match`, `If-None-Match: *` | 204, `ETag` |
+//! | DELETE | `/v1/kv/{key}` | `If-Match`, `If-None-Match: *` | 204 |
+//! | GET | `/v1/kv?prefix=` | `prefix`, `after`, `limit`, `consistency` | 200 `{"entries":[{"key","value","revision"}],"more","next"}` |
+//! | POST | `/v1/cas` | `{"key","expected","new"}` | 200 `{"swapped","current"}` |
+//! | POST | `/v1/txn` | `{"compare":[{"key","value"}],"then":[{"get":k},{"put":{"key","value"}},{"delete":k}],"else":[..]}` | 200 `{"succeeded","results"}` |
+//! | POST | `/v1/sessions` | | 201 `{"session"}` |
+//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","role","leader"}],"removed"}` |
+//! | POST | `/v1/members` | `{"id","url","learner"}` | 200 `{"index"}` |
+//! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
+//! | DELETE | `/v1/members/{id}` | | 200 `{"index"}` |
+//! | POST | `/v1/members/{id}/promote` | | 200 `{"index"}`; it votes |
+//! | POST | `/v1/members/{id}/demote` | | 200 `{"index"}`; it is a learner |
+//! | POST | `/v1/leader` | `{"id"}` | 200 `{"leader"}` once it leads |
+//! | GET | `/v1/status` | | 200 term, role, indices |
+//! | GET | `/v1/backup` | | 200 a snapshot file, streamed |
+//! | GET, HEAD | `/health` | | 200 if this node runs |
+//! | GET, HEAD | `/ready` | | 200 if it can serve a linearizable read |
+//! | GET | `/metrics` | | 200 OpenMetrics text, see [`metrics`](super::metrics) |
+//!
+//! - `consistency` is `linearizable`, unless it is `stale`: whatever this member has applied.
+//! - A field that holds bytes which are not UTF-8 stands under its name with `_base64` behind it; in
+//!   a list it is `{"base64":".."}`. Requests may use these, too. `next` is percent-encoded, ready
+//!   to be the next page's `after`.
+//! - A command (PUT and DELETE of a key, cas, txn) takes effect once, however often it is sent, with
+//!   `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a time, and
+//!   a repetition gets the first answer.
+//! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over.
+//! - Without tokens and client certificates, requests of web pages are refused, see `origin.rs`.
+//!
+//! An error is `{"code","message"}`, and says what happened, to what, and what to do:
+//!
+//! | status | codes | |
+//! |---|---|---|
+//! | 400 | `invalid_key`, `invalid_query`, `invalid_header`, `invalid_body`, `invalid_command`, `invalid_node_id`, `invalid_url` | mend the request |
+//! | 401 | `unauthorized` | send a valid token |
+//! | 403 | `forbidden` | use a token with the role that is named; without tokens, no web page |
+//! | 404 | `key_not_found`, `not_found`, `member_not_found` | |
+//! | 405 | `method_not_allowed` | see `Allow` |
+//! | 408 | `timeout` | send the body faster |
+//! | 409 | `sequence_out_of_order`, `reconfiguration_pending`, `invalid_membership_change` | nothing was done |
+//! | 410 | `session_expired` | earlier attempts may have had an effect |
+//! | 412 | `precondition_failed` | `revision` is the present one, or null |
+//! | 413 | `too_large` | |
+//! | 429 | `busy` | nothing was done; try again later |
+//! | 503 | `no_leader`, `leader_transferring`, `stopping`, `superseded` | nothing was done; try again |
+//! | 504 | `outcome_unknown` | it may have been applied, or may be yet |
+//!
+//! What is not HTTP at all, or has a head beyond the limit, is answered by hyper with a bare 400 or
+//! 431.
+//!
+//! The paths overlap (any path that is not reserved is a key, and no UTF-8), so they are matched by
+//! one function, see `routes.rs`, rather than by a router that must be told about each exception;
+//! and requests about one key, which are nearly all, pay for no layers.
+//!
+//! Left out: HTTP/2, watches, several keys in one URL, content codings, CORS.
+
+mod accept;
+mod ask;
+mod backup;
+mod body;
+mod cluster;
+mod data;
+mod error;
+pub(crate) mod json;
+pub mod key;
+mod kv;
+mod origin;
+mod routes;
+mod service;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+pub(crate) use self::cluster::role;
+pub use self::error::Code;
+pub use self::key::{KeyError, parse_key, percent_decode, percent_encode};
+pub(crate) use self::routes::ENTRIES;
+pub use self::tokens::{Role, Tokens};
+
+use self::accept::Server;
+use self::body::Bodies;
+use self::origin::Doorman;
+use self::service::{Service, now};
+use super::handle::Handle;
+use super::metrics::Metrics;
+
+/// Backups at the same time: each holds on to a version of the whole state.
+const MAX_BACKUPS: usize = 2;
+
+/// Gives the present TLS configuration; asked for each connection, so that certificates can change.
+pub type TlsSource = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+
+/// Adds the metrics of another part of the host.
+pub type Register = Box<dyn FnOnce(&mut Registry) + Send>;
+
+/// What bounds the work that clients can cause.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at the same time. More are told 429 and closed.
+    pub connections: usize,
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// Bytes of a request's body.
+    pub body: usize,
+    /// Bytes that all bodies of more than 64 KiB together may have, those of requests until they are
+    /// dealt with, and those of responses until they are sent.
+    pub bodies: usize,
+    /// For a TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a head to its last, or from connecting to the first head.
+    pub header: Duration,
+    /// For a body.
+    pub body_time: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// For a client that takes no byte of its answer; and for the whole answer, beside the time
+    /// that its bytes take at `rate`.
+    pub sending: Duration,
+    /// Bytes per second at which a client takes a long answer, at least.
+    pub rate: u64,
+    /// For one request with all its attempts. The first attempt is not cut off, but lasts up to the
+    /// node's [`request_ticks`](crate::config::Config::request_ticks).
+    pub request: Duration,
+    /// For the read that `/ready` makes.
+    pub ready: Duration,
+    /// For requests in flight at shutdown.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 4096,
+            head: 32 << 10,
+            body: 3 << 19,
+            bodies: 256 << 20,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            sending: Duration::from_secs(30),
+            rate: 256 << 10,
+            request: Duration::from_secs(5),
+            ready: Duration::from_secs(2),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How to serve.
+#[derive(Default)]
+pub struct HttpOptions {
+    /// Speak TLS.
+    pub tls: Option<TlsSource>,
+    /// Demand tokens. Without, everybody may do everything, but for web pages.
+    pub tokens: Option<Arc<Tokens>>,
+    /// Only clients with a certificate get through `tls`, so web pages are no danger.
+    pub client_certificates: bool,
+    /// Names by which clients may call this server, besides IP addresses and `localhost`. Only
+    /// matters without tokens and client certificates: see `origin.rs`.
+    pub hosts: Vec<String>,
+    /// What addresses of members must look like.
+    pub peers: PeerRules,
+    /// The limits.
+    pub limits: Limits,
+    /// Metrics of other parts, for `/metrics`.
+    pub register: Vec<Register>,
+}
+
+/// How the members of the cluster talk to each other. No member gets an address that the others
+/// would never dial. By default it is plaintext within this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerRules {
+    /// They use TLS.
+    pub tls: bool,
+    /// They may use plaintext between machines.
+    pub allow_plaintext: bool,
+}
+
+/// Serves the API until `shutdown` is ready; then accepts no more, lets the requests in flight
+/// finish, for a bounded time, and returns.
+pub async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    mut options: HttpOptions,
+    shutdown: impl Future<Output = ()>,
+) {
+    server(handle, &mut options).run(listener, shutdown).await;
+}
+
+fn server(handle: Handle, options: &mut HttpOptions) -> Server {
+    let mut metrics = Metrics::new(handle.clone());
+    for register in options.register.drain(..) {
+        register(metrics.registry());
+    }
+    let limits = &options.limits;
+    let is_open = options.tokens.is_none() && !options.client_certificates;
+    let service = Service {
+        handle,
+        patience: limits.request,
+        doorman: is_open.then(|| Doorman::new(options.hosts.clone())),
+        peers: options.peers,
+        bodies: Bodies::new(limits.body, limits.body_time, limits.bodies),
+        tokens: options.tokens.clone(),
+        metrics,
+        backups: Arc::new(Semaphore::new(MAX_BACKUPS)),
+        ready_patience: limits.ready,
+        began: now(),
+        stopping: AtomicBool::new(false),
+    };
+    Server::new(Arc::new(service), options)
+}

@@ -1,0 +1,231 @@
+//! Asking the node, again if need be.
+//!
+//! A refused attempt certainly had no effect, so it is repeated after a pause until it succeeds or
+//! the client's time is up. An attempt whose outcome is unknown may only be repeated if once or
+//! twice makes no difference: a query, or a command with its number in a session.
+//!
+//! The time is counted from before the first attempt, which lasts as long as the node lets it; all
+//! others end with the client's time. What is cut off then may still happen.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::timeout_at;
+
+use super::error::{ApiError, Code};
+use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
+use crate::kv::{Command, Query, Response};
+use crate::tcp::handle::Handle;
+use crate::types::{LogIndex, NodeId, SessionId};
+
+/// The pauses between attempts grow from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The node, and how long to bother it for one request.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub handle: &'a Handle,
+    pub patience: Duration,
+    /// Since when all of the request is there. Known already, so it costs no look at the clock.
+    pub began: Instant,
+}
+
+#[allow(clippy::disallowed_methods, reason = "a host knows the time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Whether a refusal may be followed by success without anybody changing anything.
+fn passes(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::NotLeader(_)
+            | Refusal::Busy
+            | Refusal::Transferring
+            | Refusal::Superseded
+            | Refusal::ReconfigurationPending
+    )
+}
+
+/// Whether carrying it out twice makes no difference to anybody.
+fn is_repeatable(request: &Request) -> bool {
+    match request {
+        Request::Query { .. } | Request::Transfer(_) => true,
+        Request::Command { session, .. } => session.is_some(),
+        // A session that nobody uses is evicted in time.
+        Request::OpenSession => true,
+        Request::Reconfigure(_) => false,
+    }
+}
+
+impl Asker<'_> {
+    /// The node's answer: anything but a refusal or "unknown".
+    pub async fn ask(&self, request: Request) -> Result<Reply, ApiError> {
+        // Only those that are not answered at once pay for a look at the clock.
+        let first = self.handle.request(request.clone()).await;
+        if !matches!(first, Reply::Refused(_) | Reply::Unknown) {
+            return Ok(first);
+        }
+        self.again(request, first).await
+    }
+
+    async fn again(&self, request: Request, mut reply: Reply) -> Result<Reply, ApiError> {
+        let deadline = self.began + self.patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match reply {
+                Reply::Refused(refusal) => {
+                    let error = ApiError::refused(refusal);
+                    if !passes(refusal) {
+                        return Err(error);
+                    }
+                    error
+                }
+                Reply::Unknown if is_repeatable(&request) => no_answer(&request),
+                Reply::Unknown => return Err(outcome_unknown(&request)),
+                reply => return Ok(reply),
+            };
+            if let Some(stopped) = self.stopped() {
+                return Err(match reply {
+                    Reply::Unknown if !is_query(&request) => error,
+                    _ => stopped,
+                });
+            }
+            if now() + pause > deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            let uncertain = reply == Reply::Unknown && !is_query(&request);
+            let attempt = self.handle.request(request.clone());
+            // Cut off, it has reached the node already, and nobody will know what became of it.
+            reply = match timeout_at(deadline.into(), attempt).await.unwrap_or(Reply::Unknown) {
+                // The earlier attempt may still have an effect, whatever becomes of this one.
+                Reply::Refused(refusal) if uncertain && passes(refusal) => Reply::Unknown,
+                // It may have had one even though its session is gone by now, for example.
+                Reply::Refused(_) if uncertain => return Err(outcome_unknown(&request)),
+                reply => reply,
+            };
+        }
+    }
+
+    /// Why the node will not answer any more, if so.
+    pub fn stopped(&self) -> Option<ApiError> {
+        let view = self.handle.view();
+        let reason = match &view.stopped {
+            Some(error) => error.to_string(),
+            None if self.handle.watch().has_changed().is_err() => "it was told to end".to_owned(),
+            None => return None,
+        };
+        let message = format!("this node has stopped: {reason}; ask another member");
+        Some(ApiError::new(Code::Stopping, message))
+    }
+
+    pub async fn query(
+        &self,
+        query: &Query,
+        consistency: Consistency,
+    ) -> Result<Response, ApiError> {
+        self.query_at(query, consistency).await.map(|(response, _)| response)
+    }
+
+    /// The answer, and the applied index that it reflects.
+    async fn query_at(
+        &self,
+        query: &Query,
+        consistency: Consistency,
+    ) -> Result<(Response, LogIndex), ApiError> {
+        match self.ask(Request::Query { query: query.encode(), consistency }).await? {
+            Reply::Value { index, response } => Ok((decoded(&response)?, index)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub async fn command(
+        &self,
+        session: Option<(SessionId, u64)>,
+        command: &Command,
+    ) -> Result<Response, ApiError> {
+        match self.ask(Request::Command { session, command: command.encode() }).await? {
+            Reply::Applied { response, .. } => decoded(&response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub async fn reconfigure(&self, change: Reconfigure) -> Result<LogIndex, ApiError> {
+        match self.ask(Request::Reconfigure(change)).await? {
+            Reply::Reconfigured { index } => Ok(index),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub async fn open_session(&self) -> Result<SessionId, ApiError> {
+        match self.ask(Request::OpenSession).await? {
+            Reply::SessionOpened(session) => Ok(session),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub async fn transfer(&self, to: NodeId) -> Result<(), ApiError> {
+        match self.ask(Request::Transfer(to)).await? {
+            Reply::Transferring => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until this node reflects all that was acknowledged before. Says up to which index.
+    pub async fn barrier(&self) -> Result<LogIndex, ApiError> {
+        // Nobody can have set the empty key, so the answer is small.
+        let query = Query::Get { key: Bytes::new() };
+        self.query_at(&query, Consistency::Linearizable).await.map(|(_, index)| index)
+    }
+}
+
+fn is_query(request: &Request) -> bool {
+    matches!(request, Request::Query { .. } | Request::Transfer(_))
+}
+
+fn no_answer(request: &Request) -> ApiError {
+    if is_query(request) {
+        ApiError::new(Code::NoLeader, "no answer came in time; nothing was changed: try again")
+    } else {
+        outcome_unknown(request)
+    }
+}
+
+fn outcome_unknown(request: &Request) -> ApiError {
+    let remedy = match request {
+        Request::Command { session: Some(_), .. } => {
+            "send it again with the same Idempotency-Key, at any member: it is applied once"
+        }
+        Request::Command { .. } => {
+            "read before sending it again, or send commands with an Idempotency-Key"
+        }
+        Request::Reconfigure(_) => "see GET /v1/members before trying again",
+        Request::OpenSession | Request::Query { .. } | Request::Transfer(_) => "try again",
+    };
+    let message =
+        format!("no answer came in time; it may have been applied, or may be yet: {remedy}");
+    ApiError::new(Code::OutcomeUnknown, message)
+}
+
+fn decoded(response: &[u8]) -> Result<Response, ApiError> {
+    match Response::decode(response) {
+        Ok(Response::Invalid { reason }) => Err(ApiError::new(Code::InvalidCommand, reason)),
+        Ok(response) => Ok(response),
+        Err(error) => {
+            let message =
+                format!("the node's answer cannot be read, what it did is unknown: {error}");
+            Err(ApiError::new(Code::OutcomeUnknown, message))
+        }
+    }
+}
+
+/// The node answered another question. That is a bug, and the client must not guess.
+pub(super) fn unexpected(what: &impl std::fmt::Debug) -> ApiError {
+    tracing::error!(?what, "an answer that does not fit its request");
+    let message = "the node's answer does not fit the request, what it did is unknown: \
+                   see its log and read before trying again";
+    ApiError::new(Code::OutcomeUnknown, message)
+}

@@ -1,0 +1,218 @@
+//! Bodies: of requests, within limits of size, time and memory, and of responses.
+//!
+//! Large ones share one budget, whichever way they go: a client that sends slowly holds memory, and
+//! so does one that takes its answer slowly. The memory for an answer is reserved before the answer
+//! is made, and belongs to its bytes until the last of them is sent.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::error::{ApiError, Code};
+use super::service::now;
+use super::watch::Watched;
+
+/// Bodies up to this size do not count against the memory for all bodies.
+const SMALL: usize = 64 << 10;
+
+/// What bounds the bodies of requests, and together with them those of large responses.
+pub(super) struct Bodies {
+    max: usize,
+    patience: Duration,
+    /// One permit per KiB that all large bodies together may take.
+    memory: Arc<Semaphore>,
+}
+
+/// All of a request's body.
+pub(super) struct Arrived {
+    pub bytes: Bytes,
+    /// To be kept as long as the bytes are.
+    pub memory: Option<OwnedSemaphorePermit>,
+    /// When the last byte came, if it had to be waited for.
+    pub at: Option<Instant>,
+}
+
+impl Bodies {
+    pub fn new(max: usize, patience: Duration, memory: usize) -> Bodies {
+        let kib = (memory >> 10).clamp(1, Semaphore::MAX_PERMITS);
+        Bodies { max, patience, memory: Arc::new(Semaphore::new(kib)) }
+    }
+
+    /// All of a body.
+    pub async fn read(&self, body: Incoming) -> Result<Arrived, ApiError> {
+        let expected = body.size_hint();
+        if expected.lower() > self.max as u64 {
+            return Err(self.too_large());
+        }
+        if body.is_end_stream() {
+            return Ok(Arrived { bytes: Bytes::new(), memory: None, at: None });
+        }
+        let mut collected = pin!(self.collect(body, expected));
+        // Mostly it came together with its head, and needs neither a timer nor a clock.
+        let first = poll_fn(|cx| Poll::Ready(collected.as_mut().poll(cx))).await;
+        if let Poll::Ready(result) = first {
+            let (bytes, memory) = result?;
+            return Ok(Arrived { bytes, memory, at: None });
+        }
+        match timeout(self.patience, collected).await {
+            Ok(result) => {
+                let (bytes, memory) = result?;
+                Ok(Arrived { bytes, memory, at: Some(now()) })
+            }
+            Err(_) => {
+                let message = format!(
+                    "the body did not arrive within {} s: send it faster, or a smaller one",
+                    self.patience.as_secs_f32()
+                );
+                Err(ApiError::new(Code::Timeout, message).and_close())
+            }
+        }
+    }
+
+    async fn collect(
+        &self,
+        mut body: Incoming,
+        expected: SizeHint,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
+        let most = expected.upper().map_or(self.max, |upper| (upper as usize).min(self.max));
+        let permit = if most > SMALL {
+            let busy = || {
+                let message = "too many large bodies are on their way: try again later";
+                ApiError::new(Code::Busy, message).and_close()
+            };
+            Some(self.reserve(most).ok_or_else(busy)?)
+        } else {
+            None
+        };
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let message = format!("the body broke off: {error}: send it again");
+                ApiError::new(Code::InvalidBody, message).and_close()
+            })?;
+            // Trailers mean nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            if first.len() + rest.len() + data.len() > self.max {
+                return Err(self.too_large());
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+            } else {
+                if rest.is_empty() {
+                    rest.reserve(expected.lower() as usize);
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+        Ok((if rest.is_empty() { first } else { rest.freeze() }, permit))
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        Arc::clone(&self.memory).try_acquire_many_owned(kib).ok()
+    }
+
+    /// Memory for the body of an answer, if there is that much.
+    pub fn room(&self, bytes: usize) -> Option<Room> {
+        if bytes <= SMALL { Some(Room(None)) } else { self.reserve(bytes).map(Some).map(Room) }
+    }
+
+    /// The same for the answer to a question.
+    pub fn room_to_answer(&self, bytes: usize) -> Result<Room, ApiError> {
+        let message = "too many large answers are on their way: take them faster, ask for less, or \
+                       try again later";
+        self.room(bytes).ok_or_else(|| ApiError::new(Code::Busy, message))
+    }
+
+    fn too_large(&self) -> ApiError {
+        let message = format!("the body is larger than {} bytes: split it", self.max);
+        ApiError::new(Code::TooLarge, message).and_close()
+    }
+}
+
+/// Memory for the body of an answer.
+pub(super) struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// The bytes, which give the memory back with the last of them.
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        match self.0 {
+            None => bytes,
+            Some(permit) => Bytes::from_owner(Held { bytes, _memory: permit }),
+        }
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The body of a response.
+pub(crate) enum Body {
+    /// All of it; `None` once it is sent.
+    Full(Option<Bytes>),
+    /// Pieces as they are produced. The connection is busy until it is dropped.
+    Stream { pieces: mpsc::Receiver<Bytes>, _busy: Answering },
+}
+
+impl Body {
+    pub fn full(bytes: impl Into<Bytes>) -> Body {
+        let bytes = bytes.into();
+        Body::Full(if bytes.is_empty() { None } else { Some(bytes) })
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Stream { pieces, .. } => {
+                pieces.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Body::Stream { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// Tells the watchdog, when it is dropped, that only the sending is left.
+pub(crate) struct Answering(pub Arc<Watched>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering();
+    }
+}

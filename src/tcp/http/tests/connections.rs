@@ -1,0 +1,277 @@
+//! Connections: kept, shared, limited, cut off, and ended in good order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
+
+use super::node::{always, nothing, real, scripted};
+use super::{Client, HttpOptions, PATIENCE, Server};
+use crate::api::Reply;
+use crate::kv::Response;
+use crate::tcp::certs::generate;
+use crate::tcp::http::accept::Accept;
+use crate::tcp::scratch::Scratch;
+use crate::tcp::tls::{ServerTls, ServerTlsFiles, client_config};
+use crate::types::NodeId;
+
+#[tokio::test]
+async fn a_connection_is_kept_and_requests_may_be_pipelined() {
+    let server = Server::new(real(), HttpOptions::default()).await;
+    let mut client = server.connect().await;
+    for number in 0..20 {
+        let value = number.to_string();
+        assert_eq!(client.ask("PUT", "/k", &[], &value).await.status, 204);
+        assert_eq!(client.ask("GET", "/k", &[], "").await.body, value.as_bytes());
+    }
+    let put = "PUT /p HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n";
+    let get = "GET /p HTTP/1.1\r\nhost: x\r\n\r\n";
+    client.send(format!("{put}1{get}{put}2{get}")).await;
+    for value in ["1", "2"] {
+        assert_eq!(client.answer(true).await.status, 204);
+        assert_eq!(client.answer(true).await.body, value.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_a_body() {
+    let server = Server::new(real(), HttpOptions::default()).await;
+    let mut client = server.connect().await;
+    client
+        .send("PUT /k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n")
+        .await;
+    client.send("3\r\nllo\r\n0\r\n\r\n").await;
+    assert_eq!(client.answer(true).await.status, 204);
+    assert_eq!(client.ask("GET", "/k", &[], "").await.body, b"hello");
+}
+
+#[tokio::test]
+async fn a_slow_head_is_cut_off_however_lively_it_is() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.header = Duration::from_millis(300)).await;
+    // One that says nothing, and one that says something all the time.
+    let silent = server.connect().await;
+    assert!(silent.rest().await.is_empty());
+    let mut slow = server.connect().await.stream;
+    let began = tokio::time::Instant::now();
+    loop {
+        assert!(began.elapsed() < PATIENCE, "never cut off");
+        if slow.write_all(b"x").await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // One that was quick before is not served for ever, either.
+    let mut client = server.connect().await;
+    assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+    client.send("GET /k HTT").await;
+    assert!(client.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_resting_connection_has_a_limit_of_its_own() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| {
+        limits.header = PATIENCE * 2;
+        limits.idle = Duration::from_millis(200);
+    })
+    .await;
+    let mut client = server.connect().await;
+    assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+    assert!(client.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_slow_body_is_told_so() {
+    let (handle, _views) = always(nothing());
+    let server =
+        Server::limited(handle, |limits| limits.body_time = Duration::from_millis(200)).await;
+    let mut client = server.connect().await;
+    client.send("PUT /k HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhel").await;
+    client.answer(true).await.is_error(408, "timeout");
+    assert!(client.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_off() {
+    let (handle, _views) = always(nothing());
+    let server =
+        Server::limited(handle, |limits| limits.sending = Duration::from_millis(300)).await;
+    let mut client = server.connect().await;
+    // The backup of this node has no end, so only the server can end it.
+    client.send("GET /v1/backup HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let cut_off = "stormkv_http_connections_refused_total{reason=\"slow\"} 1";
+    let began = tokio::time::Instant::now();
+    loop {
+        let metrics = server.ask("GET", "/metrics", "").await.body;
+        if String::from_utf8(metrics).unwrap().lines().any(|line| line == cut_off) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "never cut off");
+    }
+    // What was on its way arrives still, and then the end.
+    client.rest().await;
+}
+
+#[tokio::test]
+async fn large_bodies_share_a_bounded_memory() {
+    let server = Server::limited(real(), |limits| limits.bodies = 1 << 20).await;
+    let body = vec![b'x'; 600 << 10];
+    let mut first = server.connect().await;
+    let head = "PUT /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n";
+    first.send(format!("{head}content-length: {}\r\n\r\n", body.len())).await;
+    // Asks for the body, for which it has set memory aside.
+    assert_eq!(first.answer(false).await.status, 100);
+    let mut second = server.connect().await;
+    let head = format!("PUT /b HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    second.send(head).await;
+    second.answer(true).await.is_error(429, "busy");
+    // Small ones need no memory of that.
+    assert_eq!(server.ask("PUT", "/c", vec![b'x'; 60 << 10]).await.status, 204);
+    first.send(&body).await;
+    assert_eq!(first.answer(true).await.status, 204);
+    assert_eq!(server.ask("PUT", "/b", &body).await.status, 204);
+}
+
+#[tokio::test]
+async fn who_does_not_begin_tls_is_cut_off_and_holds_nobody_up() {
+    let dir = Scratch::new();
+    let localhost = "localhost".to_owned();
+    generate(dir.path(), &[NodeId(1)], std::slice::from_ref(&localhost), &[]).unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let (cert, key) = (file("server-1.pem"), file("server-1.key"));
+    let files = ServerTlsFiles { client_ca: None, cert, key };
+    let tls = ServerTls::load(files).unwrap();
+    let (handle, _views) = always(nothing());
+    let mut options =
+        HttpOptions { tls: Some(Arc::new(move || tls.config())), ..Default::default() };
+    options.limits.handshake = Duration::from_secs(2);
+    let server = Server::new(handle, options).await;
+
+    let silent = server.connect().await;
+    let mut plain = server.connect().await;
+    plain.send("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(!plain.rest().await.starts_with(b"HTTP"), "at most an alert of TLS");
+    let config = Arc::new(client_config(Some(&file("server-ca.pem")), None).unwrap());
+    let name = ServerName::try_from(localhost).unwrap();
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let mut secure = TlsConnector::from(config).connect(name, tcp).await.unwrap();
+    secure
+        .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut said = String::new();
+    secure.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    assert!(silent.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_large_body_is_refused_before_it_is_read() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.body = 1000).await;
+    let mut client = server.connect().await;
+    client.send("PUT /k HTTP/1.1\r\nhost: x\r\ncontent-length: 1001\r\n\r\n").await;
+    client.answer(true).await.is_error(413, "too_large");
+    // One that does not say how much is coming is stopped on its way.
+    let mut client = server.connect().await;
+    client.send("PUT /k HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    client.send(format!("3e9\r\n{}\r\n", "x".repeat(1001))).await;
+    client.answer(true).await.is_error(413, "too_large");
+}
+
+#[tokio::test]
+async fn a_large_head_is_refused() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.head = 2000).await;
+    let long = "x".repeat(3000);
+    assert_eq!(server.ask_with("GET", "/k", &[("x", &long)], "").await.status, 431);
+}
+
+#[tokio::test]
+async fn surplus_connections_are_told_so() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.connections = 2).await;
+    let mut first = server.connect().await;
+    let mut second = server.connect().await;
+    assert_eq!(first.ask("GET", "/k", &[], "").await.status, 404);
+    assert_eq!(second.ask("GET", "/k", &[], "").await.status, 404);
+    server.ask("GET", "/k", "").await.is_error(429, "busy");
+    assert_eq!(first.ask("GET", "/k", &[], "").await.status, 404);
+    drop(second);
+    // As soon as the server notices, there is a place again.
+    while server.ask("GET", "/k", "").await.status != 404 {}
+}
+
+/// A listener of a process that has run out of files a few times.
+struct Exhausted(VecDeque<i32>, TcpListener);
+
+impl Accept for Exhausted {
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        match self.0.pop_front() {
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+            None => Accept::accept(&mut self.1).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_accept_loop_survives_running_out_of_files() {
+    let (emfile, enfile, econnaborted) = (24, 23, 103);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let codes = VecDeque::from([emfile, enfile, econnaborted, emfile]);
+    let (handle, _views) = always(nothing());
+    let server = super::super::server(handle, &mut HttpOptions::default());
+    tokio::spawn(server.run(Exhausted(codes, listener), std::future::pending()));
+    let mut client =
+        Client { stream: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() };
+    assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+    let text = String::from_utf8(client.ask("GET", "/metrics", &[], "").await.body).unwrap();
+    assert!(text.contains("stormkv_http_connections_refused_total{reason=\"accept\"} 3"), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_at_shutdown() {
+    let (answer_now, told) = std::sync::mpsc::channel::<()>();
+    let (asked, was_asked) = oneshot::channel();
+    let mut asked = Some(asked);
+    let (handle, _views) = scripted(move |_| {
+        if let Some(asked) = asked.take() {
+            asked.send(()).unwrap();
+            told.recv().unwrap();
+        }
+        Some(Reply::Applied { index: 5, response: Response::Written { revision: 5 }.encode() })
+    });
+    let mut server = Server::new(handle, HttpOptions::default()).await;
+    let (mut busy, resting) = (server.connect().await, server.connect().await);
+    busy.send("PUT /k HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1").await;
+    was_asked.await.unwrap();
+    server.stop.take().unwrap().send(()).unwrap();
+    // The one that does nothing goes at once, the other one with its answer.
+    assert!(resting.rest().await.is_empty());
+    answer_now.send(()).unwrap();
+    let answer = busy.answer(true).await;
+    assert_eq!((answer.status, answer.header("connection")), (204, "close"));
+    assert!(busy.rest().await.is_empty());
+    server.task.await.unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_keep_the_server() {
+    let (handle, _views) = scripted(|_| None);
+    let mut server =
+        Server::limited(handle, |limits| limits.grace = Duration::from_millis(200)).await;
+    let mut client = server.connect().await;
+    client.send("GET /k HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    server.stop.take().unwrap().send(()).unwrap();
+    tokio::time::timeout(PATIENCE, server.task).await.expect("it returns").unwrap();
+    assert!(client.rest().await.is_empty());
+}

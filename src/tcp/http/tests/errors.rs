@@ -1,0 +1,173 @@
+//! Every code of an error, and what the server does about refusals by itself.
+
+use std::collections::BTreeMap;
+
+use super::node::{always, nothing, real, scripted};
+use super::{HttpOptions, Server};
+use crate::api::{Refusal, Reply, Request};
+use crate::kv::{MAX_KEY, MAX_VALUE, Response};
+use crate::types::NodeId;
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_said() {
+    let server = Server::new(real(), HttpOptions::default()).await;
+    let long = format!("/{}", "k".repeat(MAX_KEY + 1));
+    for (method, path, status, code) in [
+        ("GET", "/", 400, "invalid_key"),
+        ("GET", "/v1/kv/", 400, "invalid_key"),
+        ("GET", "/%zz", 400, "invalid_key"),
+        ("PUT", "/%68ealth", 400, "invalid_key"),
+        ("GET", &long, 400, "invalid_key"),
+        ("GET", "/k?consistency=eventual", 400, "invalid_query"),
+        ("GET", "/k?fresh=1", 400, "invalid_query"),
+        ("PUT", "/k?prefix=1", 400, "invalid_query"),
+        ("POST", "/v1/sessions?x=1", 400, "invalid_query"),
+        ("GET", "/v1/status?x=1", 400, "invalid_query"),
+        ("DELETE", "/0", 400, "invalid_node_id"),
+        ("GET", "/v1/statuss", 404, "not_found"),
+        ("PATCH", "/k", 405, "method_not_allowed"),
+        ("DELETE", "/health", 405, "method_not_allowed"),
+    ] {
+        server.ask(method, path, "").await.is_error(status, code);
+    }
+    let answer = server.ask("PUT", "/v1/members", "").await;
+    answer.is_error(405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), "GET, POST");
+    for (name, value) in [
+        ("if-match", "5"),
+        ("if-match", "W/\"5\""),
+        ("if-none-match", "\"5\""),
+        ("idempotency-key", "12"),
+        ("idempotency-key", "12-0"),
+    ] {
+        server.ask_with("PUT", "/k", &[(name, value)], "v").await.is_error(400, "invalid_header");
+    }
+    let both = [("if-match", "*"), ("if-none-match", "*")];
+    server.ask_with("PUT", "/k", &both, "v").await.is_error(400, "invalid_header");
+    server
+        .ask("POST", "/v1/members", r#"{"id":0,"url":"http://h:1"}"#)
+        .await
+        .is_error(400, "invalid_node_id");
+    server.ask("PUT", "/k", vec![b'v'; MAX_VALUE + 1]).await.is_error(413, "too_large");
+    assert_eq!(server.ask("PUT", "/k", vec![b'v'; MAX_VALUE]).await.status, 204);
+    assert_eq!(server.ask("GET", "/k", "").await.body.len(), MAX_VALUE);
+}
+
+/// A refusal that passes, of a server with little patience.
+#[tokio::test]
+async fn a_refusal_that_stays_becomes_an_error() {
+    for (refusal, status, code) in [
+        (Refusal::NotLeader(None), 503, "no_leader"),
+        (Refusal::NotLeader(Some(NodeId(2))), 503, "no_leader"),
+        (Refusal::Transferring, 503, "leader_transferring"),
+        (Refusal::Superseded, 503, "superseded"),
+        (Refusal::Stopping, 503, "stopping"),
+        (Refusal::Busy, 429, "busy"),
+        (Refusal::TooLarge, 413, "too_large"),
+        (Refusal::ReconfigurationPending, 409, "reconfiguration_pending"),
+        (Refusal::InvalidReconfiguration, 409, "invalid_membership_change"),
+        (Refusal::SessionExpired, 410, "session_expired"),
+        (Refusal::OutOfOrder, 409, "sequence_out_of_order"),
+    ] {
+        let (handle, _views) = always(Reply::Refused(refusal));
+        let server = Server::limited(handle, |limits| limits.request /= 20).await;
+        server.ask("PUT", "/k", "v").await.is_error(status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_passes_is_not_seen() {
+    let mut left = 3;
+    let (handle, _views) = scripted(move |request| {
+        assert!(matches!(request, Request::Command { .. }));
+        left -= 1;
+        let response = Response::Written { revision: 5 }.encode();
+        Some(match left {
+            2 => Reply::Refused(Refusal::NotLeader(None)),
+            1 => Reply::Refused(Refusal::Superseded),
+            _ => Reply::Applied { index: 5, response },
+        })
+    });
+    let server = Server::new(handle, HttpOptions::default()).await;
+    let answer = server.ask("PUT", "/k", "v").await;
+    assert_eq!((answer.status, answer.header("etag")), (204, "\"5\""));
+}
+
+/// The node leaves its first answer open; what a second one would be.
+fn unknown_first(then: Reply) -> (crate::tcp::handle::Handle, impl Drop) {
+    let mut first = true;
+    let (handle, views) = scripted(move |_| {
+        let reply = if first { Reply::Unknown } else { then.clone() };
+        first = false;
+        Some(reply)
+    });
+    struct Keep(#[allow(dead_code, reason = "kept alive")] Box<dyn std::any::Any>);
+    impl Drop for Keep {
+        fn drop(&mut self) {}
+    }
+    (handle, Keep(Box::new(views)))
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_is_only_repeated_if_that_is_safe() {
+    let written = Reply::Applied { index: 5, response: Response::Written { revision: 5 }.encode() };
+    let (handle, _views) = unknown_first(written.clone());
+    let server = Server::new(handle, HttpOptions::default()).await;
+    server.ask("PUT", "/k", "v").await.is_error(504, "outcome_unknown");
+
+    let (handle, _views) = unknown_first(written);
+    let server = Server::new(handle, HttpOptions::default()).await;
+    let key = [("idempotency-key", "3-1")];
+    assert_eq!(server.ask_with("PUT", "/k", &key, "v").await.status, 204);
+
+    let (handle, _views) = unknown_first(nothing());
+    let server = Server::new(handle, HttpOptions::default()).await;
+    server.ask("GET", "/k", "").await.is_error(404, "key_not_found");
+
+    // A refusal says nothing about the attempt before it.
+    let (handle, _views) = unknown_first(Reply::Refused(Refusal::NotLeader(None)));
+    let server = Server::limited(handle, |limits| limits.request /= 20).await;
+    server.ask_with("PUT", "/k", &key, "v").await.is_error(504, "outcome_unknown");
+
+    // The session may have been evicted after the first attempt was applied.
+    for refusal in [Refusal::SessionExpired, Refusal::OutOfOrder] {
+        let (handle, _views) = unknown_first(Reply::Refused(refusal));
+        let server = Server::new(handle, HttpOptions::default()).await;
+        server.ask_with("PUT", "/k", &key, "v").await.is_error(504, "outcome_unknown");
+    }
+
+    let (handle, _views) = unknown_first(Reply::Reconfigured { index: 5 });
+    let server = Server::new(handle, HttpOptions::default()).await;
+    server.ask("POST", "/4", "http://127.0.0.1:42379").await.is_error(504, "outcome_unknown");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_fit_is_no_success() {
+    let (handle, _views) = always(Reply::Transferring);
+    let server = Server::new(handle, HttpOptions::default()).await;
+    server.ask("PUT", "/k", "v").await.is_error(504, "outcome_unknown");
+    let response = Response::Invalid { reason: "the key is odd: use another".to_owned() }.encode();
+    let (handle, _views) = always(Reply::Applied { index: 5, response });
+    let server = Server::new(handle, HttpOptions::default()).await;
+    server.ask("PUT", "/k", "v").await.is_error(400, "invalid_command");
+}
+
+#[test]
+fn every_code_is_tested() {
+    // The tests name each code, so a new one must be tested, too.
+    let tests = [
+        include_str!("auth.rs"),
+        include_str!("connections.rs"),
+        include_str!("data.rs"),
+        include_str!("errors.rs"),
+        include_str!("members.rs"),
+    ];
+    let found: BTreeMap<&str, usize> = super::super::Code::ALL
+        .iter()
+        .map(|code| {
+            let quoted = format!("\"{}\"", code.name());
+            (code.name(), tests.iter().map(|test| test.matches(&quoted).count()).sum())
+        })
+        .collect();
+    assert!(found.values().all(|count| *count > 0), "{found:?}");
+}

@@ -1,0 +1,393 @@
+//! Accepts peers: shakes hands, reads their frames, delivers their messages to the node.
+//!
+//! Nothing is believed. A connection that has not said who it is has little time and few places; a
+//! frame is checked before it is a message, and a message of raft must come from whom the handshake
+//! named (what it says is judged by the node). A connection that sends anything else is closed.
+//!
+//! There is at most one connection per peer and lane. A newer one displaces the older, and is not
+//! read before that has ended, so messages of one peer are delivered in the order of its sending.
+//! When the node's inbox is full, reading waits a little, which makes the sender wait; after that,
+//! messages are dropped, as on any network.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc::TrySendError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::tcp::address::check_plaintext;
+use crate::tcp::frames::{Frame, FrameReader, ReadError};
+use crate::tcp::handle::Input;
+use crate::tcp::handshake::{Hello, Lane, Status, VERSIONS, Welcome};
+use crate::tcp::identity::ClusterId;
+use crate::tcp::link::{Stream, prepare, write_all};
+use crate::tcp::network::{Met, Network};
+use crate::tcp::queue::weight;
+use crate::tcp::tls::check_node;
+use crate::types::NodeId;
+use crate::wire::Message;
+
+/// Accepts connections of peers. Dropping it, or the future of [`run`](Self::run), closes them.
+pub struct Listener {
+    socket: TcpListener,
+    accepting: Arc<Accepting>,
+}
+
+impl Listener {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// When the address is not free, or not on this machine while plaintext is not allowed.
+    pub async fn bind(address: SocketAddr, network: Arc<Network>) -> io::Result<Listener> {
+        let options = &network.options;
+        check_plaintext(address.ip(), options.tls.is_some(), options.allow_plaintext)
+            .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
+        let socket = TcpListener::bind(address).await?;
+        let connections = Arc::new(Semaphore::new(options.max_connections));
+        let accepting = Accepting { network, connections, slots: Arc::default() };
+        Ok(Listener { socket, accepting: Arc::new(accepting) })
+    }
+
+    /// Accepts peers for ever.
+    pub async fn run(self) {
+        let handshakes = self.accepting.network.options.max_handshakes;
+        let handshakes = Arc::new(Semaphore::new(handshakes));
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            // More than these wait in the system's backlog.
+            let Ok(place) = handshakes.clone().acquire_owned().await else { return };
+            match self.socket.accept().await {
+                Ok((stream, address)) => {
+                    let accepting = self.accepting.clone();
+                    connections.spawn(async move { accepting.serve(stream, address, place).await });
+                }
+                Err(error) => {
+                    // Most likely there are too many open files. That passes.
+                    warn!(%error, "cannot accept a peer's connection");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// The newest connection of one peer and lane.
+struct Slot {
+    /// Counts the connections; older ones end when it grows.
+    newest: watch::Sender<u64>,
+    /// Held by the connection that is read.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+type Slots = BTreeMap<(NodeId, Lane), Slot>;
+
+struct Accepting {
+    network: Arc<Network>,
+    connections: Arc<Semaphore>,
+    slots: Arc<Mutex<Slots>>,
+}
+
+fn locked(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
+    slots.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that has introduced itself.
+struct Connection {
+    from: NodeId,
+    lane: Lane,
+    number: u64,
+    newest: watch::Receiver<u64>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    slots: Arc<Mutex<Slots>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let key = (self.from, self.lane);
+        let mut slots = locked(&self.slots);
+        if slots.get(&key).is_some_and(|slot| *slot.newest.borrow() == self.number) {
+            slots.remove(&key);
+        }
+    }
+}
+
+impl Connection {
+    /// Waits until a newer connection takes this one's place.
+    async fn displaced(&mut self) {
+        let number = self.number;
+        let _ = self.newest.wait_for(|newest| *newest != number).await;
+    }
+}
+
+impl Accepting {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+        let stats = self.network.stats();
+        let limit = self.network.options.timing.handshake;
+        let (stream, mut connection) = match timeout(limit, self.introduce(stream)).await {
+            Ok(Ok(Some(introduced))) => introduced,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    stats.garbage.add(1);
+                    warn!(%address, %error, "closed a connection");
+                } else {
+                    stats.unfinished.add(1);
+                    debug!(%address, %error, "a connection ended in its handshake");
+                }
+                return;
+            }
+            Err(_) => {
+                stats.unfinished.add(1);
+                debug!(%address, "a connection did not introduce itself in time");
+                return;
+            }
+        };
+        drop(place);
+        let turn = connection.turn.clone();
+        let (from, lane) = (connection.from, connection.lane);
+        let turn = tokio::select! {
+            biased;
+            () = connection.displaced() => None,
+            turn = turn.lock() => Some(turn),
+        };
+        if turn.is_some() {
+            match self.read(stream, &mut connection).await {
+                Ok(why) => debug!(peer = %from, lane = lane.name(), why, "a peer's link ended"),
+                Err(ReadError::Garbage(error)) => {
+                    stats.garbage.add(1);
+                    warn!(peer = %from, %address, lane = lane.name(), %error,
+                        "closed a connection that sent garbage");
+                }
+                Err(error) => debug!(peer = %from, lane = lane.name(), %error, "a link ended"),
+            }
+        }
+        drop(turn);
+    }
+
+    /// Speaks TLS if wanted and shakes hands. `None`: the peer was refused, and told why.
+    async fn introduce(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<Option<(Box<dyn Stream>, Connection)>> {
+        prepare(&stream)?;
+        let mut certificate = None;
+        let mut stream: Box<dyn Stream> = match &self.network.options.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let stream = tls.acceptor().accept(stream).await?;
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                certificate =
+                    chain.first().cloned().map(rustls::pki_types::CertificateDer::into_owned);
+                Box::new(stream)
+            }
+        };
+        let hello = Hello::read(&mut stream).await?;
+        let proven = match (&self.network.options.tls, &certificate) {
+            (None, _) => true,
+            (Some(_), Some(certificate)) => check_node(certificate, hello.from).is_ok(),
+            (Some(_), None) => false,
+        };
+        let Some(lane) = Lane::from_number(hello.lane) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown lane"));
+        };
+        let mut status = self.judge(&hello, proven).await;
+        let place = self.connections.clone().try_acquire_owned().ok();
+        if status == Status::Ok && place.is_none() {
+            status = Status::Busy;
+        }
+        self.network.stats().answered(status).add(1);
+        let welcome = Welcome {
+            version: hello.common_version().unwrap_or(VERSIONS.1),
+            status,
+            cluster: self.network.cluster(),
+            id: self.network.options.id,
+            life: self.network.options.life,
+        };
+        let (Status::Ok, Some(place)) = (status, place) else {
+            debug!(from = %hello.from, status = status.name(), "refused a peer");
+            stream.write_all(&welcome.encode()).await?;
+            stream.shutdown().await?;
+            return Ok(None);
+        };
+        // The older connection must end before the dialer begins to use this one.
+        let connection = self.enter(hello.from, lane, place);
+        stream.write_all(&welcome.encode()).await?;
+        stream.flush().await?;
+        self.network.hint(hello.from, &hello.url);
+        self.network.heard_of(hello.from);
+        Ok(Some((stream, connection)))
+    }
+
+    async fn judge(&self, hello: &Hello, proven: bool) -> Status {
+        let network = &self.network;
+        let own = Own {
+            id: network.options.id,
+            cluster: network.cluster(),
+            may_learn: network.may_learn_from(hello.from),
+            has_left: network.has_left(hello.from),
+        };
+        match own.judge(hello, proven) {
+            Err(status) => return status,
+            Ok(None) => {}
+            Ok(Some(cluster)) if network.learn(cluster, hello.from).await => {}
+            Ok(Some(_)) => return Status::Busy,
+        }
+        match network.meet(hello.from, hello.life).await {
+            Met::Same => Status::Ok,
+            Met::Other => Status::OtherLife,
+            Met::NotNow => Status::Busy,
+        }
+    }
+
+    /// Takes the place of an older connection of the same peer and lane.
+    fn enter(&self, from: NodeId, lane: Lane, place: OwnedSemaphorePermit) -> Connection {
+        let mut slots = locked(&self.slots);
+        let slot = slots
+            .entry((from, lane))
+            .or_insert_with(|| Slot { newest: watch::Sender::new(0), turn: Arc::default() });
+        slot.newest.send_modify(|newest| *newest += 1);
+        let (number, newest) = (*slot.newest.borrow(), slot.newest.subscribe());
+        let (turn, slots) = (slot.turn.clone(), self.slots.clone());
+        Connection { from, lane, number, newest, turn, slots, _place: place }
+    }
+
+    /// Delivers what arrives until the connection ends; says why it ended.
+    async fn read(
+        &self,
+        stream: Box<dyn Stream>,
+        connection: &mut Connection,
+    ) -> Result<&'static str, ReadError> {
+        let network = &self.network;
+        let timing = &network.options.timing;
+        let (from, lane) = (connection.from, connection.lane);
+        let stats = network.stats().peer(from);
+        let stats = stats.lane(lane);
+        let mut reader = FrameReader::new(stream, lane.max_frame());
+        let mut pong = Vec::new();
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = connection.displaced() => return Ok("a newer connection took its place"),
+                frame = reader.next(timing.silence) => frame?,
+            };
+            match frame {
+                None => return Ok("it was closed"),
+                Some(Frame::Ping(number)) => {
+                    // Once a second is often enough to notice that its sender was removed; when it
+                    // dials again, it is told so.
+                    if network.has_left(from) {
+                        return Ok("the peer was removed");
+                    }
+                    pong.clear();
+                    Frame::Pong(number).encode_into(&mut pong);
+                    let wrote = write_all(reader.stream(), &pong, timing.silence).await;
+                    wrote.map_err(ReadError::Io)?;
+                }
+                Some(Frame::Pong(_)) => return Err(garbage("a pong that nobody asked for")),
+                Some(Frame::Message(message)) => {
+                    if !belongs(&message, from, lane) {
+                        return Err(garbage("it is of another sender or lane"));
+                    }
+                    stats.received.add(1);
+                    stats.received_bytes.add(weight(&message) as u64);
+                    let input = Input::Message(from, message);
+                    let delivered = tokio::select! {
+                        biased;
+                        () = connection.displaced() => return Ok("a newer one took its place"),
+                        delivered = deliver(network, input, timing.inbox) => delivered,
+                    };
+                    match delivered {
+                        Delivered::Yes => {}
+                        Delivered::Dropped => stats.dropped_inbox.add(1),
+                        Delivered::Gone => return Ok("the node has stopped"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn garbage(what: &str) -> ReadError {
+    ReadError::Garbage(crate::wire::WireError::Malformed(what.to_owned()))
+}
+
+/// Whether a message may come from `from` on this lane.
+fn belongs(message: &Message, from: NodeId, lane: Lane) -> bool {
+    let sender = match message {
+        Message::Raft(raft) => raft.from() == from,
+        _ => true,
+    };
+    sender && Lane::of(message) == lane
+}
+
+enum Delivered {
+    Yes,
+    Dropped,
+    Gone,
+}
+
+/// Hands `input` to the node; waits a little for room in its inbox.
+async fn deliver(network: &Network, input: Input, patience: Duration) -> Delivered {
+    let mut input = match network.handle.hand_over(input) {
+        Ok(()) => return Delivered::Yes,
+        Err(TrySendError::Disconnected(_)) => return Delivered::Gone,
+        Err(TrySendError::Full(input)) => input,
+    };
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        sleep(Duration::from_millis(1)).await;
+        input = match network.handle.hand_over(input) {
+            Ok(()) => return Delivered::Yes,
+            Err(TrySendError::Disconnected(_)) => return Delivered::Gone,
+            Err(TrySendError::Full(input)) => input,
+        };
+    }
+    Delivered::Dropped
+}
+
+/// What an acceptor knows about itself, and about who greets it.
+struct Own {
+    id: NodeId,
+    cluster: Option<ClusterId>,
+    may_learn: bool,
+    has_left: bool,
+}
+
+impl Own {
+    /// Whether messages may follow `hello`: yes, yes once its cluster is learned, or why not.
+    /// `proven`: its certificate, if one is needed, is that of its sender.
+    fn judge(&self, hello: &Hello, proven: bool) -> Result<Option<ClusterId>, Status> {
+        if hello.common_version().is_none() {
+            return Err(Status::NoCommonVersion);
+        }
+        if !proven || hello.from == NodeId(0) || hello.from == self.id {
+            return Err(Status::NotAllowed);
+        }
+        if hello.to != self.id {
+            return Err(Status::WrongNode);
+        }
+        match (self.cluster, hello.cluster) {
+            (Some(own), Some(theirs)) if own != theirs => Err(Status::WrongCluster),
+            (Some(_), _) if self.has_left => Err(Status::Removed),
+            // A joining node learns the cluster from our answer.
+            (Some(_), _) => Ok(None),
+            (None, Some(theirs)) if self.may_learn => Ok(Some(theirs)),
+            (None, Some(_)) => Err(Status::NotAllowed),
+            // Both are joining: neither can tell the other.
+            (None, None) => Err(Status::Busy),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

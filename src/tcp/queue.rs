@@ -1,0 +1,246 @@
+//! The bounded queue between the node's thread and the writer of one lane.
+//!
+//! Pushing never waits: what does not fit is handed back. Raft repeats what matters, and a peer
+//! that is slow must not make others slow. A queue is bounded twice, in messages and in bytes,
+//! because a message can be anything from a heartbeat to megabytes of entries.
+//!
+//! Chunks of snapshots get a closer look. The writer paces them, so they may wait here for longer
+//! than the sender's patience; it then sends them anew. A chunk that is in the queue already is not
+//! queued twice, and a new transfer takes the place of an old one: so impatience costs nothing.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::api::{Reply, Request};
+use crate::wire::Message;
+
+/// What became of a pushed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits for the writer. So many older chunks were dropped for it.
+    Queued(usize),
+    /// It is a chunk that waits there already.
+    Twice,
+    /// There was no room.
+    Full,
+    /// The lane has ended.
+    Closed,
+}
+
+#[derive(Default)]
+struct Inner {
+    messages: VecDeque<Message>,
+    bytes: usize,
+}
+
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    /// Changes only while `inner` is locked.
+    closed: AtomicBool,
+    /// Something was pushed, or the queue was closed.
+    stirred: Notify,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+impl Queue {
+    pub fn new(max_messages: usize, max_bytes: usize) -> Queue {
+        let (closed, stirred) = (AtomicBool::new(false), Notify::new());
+        Queue { inner: Mutex::default(), closed, stirred, max_messages, max_bytes }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues `message` if there is room. A message of any size fits into an empty queue.
+    pub fn push(&self, message: Message) -> Pushed {
+        let size = weight(&message);
+        let mut inner = self.inner();
+        if self.is_closed() {
+            return Pushed::Closed;
+        }
+        let mut dropped = 0;
+        if let Message::Chunk(new) = &message {
+            let known = |old: &Message| match old {
+                Message::Chunk(old) => old.transfer == new.transfer && old.offset == new.offset,
+                _ => false,
+            };
+            if inner.messages.iter().any(known) {
+                return Pushed::Twice;
+            }
+            let before = inner.messages.len();
+            inner
+                .messages
+                .retain(|old| !matches!(old, Message::Chunk(old) if old.transfer != new.transfer));
+            dropped = before - inner.messages.len();
+            if dropped > 0 {
+                inner.bytes = inner.messages.iter().map(weight).sum();
+            }
+        }
+        let full = inner.messages.len() >= self.max_messages
+            || (inner.bytes + size > self.max_bytes && !inner.messages.is_empty());
+        if full {
+            return Pushed::Full;
+        }
+        inner.bytes += size;
+        inner.messages.push_back(message);
+        drop(inner);
+        self.stirred.notify_one();
+        Pushed::Queued(dropped)
+    }
+
+    /// Moves messages of about `bytes` (at least one, if there is one) to `into`. Says whether the
+    /// queue is empty now.
+    pub fn take(&self, bytes: usize, into: &mut Vec<Message>) -> bool {
+        let mut inner = self.inner();
+        let mut taken = 0;
+        while taken < bytes
+            && let Some(message) = inner.messages.pop_front()
+        {
+            let size = weight(&message);
+            inner.bytes -= size;
+            taken += size;
+            into.push(message);
+        }
+        inner.messages.is_empty()
+    }
+
+    /// Waits until there is something to take (`true`), or the queue is closed and empty (`false`).
+    pub async fn ready(&self) -> bool {
+        loop {
+            let stirred = self.stirred.notified();
+            {
+                let inner = self.inner();
+                if !inner.messages.is_empty() {
+                    return true;
+                }
+                if self.is_closed() {
+                    return false;
+                }
+            }
+            stirred.await;
+        }
+    }
+
+    /// Takes nothing more.
+    pub fn close(&self) {
+        let inner = self.inner();
+        self.closed.store(true, SeqCst);
+        drop(inner);
+        self.stirred.notify_one();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// Drops what waits, and says how much that was.
+    pub fn clear(&self) -> usize {
+        let mut inner = self.inner();
+        inner.bytes = 0;
+        std::mem::take(&mut inner.messages).len()
+    }
+}
+
+/// About how many bytes a message has as a frame, without encoding it.
+pub(super) fn weight(message: &Message) -> usize {
+    const BASE: usize = 64;
+    let payload = match message {
+        Message::Raft(message) => message.payload_bytes(),
+        Message::Forward { request, .. } => match request {
+            Request::Command { command, .. } => command.len(),
+            Request::Query { query, .. } => query.len(),
+            Request::Reconfigure(change) => {
+                let ids = change.voters.len() + change.learners.len() + change.removed.len();
+                8 * ids + change.addresses.values().map(|address| 8 + address.len()).sum::<usize>()
+            }
+            Request::OpenSession | Request::Transfer(_) => 0,
+        },
+        Message::Answer { reply, .. } => match reply {
+            Reply::Applied { response, .. } | Reply::Value { response, .. } => response.len(),
+            _ => 0,
+        },
+        Message::Chunk(chunk) => chunk.data.len(),
+        Message::ReadIndex { .. }
+        | Message::ReadIndexAnswer { .. }
+        | Message::ChunkAck { .. }
+        | Message::Removed => 0,
+    };
+    BASE + payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::SnapshotId;
+    use crate::wire::Chunk;
+    use bytes::Bytes;
+
+    fn forward(bytes: usize) -> Message {
+        let request = Request::Command { session: None, command: Bytes::from(vec![0; bytes]) };
+        Message::Forward { id: 1, request }
+    }
+
+    fn chunk(transfer: u64, offset: u64) -> Message {
+        let (snapshot, data) = (SnapshotId { index: 1, term: 1 }, Bytes::from_static(b"1234"));
+        Message::Chunk(Chunk { transfer, term: 1, snapshot, total: 100, offset, data })
+    }
+
+    #[test]
+    fn both_bounds_hold_and_anything_fits_into_an_empty_queue() {
+        let queue = Queue::new(3, 1000);
+        assert_eq!(queue.push(forward(5000)), Pushed::Queued(0));
+        assert_eq!(queue.push(Message::Removed), Pushed::Full);
+        let mut taken = Vec::new();
+        assert!(queue.take(1, &mut taken));
+        assert_eq!(taken, [forward(5000)]);
+        for _ in 0..3 {
+            assert_eq!(queue.push(Message::Removed), Pushed::Queued(0));
+        }
+        assert_eq!(queue.push(Message::Removed), Pushed::Full);
+        assert_eq!(queue.clear(), 3);
+        assert_eq!(queue.push(forward(800)), Pushed::Queued(0));
+        assert_eq!(queue.push(forward(800)), Pushed::Full);
+    }
+
+    #[test]
+    fn a_batch_ends_at_its_size_and_keeps_the_order() {
+        let queue = Queue::new(10, 10_000);
+        for id in 1..=4 {
+            queue.push(Message::ReadIndex { id });
+        }
+        let mut taken = Vec::new();
+        assert!(!queue.take(2 * weight(&Message::Removed), &mut taken));
+        assert!(queue.take(usize::MAX, &mut taken));
+        assert_eq!(taken, [1, 2, 3, 4].map(|id| Message::ReadIndex { id }));
+    }
+
+    #[test]
+    fn a_chunk_waits_only_once_and_a_new_transfer_displaces_the_old() {
+        let queue = Queue::new(10, 10_000);
+        assert_eq!(queue.push(chunk(1, 0)), Pushed::Queued(0));
+        assert_eq!(queue.push(chunk(1, 4)), Pushed::Queued(0));
+        assert_eq!(queue.push(chunk(1, 0)), Pushed::Twice);
+        assert_eq!(queue.push(chunk(2, 0)), Pushed::Queued(2));
+        let mut taken = Vec::new();
+        assert!(queue.take(usize::MAX, &mut taken));
+        assert_eq!(taken, [chunk(2, 0)]);
+        assert_eq!(queue.push(chunk(2, 0)), Pushed::Queued(0), "a resend after it was sent");
+    }
+
+    #[test]
+    fn a_closed_queue_still_gives_what_it_has() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let queue = Queue::new(10, 10_000);
+        queue.push(Message::Removed);
+        queue.close();
+        assert_eq!(queue.push(Message::Removed), Pushed::Closed);
+        assert!(runtime.block_on(queue.ready()));
+        queue.take(1, &mut Vec::new());
+        assert!(!runtime.block_on(queue.ready()));
+    }
+}

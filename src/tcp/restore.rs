@@ -1,0 +1,110 @@
+//! Makes the data directory of a founder whose cluster begins with the state of a backup.
+//!
+//! The node itself is started for that, on the real disk and without any peer, until what it wrote
+//! first is durable: so there is one way only in which a log begins.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::api::{Reply, RequestId};
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::driver::{Driver, Host};
+use crate::env::{Clock, Completion, Disk, DiskOp, FileName, Transport};
+use crate::error::{DiskError, Error};
+use crate::kv::Kv;
+use crate::tcp::directory::{Directory, Expected};
+use crate::tcp::disk::Files;
+use crate::tcp::options::Options;
+use crate::tcp::server::ServerError;
+use crate::types::{NodeId, Ticket};
+use crate::wire::Message;
+
+/// Sets digests of backups apart from other hashes.
+const STATE_SEED: u64 = 0x7265_7374_6f72_6564;
+
+/// Only a disk: nobody to talk to, and no time to pass.
+struct Alone {
+    files: Files,
+}
+
+impl Clock for Alone {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl Transport for Alone {
+    fn send(&mut self, _: NodeId, _: Message) {}
+
+    fn reply(&mut self, _: RequestId, _: Reply) {}
+}
+
+impl Disk for Alone {
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
+        self.files.list()
+    }
+
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        self.files.load(file)
+    }
+
+    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
+        self.files.submit(ticket, ops);
+    }
+
+    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
+        self.files.fetch(ticket, file, offset, len);
+    }
+}
+
+impl Host for Alone {}
+
+/// Makes the data directory of a founder of a new cluster whose first state is `backup`. Blocks.
+///
+/// # Errors
+/// When the directory has been used or cannot be written, when the backup cannot be read, and for a
+/// node that joins, because that one gets the state from the others.
+pub fn restore(options: Options, backup: Bytes) -> Result<(), ServerError> {
+    if options.cluster.is_none() {
+        return Err(ServerError::Settings(
+            "a node that joins a cluster gets its state from it: restore without --join".to_owned(),
+        ));
+    }
+    let expected = Expected { node: options.config.id, cluster: options.cluster };
+    let directory = Arc::new(Directory::open(&options.data_dir, expected)?);
+    let state = Digest::new(STATE_SEED).bytes(&backup).finish();
+    directory.begin_restore()?;
+    let (report, completions) = channel();
+    let report = move |completion| {
+        // Whoever waited has seen an error before.
+        let _ = report.send(completion);
+    };
+    let config = Config { founding_state: Some(backup), ..options.config };
+    let again = |error: Error| match error {
+        Error::Disk(error) => ServerError::Io(format!(
+            "the backup is not restored: {error} (run the restore again, not the node)"
+        )),
+        error => ServerError::Node(error),
+    };
+    let files = Files::start(directory.clone(), config.segment_bytes, report);
+    let files = files.map_err(|error| again(Error::Disk(error)))?;
+    found(config, files, &completions).map_err(again)?;
+    // Only now may a node start on it.
+    Ok(directory.end_restore(state)?)
+}
+
+/// Writes what a founder begins with. `files` reports to the other end of `completions`.
+fn found(config: Config, files: Files, completions: &Receiver<Completion>) -> Result<(), Error> {
+    let mut host = Alone { files };
+    let mut driver: Driver<Kv> = Driver::start(config, &mut host)?;
+    while driver.is_writing() {
+        let Ok(completion) = completions.recv() else { break };
+        driver.complete(completion);
+        driver.flush(&mut host);
+    }
+    driver.node().stopped().cloned().map_or(Ok(()), Err)
+}

@@ -1,0 +1,299 @@
+//! The thread of the node: takes inputs from its inbox, lets the driver act on them, and tells the
+//! rest of the process how the node is doing.
+//!
+//! It waits for nothing but its inbox and the next tick. Whatever has piled up in the inbox is
+//! taken in one go and flushed once: that is what turns many clients into few log records, few
+//! messages and few syncs.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::api::{Reply, RequestId};
+use crate::config::Config;
+use crate::driver::{Driver, Host};
+use crate::env::{Clock, Disk, DiskOp, FileName, Transport};
+use crate::error::{DiskError, Error};
+use crate::machine::StateMachine;
+use crate::node::Membership;
+use crate::tcp::disk::Files;
+use crate::tcp::handle::{Input, View};
+use crate::tcp::identity::ClusterId;
+use crate::tcp::peers::Peers;
+use crate::types::{NodeId, Ticket};
+use crate::wire::Message;
+
+/// Inputs taken between two flushes. More would let the first ones wait for too long.
+const BATCH: usize = 1024;
+
+/// The shortest time between two views of a busy node, unless something important changed.
+const VIEW_EVERY: Duration = Duration::from_millis(10);
+
+/// For sending what is queued for peers at the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A node that has begun, and its surroundings.
+pub struct Runner<M> {
+    /// First, so that it goes first if this thread panics: the disk's threads must not wait for room
+    /// in it while they are waited for.
+    inbox: Receiver<Input>,
+    driver: Driver<M>,
+    world: World,
+    view: watch::Sender<Arc<View>>,
+    viewed_at: Duration,
+    membership: Arc<Membership>,
+    /// The addresses from the settings.
+    initial: BTreeMap<NodeId, String>,
+    cluster: Box<dyn Fn() -> Option<ClusterId> + Send>,
+}
+
+/// Why a node's thread has ended.
+#[derive(Debug)]
+pub enum End {
+    /// It was told to.
+    Asked,
+    /// The node stopped by itself.
+    Stopped(Error),
+    /// This peer knows the node by another data directory.
+    OtherLife(NodeId),
+}
+
+/// What the node sees: time, files, peers, and the clients that wait.
+pub struct World {
+    runtime: Runtime,
+    began: Instant,
+    files: Files,
+    peers: Peers,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    next_request: u64,
+}
+
+impl World {
+    /// A world that begins now. `runtime` is where the peers' links run.
+    pub fn new(runtime: Runtime, files: Files, peers: Peers) -> World {
+        #[allow(clippy::disallowed_methods, reason = "this is the node's clock")]
+        let began = Instant::now();
+        World { runtime, began, files, peers, waiting: BTreeMap::new(), next_request: 0 }
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Transport for World {
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.peers.send(to, message);
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        // Who asked may have gone away meanwhile.
+        if let Some(client) = self.waiting.remove(&request) {
+            let _ = client.send(reply);
+        }
+    }
+}
+
+impl Disk for World {
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
+        self.files.list()
+    }
+
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        self.files.load(file)
+    }
+
+    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
+        self.files.submit(ticket, ops);
+    }
+
+    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
+        self.files.fetch(ticket, file, offset, len);
+    }
+}
+
+impl Host for World {}
+
+impl<M: StateMachine> Runner<M> {
+    /// Starts the node from what its disk holds. Blocks while it reads. `initial` are the addresses
+    /// from the settings, `cluster` says to which cluster the node belongs by now.
+    ///
+    /// # Errors
+    /// As [`Node::start`](crate::node::Node::start).
+    pub fn start(
+        config: Config,
+        mut world: World,
+        initial: BTreeMap<NodeId, String>,
+        inbox: Receiver<Input>,
+        view: watch::Sender<Arc<View>>,
+        cluster: Box<dyn Fn() -> Option<ClusterId> + Send>,
+    ) -> Result<Self, Error> {
+        let driver = Driver::start(config, &mut world)?;
+        let membership = Arc::new(driver.node().membership().clone());
+        world.peers.update_addresses(&addresses(&initial, &membership));
+        view.send_replace(Arc::new(look(&driver, membership.clone(), cluster())));
+        let viewed_at = world.now();
+        Ok(Runner { driver, world, inbox, view, viewed_at, membership, initial, cluster })
+    }
+
+    /// Runs the node until it is told to stop, or stops by itself; then says why. What is queued for
+    /// peers is still sent, unless it should never have been said, and the disk finishes its batch.
+    pub fn run(mut self) -> End {
+        let end = loop {
+            if let ControlFlow::Break(end) = self.take_inputs() {
+                break end;
+            }
+            if self.world.now() >= self.driver.deadline() {
+                self.driver.wake(self.world.now());
+            }
+            self.driver.flush(&mut self.world);
+            self.look(false);
+            if let Some(error) = self.driver.node().stopped() {
+                break End::Stopped(error.clone());
+            }
+        };
+        // Nobody is left to answer: what is in the log may still take effect.
+        for (_, client) in std::mem::take(&mut self.world.waiting) {
+            let _ = client.send(Reply::Unknown);
+        }
+        // First of all: the disk's threads must not wait for room in it.
+        drop(self.inbox);
+        let World { files, peers, runtime, .. } = self.world;
+        let last_words = if matches!(end, End::OtherLife(_)) { Duration::ZERO } else { LAST_WORDS };
+        runtime.block_on(peers.close(last_words));
+        drop(files);
+        end
+    }
+
+    /// Waits for inputs until the next tick is due, or not at all if the driver has work left, and
+    /// hands all that are there to the driver.
+    fn take_inputs(&mut self) -> ControlFlow<End> {
+        let wait = if self.driver.has_work() {
+            Duration::ZERO
+        } else {
+            self.driver.deadline().saturating_sub(self.world.now())
+        };
+        let mut next = self.inbox.try_recv().map_err(RecvError::from);
+        if matches!(next, Err(RecvError::Empty)) {
+            // Nothing else to do: a moment for those who look on.
+            self.look(true);
+            next = self.inbox.recv_timeout(wait).map_err(RecvError::from);
+        }
+        for _ in 0..BATCH {
+            match next {
+                Ok(input) => self.take(input)?,
+                Err(RecvError::Empty) => return ControlFlow::Continue(()),
+                Err(RecvError::Disconnected) => return ControlFlow::Break(End::Asked),
+            }
+            next = self.inbox.try_recv().map_err(RecvError::from);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn take(&mut self, input: Input) -> ControlFlow<End> {
+        match input {
+            Input::Message(from, message) => self.driver.receive(from, message),
+            Input::Unreachable(peer) => self.driver.unreachable(peer),
+            Input::Disconnected(peer) => self.driver.disconnected(peer),
+            Input::Completion(completion) => self.driver.complete(completion),
+            Input::Request(request, client) => {
+                self.world.next_request += 1;
+                let id = RequestId(self.world.next_request);
+                self.world.waiting.insert(id, client);
+                self.driver.request(id, request);
+            }
+            Input::Backup(sender) => {
+                let _ = sender.send(Box::new(self.driver.node().backup()));
+            }
+            Input::OtherLife(peer) => return ControlFlow::Break(End::OtherLife(peer)),
+            Input::Stop => return ControlFlow::Break(End::Asked),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Publishes a view if there is news, and tells the transport who belongs to the cluster. While
+    /// there is other work, what is not important waits a little.
+    fn look(&mut self, idle: bool) {
+        let node = self.driver.node();
+        let now = self.world.now();
+        let status = node.status();
+        let due = {
+            let last = self.view.borrow();
+            (idle && last.status != status)
+                || (last.status.role, last.status.leader, last.status.hard_state.term)
+                    != (status.role, status.leader, status.hard_state.term)
+                || last.stopped.is_some() != node.stopped().is_some()
+        };
+        if !due && now < self.viewed_at + VIEW_EVERY {
+            return;
+        }
+        self.viewed_at = now;
+        if *node.membership() != *self.membership {
+            self.membership = Arc::new(node.membership().clone());
+            self.world.peers.update_addresses(&addresses(&self.initial, &self.membership));
+        }
+        let view = look(&self.driver, self.membership.clone(), (self.cluster)());
+        self.view.send_replace(Arc::new(view));
+    }
+}
+
+/// Why there is no input.
+enum RecvError {
+    Empty,
+    Disconnected,
+}
+
+impl From<TryRecvError> for RecvError {
+    fn from(error: TryRecvError) -> Self {
+        match error {
+            TryRecvError::Empty => RecvError::Empty,
+            TryRecvError::Disconnected => RecvError::Disconnected,
+        }
+    }
+}
+
+impl From<RecvTimeoutError> for RecvError {
+    fn from(error: RecvTimeoutError) -> Self {
+        match error {
+            RecvTimeoutError::Timeout => RecvError::Empty,
+            RecvTimeoutError::Disconnected => RecvError::Disconnected,
+        }
+    }
+}
+
+/// Where to reach the members. The membership knows best; the settings help where it is silent, and
+/// as long as a node that joins has no membership at all.
+fn addresses(
+    initial: &BTreeMap<NodeId, String>,
+    membership: &Membership,
+) -> BTreeMap<NodeId, String> {
+    let mut addresses = initial.clone();
+    addresses.retain(|id, _| membership.voters().is_empty() || membership.contains(*id));
+    addresses.extend(membership.addresses().clone());
+    addresses
+}
+
+fn look<M: StateMachine>(
+    driver: &Driver<M>,
+    membership: Arc<Membership>,
+    cluster: Option<ClusterId>,
+) -> View {
+    let node = driver.node();
+    View {
+        cluster,
+        status: node.status(),
+        membership,
+        progress: node.progress().collect(),
+        pending: node.pending(),
+        segments: node.segments(),
+        stopped: node.stopped().cloned(),
+    }
+}

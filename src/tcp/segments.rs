@@ -1,0 +1,289 @@
+//! Segments of the log made in advance, so that the log never waits for the file system to find
+//! room.
+//!
+//! A write into blocks that a file has already, and that were written before, changes no metadata,
+//! so its fdatasync costs one flush instead of a commit of the file system's journal. That takes a
+//! file full of real zeros. Writing those takes long, so a thread keeps one such file ready, the
+//! *spare*, and the next segment is the spare under a new name.
+//!
+//! A segment that is removed becomes the material for the next spare; only if one waits already it
+//! is really deleted. So in the long run the log lives in the same blocks.
+//!
+//! # Crashes
+//! What a directory shows after a crash may lack the last renames. So:
+//!
+//! - A removed segment may come back. It must come back as it was, so it is renamed, the directory
+//!   is synced, and only then it is overwritten.
+//! - A spare that became a segment may be back under the spare's name, with the segment's first
+//!   bytes in it. So after a start the spare is used only if it is found to be zero throughout.
+//! - The spare gets its name only after its zeros are durable, so no segment ever shows what the
+//!   file held in an earlier life.
+//!
+//! # Trouble
+//! A spare that cannot be made, on a full disk above all, is no more than a warning: the segment
+//! is then made when it is needed, and only if that fails the node stops. (A sync of the directory
+//! that fails here is not forgotten: the directory lets no later one succeed.)
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use tracing::{debug, warn};
+
+use super::directory::{self, Directory, SPARE, SPARE_FILLING, SPARE_RETIRED, explain};
+
+/// Bytes written in one go. Small, so that a sync of the log has little to wait for.
+const PIECE: usize = 1 << 20;
+static ZEROS: [u8; PIECE] = [0; PIECE];
+
+/// The spare and the thread that makes it. Dropping it ends the thread.
+#[derive(Debug)]
+pub(super) struct Spares {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: Arc<Directory>,
+    len: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// There is a spare.
+    ready: bool,
+    /// There is none, and the thread is making one or about to.
+    wanted: bool,
+    /// There is a removed segment to make the next one of.
+    retired: bool,
+    /// Somebody waits for the spare.
+    hurry: bool,
+    closing: bool,
+}
+
+impl Spares {
+    /// Begins to make a spare of `len` bytes, of what an earlier life left if possible.
+    ///
+    /// # Errors
+    /// When the system grants no thread.
+    pub(super) fn start(directory: Arc<Directory>, len: u64) -> io::Result<Spares> {
+        let state =
+            State { ready: false, wanted: true, retired: false, hurry: false, closing: false };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared { directory, len, state, changed });
+        let maker = shared.clone();
+        let builder = thread::Builder::new().name("stormkv-spare".to_owned());
+        let thread = Some(builder.spawn(move || maker.run())?);
+        Ok(Spares { shared, thread })
+    }
+
+    /// Gives the spare the name `to`, if it has `len` bytes. Waits for one that is being made: that
+    /// is quicker than to make another. Says whether there was one; if not, make the file and then
+    /// call [`retry`](Self::retry).
+    pub(super) fn take(&self, to: &Path, len: u64) -> io::Result<bool> {
+        if len != self.shared.len {
+            return Ok(false);
+        }
+        let mut state = self.shared.state();
+        state.hurry = true;
+        self.shared.changed.notify_all();
+        let waits = |state: &mut State| state.wanted && !state.ready;
+        let waited = self.shared.changed.wait_while(state, waits);
+        state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.hurry = false;
+        if !state.ready {
+            return Ok(false);
+        }
+        fs::rename(self.shared.path(SPARE), to)?;
+        state.ready = false;
+        state.wanted = true;
+        self.shared.changed.notify_all();
+        Ok(true)
+    }
+
+    /// Tries again to make a spare, if that has failed.
+    pub(super) fn retry(&self) {
+        let mut state = self.shared.state();
+        state.wanted = !state.ready;
+        self.shared.changed.notify_all();
+    }
+
+    /// Takes the segment at `path` out of the directory to make a spare of it. Says whether it did;
+    /// if not, remove the file.
+    pub(super) fn retire(&self, path: &Path) -> io::Result<bool> {
+        let mut state = self.shared.state();
+        if state.retired || fs::metadata(path)?.len() != self.shared.len {
+            return Ok(false);
+        }
+        fs::rename(path, self.shared.path(SPARE_RETIRED))?;
+        state.retired = true;
+        Ok(true)
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // If it panicked it has said so, and there is just no spare.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is a single assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The thread.
+    fn run(&self) {
+        let found = self.look_around();
+        self.conclude(found);
+        loop {
+            let idle = |state: &mut State| !state.closing && !state.wanted;
+            let waited = self.changed.wait_while(self.state(), idle);
+            if waited.unwrap_or_else(PoisonError::into_inner).closing {
+                return;
+            }
+            let made = self.make();
+            let failed = made.is_err();
+            if self.conclude(made) || !failed {
+                continue;
+            }
+            // What was written of it would only be in the way on a full disk.
+            let _ = fs::remove_file(self.path(SPARE_FILLING));
+        }
+    }
+
+    /// Takes note of an attempt to have a spare; `Ok(false)` leaves things as they are. Returns
+    /// whether there is one.
+    fn conclude(&self, attempt: io::Result<bool>) -> bool {
+        let mut state = self.state();
+        match attempt {
+            Ok(true) => {
+                state.ready = true;
+                state.wanted = false;
+            }
+            Ok(false) => {}
+            Err(error) => {
+                warn!(
+                    path = %self.directory.path().display(),
+                    "no spare segment of {} bytes could be made in advance: {}",
+                    self.len,
+                    explain(&error)
+                );
+                state.wanted = false;
+            }
+        }
+        self.changed.notify_all();
+        state.ready
+    }
+
+    /// Finds out what an earlier life has left. Says whether that is a spare.
+    fn look_around(&self) -> io::Result<bool> {
+        let (spare, filling) = (self.path(SPARE), self.path(SPARE_FILLING));
+        self.state().retired = self.path(SPARE_RETIRED).try_exists()?;
+        if !spare.try_exists()? {
+            return Ok(false);
+        }
+        let file = File::open(&spare)?;
+        if file.metadata()?.len() == self.len && self.is_zero(&file)? {
+            debug!("the spare segment of an earlier start is used");
+            return Ok(true);
+        }
+        // It is filled again from its beginning.
+        fs::rename(spare, filling)?;
+        Ok(false)
+    }
+
+    /// Whether the file is all zeros. Cut short if the host is closing: the next start looks again.
+    fn is_zero(&self, file: &File) -> io::Result<bool> {
+        let mut piece = vec![0; PIECE];
+        let mut at = 0;
+        while at < self.len {
+            let len = (self.len - at).min(PIECE as u64) as usize;
+            file.read_exact_at(&mut piece[..len], at)?;
+            if self.state().closing {
+                return Ok(true);
+            }
+            if piece[..len] != ZEROS[..len] {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+        Ok(true)
+    }
+
+    /// Makes a spare. Says whether it did: not if the host is closing, and then what there is of it
+    /// serves the next start.
+    fn make(&self) -> io::Result<bool> {
+        let (spare, filling) = (self.path(SPARE), self.path(SPARE_FILLING));
+        if self.state().retired {
+            // Only now it cannot come back under its old name, so it may change.
+            self.directory.sync()?;
+            fs::rename(self.path(SPARE_RETIRED), &filling)?;
+            self.state().retired = false;
+        }
+        let file = directory::open(&filling)?;
+        if file.metadata()?.len() > self.len {
+            file.set_len(self.len)?;
+        }
+        let mut at = 0;
+        while at < self.len {
+            let begun = now();
+            let len = (self.len - at).min(PIECE as u64) as usize;
+            file.write_all_at(&ZEROS[..len], at)?;
+            at += len as u64;
+            if !self.pause(&file, begun)? {
+                return Ok(false);
+            }
+        }
+        file.sync_all()?;
+        fs::rename(filling, spare)?;
+        Ok(true)
+    }
+
+    /// Between two pieces: lets the log have the disk for half of the time, unless somebody waits
+    /// for the spare. Says whether to go on.
+    fn pause(&self, file: &File, begun: Instant) -> io::Result<bool> {
+        if !self.state().hurry {
+            // What has piled up would have to be written in one go by the next sync of the log.
+            file.sync_data()?;
+        }
+        let spent = begun.elapsed();
+        let idle = |state: &mut State| !state.hurry && !state.closing;
+        let waited = self.changed.wait_timeout_while(self.state(), spent, idle);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Ok(!state.closing)
+    }
+}
+
+/// Writes `len` zeros, for a file that cannot wait for a spare.
+pub(super) fn fill(file: &File, len: u64) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let piece = (len - at).min(PIECE as u64) as usize;
+        file.write_all_at(&ZEROS[..piece], at)?;
+        at += piece as u64;
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the host has real time")]
+fn now() -> Instant {
+    Instant::now()
+}

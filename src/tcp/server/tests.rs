@@ -1,0 +1,158 @@
+//! Whole nodes in one process, on real sockets and files: what becomes of their directories.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::api::{Consistency, Reply};
+use crate::kv::{Command, Query, Response};
+use crate::tcp::options::Settings;
+use crate::tcp::scratch::Scratch;
+use crate::tcp::testing::{eventually, free_port};
+use crate::types::NodeId;
+
+/// The founders of a cluster, on paper.
+struct Founders {
+    urls: Vec<String>,
+    scratch: Scratch,
+}
+
+impl Founders {
+    fn new(count: usize) -> Founders {
+        let urls = (0..count).map(|_| format!("http://127.0.0.1:{}", free_port())).collect();
+        Founders { urls, scratch: Scratch::new() }
+    }
+
+    fn directory(&self, id: u64) -> PathBuf {
+        self.scratch.path().join(id.to_string())
+    }
+
+    fn options(&self, id: u64, directory: &Path) -> Options {
+        let settings = Settings {
+            id: Some(id),
+            cluster: Some(self.urls.clone()),
+            listen_client: Some("127.0.0.1:0".to_owned()),
+            data_dir: Some(directory.to_owned()),
+            segment_mib: Some(1),
+            ..Settings::default()
+        };
+        settings.resolve().unwrap()
+    }
+
+    async fn start(&self, id: u64, directory: &Path) -> Server {
+        Server::start(self.options(id, directory)).await.unwrap()
+    }
+
+    /// Whether the node has stored that it met all others.
+    fn knows_all(&self, id: u64) -> bool {
+        let file = fs::read_to_string(self.directory(id).join("peers.toml")).unwrap_or_default();
+        (1..=self.urls.len() as u64)
+            .all(|peer| peer == id || file.contains(&format!("life.{peer} ")))
+    }
+}
+
+/// Writes `key`, which works once there is a leader.
+async fn put(server: &Server, key: &'static str) {
+    let command = Command::Put { key: key.into(), value: "value".into() }.encode();
+    let request = Request::Command { session: None, command };
+    asked(server, request, |reply| matches!(reply, Reply::Applied { .. })).await;
+}
+
+/// Reads `key` from all that was ever acknowledged.
+async fn has(server: &Server, key: &'static str) -> bool {
+    let query = Query::Get { key: key.into() }.encode();
+    let request = Request::Query { query, consistency: Consistency::Linearizable };
+    let reply = asked(server, request, |reply| matches!(reply, Reply::Value { .. })).await;
+    let Reply::Value { response, .. } = reply else { unreachable!("it was waited for") };
+    matches!(Response::decode(&response), Ok(Response::Value(Some(_))))
+}
+
+async fn asked(server: &Server, request: Request, wanted: impl Fn(&Reply) -> bool) -> Reply {
+    let ask = async {
+        loop {
+            let reply = server.handle().request(request.clone()).await;
+            if wanted(&reply) {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), ask).await.expect("the cluster answers")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_whose_directory_was_emptied_is_refused_and_the_others_go_on() {
+    let founders = Founders::new(3);
+    let one = founders.start(1, &founders.directory(1)).await;
+    let two = founders.start(2, &founders.directory(2)).await;
+    let three = founders.start(3, &founders.directory(3)).await;
+    put(&one, "first").await;
+    eventually("all have met", || (1..=3).all(|id| founders.knows_all(id))).await;
+
+    assert!(matches!(three.stop().await, Ended::Asked));
+    let kept = founders.directory(30);
+    fs::rename(founders.directory(3), &kept).unwrap();
+    let mut emptied = founders.start(3, &founders.directory(3)).await;
+    let ended = timeout(Duration::from_secs(60), emptied.ended()).await.expect("it stops");
+    let Ended::Refused(error) = ended else { panic!("{ended:?}") };
+    assert!(matches!(error, DirectoryError::OtherLife { node: NodeId(3), .. }));
+    let text = error.to_string();
+    let path = fs::canonicalize(founders.directory(3)).unwrap();
+    for part in
+        [path.to_str().unwrap(), "know node 3 by another directory", "put the old", "remove"]
+    {
+        assert!(text.contains(part), "`{text}` does not say `{part}`");
+    }
+    drop(emptied);
+    put(&one, "second").await;
+    put(&two, "third").await;
+
+    // Its old directory is welcome, wherever it is now; and so is that of another.
+    let three = founders.start(3, &kept).await;
+    assert!(matches!(two.stop().await, Ended::Asked));
+    let moved = founders.directory(20);
+    fs::rename(founders.directory(2), &moved).unwrap();
+    put(&three, "fourth").await;
+    let two = founders.start(2, &moved).await;
+    assert!(matches!(one.stop().await, Ended::Asked));
+    put(&two, "fifth").await;
+    for key in ["first", "second", "third", "fourth", "fifth"] {
+        assert!(has(&two, key).await, "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_cut_off_is_no_cluster_until_it_is_repeated() {
+    let founders = Founders::new(1);
+    let old = founders.start(1, &founders.directory(1)).await;
+    put(&old, "before").await;
+    let pieces = old.handle().backup().await.expect("it runs");
+    let backup: bytes::Bytes = pieces.flatten().collect();
+    put(&old, "after").await;
+    old.stop().await;
+
+    let place = founders.directory(2);
+    // Its state is written, but the note that it is whole is not.
+    let options = founders.options(1, &place);
+    let expected = Expected { node: options.config.id, cluster: options.cluster };
+    let directory = Directory::open(&place, expected).unwrap();
+    directory.begin_restore().unwrap();
+    fs::write(place.join("wal-0000000000000001"), "half of a log").unwrap();
+    drop(directory);
+    let error = Server::start(founders.options(1, &place)).await.err().expect("it is not whole");
+    assert!(error.to_string().contains("run `stormkv restore` again"), "{error}");
+
+    let half = backup.slice(..backup.len() - 1);
+    let error = crate::tcp::restore(founders.options(1, &place), half).unwrap_err();
+    assert!(error.to_string().contains("founding state cannot be read"), "{error}");
+    crate::tcp::restore(founders.options(1, &place), backup.clone()).unwrap();
+    let error = crate::tcp::restore(founders.options(1, &place), backup).unwrap_err();
+    assert!(error.to_string().contains("nothing is overwritten"), "{error}");
+
+    let new = founders.start(1, &place).await;
+    assert!(has(&new, "before").await && !has(&new, "after").await);
+    put(&new, "later").await;
+    new.stop().await;
+    let new = founders.start(1, &place).await;
+    assert!(has(&new, "later").await);
+}
