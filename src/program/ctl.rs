@@ -1,0 +1,387 @@
+//! `stormkv ctl`: one request to a cluster, for people and for scripts.
+//!
+//! The exit code tells what is known: 0 done, 1 not done and never will be (absent, not swapped,
+//! refused), 3 unknown, 64 the request is wrong, 69 no node could serve it. What was asked for goes
+//! to standard output, everything else to standard error.
+
+mod print;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+
+use bytes::Bytes;
+use stormkv::api::Consistency;
+use stormkv::client::{BAD_ANSWER, Client, Error, ErrorKind, Guarded};
+use stormkv::kv::{Guard, MAX_VALUE};
+
+use super::connect::Connect;
+use print::Printer;
+
+/// Done.
+const OK: u8 = 0;
+/// Not done, and never will be.
+const NO: u8 = 1;
+/// Nobody knows.
+const UNKNOWN: u8 = 3;
+/// The request is wrong.
+const USAGE: u8 = 64;
+/// No node could serve the request.
+const UNAVAILABLE: u8 = 69;
+/// What was asked for could not be written or read on this side.
+const IO: u8 = 74;
+
+/// The arguments of `stormkv ctl`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    connect: Connect,
+    /// JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What is asked for.
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Command {
+    /// Sets a key.
+    Put {
+        /// Which key.
+        key: OsString,
+        /// Its new value; `-` reads it from standard input.
+        #[arg(allow_hyphen_values = true)]
+        value: OsString,
+        /// Only if the key is absent.
+        #[arg(long, conflicts_with = "if_revision")]
+        if_absent: bool,
+        /// Only if the key has this revision.
+        #[arg(long, value_name = "N")]
+        if_revision: Option<u64>,
+    },
+    /// Prints a key's value.
+    Get {
+        /// Which key.
+        key: OsString,
+        /// From what any node has, however old.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Removes a key.
+    Del {
+        /// Which key.
+        key: OsString,
+        /// Only if the key has this revision.
+        #[arg(long, value_name = "N")]
+        if_revision: Option<u64>,
+    },
+    /// Sets a key if it has the value expected: `cas KEY EXPECTED NEW`.
+    Cas {
+        /// Which key.
+        key: OsString,
+        /// EXPECTED and NEW; one of them may be `-` and is then read from standard input.
+        #[arg(allow_hyphen_values = true, value_names = ["EXPECTED", "NEW"], num_args = 0..=2)]
+        values: Vec<OsString>,
+        /// Instead of EXPECTED: the key must be absent.
+        #[arg(long)]
+        absent: bool,
+        /// Instead of NEW: remove the key.
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Prints the keys that start with a prefix, and their values; with --json a line for each.
+    Scan {
+        /// What the keys start with; all keys if it is left out.
+        #[arg(default_value = "")]
+        prefix: OsString,
+        /// The most entries.
+        #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+        limit: u64,
+        /// From what any node has, however old.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Prints who belongs to the cluster.
+    Members,
+    /// Prints what each endpoint says about its node.
+    Status,
+    /// Hands leadership to a member.
+    Transfer {
+        /// Which member.
+        id: u64,
+    },
+    /// Adds a member.
+    Add {
+        /// Its id, never used before.
+        id: u64,
+        /// Where the other members reach it.
+        url: String,
+        /// It receives the log and does not vote.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Removes a member for ever.
+    Remove {
+        /// Which member.
+        id: u64,
+    },
+    /// Makes a learner a voter.
+    Promote {
+        /// Which member.
+        id: u64,
+    },
+    /// Makes a voter a learner.
+    Demote {
+        /// Which member.
+        id: u64,
+    },
+}
+
+/// Why a command ended early: the exit code, and what to say about it.
+struct Failed(u8, String);
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        let code = match error.kind() {
+            ErrorKind::Invalid => USAGE,
+            ErrorKind::Unknown => UNKNOWN,
+            _ if error.is_unavailable() || error.code() == BAD_ANSWER => UNAVAILABLE,
+            _ => NO,
+        };
+        Failed(code, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Failed {
+        Failed(IO, format!("input or output failed: {error}"))
+    }
+}
+
+/// Runs it on the standard streams. Returns the exit code.
+pub fn main(args: &Args) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("stormkv ctl: no runtime: {error}");
+            return IO;
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let is_terminal = out.is_terminal();
+    let mut printer = Printer::new(&mut out, args.json, is_terminal);
+    runtime.block_on(run(args, &mut std::io::stdin(), &mut printer, &mut std::io::stderr()))
+}
+
+async fn run(
+    args: &Args,
+    input: &mut dyn Read,
+    printer: &mut Printer<'_>,
+    complaints: &mut dyn Write,
+) -> u8 {
+    let result = match perform(args, input, printer).await {
+        Ok(code) => printer.finish().map(|()| code).map_err(Failed::from),
+        Err(failed) => Err(failed),
+    };
+    match result {
+        Ok(code) => code,
+        Err(Failed(code, message)) => {
+            // If standard error is gone as well, there is nobody to tell.
+            let _ = writeln!(complaints, "stormkv ctl: {message}");
+            code
+        }
+    }
+}
+
+async fn perform(
+    args: &Args,
+    input: &mut dyn Read,
+    printer: &mut Printer<'_>,
+) -> Result<u8, Failed> {
+    let usage = |message| Failed(USAGE, message);
+    // One command needs one session.
+    let client = args.connect.builder().map_err(usage)?.sessions(1).build()?;
+    match &args.command {
+        Command::Put { key, value, if_absent, if_revision } => {
+            let value = value_of(value, input)?;
+            let guard =
+                if *if_absent { Some(Guard::Absent) } else { if_revision.map(Guard::Revision) };
+            put(&client, key.as_encoded_bytes(), value, guard, printer).await
+        }
+        Command::Get { key, stale } => {
+            get(&client, key.as_encoded_bytes(), freshness(*stale), printer).await
+        }
+        Command::Del { key, if_revision } => {
+            let guard = if_revision.map(Guard::Revision);
+            delete(&client, key.as_encoded_bytes(), guard, printer).await
+        }
+        Command::Cas { key, values, absent, remove } => {
+            let (expected, new) = cas_values(values, *absent, *remove, input)?;
+            let swap = client.cas(key.as_encoded_bytes(), expected, new).await?;
+            printer.swap(&swap)?;
+            Ok(if swap.swapped { OK } else { NO })
+        }
+        Command::Scan { prefix, limit, stale } => {
+            scan(&client, prefix.as_encoded_bytes(), *limit, freshness(*stale), printer).await
+        }
+        Command::Members => {
+            printer.members(&client.members().await?)?;
+            Ok(OK)
+        }
+        Command::Status => {
+            let statuses = client.status().await;
+            printer.statuses(&statuses)?;
+            Ok(if statuses.iter().any(|(_, status)| status.is_ok()) { OK } else { UNAVAILABLE })
+        }
+        Command::Transfer { id } => {
+            client.transfer(*id).await?;
+            done(printer, &format!("{id} leads"))
+        }
+        Command::Add { id, url, learner } => {
+            client.add_member(*id, url, *learner).await?;
+            done(printer, &format!("{id} is a member"))
+        }
+        Command::Remove { id } => {
+            client.remove_member(*id).await?;
+            done(printer, &format!("{id} is no member any more"))
+        }
+        Command::Promote { id } => {
+            client.promote_member(*id).await?;
+            done(printer, &format!("{id} votes"))
+        }
+        Command::Demote { id } => {
+            client.demote_member(*id).await?;
+            done(printer, &format!("{id} is a learner"))
+        }
+    }
+}
+
+fn done(printer: &mut Printer<'_>, what: &str) -> Result<u8, Failed> {
+    printer.done(what)?;
+    Ok(OK)
+}
+
+fn freshness(stale: bool) -> Consistency {
+    if stale { Consistency::Stale } else { Consistency::Linearizable }
+}
+
+/// The value that an argument stands for.
+fn value_of(argument: &OsString, input: &mut dyn Read) -> Result<Bytes, Failed> {
+    if argument != "-" {
+        return Ok(argument.as_encoded_bytes().to_vec().into());
+    }
+    let mut value = Vec::new();
+    // One byte more than allowed, so that the client sees that it is too much.
+    input.take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
+    Ok(value.into())
+}
+
+/// What a compare-and-swap expects, and what it sets.
+type Values = (Option<Bytes>, Option<Bytes>);
+
+fn cas_values(
+    values: &[OsString],
+    absent: bool,
+    remove: bool,
+    input: &mut dyn Read,
+) -> Result<Values, Failed> {
+    let due = 2 - usize::from(absent) - usize::from(remove);
+    if values.len() != due {
+        let message = format!(
+            "cas takes KEY EXPECTED NEW (--absent instead of EXPECTED, --remove instead of NEW): \
+             {due} values are due after KEY, not {}",
+            values.len()
+        );
+        return Err(Failed(USAGE, message));
+    }
+    if values.iter().filter(|value| *value == "-").count() > 1 {
+        return Err(Failed(USAGE, "standard input can be only one of the values".to_owned()));
+    }
+    let mut values = values.iter();
+    let mut next = |left_out: bool| match (left_out, values.next()) {
+        (false, Some(value)) => value_of(value, input).map(Some),
+        _ => Ok(None),
+    };
+    let expected = if absent { None } else { next(false)? };
+    let new = next(remove)?;
+    Ok((expected, new))
+}
+
+async fn put(
+    client: &Client,
+    key: &[u8],
+    value: Bytes,
+    guard: Option<Guard>,
+    printer: &mut Printer<'_>,
+) -> Result<u8, Failed> {
+    let outcome = match guard {
+        Some(guard) => client.put_if(key, guard, value).await?,
+        None => Guarded::Done { revision: Some(client.put(key, value).await?) },
+    };
+    guarded(outcome, printer)
+}
+
+fn guarded(outcome: Guarded, printer: &mut Printer<'_>) -> Result<u8, Failed> {
+    printer.guarded(outcome)?;
+    match outcome {
+        Guarded::Done { .. } => Ok(OK),
+        Guarded::Conflict { revision: Some(found) } => {
+            Err(Failed(NO, format!("nothing was changed: the key has revision {found}")))
+        }
+        Guarded::Conflict { revision: None } => {
+            Err(Failed(NO, "nothing was changed: the key is absent".to_owned()))
+        }
+    }
+}
+
+fn absent(key: &[u8]) -> Failed {
+    Failed(NO, format!("there is no key {}", key.escape_ascii()))
+}
+
+async fn get(
+    client: &Client,
+    key: &[u8],
+    consistency: Consistency,
+    printer: &mut Printer<'_>,
+) -> Result<u8, Failed> {
+    let found = client.get(key, consistency).await?.ok_or_else(|| absent(key))?;
+    printer.value(key, &found)?;
+    Ok(OK)
+}
+
+async fn delete(
+    client: &Client,
+    key: &[u8],
+    guard: Option<Guard>,
+    printer: &mut Printer<'_>,
+) -> Result<u8, Failed> {
+    if let Some(guard) = guard {
+        return guarded(client.delete_if(key, guard).await?, printer);
+    }
+    if !client.delete(key).await? {
+        return Err(absent(key));
+    }
+    done(printer, "deleted")
+}
+
+async fn scan(
+    client: &Client,
+    prefix: &[u8],
+    limit: u64,
+    consistency: Consistency,
+    printer: &mut Printer<'_>,
+) -> Result<u8, Failed> {
+    let mut left = limit;
+    let page_size = u32::try_from(limit).unwrap_or(u32::MAX);
+    let mut scan = client.scan(prefix).consistency(consistency).page_size(page_size);
+    while left > 0 {
+        let Some(mut page) = scan.next_page().await? else { break };
+        page.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= page.len() as u64;
+        printer.entries(&page)?;
+    }
+    Ok(OK)
+}
