@@ -1,0 +1,221 @@
+//! What an operator does: who may do what, certificates, backups, and a cluster made of one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::harness::fleet::Fleet;
+use crate::harness::http::Request;
+use crate::harness::nodes::PROGRAM;
+use crate::harness::{turn, until};
+
+/// Runs a subcommand of the program to its end.
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().expect("the program runs")
+}
+
+/// As [`run`]; it must succeed.
+#[track_caller]
+fn done(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {}\n{said}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// As [`run`]; it must fail, and say this.
+#[track_caller]
+fn refused(arguments: &[&str], words: &str) {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{arguments:?} should fail");
+    assert!(said.contains(words), "`{words}` is missing in: {said}");
+}
+
+/// Where clients reach the nodes.
+fn endpoints(fleet: &Fleet, scheme: &str) -> String {
+    let urls: Vec<String> =
+        fleet.nodes.values().map(|node| format!("{scheme}://{}", node.http)).collect();
+    urls.join(",")
+}
+
+fn write_secret(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its mode");
+}
+
+/// With a token file, everybody needs a token, and a token opens no more doors than its role has.
+#[test]
+fn tokens_say_who_may_do_what() {
+    let _turn = turn();
+    let mut fleet = Fleet::prepare(1, &[]);
+    let path = fleet.folder().join("tokens");
+    write_secret(&path, "client reader\nadmin boss\nmetrics scraper\n", 0o644);
+    let shown = path.display().to_string();
+    fleet.node(1).arguments.extend(["--token-file".to_owned(), shown.clone()]);
+    // Others could read the file: the node does not even start.
+    fleet.start_all();
+    let status = fleet.node(1).exit();
+    assert!(!status.success() && fleet.node(1).printed().contains(&shown), "{status}");
+
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
+    fleet.start_all();
+    let with =
+        |request: Request, token: &str| request.header("authorization", format!("Bearer {token}"));
+    let put = || Request::new("PUT", "/key").body("value");
+    let get = |target: &str| Request::new("GET", target);
+    fleet.ask(1, &with(put(), "reader"), 204);
+    let removal = || Request::new("DELETE", "/7");
+    for (request, status) in [
+        (put(), 401),
+        (with(put(), "guess"), 401),
+        (get("/key"), 401),
+        (with(get("/key"), "reader"), 200),
+        (with(get("/key"), "boss"), 200),
+        (with(get("/key"), "scraper"), 403),
+        (with(get("/metrics"), "scraper"), 200),
+        (get("/metrics"), 401),
+        (with(removal(), "reader"), 403),
+        (with(removal(), "boss"), 404),
+        (with(get("/v1/backup"), "reader"), 403),
+        (get("/health"), 200),
+        (get("/ready"), 200),
+    ] {
+        let answer = fleet.node(1).ask(&request).expect("an answer");
+        let (method, target) = (request.method, &request.target);
+        assert_eq!(answer.status, status, "{method} {target}: {}", answer.text());
+    }
+    let url = endpoints(&fleet, "http");
+    assert_eq!(
+        done(&["ctl", "--endpoints", &url, "--token", "reader", "get", "key"]).trim(),
+        "value"
+    );
+    refused(&["ctl", "--endpoints", &url, "get", "key"], "token");
+}
+
+/// A backup of a busy cluster founds another one, which has all of it: entries, and the sessions
+/// that make retries harmless.
+#[test]
+fn a_backup_becomes_a_new_cluster() {
+    let _turn = turn();
+    let fleet = Fleet::found(3);
+    for number in 0..50 {
+        fleet.put(1 + number % 3, &format!("key-{number:02}"), &"x".repeat(1000));
+    }
+    let opened = fleet.ask(1, &Request::new("POST", "/v1/sessions"), 201).json();
+    let session = opened["session"].as_u64().expect("a session");
+    let cas = Request::new("POST", "/v1/cas")
+        .json(&json!({ "key": "once", "expected": null, "new": "1" }))
+        .header("idempotency-key", format!("{session}-1"));
+    assert_eq!(fleet.ask(2, &cas, 200).json()["swapped"], true);
+
+    let file = fleet.folder().join("backup");
+    let shown = file.display().to_string();
+    let url = endpoints(&fleet, "http");
+    done(&["backup", "--endpoints", &url, "-o", &shown]);
+    let mode = fs::metadata(&file).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "it holds everything");
+    refused(&["backup", "--endpoints", &url, "-o", &shown], "exists");
+    fleet.put(1, "later", "is not part of it");
+
+    let mut other = Fleet::prepare(3, &[]);
+    let damaged = other.folder().join("damaged");
+    let mut bytes = fs::read(&file).expect("it can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&damaged, bytes).expect("written");
+    for (path, good) in [(damaged.display().to_string(), false), (shown, true)] {
+        for node in other.nodes.values() {
+            let mut arguments = vec!["restore", path.as_str()];
+            arguments.extend(node.arguments.iter().map(String::as_str));
+            if good {
+                done(&arguments);
+            } else {
+                refused(&arguments, "damaged");
+                assert!(!node.data.join("identity.toml").exists(), "nothing was begun");
+            }
+        }
+    }
+    other.start_all();
+    other.leader();
+    for number in [0, 25, 49] {
+        let value = other.get(1, &format!("key-{number:02}"));
+        assert_eq!(value.map(|value| value.len()), Some(1000), "key {number}");
+    }
+    assert_eq!(other.get(2, "later"), None);
+    let again = other.ask(3, &cas, 200).json();
+    assert_eq!(again["swapped"], true, "the first answer, from another cluster's session");
+    other.put(2, "new", "and it goes on");
+    other.converge(&[1, 2, 3]);
+}
+
+/// A program's arguments, one after the other.
+fn list<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
+    parts.concat()
+}
+
+/// Peers with certificates of one CA form a cluster. A node that shows another's certificate does
+/// not even start; one with certificates of a foreign CA talks to nobody. Clients that need
+/// certificates are served with one and turned away without.
+#[test]
+fn certificates_admit_peers_and_clients() {
+    let _turn = turn();
+    let mut fleet = Fleet::prepare_with("https", 3, &[]);
+    for name in ["certs", "foreign"] {
+        let output = fleet.folder().join(name).display().to_string();
+        done(&["certs", "--output", &output, "--hosts", "127.0.0.1", "--clients", "alice"]);
+    }
+    let folder = fleet.folder().to_owned();
+    let file = |name: &str| folder.join(name).display().to_string();
+    // What a node shows to its peers, from which set; clients are met with the right set always.
+    let identity = |set: &str, shown: u64, id: u64| {
+        [
+            ("--peer-ca", file(&format!("{set}/peer-ca.pem"))),
+            ("--peer-cert", file(&format!("{set}/node-{shown}.pem"))),
+            ("--peer-key", file(&format!("{set}/node-{shown}.key"))),
+            ("--cert", file(&format!("certs/server-{id}.pem"))),
+            ("--key", file(&format!("certs/server-{id}.key"))),
+            ("--client-ca", file("certs/client-ca.pem")),
+        ]
+        .map(|(flag, path)| [flag.to_owned(), path])
+        .concat()
+    };
+    let plain = fleet.node(3).arguments.clone();
+    for id in 1..=2 {
+        fleet.node(id).arguments.extend(identity("certs", id, id));
+        fleet.node(id).start();
+    }
+    let (ca, cert, key) =
+        (file("certs/server-ca.pem"), file("certs/alice.pem"), file("certs/alice.key"));
+    let known = ["--ca-file", &ca, "--cert-file", &cert, "--key-file", &key];
+    let two = endpoints(&fleet, "https").rsplit_once(',').expect("three").0.to_owned();
+    let at = |url| ["ctl", "--timeout", "20", "--endpoints", url];
+    done(&list(&[&at(&two), &known, &["put", "key", "value"]]));
+    assert_eq!(done(&list(&[&at(&two), &known, &["get", "key"]])).trim(), "value");
+    let stranger = ["--ca-file", &ca, "--timeout", "3"];
+    let without = ["ctl", "--endpoints", &two];
+    refused(&list(&[&without, &stranger, &["get", "key"]]), "CertificateRequired");
+
+    fleet.node(3).arguments = [plain.clone(), identity("certs", 2, 3)].concat();
+    fleet.node(3).start();
+    let status = fleet.node(3).exit();
+    let said = fleet.node(3).printed();
+    assert!(!status.success() && said.contains("node-3.stormkv"), "{status}: {said}");
+
+    fleet.node(3).arguments = [plain.clone(), identity("foreign", 3, 3)].concat();
+    fleet.node(3).start();
+    until("both sides complain of each other's certificate", || {
+        let complains = |id: &u64| fleet.nodes[id].printed().contains("certificate");
+        (complains(&1) && complains(&3)).then_some(())
+    });
+    let alone = format!("https://{}", fleet.node(3).http);
+    refused(&list(&[&at(&alone), &known, &["get", "--stale", "key"]]), "");
+
+    fleet.node(3).kill();
+    fleet.node(3).arguments = [plain, identity("certs", 3, 3)].concat();
+    fleet.node(3).start();
+    assert_eq!(done(&list(&[&at(&alone), &known, &["get", "key"]])).trim(), "value");
+}
