@@ -23,6 +23,10 @@ use stormkv::tcp::options::Settings;
 pub enum Exit {
     /// All is well.
     Ok = 0,
+    /// The answer is no, and always will be: not found, not swapped, refused.
+    No = 1,
+    /// A write may or may not take effect.
+    Unknown = 3,
     /// The command line or the configuration is wrong.
     Usage = 64,
     /// Nobody answers.
@@ -141,8 +145,8 @@ fn execute(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     let result = match cli.command {
         None => serve::serve(cli.serve),
         Some(Command::Dev(args)) => dev::dev(&args),
-        Some(Command::Ctl(args)) => return ctl::main(&args),
-        Some(Command::Bench(args)) => return bench::main(&args),
+        Some(Command::Ctl(args)) => Ok(ctl::main(&args)),
+        Some(Command::Bench(args)) => Ok(bench::main(&args)),
         Some(Command::Backup(args)) => backup::backup(&args),
         Some(Command::Restore(args)) => backup::restore(*args),
         Some(Command::Certs(args)) => certs::certs(&args),

@@ -13,7 +13,12 @@ use proptest::prelude::*;
 use stormkv::env::{Disk, DiskOp, FileName};
 use stormkv::error::{DiskError, Error};
 use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
-use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
+use stormkv::wal::{Wal, WalConfig, WalPosition, decode_records};
+
+#[path = "fuzz/properties/wal_model.rs"]
+mod wal_model;
+
+use wal_model::Model;
 
 const CONFIG: WalConfig = WalConfig { segment_bytes: 1536 };
 const SECTOR: usize = 512;
@@ -161,47 +166,6 @@ impl Disk for CrashDisk {
 
     fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
         unreachable!("the log fetches nothing");
-    }
-}
-
-/// What the log should hold: an independent, plain account of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
-    hard_state: HardState,
-    snapshot: Option<SnapshotId>,
-    entries: Vec<Entry>,
-}
-
-impl Model {
-    fn of(recovered: &Recovered) -> Self {
-        Model {
-            hard_state: recovered.hard_state,
-            snapshot: recovered.snapshot,
-            entries: recovered.entries.clone(),
-        }
-    }
-
-    fn base(&self) -> u64 {
-        self.snapshot.map_or(0, |id| id.index)
-    }
-
-    fn last(&self) -> u64 {
-        self.base() + self.entries.len() as u64
-    }
-
-    fn append(&mut self, state: HardState, snapshot: Option<SnapshotId>, entries: &[Entry]) {
-        self.hard_state = state;
-        if let Some(id) = snapshot {
-            match self.entries.iter().position(|e| (e.index, e.term) == (id.index, id.term)) {
-                Some(at) => self.entries.drain(..=at).for_each(drop),
-                None => self.entries.clear(),
-            }
-            self.snapshot = snapshot;
-        }
-        if let Some(first) = entries.first() {
-            self.entries.retain(|entry| entry.index < first.index);
-            self.entries.extend_from_slice(entries);
-        }
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::connect::{Connect, seconds};
+use super::{Exit, Failure};
 use connection::{Http, Stream, outcome};
-use load::{Connection, Failure, Load, Mix};
+use load::{Connection, Load, Mix};
 
 /// The most clients that are run at once: each has a connection of its own.
 const MAX_CLIENTS: usize = 10_000;
@@ -61,33 +62,32 @@ pub struct Args {
 }
 
 /// Runs it. Returns the exit code: 0, 64 if the arguments make no sense, 69 if there is no cluster.
-pub fn main(args: &Args) -> u8 {
+pub fn main(args: &Args) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(args, &mut std::io::stdout().lock())),
-        Err(error) => Err((70, format!("no runtime: {error}"))),
+        Err(error) => Err(Failure::new(Exit::Internal, format!("no runtime: {error}"))),
     };
     match result {
-        Ok(()) => 0,
-        Err((code, message)) => {
+        Ok(()) => Exit::Ok,
+        Err(Failure { exit, message }) => {
             eprintln!("stormkv bench: {message}");
-            code
+            exit
         }
     }
 }
 
-async fn run(args: &Args, out: &mut impl Write) -> Result<(), (u8, String)> {
-    let usage = |message: String| (64, message);
+async fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     if let Some(wrong) = args.clients.iter().find(|&&count| count == 0 || count > MAX_CLIENTS) {
-        return Err(usage(format!("{wrong} clients: 1 to {MAX_CLIENTS} are possible")));
+        return Err(Failure::usage(format!("{wrong} clients: 1 to {MAX_CLIENTS} are possible")));
     }
-    let client = args.connect.builder().map_err(usage)?;
-    let client = client.build().map_err(|error| usage(error.to_string()))?;
+    let client = args.connect.builder().map_err(Failure::usage)?;
+    let client = client.build().map_err(|error| Failure::usage(error.to_string()))?;
     let Some(leader) = client.find_leader().await else {
         let message = "no endpoint says that it leads: is the cluster up? Try stormkv ctl status";
-        return Err((69, message.to_owned()));
+        return Err(Failure::new(Exit::Unavailable, message));
     };
-    let way = Arc::new(Way::new(args, client).map_err(usage)?);
+    let way = Arc::new(Way::new(args, client).map_err(Failure::usage)?);
     let load = Load {
         mix: args.mix,
         keys: args.keys,
@@ -99,7 +99,8 @@ async fn run(args: &Args, out: &mut impl Write) -> Result<(), (u8, String)> {
     let results = measure(args, &load, &way, &target, out).await?;
     if args.json {
         let report = report::json(&format!("stormkv {target}"), &load, &results);
-        writeln!(out, "{report}").map_err(|error| (70, error.to_string()))?;
+        writeln!(out, "{report}")
+            .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
     }
     Ok(())
 }
@@ -110,8 +111,8 @@ async fn measure(
     way: &Arc<Way>,
     target: &str,
     out: &mut impl Write,
-) -> Result<Vec<(usize, load::Tally)>, (u8, String)> {
-    let lost = |error: std::io::Error| (70, error.to_string());
+) -> Result<Vec<(usize, load::Tally)>, Failure> {
+    let lost = |error: std::io::Error| Failure::new(Exit::Internal, error.to_string());
     if !args.json {
         let (mix, keys, bytes) = (load.mix, load.keys, load.value_bytes);
         let (measured, warmup) = (load.measured, load.warmup);
@@ -124,7 +125,9 @@ async fn measure(
     let nodes = |count| (0..count).map(|number| Node::new(number, way.clone())).collect();
     if load.mix != Mix::Put {
         let fillers = nodes(args.clients.iter().copied().max().unwrap_or(1).min(64));
-        load::fill(load, fillers).await.map_err(|message| (69, message))?;
+        load::fill(load, fillers)
+            .await
+            .map_err(|message| Failure::new(Exit::Unavailable, message))?;
     }
     let mut results = Vec::new();
     for &clients in &args.clients {
@@ -206,25 +209,25 @@ impl Node {
         key: &str,
         tail: &[u8],
         body: &[u8],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), load::Failure> {
         if self.open.is_none() {
             self.open = self.way.connect(self.number).await;
         }
-        let (http, host) = self.open.as_mut().ok_or(Failure::NotSent)?;
+        let (http, host) = self.open.as_mut().ok_or(load::Failure::NotSent)?;
         let head = [method, key.as_bytes(), tail, host, &self.way.headers];
         match http.exchange(&head, body).await {
             Ok((status, body)) => outcome(status, body),
-            Err(_) => Err(Failure::Unknown),
+            Err(_) => Err(load::Failure::Unknown),
         }
     }
 }
 
 impl Connection for Node {
-    async fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Failure> {
+    async fn put(&mut self, key: &str, value: &[u8]) -> Result<(), load::Failure> {
         self.ask(b"PUT /v1/kv/", key, b" HTTP/1.1\r\nhost: ", value).await
     }
 
-    async fn get(&mut self, key: &str) -> Result<(), Failure> {
+    async fn get(&mut self, key: &str) -> Result<(), load::Failure> {
         let tail = self.way.get_tail;
         self.ask(b"GET /v1/kv/", key, tail, b"").await
     }

@@ -17,20 +17,8 @@ use stormkv::client::{BAD_ANSWER, Client, Error, ErrorKind, Guarded};
 use stormkv::kv::{Guard, MAX_VALUE};
 
 use super::connect::Connect;
+use super::{Exit, Failure};
 use print::Printer;
-
-/// Done.
-const OK: u8 = 0;
-/// Not done, and never will be.
-const NO: u8 = 1;
-/// Nobody knows.
-const UNKNOWN: u8 = 3;
-/// The request is wrong.
-const USAGE: u8 = 64;
-/// No node could serve the request.
-const UNAVAILABLE: u8 = 69;
-/// What was asked for could not be written or read on this side.
-const IO: u8 = 74;
 
 /// The arguments of `stormkv ctl`.
 #[derive(clap::Args, Clone, Debug)]
@@ -139,35 +127,32 @@ enum Command {
     },
 }
 
-/// Why a command ended early: the exit code, and what to say about it.
-struct Failed(u8, String);
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
         let code = match error.kind() {
-            ErrorKind::Invalid => USAGE,
-            ErrorKind::Unknown => UNKNOWN,
-            _ if error.is_unavailable() || error.code() == BAD_ANSWER => UNAVAILABLE,
-            _ => NO,
+            ErrorKind::Invalid => Exit::Usage,
+            ErrorKind::Unknown => Exit::Unknown,
+            _ if error.is_unavailable() || error.code() == BAD_ANSWER => Exit::Unavailable,
+            _ => Exit::No,
         };
-        Failed(code, error.to_string())
+        Failure::new(code, error.to_string())
     }
 }
 
-impl From<std::io::Error> for Failed {
-    fn from(error: std::io::Error) -> Failed {
-        Failed(IO, format!("input or output failed: {error}"))
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::new(Exit::Io, format!("input or output failed: {error}"))
     }
 }
 
 /// Runs it on the standard streams. Returns the exit code.
-pub fn main(args: &Args) -> u8 {
+pub fn main(args: &Args) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("stormkv ctl: no runtime: {error}");
-            return IO;
+            return Exit::Io;
         }
     };
     let mut out = std::io::stdout().lock();
@@ -181,17 +166,17 @@ async fn run(
     input: &mut dyn Read,
     printer: &mut Printer<'_>,
     complaints: &mut dyn Write,
-) -> u8 {
+) -> Exit {
     let result = match perform(args, input, printer).await {
-        Ok(code) => printer.finish().map(|()| code).map_err(Failed::from),
+        Ok(code) => printer.finish().map(|()| code).map_err(Failure::from),
         Err(failed) => Err(failed),
     };
     match result {
         Ok(code) => code,
-        Err(Failed(code, message)) => {
+        Err(Failure { exit, message }) => {
             // If standard error is gone as well, there is nobody to tell.
             let _ = writeln!(complaints, "stormkv ctl: {message}");
-            code
+            exit
         }
     }
 }
@@ -200,8 +185,8 @@ async fn perform(
     args: &Args,
     input: &mut dyn Read,
     printer: &mut Printer<'_>,
-) -> Result<u8, Failed> {
-    let usage = |message| Failed(USAGE, message);
+) -> Result<Exit, Failure> {
+    let usage = |message| Failure::new(Exit::Usage, message);
     // One command needs one session.
     let client = args.connect.builder().map_err(usage)?.sessions(1).build()?;
     match &args.command {
@@ -222,19 +207,23 @@ async fn perform(
             let (expected, new) = cas_values(values, *absent, *remove, input)?;
             let swap = client.cas(key.as_encoded_bytes(), expected, new).await?;
             printer.swap(&swap)?;
-            Ok(if swap.swapped { OK } else { NO })
+            Ok(if swap.swapped { Exit::Ok } else { Exit::No })
         }
         Command::Scan { prefix, limit, stale } => {
             scan(&client, prefix.as_encoded_bytes(), *limit, freshness(*stale), printer).await
         }
         Command::Members => {
             printer.members(&client.members().await?)?;
-            Ok(OK)
+            Ok(Exit::Ok)
         }
         Command::Status => {
             let statuses = client.status().await;
             printer.statuses(&statuses)?;
-            Ok(if statuses.iter().any(|(_, status)| status.is_ok()) { OK } else { UNAVAILABLE })
+            Ok(if statuses.iter().any(|(_, status)| status.is_ok()) {
+                Exit::Ok
+            } else {
+                Exit::Unavailable
+            })
         }
         Command::Transfer { id } => {
             client.transfer(*id).await?;
@@ -259,9 +248,9 @@ async fn perform(
     }
 }
 
-fn done(printer: &mut Printer<'_>, what: &str) -> Result<u8, Failed> {
+fn done(printer: &mut Printer<'_>, what: &str) -> Result<Exit, Failure> {
     printer.done(what)?;
-    Ok(OK)
+    Ok(Exit::Ok)
 }
 
 fn freshness(stale: bool) -> Consistency {
@@ -269,7 +258,7 @@ fn freshness(stale: bool) -> Consistency {
 }
 
 /// The value that an argument stands for.
-fn value_of(argument: &OsString, input: &mut dyn Read) -> Result<Bytes, Failed> {
+fn value_of(argument: &OsString, input: &mut dyn Read) -> Result<Bytes, Failure> {
     if argument != "-" {
         return Ok(argument.as_encoded_bytes().to_vec().into());
     }
@@ -287,7 +276,7 @@ fn cas_values(
     absent: bool,
     remove: bool,
     input: &mut dyn Read,
-) -> Result<Values, Failed> {
+) -> Result<Values, Failure> {
     let due = 2 - usize::from(absent) - usize::from(remove);
     if values.len() != due {
         let message = format!(
@@ -295,10 +284,13 @@ fn cas_values(
              {due} values are due after KEY, not {}",
             values.len()
         );
-        return Err(Failed(USAGE, message));
+        return Err(Failure::new(Exit::Usage, message));
     }
     if values.iter().filter(|value| *value == "-").count() > 1 {
-        return Err(Failed(USAGE, "standard input can be only one of the values".to_owned()));
+        return Err(Failure::new(
+            Exit::Usage,
+            "standard input can be only one of the values".to_owned(),
+        ));
     }
     let mut values = values.iter();
     let mut next = |left_out: bool| match (left_out, values.next()) {
@@ -316,7 +308,7 @@ async fn put(
     value: Bytes,
     guard: Option<Guard>,
     printer: &mut Printer<'_>,
-) -> Result<u8, Failed> {
+) -> Result<Exit, Failure> {
     let outcome = match guard {
         Some(guard) => client.put_if(key, guard, value).await?,
         None => Guarded::Done { revision: Some(client.put(key, value).await?) },
@@ -324,21 +316,22 @@ async fn put(
     guarded(outcome, printer)
 }
 
-fn guarded(outcome: Guarded, printer: &mut Printer<'_>) -> Result<u8, Failed> {
+fn guarded(outcome: Guarded, printer: &mut Printer<'_>) -> Result<Exit, Failure> {
     printer.guarded(outcome)?;
     match outcome {
-        Guarded::Done { .. } => Ok(OK),
-        Guarded::Conflict { revision: Some(found) } => {
-            Err(Failed(NO, format!("nothing was changed: the key has revision {found}")))
-        }
+        Guarded::Done { .. } => Ok(Exit::Ok),
+        Guarded::Conflict { revision: Some(found) } => Err(Failure::new(
+            Exit::No,
+            format!("nothing was changed: the key has revision {found}"),
+        )),
         Guarded::Conflict { revision: None } => {
-            Err(Failed(NO, "nothing was changed: the key is absent".to_owned()))
+            Err(Failure::new(Exit::No, "nothing was changed: the key is absent".to_owned()))
         }
     }
 }
 
-fn absent(key: &[u8]) -> Failed {
-    Failed(NO, format!("there is no key {}", key.escape_ascii()))
+fn absent(key: &[u8]) -> Failure {
+    Failure::new(Exit::No, format!("there is no key {}", key.escape_ascii()))
 }
 
 async fn get(
@@ -346,10 +339,10 @@ async fn get(
     key: &[u8],
     consistency: Consistency,
     printer: &mut Printer<'_>,
-) -> Result<u8, Failed> {
+) -> Result<Exit, Failure> {
     let found = client.get(key, consistency).await?.ok_or_else(|| absent(key))?;
     printer.value(key, &found)?;
-    Ok(OK)
+    Ok(Exit::Ok)
 }
 
 async fn delete(
@@ -357,7 +350,7 @@ async fn delete(
     key: &[u8],
     guard: Option<Guard>,
     printer: &mut Printer<'_>,
-) -> Result<u8, Failed> {
+) -> Result<Exit, Failure> {
     if let Some(guard) = guard {
         return guarded(client.delete_if(key, guard).await?, printer);
     }
@@ -373,7 +366,7 @@ async fn scan(
     limit: u64,
     consistency: Consistency,
     printer: &mut Printer<'_>,
-) -> Result<u8, Failed> {
+) -> Result<Exit, Failure> {
     let mut left = limit;
     let page_size = u32::try_from(limit).unwrap_or(u32::MAX);
     let mut scan = client.scan(prefix).consistency(consistency).page_size(page_size);
@@ -383,5 +376,5 @@ async fn scan(
         left -= page.len() as u64;
         printer.entries(&page)?;
     }
-    Ok(OK)
+    Ok(Exit::Ok)
 }

@@ -144,6 +144,30 @@ impl Disk for Files {
     }
 }
 
+/// A world whose disk are [`Files`].
+pub(super) trait OnFiles {
+    /// The files.
+    fn files(&mut self) -> &mut Files;
+}
+
+impl<W: OnFiles> Disk for W {
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
+        self.files().list()
+    }
+
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        self.files().load(file)
+    }
+
+    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
+        self.files().submit(ticket, ops);
+    }
+
+    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
+        self.files().fetch(ticket, file, offset, len);
+    }
+}
+
 impl Drop for Files {
     fn drop(&mut self) {
         // Without a sender the threads end after what is queued.

@@ -13,14 +13,14 @@ use crate::api::{Reply, RequestId};
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::driver::{Driver, Host};
-use crate::env::{Clock, Completion, Disk, DiskOp, FileName, Transport};
-use crate::error::{DiskError, Error};
+use crate::env::{Clock, Completion, Transport};
+use crate::error::Error;
 use crate::kv::Kv;
 use crate::tcp::directory::{Directory, Expected};
-use crate::tcp::disk::Files;
+use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::options::Options;
 use crate::tcp::server::ServerError;
-use crate::types::{NodeId, Ticket};
+use crate::types::NodeId;
 use crate::wire::Message;
 
 /// Sets digests of backups apart from other hashes.
@@ -43,21 +43,9 @@ impl Transport for Alone {
     fn reply(&mut self, _: RequestId, _: Reply) {}
 }
 
-impl Disk for Alone {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        self.files.list()
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        self.files.load(file)
-    }
-
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.files.submit(ticket, ops);
-    }
-
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        self.files.fetch(ticket, file, offset, len);
+impl OnFiles for Alone {
+    fn files(&mut self) -> &mut Files {
+        &mut self.files
     }
 }
 

@@ -11,22 +11,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::api::{Reply, RequestId};
 use crate::config::Config;
 use crate::driver::{Driver, Host};
-use crate::env::{Clock, Disk, DiskOp, FileName, Transport};
-use crate::error::{DiskError, Error};
+use crate::env::{Clock, Transport};
+use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::node::Membership;
-use crate::tcp::disk::Files;
+use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::handle::{Input, View};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::peers::Peers;
-use crate::types::{NodeId, Ticket};
+use crate::types::NodeId;
 use crate::wire::Message;
 
 /// Inputs taken between two flushes. More would let the first ones wait for too long.
@@ -102,21 +101,9 @@ impl Transport for World {
     }
 }
 
-impl Disk for World {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        self.files.list()
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        self.files.load(file)
-    }
-
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.files.submit(ticket, ops);
-    }
-
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        self.files.fetch(ticket, file, offset, len);
+impl OnFiles for World {
+    fn files(&mut self) -> &mut Files {
+        &mut self.files
     }
 }
 
@@ -155,9 +142,10 @@ impl<M: StateMachine> Runner<M> {
                 self.driver.wake(self.world.now());
             }
             self.driver.flush(&mut self.world);
-            self.look(false);
             if let Some(error) = self.driver.node().stopped() {
-                break End::Stopped(error.clone());
+                let end = End::Stopped(error.clone());
+                self.look(false);
+                break end;
             }
         };
         // Nobody is left to answer: what is in the log may still take effect.
@@ -181,19 +169,22 @@ impl<M: StateMachine> Runner<M> {
         } else {
             self.driver.deadline().saturating_sub(self.world.now())
         };
-        let mut next = self.inbox.try_recv().map_err(RecvError::from);
-        if matches!(next, Err(RecvError::Empty)) {
-            // Nothing else to do: a moment for those who look on.
-            self.look(true);
-            next = self.inbox.recv_timeout(wait).map_err(RecvError::from);
+        let mut next = self.inbox.try_recv();
+        let idle = next.is_err();
+        self.look(idle);
+        if idle {
+            next = self.inbox.recv_timeout(wait).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            });
         }
         for _ in 0..BATCH {
             match next {
                 Ok(input) => self.take(input)?,
-                Err(RecvError::Empty) => return ControlFlow::Continue(()),
-                Err(RecvError::Disconnected) => return ControlFlow::Break(End::Asked),
+                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+                Err(TryRecvError::Disconnected) => return ControlFlow::Break(End::Asked),
             }
-            next = self.inbox.try_recv().map_err(RecvError::from);
+            next = self.inbox.try_recv();
         }
         ControlFlow::Continue(())
     }
@@ -242,30 +233,6 @@ impl<M: StateMachine> Runner<M> {
         }
         let view = look(&self.driver, self.membership.clone(), (self.cluster)());
         self.view.send_replace(Arc::new(view));
-    }
-}
-
-/// Why there is no input.
-enum RecvError {
-    Empty,
-    Disconnected,
-}
-
-impl From<TryRecvError> for RecvError {
-    fn from(error: TryRecvError) -> Self {
-        match error {
-            TryRecvError::Empty => RecvError::Empty,
-            TryRecvError::Disconnected => RecvError::Disconnected,
-        }
-    }
-}
-
-impl From<RecvTimeoutError> for RecvError {
-    fn from(error: RecvTimeoutError) -> Self {
-        match error {
-            RecvTimeoutError::Timeout => RecvError::Empty,
-            RecvTimeoutError::Disconnected => RecvError::Disconnected,
-        }
     }
 }
 

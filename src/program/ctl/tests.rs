@@ -66,7 +66,7 @@ async fn ctl(acts: &[Act], line: &[&str], input: &[u8], is_terminal: bool) -> Ra
     let args = Cli::try_parse_from(common.iter().chain(line)).unwrap().args;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut printer = Printer::new(&mut out, args.json, is_terminal);
-    let code = run(&args, &mut { input }, &mut printer, &mut err).await;
+    let code = run(&args, &mut { input }, &mut printer, &mut err).await as u8;
     let bodies = script.bodies.lock().unwrap().clone();
     Ran { code, out, err: String::from_utf8(err).unwrap(), bodies }
 }

@@ -49,21 +49,9 @@ impl Transport for World {
     }
 }
 
-impl Disk for World {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        self.files.list()
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        self.files.load(file)
-    }
-
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.files.submit(ticket, ops);
-    }
-
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        self.files.fetch(ticket, file, offset, len);
+impl OnFiles for World {
+    fn files(&mut self) -> &mut Files {
+        &mut self.files
     }
 }
 

@@ -14,3 +14,4 @@ pub mod node;
 pub mod peer;
 pub mod snapshot;
 pub mod wal;
+pub mod wal_model;

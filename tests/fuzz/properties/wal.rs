@@ -16,53 +16,13 @@ use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
 
 use super::disk::MemoryDisk;
 use super::input::Input;
+use super::wal_model::Model;
 
 const CONFIG: WalConfig = WalConfig { segment_bytes: 1024 };
 const SECTOR: usize = 512;
 /// Bounds the work of one input.
 const MAX_STEPS: usize = 64;
 const MAX_DAMAGES: usize = 8;
-
-/// What the log should hold: an independent, plain account of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
-    hard_state: HardState,
-    snapshot: Option<SnapshotId>,
-    entries: Vec<Entry>,
-}
-
-impl Model {
-    fn of(recovered: &Recovered) -> Self {
-        Model {
-            hard_state: recovered.hard_state,
-            snapshot: recovered.snapshot,
-            entries: recovered.entries.clone(),
-        }
-    }
-
-    fn base(&self) -> u64 {
-        self.snapshot.map_or(0, |id| id.index)
-    }
-
-    fn last(&self) -> u64 {
-        self.base() + self.entries.len() as u64
-    }
-
-    fn append(&mut self, state: HardState, snapshot: Option<SnapshotId>, entries: &[Entry]) {
-        self.hard_state = state;
-        if let Some(id) = snapshot {
-            match self.entries.iter().position(|e| (e.index, e.term) == (id.index, id.term)) {
-                Some(at) => self.entries.drain(..=at).for_each(drop),
-                None => self.entries.clear(),
-            }
-            self.snapshot = snapshot;
-        }
-        if let Some(first) = entries.first() {
-            self.entries.retain(|entry| entry.index < first.index);
-            self.entries.extend_from_slice(entries);
-        }
-    }
-}
 
 /// Segment and offset.
 type Place = (u64, u64);
