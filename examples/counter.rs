@@ -119,7 +119,7 @@ impl Host for World {}
 
 /// Moves time on by a tick.
 fn pass_time(driver: &mut Driver<Counter>, world: &mut World) {
-    world.now = driver.deadline();
+    world.now += driver.due_in(world.now);
     driver.wake(world.now);
     driver.flush(world);
 }

@@ -50,6 +50,9 @@ pub struct Config {
     pub read_retry_ticks: u32,
     /// A snapshot transfer that makes no progress for so many ticks has failed.
     pub snapshot_ticks: u32,
+    /// A member whose log or snapshot is damaged stops with
+    /// [`Error::BeyondRepair`] if, for so many ticks, no leader gives it more of what it lacks.
+    pub repair_ticks: u32,
     /// Requests in progress; more are refused with [`Busy`](crate::api::Refusal::Busy).
     pub max_pending: usize,
     /// Append messages in flight to one follower.
@@ -58,6 +61,10 @@ pub struct Config {
     pub max_message_bytes: u64,
     /// Bytes of entries in the leader's log that are not committed yet; more are refused.
     pub max_uncommitted_bytes: u64,
+    /// Bytes handed to the disk and not durable yet, each batch counting 1 KiB at least. Above it a
+    /// leader refuses proposals with [`Busy`](crate::api::Refusal::Busy), and a follower drops
+    /// entries that it is sent: a disk that hangs piles up no more than this and one batch.
+    pub max_unsynced_bytes: u64,
     /// Bytes of entries applied in one go.
     pub max_apply_bytes: u64,
     /// Bytes of answers to queries made in one go, and the last one's; the others wait for the next
@@ -100,10 +107,12 @@ impl Config {
             request_ticks: 500,
             read_retry_ticks: 20,
             snapshot_ticks: 200,
+            repair_ticks: 6000,
             max_pending: 4096,
             max_inflight: 256,
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
+            max_unsynced_bytes: 64 << 20,
             max_apply_bytes: 4 << 20,
             max_answer_bytes: 8 << 20,
             max_command_bytes: 2 << 20,
@@ -139,8 +148,10 @@ impl Config {
             (self.request_ticks >= 1, "request_ticks must be at least 1"),
             (self.read_retry_ticks >= 1, "read_retry_ticks must be at least 1"),
             (self.snapshot_ticks >= 1, "snapshot_ticks must be at least 1"),
+            (self.repair_ticks >= 1, "repair_ticks must be at least 1"),
             (self.max_pending >= 1, "max_pending must be at least 1"),
             (self.max_answer_bytes >= 1, "max_answer_bytes must be at least 1"),
+            (self.max_unsynced_bytes >= 1, "max_unsynced_bytes must be at least 1"),
             (self.max_inflight >= 1, "max_inflight must be at least 1"),
             (self.snapshot_every >= 1, "snapshot_every must be at least 1"),
             (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),

@@ -87,28 +87,39 @@ impl<M: StateMachine> Driver<M> {
         self.in_flight.is_some() || !self.waiting.is_empty()
     }
 
+    /// Batches that wait for the one that was submitted: they are submitted together.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether the last [`flush`](Self::flush) left something to do at once: see
     /// [`Node::has_work`]. A host that forgets to ask lets it wait for the next input or tick.
     pub fn has_work(&self) -> bool {
         self.node.has_work()
     }
 
-    /// When [`wake`](Self::wake) wants to be called next, on the host's clock.
-    pub fn deadline(&self) -> Duration {
-        self.next_tick
+    /// How long the host may wait, on its own clock, before it calls [`wake`](Self::wake): zero if a
+    /// tick is due, and never more than one tick, so that a clock that was set back is noticed.
+    pub fn due_in(&self, now: Duration) -> Duration {
+        self.next_tick.saturating_sub(now).min(self.tick)
     }
 
-    /// It is `now` on the host's clock.
+    /// It is `now` on the host's clock. May be called at any time; does nothing if no tick is due.
+    ///
+    /// A clock that jumps forward makes the node catch up on two ticks at most. If it was set back,
+    /// the next tick is due one tick from now: waiting until the clock has made up for the step
+    /// could take hours, in which the node would neither send heartbeats nor miss those of others.
     pub fn wake(&mut self, now: Duration) {
+        self.next_tick = self.next_tick.min(now.saturating_add(self.tick));
         for _ in 0..MAX_CATCH_UP {
             if now < self.next_tick {
                 break;
             }
-            self.next_tick += self.tick;
+            self.next_tick = self.next_tick.saturating_add(self.tick);
             self.node.tick();
         }
         if now >= self.next_tick {
-            self.next_tick = now + self.tick;
+            self.next_tick = now.saturating_add(self.tick);
         }
     }
 
@@ -213,6 +224,92 @@ mod tests {
 
     fn sync(number: u64) -> DiskOp {
         DiskOp::Sync { file: FileName::Segment(number) }
+    }
+
+    /// A host without a disk or a network.
+    #[derive(Default)]
+    struct Nowhere(Duration);
+
+    impl Clock for Nowhere {
+        fn now(&self) -> Duration {
+            self.0
+        }
+    }
+
+    impl Transport for Nowhere {
+        fn send(&mut self, _: NodeId, _: Message) {}
+        fn reply(&mut self, _: RequestId, _: crate::api::Reply) {}
+    }
+
+    impl Disk for Nowhere {
+        fn list(&mut self) -> Result<Vec<FileName>, crate::error::DiskError> {
+            Ok(Vec::new())
+        }
+        fn load(&mut self, file: FileName) -> Result<Bytes, crate::error::DiskError> {
+            unreachable!("{file} was not listed")
+        }
+        fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {}
+        fn fetch(&mut self, _: Ticket, file: FileName, _: u64, _: u32) {
+            unreachable!("{file} was never written")
+        }
+    }
+
+    impl Host for Nowhere {}
+
+    const TICK: Duration = Duration::from_millis(10);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A driver that was started at `now`.
+    fn started(now: Duration) -> Driver<crate::kv::Kv> {
+        let mut config = Config::new(NodeId(1), vec![NodeId(1), NodeId(2), NodeId(3)]);
+        config.tick = TICK;
+        Driver::start(config, &mut Nowhere(now)).unwrap()
+    }
+
+    /// Does all that it is told by `due_in`, for so long on its clock; says how often it woke.
+    fn live(driver: &mut Driver<crate::kv::Kv>, mut now: Duration, span: Duration) -> u32 {
+        let (end, mut wakes) = (now + span, 0);
+        while now < end {
+            now += driver.due_in(now);
+            driver.wake(now);
+            driver.flush(&mut Nowhere(now));
+            wakes += 1;
+        }
+        wakes
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_costs_less_than_a_tick_and_no_more_wakes() {
+        let mut driver = started(2 * HOUR);
+        live(&mut driver, 2 * HOUR, 3 * TICK);
+        let back = HOUR;
+        assert_eq!(driver.due_in(back), TICK);
+        driver.wake(back);
+        assert_eq!(driver.due_in(back), TICK);
+        // Before the clock has made up for the hour, the node has long missed its leader.
+        let wakes = live(&mut driver, back, 100 * TICK);
+        assert_eq!(wakes, 100);
+        assert_ne!(driver.node().status().role, crate::node::Role::Follower);
+        // Back by less than a tick: it only waits for longer.
+        let early = back + 100 * TICK - TICK / 2;
+        driver.wake(early);
+        assert_eq!(driver.due_in(early), TICK);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_caught_up_on_with_two_ticks() {
+        let mut driver = started(HOUR);
+        live(&mut driver, HOUR, TICK);
+        let ahead = 3 * HOUR;
+        assert_eq!(driver.due_in(ahead), Duration::ZERO);
+        driver.wake(ahead);
+        driver.flush(&mut Nowhere(ahead));
+        assert_eq!(driver.due_in(ahead), TICK);
+        assert_eq!(driver.node().status().role, crate::node::Role::Follower);
+        // It never overflows, whatever the clock says.
+        driver.wake(Duration::MAX);
+        driver.wake(Duration::ZERO);
+        assert_eq!(driver.due_in(Duration::ZERO), TICK);
     }
 
     #[test]

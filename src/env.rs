@@ -16,7 +16,10 @@ use crate::wire::Message;
 
 /// Tells the time.
 pub trait Clock {
-    /// Time since some fixed point in the past. Never goes backwards.
+    /// Time since some fixed point in the past. It should never go backwards, but virtual machines
+    /// have been seen to set even monotonic clocks back. No promise of a node rests on its clock:
+    /// one that runs fast or slow, jumps or stops costs time at most, see
+    /// [`Driver::wake`](crate::driver::Driver::wake).
     fn now(&self) -> Duration;
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::env::FileName;
-use crate::types::LogIndex;
+use crate::types::{LogIndex, SnapshotId};
 
 /// A disk operation that failed. A node never retries one: after a failed fsync the page cache may
 /// have dropped the data, so a second fsync that succeeds would prove nothing (ATC'20).
@@ -65,6 +65,19 @@ pub enum Error {
         /// The last entry of its log.
         last: LogIndex,
     },
+    /// Part of what this member held durably is damaged, and nobody gave it back in time; see
+    /// [`Config::repair_ticks`](crate::config::Config::repair_ticks). Started again, the member
+    /// tries again.
+    BeyondRepair {
+        /// The damaged file.
+        file: FileName,
+        /// Where in it the damage begins, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+        /// The member is whole when its log reaches this entry, or one of a later term.
+        floor: SnapshotId,
+    },
     /// This member was removed from the cluster.
     Removed,
 }
@@ -99,6 +112,14 @@ impl fmt::Display for Error {
                 "this member has acknowledged all entries up to {acknowledged}, but its log ends \
                  at {last}: its data was lost, or replaced by an old copy; remove this member \
                  and add a new one, with a new id and an empty data directory"
+            ),
+            Error::BeyondRepair { file, offset, reason, floor } => write!(
+                f,
+                "{file} is damaged at byte {offset}: {reason}; no leader has given this member \
+                 back its log up to entry {} of term {}: start the members that have it and then \
+                 this one again, or remove this member and add a new one, with a new id and an \
+                 empty data directory",
+                floor.index, floor.term
             ),
             Error::Removed => write!(f, "this member was removed from the cluster"),
         }

@@ -13,12 +13,14 @@
 //!
 //! - `election.rs` wraps the raft crate and makes elections deterministic,
 //! - `start.rs` builds a node from what its disk holds,
+//! - `repair.rs` is how a member behaves that has lost part of its log or state,
 //! - `check.rs` refuses messages that raft would trust too much,
 //! - `ready.rs` turns what raft wants into writes, messages and applied entries,
 //! - `replica.rs` is the replicated state: machine, sessions, membership,
 //! - `request.rs` takes up what clients ask for, and proposes it,
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
+//! - `load.rs` says how much of everything it keeps,
 //! - `membership.rs` says who belongs to the cluster.
 //!
 //! Left out on purpose: lease-based reads (they are stale even without clock skew), forwarding by
@@ -27,9 +29,11 @@
 
 mod check;
 mod election;
+mod load;
 mod membership;
 mod read;
 mod ready;
+mod repair;
 mod replica;
 mod request;
 mod snapshot;
@@ -43,12 +47,15 @@ use bytes::Bytes;
 use raft::{ProgressState, StateRole};
 use tracing::{info, warn};
 
+pub use self::load::Load;
 pub use self::membership::Membership;
 pub use self::replica::Proposal;
+pub use crate::wal::Damage;
 
 use self::election::Raft;
 use self::read::Reads;
 use self::ready::Persisting;
+use self::repair::Repair;
 use self::replica::Replica;
 use self::snapshot::Snapshots;
 use crate::api::{Reply, Request, RequestId};
@@ -211,6 +218,8 @@ pub struct Node<M> {
     /// have gone on since, and commit entries that the log does not hold yet.
     written: HardState,
     persisting: VecDeque<Persisting>,
+    /// What these batches count, in bytes.
+    unsynced: u64,
     /// A snapshot is being made durable as the new state; raft stands still meanwhile.
     installing: bool,
 
@@ -221,6 +230,10 @@ pub struct Node<M> {
     snapshots: Snapshots<M>,
     /// The write-ahead log ended in a torn record when this life began.
     torn: bool,
+    /// What was found damaged when this life began.
+    found: Option<Damage>,
+    /// Set as long as the log does not hold again what it once held.
+    repair: Option<Repair>,
 }
 
 impl<M: StateMachine> Node<M> {
@@ -236,7 +249,12 @@ impl<M: StateMachine> Node<M> {
         }
         // A tick may start an election, which reads the log; while a snapshot is being installed
         // the log and the applied index do not fit together yet.
-        if !self.installing && !self.would_lead_alone_too_early() {
+        if self.repair.is_some() {
+            self.tick_repair();
+            if self.stopped.is_some() {
+                return;
+            }
+        } else if !self.installing && !self.would_lead_alone_too_early() {
             self.raft.tick();
             self.leave_joint();
         }
@@ -422,6 +440,17 @@ impl<M: StateMachine> Node<M> {
         self.torn
     }
 
+    /// What of the log or the state is damaged and not given back yet. `None` for a member that
+    /// holds durably all that it ever acknowledged and that counts.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.repair.as_ref().map(|repair| repair.damage())
+    }
+
+    /// The damage with which this life began, even if it is repaired by now.
+    pub fn recovered_damage(&self) -> Option<&Damage> {
+        self.found.as_ref()
+    }
+
     /// Segments of the write-ahead log.
     pub fn segments(&self) -> usize {
         self.wal.segments()
@@ -442,6 +471,9 @@ impl<M: StateMachine> Node<M> {
         if told_to_campaign && self.would_lead_alone_too_early() {
             return;
         }
+        if self.must_not_vote(&message) {
+            return;
+        }
         if let Err(reason) = self.check_raft(from, &message) {
             warn!(id = %self.config.id, %from, reason, "refused a message");
             return;
@@ -450,7 +482,16 @@ impl<M: StateMachine> Node<M> {
             let last = self.raft.last_index();
             return self.stop(Error::DataLost { acknowledged, last });
         }
+        // A leader sends again what was lost, and by then the disk may have caught up.
+        if self.disk_lags() && !message.0.entries.is_empty() {
+            return;
+        }
         self.raft.step(message.0);
+    }
+
+    /// More waits for the disk than may: what would add to it must wait outside.
+    fn disk_lags(&self) -> bool {
+        self.unsynced > self.config.max_unsynced_bytes
     }
 
     /// The only voter wins its election at once, and raft insists that its log is durable by then.

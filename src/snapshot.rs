@@ -10,6 +10,11 @@
 //! chunk of the state machine, 4 the end. The CRC of a frame covers kind and data and continues
 //! the CRC of the frame before, so a frame that is missing, repeated or out of place is noticed.
 //! A file without its end frame is incomplete. The same bytes go over the wire.
+//!
+//! No CRC covers the version. So that damage to it can be told from a newer version, all versions
+//! are made of such frames, and no two of them read the same frames: a new one changes the head or
+//! the kinds. An unknown version is damage if the frames are, or if they are whole as those of a
+//! known version.
 
 use std::collections::BTreeMap;
 
@@ -154,41 +159,86 @@ pub fn check(file: FileName, bytes: &Bytes) -> Result<SnapshotId, Error> {
     Ok(read(file, bytes)?.head.id)
 }
 
+/// The head of a snapshot file that may be damaged behind it, if the head itself is good.
+pub(crate) fn legible_head(bytes: &Bytes) -> Option<Head> {
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let end = (PREFIX + FRAME).checked_add(word(PREFIX)? as usize)?;
+    let data = bytes.get(PREFIX + FRAME..end)?;
+    let is_good = bytes.get(..8) == Some(MAGIC)
+        && bytes[PREFIX + 8] == HEAD
+        && word(PREFIX + 4) == Some(frame_crc(0, HEAD, data));
+    // The version may be what is damaged. No head can be read as one of another version.
+    let decode = |version| Head::decode(version, data).ok();
+    let head = (1..=VERSION).rev().find_map(decode).filter(|_| is_good)?;
+    head.check().ok().map(|()| head)
+}
+
 /// Takes a snapshot file apart, checking every byte of it.
 pub(crate) fn read(file: FileName, bytes: &Bytes) -> Result<Contents, Error> {
+    let corrupt = |offset, reason: &str| Error::Corrupt { file, offset, reason: reason.to_owned() };
+    if bytes.get(..8) != Some(MAGIC) {
+        return Err(corrupt(0, "this is no snapshot"));
+    }
+    let Some(version) = bytes.get(8..PREFIX) else {
+        return Err(corrupt(8, "the file is too short"));
+    };
+    let version = u32::from_le_bytes(version.try_into().expect("four bytes"));
+    if version == 0 {
+        return Err(corrupt(8, "version 0 was never used"));
+    }
+    if version <= VERSION {
+        return read_frames(file, bytes, version);
+    }
+    let (mut at, mut crc) = (PREFIX, 0);
+    while at < bytes.len() {
+        Frame { end: at, crc, .. } = frame(file, bytes, at, crc)?;
+    }
+    if (1..=VERSION).any(|known| read_frames(file, bytes, known).is_ok()) {
+        return Err(corrupt(8, "it says that it is of a newer version, but it is not"));
+    }
+    Err(Error::NewerVersion { file, found: version, supported: VERSION })
+}
+
+struct Frame {
+    kind: u8,
+    data: Bytes,
+    /// Where the next one begins.
+    end: usize,
+    crc: u32,
+}
+
+/// The frame at `at`, which comes after one with the CRC `previous`.
+fn frame(file: FileName, bytes: &Bytes, at: usize, previous: u32) -> Result<Frame, Error> {
+    let corrupt =
+        |reason: &str| Error::Corrupt { file, offset: at as u64, reason: reason.to_owned() };
+    let word = |at: usize| -> Option<u32> {
+        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
+    let (Some(length), Some(expected)) = (word(at), word(at + 4)) else {
+        return Err(corrupt("the file ends before its last frame"));
+    };
+    let end = (at + FRAME).saturating_add(length as usize);
+    let (Some(&kind), Some(data)) = (bytes.get(at + 8), bytes.get(at + FRAME..end)) else {
+        return Err(corrupt("the file ends within a frame"));
+    };
+    let crc = frame_crc(previous, kind, data);
+    if crc != expected {
+        return Err(corrupt("the checksum does not match"));
+    }
+    Ok(Frame { kind, data: bytes.slice(at + FRAME..end), end, crc })
+}
+
+/// Takes apart what follows on the version.
+fn read_frames(file: FileName, bytes: &Bytes, version: u32) -> Result<Contents, Error> {
     let corrupt = |offset: usize, reason: &str| Error::Corrupt {
         file,
         offset: offset as u64,
         reason: reason.to_owned(),
     };
-    let word = |at: usize| -> Option<u32> {
-        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-    };
-    if bytes.get(..8) != Some(MAGIC) {
-        return Err(corrupt(0, "this is no snapshot"));
-    }
-    let version = word(8).ok_or_else(|| corrupt(8, "the file is too short"))?;
-    if version > VERSION {
-        return Err(Error::NewerVersion { file, found: version, supported: VERSION });
-    }
-    if version == 0 {
-        return Err(corrupt(8, "version 0 was never used"));
-    }
     let mut contents = None;
     let (mut at, mut crc) = (PREFIX, 0);
     loop {
-        let (Some(length), Some(expected)) = (word(at), word(at + 4)) else {
-            return Err(corrupt(at, "the file ends before its last frame"));
-        };
-        let end = (at + FRAME).saturating_add(length as usize);
-        let (Some(&kind), Some(data)) = (bytes.get(at + 8), bytes.get(at + FRAME..end)) else {
-            return Err(corrupt(at, "the file ends within a frame"));
-        };
-        crc = frame_crc(crc, kind, data);
-        if crc != expected {
-            return Err(corrupt(at, "the checksum does not match"));
-        }
-        let data = bytes.slice(at + FRAME..end);
+        let Frame { kind, data, end, crc: next } = frame(file, bytes, at, crc)?;
         match (kind, &mut contents) {
             (HEAD, None) => {
                 let head = Head::decode(version, &data)
@@ -204,7 +254,7 @@ pub(crate) fn read(file: FileName, bytes: &Bytes) -> Result<Contents, Error> {
             (END, Some(_)) => return Ok(contents.expect("matched above")),
             _ => return Err(corrupt(at, "a frame is out of place")),
         }
-        at = end;
+        (at, crc) = (end, next);
     }
 }
 
@@ -262,32 +312,67 @@ mod tests {
         assert_eq!(read(FILE, &bytes).unwrap().head, head);
     }
 
+    /// What a version writes that has these frames.
+    fn written_by(version: u32, frames: &[(u8, &[u8])]) -> Bytes {
+        let mut bytes = Vec::new();
+        bytes.put_slice(MAGIC);
+        bytes.put_u32_le(version);
+        let mut crc = 0;
+        for &(kind, data) in frames {
+            crc = frame_crc(crc, kind, data);
+            bytes.put_u32_le(data.len() as u32);
+            bytes.put_u32_le(crc);
+            bytes.put_u8(kind);
+            bytes.put_slice(data);
+        }
+        bytes.into()
+    }
+
     /// The bytes of `sample` as version 1 wrote them: it knew no addresses.
     #[test]
     fn version_1_is_still_read() {
-        let mut old = Vec::new();
-        old.put_slice(MAGIC);
-        old.put_u32_le(1);
-        let head = postcard::to_stdvec(&(SnapshotId { index: 5, term: 2 }, alone()));
-        let mut crc = 0;
-        for (kind, data) in [(HEAD, &head.unwrap()[..]), (MACHINE, b"one"), (END, b"")] {
-            crc = frame_crc(crc, kind, data);
-            old.put_u32_le(data.len() as u32);
-            old.put_u32_le(crc);
-            old.put_u8(kind);
-            old.put_slice(data);
-        }
-        let contents = read(FILE, &old.into()).unwrap();
+        let head = postcard::to_stdvec(&(SnapshotId { index: 5, term: 2 }, alone())).unwrap();
+        let old = written_by(1, &[(HEAD, &head), (MACHINE, b"one"), (END, b"")]);
+        let contents = read(FILE, &old).unwrap();
         assert_eq!(contents.head.id, SnapshotId { index: 5, term: 2 });
         assert_eq!(contents.machine, [Bytes::from_static(b"one")]);
     }
 
+    /// The version is under no CRC, but the rest of the file shows that it is wrong.
+    #[test]
+    fn a_damaged_version_is_told_from_a_newer_one() {
+        for bit in 0..32 {
+            let mut bytes = sample().to_vec();
+            bytes[8 + bit / 8] ^= 1 << (bit % 8);
+            let bytes = Bytes::from(bytes);
+            let error = read(FILE, &bytes).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "bit {bit}: {error}");
+            assert_eq!(legible_head(&bytes).unwrap().membership, alone(), "bit {bit}");
+        }
+    }
+
+    /// A run of bytes is hit that begins in the version, or the version and another place.
+    #[test]
+    fn a_damaged_version_is_damage_even_if_it_is_not_alone() {
+        for other in PREFIX..sample().len() {
+            let mut bytes = sample().to_vec();
+            bytes[9] ^= 0xff;
+            bytes[other] ^= 0xff;
+            let error = read(FILE, &bytes.into()).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{other}: {error}");
+        }
+    }
+
     #[test]
     fn a_newer_version_is_named() {
-        let mut bytes = sample().to_vec();
-        bytes[8] = 9;
-        let error = read(FILE, &bytes.into()).unwrap_err();
-        assert_eq!(error, Error::NewerVersion { file: FILE, found: 9, supported: VERSION });
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() }.encode();
+        let longer = [&head[..], &[0]].concat();
+        let another_kind: &[(u8, &[u8])] = &[(HEAD, &head), (END + 1, b"new"), (END, b"")];
+        let another_head: &[(u8, &[u8])] = &[(HEAD, &longer), (MACHINE, b"one"), (END, b"")];
+        for frames in [another_kind, another_head] {
+            let error = read(FILE, &written_by(9, frames)).unwrap_err();
+            assert_eq!(error, Error::NewerVersion { file: FILE, found: 9, supported: VERSION });
+        }
     }
 
     #[test]

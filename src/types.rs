@@ -81,3 +81,10 @@ pub struct SnapshotId {
     /// The term of that index.
     pub term: Term,
 }
+
+impl SnapshotId {
+    /// How logs that end with this entry compare with others (Raft, section 5.4.1).
+    pub(crate) fn rank(self) -> (Term, LogIndex) {
+        (self.term, self.index)
+    }
+}

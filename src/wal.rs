@@ -11,8 +11,9 @@
 //! Bytes that were synced and are bad now are another matter: cutting them off would forget what
 //! this node has promised. To tell the two apart each record carries a *watermark*: the position
 //! below which everything was durable when the record was written. Bad bytes below the highest
-//! watermark that can be found, in front of the damage or behind it, are corruption, and recovery
-//! refuses; bad bytes above it are a torn tail. The last record has nothing behind it that vouches
+//! watermark that can be found, in front of the damage or behind it, are corruption, never cut off
+//! as if they had not been: recovery says what is lost ([`Damage`]), and the log remembers durably
+//! how far it went until it gets there again. Bad bytes above it are a torn tail. The last record has nothing behind it that vouches
 //! for it, so an idle node writes one more, small record: [`Wal::vouch`].
 //!
 //! # Segments
@@ -26,7 +27,8 @@
 //! Recovery always leaves the segment it found last in place, though the new header restates all of
 //! it: as long as no record vouches for that header, the old segment is its only copy.
 //!
-//! # Format, version 1
+//! # Format, version 2
+//! Version 1 knew no floors; apart from that and from the number it is the same, and still read.
 //! Integers are little-endian, and records begin at multiples of 8. A segment is a preamble (which
 //! stays the same in all versions), a record of kind 1, other records, and zeros.
 //!
@@ -47,8 +49,10 @@
 //! | 80 | 8 | last index of the log after this record |
 //! | 88 | 4 | number of entries, the last of which has that index |
 //! | 92 | 1 | kind: 1 header, 2 append, 3 append after an installed snapshot |
-//! | 93 | 3 | zero |
-//! | 96 | | per entry: term (8), kind (1: 0 normal, 1 membership), length (4), data |
+//! | 93 | 1 | 1 if there is a floor: the log is damaged, and does not reach that far again yet |
+//! | 94 | 2 | zero |
+//! | 96 | 16 | floor: index, term; only if there is one |
+//! | | | per entry: term (8), kind (1: 0 normal, 1 membership), length (4), data |
 //! | | 0 to 7 | zero, up to the multiple of 8 |
 
 use std::collections::VecDeque;
@@ -61,12 +65,15 @@ use crate::types::{Entry, HardState, LogIndex, SnapshotId};
 mod outline;
 mod record;
 mod recover;
+mod salvage;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod vouched;
 
 pub use record::{Record, RecordKind, decode_records};
-pub use recover::{Recovered, TornTail};
+pub use recover::{CheckSnapshot, Recovered, TornTail};
+pub use vouched::{Vouched, vouched};
 
 use outline::Outline;
 use record::Head;
@@ -80,6 +87,20 @@ pub struct WalConfig {
     /// Size of a segment file in bytes, at least [`MIN_SEGMENT_BYTES`]. A record that is larger
     /// gets a segment of its own.
     pub segment_bytes: u64,
+}
+
+/// What was once durable and cannot be read any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The damaged file.
+    pub file: FileName,
+    /// Where in it the damage begins, in bytes.
+    pub offset: u64,
+    /// What is wrong there.
+    pub reason: String,
+    /// The last entry that the log held, or one behind it: whoever holds it, or one of a later
+    /// term, holds all that this log can ever have acknowledged and that counts.
+    pub floor: SnapshotId,
 }
 
 /// A place in the log: a segment, and a byte offset in it. Ordered as written.
@@ -126,7 +147,16 @@ pub struct Wal {
     /// that is still needed once it is durable.
     markers: VecDeque<(WalPosition, u64)>,
     /// Segments below are not needed.
-    floor: u64,
+    needed_from: u64,
+    lost: Option<Lost>,
+}
+
+/// What the log has lost and not got back.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    floor: SnapshotId,
+    /// The end of the record with which the log reaches the floor.
+    regained: Option<WalPosition>,
 }
 
 impl Wal {
@@ -145,7 +175,8 @@ impl Wal {
             spares: Vec::new(),
             spares_for: WalPosition::default(),
             markers: VecDeque::new(),
-            floor: 0,
+            needed_from: 0,
+            lost: None,
         }
     }
 
@@ -183,6 +214,10 @@ impl Wal {
     pub fn synced(&mut self, up_to: WalPosition) {
         assert!(up_to <= self.position, "{up_to:?} synced, but only {:?} written", self.position);
         self.synced = self.synced.max(up_to);
+        let regained = self.lost.and_then(|lost| lost.regained);
+        if regained.is_some_and(|end| end <= self.synced) {
+            self.lost = None;
+        }
     }
 
     /// Removes segments that are not needed, because the newest durable snapshot marker covers all
@@ -191,16 +226,17 @@ impl Wal {
         while let Some(&(end, floor)) = self.markers.front()
             && end <= self.synced
         {
-            self.floor = floor;
+            self.needed_from = floor;
             self.markers.pop_front();
         }
         while let Some(&number) = self.older.front()
-            && number < self.floor
+            && number < self.needed_from
         {
             ops.push(DiskOp::Remove { file: FileName::Segment(number) });
             self.older.pop_front();
         }
-        if self.synced > self.spares_for {
+        // As long as nobody has given back what is damaged, it is all that is left of it.
+        if self.synced > self.spares_for && self.lost.is_none() {
             let spares = self.spares.drain(..).map(FileName::Segment);
             ops.extend(spares.map(|file| DiskOp::Remove { file }));
         }
@@ -223,6 +259,11 @@ impl Wal {
         true
     }
 
+    /// The floor that the log has not reached durably yet; see [`Damage::floor`].
+    pub fn floor(&self) -> Option<SnapshotId> {
+        self.lost.map(|lost| lost.floor)
+    }
+
     /// How many segment files there are.
     pub fn segments(&self) -> usize {
         self.older.len() + self.spares.len() + 1
@@ -241,10 +282,10 @@ impl Wal {
         ops: &mut Vec<DiskOp>,
     ) {
         assert!(hard_state.term >= self.hard_state.term, "the term went backwards");
-        let len = record::encoded_len(entries) as u64;
+        let longest = record::encoded_len(entries, self.stated_floor().is_some()) as u64;
         // Before anything changes: the header of a new segment restates what was so far.
-        if self.position.offset + len > self.segment_len {
-            self.rotate(len, ops);
+        if self.position.offset + longest > self.segment_len {
+            self.rotate(longest, ops);
         }
         let mut kind = RecordKind::Append;
         if let Some(id) = snapshot
@@ -255,6 +296,8 @@ impl Wal {
         self.outline.append(entries, self.position.segment);
         assert!(hard_state.commit <= self.outline.last(), "the commit index is beyond the log");
         self.hard_state = hard_state;
+        let last = self.outline.last_id();
+        let floor = self.stated_floor().filter(|floor| last.rank() < floor.rank());
 
         let head = Head {
             kind,
@@ -263,10 +306,12 @@ impl Wal {
             hard_state,
             snapshot,
             last_index: self.outline.last(),
+            floor,
         };
-        let mut data = Vec::with_capacity(len as usize);
+        let mut data = Vec::with_capacity(longest as usize);
         record::encode(&head, entries, &mut data);
-        assert_eq!(data.len() as u64, len);
+        let len = data.len() as u64;
+        assert!(len <= longest);
 
         let file = FileName::Segment(self.position.segment);
         if ops.last() == Some(&DiskOp::Sync { file }) {
@@ -276,9 +321,20 @@ impl Wal {
         ops.push(DiskOp::Sync { file });
         self.position.offset += len;
         self.vouched = self.synced;
+        if let Some(lost) = &mut self.lost
+            && lost.regained.is_none()
+            && floor.is_none()
+        {
+            lost.regained = Some(self.position);
+        }
         if snapshot.is_some() {
             self.markers.push_back((self.position, self.outline.floor(self.position.segment)));
         }
+    }
+
+    /// The floor that the next record has to state, if it does not reach it.
+    fn stated_floor(&self) -> Option<SnapshotId> {
+        self.lost.filter(|lost| lost.regained.is_none()).map(|lost| lost.floor)
     }
 
     /// Starts the next segment, with room for a record of `len` bytes at least.
@@ -305,16 +361,18 @@ impl Wal {
             hard_state: self.hard_state,
             snapshot: self.outline.snapshot(),
             last_index: self.outline.last(),
+            floor: self.stated_floor(),
         };
         let file = FileName::Segment(number);
-        self.segment_len = self.config.segment_bytes.max(segment::HEADER_END + len);
+        let end = segment::header_end(head.floor);
+        self.segment_len = self.config.segment_bytes.max(end + len);
         ops.extend([
             DiskOp::Create { file, len: self.segment_len },
             DiskOp::Write { file, offset: 0, data: segment::encode_header(&head) },
             DiskOp::Sync { file },
             DiskOp::SyncDir,
         ]);
-        self.position = WalPosition { segment: number, offset: segment::HEADER_END };
+        self.position = WalPosition { segment: number, offset: end };
         // True whenever a later record can be read: the sync above comes before its write.
         self.synced = self.position;
         self.vouched = previous;

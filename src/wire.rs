@@ -8,6 +8,8 @@
 //! body, the CRC covers them. Raft's body is protobuf, the others are postcard. Kinds 3 and 4 belong
 //! to the transport.
 
+mod lane;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Reply, Request};
 use crate::types::{LogIndex, NodeId, SnapshotId, Term};
+pub use lane::Lane;
 
 /// The longest frame that is accepted, checked before anything is allocated.
 pub const MAX_FRAME: usize = 64 << 20;

@@ -17,6 +17,8 @@ mod basics;
 mod chaos;
 #[path = "cluster/stories/crashes.rs"]
 mod crashes;
+#[path = "cluster/stories/damage.rs"]
+mod damage;
 #[path = "cluster/stories/directory.rs"]
 mod directory;
 #[path = "cluster/stories/liars.rs"]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use stormkv_sim::checker::linearizable::Verdict;
 use stormkv_sim::history::{Action, Answer, History, Outcome, Value};
-use stormkv_sim::plan::{Fault, Member, Plan, Who};
+use stormkv_sim::plan::{Fault, LinkFault, Member, Plan, Who};
 use stormkv_sim::{scenario, world};
 
 use harness::clients::{Client, Options};
@@ -122,15 +122,17 @@ impl Storm<'_> {
                 self.victims[at] = vec![id];
                 self.fleet.node(id).pause();
             }
-            Fault::Partition(groups) => {
+            Fault::Link(LinkFault::Partition(groups)) => {
                 for (place, left) in groups.iter().enumerate() {
                     for right in &groups[place + 1..] {
                         network.split(&ids(left), &ids(right), State::Silent);
                     }
                 }
             }
-            Fault::OneWay { from, to } => network.block(&ids(from), &ids(to), State::Silent),
-            Fault::Bridge { left, right, .. } => {
+            Fault::Link(LinkFault::OneWay { from, to }) => {
+                network.block(&ids(from), &ids(to), State::Silent);
+            }
+            Fault::Link(LinkFault::Bridge { left, right, .. }) => {
                 network.split(&ids(left), &ids(right), State::Silent);
             }
             other => panic!("parity has no counterpart of `{other}`"),
@@ -146,7 +148,7 @@ impl Storm<'_> {
             }
         }
         // Faults of the network do not overlap in these files.
-        if matches!(fault, Fault::Partition(_) | Fault::OneWay { .. } | Fault::Bridge { .. }) {
+        if matches!(fault, Fault::Link(_)) {
             self.fleet.network.heal();
         }
     }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use stormkv::env::{Disk, DiskOp, FileName};
 use stormkv::error::{DiskError, Error};
 use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
-use stormkv::wal::{Wal, WalConfig, WalPosition, decode_records};
+use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
 
 #[path = "fuzz/properties/wal_model.rs"]
 mod wal_model;
@@ -234,6 +234,8 @@ struct World {
     durable: usize,
     /// The highest watermark on the disk.
     vouched: WalPosition,
+    /// All states that ever were.
+    past: Vec<Model>,
 }
 
 impl World {
@@ -250,6 +252,7 @@ impl World {
             written: 0,
             durable: 0,
             vouched: WalPosition::default(),
+            past: vec![Model::default()],
         };
         world.run_all(&recovered.ops);
         world.wal.synced(world.wal.position());
@@ -276,8 +279,20 @@ impl World {
 
     fn push(&mut self, model: Model) {
         assert_eq!(self.wal.last_index(), model.last());
+        self.past.push(model.clone());
         self.states.push_back(model);
         self.written += 1;
+    }
+
+    /// Whether this is the beginning of a log that was, behind a base that was committed by then.
+    fn once_was(&self, found: &Model) -> bool {
+        self.past.iter().any(|past| {
+            let behind: Vec<&Entry> =
+                past.entries.iter().filter(|entry| entry.index > found.base()).collect();
+            found.hard_state.commit <= found.base().max(past.hard_state.commit)
+                && found.entries.len() <= behind.len()
+                && found.entries.iter().zip(behind).all(|(one, other)| one == other)
+        })
     }
 
     fn new_entries(&mut self, first: u64, count: u8, bytes: u16, term: u64) -> Vec<Entry> {
@@ -409,6 +424,44 @@ fn flip_vouched(disk: &mut CrashDisk, vouched: WalPosition, flips: &[u64]) -> us
     flips.len()
 }
 
+/// The power fails again and again while a damaged log is being repaired. It is never taken for a
+/// whole one before it reaches its floor.
+fn repair(disk: &CrashDisk, rng: &mut Rng, first: Recovered, last: &Model) {
+    let rank = |id: SnapshotId| (id.term, id.index);
+    let mut recovered = first;
+    let floor = recovered.damage.as_ref().expect("it is damaged").floor;
+    let mut disk = disk.clone();
+    for node in &mut disk.nodes {
+        node.sync();
+    }
+    for _ in 0..6 {
+        let found = Model::of(&recovered);
+        let mut wal = recovered.wal;
+        let done = rng.up_to(recovered.ops.len());
+        recovered.ops[..done].iter().for_each(|op| disk.run(op));
+        if done == recovered.ops.len() {
+            wal.synced(wal.position());
+            let mut ops = Vec::new();
+            let index = found.last() + 1;
+            let entry = Entry { index, term: 1, kind: EntryKind::Normal, data: Bytes::new() };
+            let entries = if rng.up_to(1) == 0 && rank(found.end()) < (1, index) {
+                vec![entry]
+            } else {
+                Vec::new()
+            };
+            wal.append(found.hard_state, None, &entries, &mut ops);
+            ops[..rng.up_to(ops.len())].iter().for_each(|op| disk.run(op));
+        }
+        disk.crash(rng);
+        recovered = Wal::recover(&mut disk, CONFIG).expect("as damaged as before");
+        let whole = rank(Model::of(&recovered).end()) >= rank(last.end());
+        match &recovered.damage {
+            Some(damage) => assert!(rank(damage.floor) >= rank(last.end()), "{damage:?}"),
+            None => assert!(whole, "{floor:?} is forgotten: {:?}", Model::of(&recovered)),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8000, failure_persistence: None, ..Default::default() })]
 
@@ -438,7 +491,17 @@ proptest! {
                 break;
             }
             match Wal::recover(&mut disk, CONFIG) {
-                Ok(recovered) => prop_assert_eq!(&Model::of(&recovered), &world.states[0]),
+                Ok(recovered) => match &recovered.damage {
+                    None => prop_assert_eq!(&Model::of(&recovered), &world.states[0]),
+                    Some(damage) => {
+                        let (rank, last) = (|id: SnapshotId| (id.term, id.index), &world.states[0]);
+                        prop_assert!(rank(damage.floor) >= rank(last.end()), "{:?}", damage);
+                        prop_assert!(recovered.hard_state.term > last.hard_state.term);
+                        prop_assert_eq!(recovered.hard_state.vote, NodeId(0));
+                        prop_assert!(world.once_was(&Model::of(&recovered)));
+                        repair(&disk, &mut Rng(seed), recovered, last);
+                    }
+                },
                 Err(error) => prop_assert!(matches!(error, Error::Corrupt { .. }), "{}", error),
             }
         }
@@ -476,6 +539,7 @@ proptest! {
             recovered.ops.iter().for_each(|op| disk.run(op));
             let again = Wal::recover(&mut disk, CONFIG).unwrap();
             prop_assert_eq!(found, Model::of(&again));
+            prop_assert_eq!(again.damage.is_some(), recovered.wal.floor().is_some());
         }
     }
 }

@@ -67,6 +67,13 @@ impl Raft {
         self.settle();
     }
 
+    /// Time passes for a follower that must not campaign: it only forgets, in due time, that its
+    /// leader is alive, or it would never vote for another.
+    pub fn tick_passively(&mut self) {
+        let elapsed = self.inner.raft.election_elapsed;
+        self.inner.raft.election_elapsed = elapsed.saturating_add(1);
+    }
+
     /// Handles a message; what raft itself refuses (an answer of an unknown peer) is dropped, as
     /// the network might have done.
     pub fn step(&mut self, message: Message) {

@@ -26,10 +26,15 @@ use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
 use crate::wal::WalPosition;
 use crate::wire::{Message, RaftMessage};
 
+/// What a batch counts at least, in bytes: many small ones take room and time, too.
+const LEAST_BATCH_BYTES: u64 = 1 << 10;
+
 /// A batch on its way to the disk, and what waits for it.
 #[derive(Debug)]
 pub(super) struct Persisting {
     ticket: Ticket,
+    /// What it counts until it is durable, in bytes.
+    bytes: u64,
     /// How far the write-ahead log is durable once the batch is.
     position: WalPosition,
     /// The newest `Ready` that is durable then.
@@ -37,6 +42,13 @@ pub(super) struct Persisting {
     /// Messages that promise what the batch makes durable.
     messages: Vec<eraftpb::Message>,
     then: Option<Then>,
+}
+
+impl Persisting {
+    /// Messages that wait for the batch.
+    pub fn held(&self) -> usize {
+        self.messages.len()
+    }
 }
 
 impl<M: StateMachine> Node<M> {
@@ -116,8 +128,15 @@ impl<M: StateMachine> Node<M> {
         self.submitted.0 += 1;
         let ticket = self.submitted;
         let position = self.wal.position();
+        let written = ops.iter().map(|op| match op {
+            DiskOp::Write { data, .. } => data.len() as u64,
+            _ => 0,
+        });
+        let bytes = written.sum::<u64>().max(LEAST_BATCH_BYTES);
+        self.unsynced += bytes;
         self.persisting.push_back(Persisting {
             ticket,
+            bytes,
             position,
             ready: None,
             messages: Vec::new(),
@@ -132,6 +151,7 @@ impl<M: StateMachine> Node<M> {
         while self.persisting.front().is_some_and(|first| first.ticket <= ticket) {
             let first = self.persisting.pop_front().expect("just seen");
             self.done = first.ticket;
+            self.unsynced -= first.bytes;
             self.wal.synced(first.position);
             if let Some(number) = first.ready {
                 self.raft.on_persist_ready(number);
@@ -140,6 +160,7 @@ impl<M: StateMachine> Node<M> {
             if let Some(then) = first.then {
                 self.then(then);
             }
+            self.consider_whole();
         }
     }
 

@@ -94,6 +94,11 @@ impl<M: StateMachine> Replica<M> {
         &self.membership
     }
 
+    /// How many client sessions are kept.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// A hash of the membership.
     pub fn membership_digest(&self) -> u64 {
         self.membership_digest

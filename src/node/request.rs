@@ -103,7 +103,9 @@ impl<M: StateMachine> Node<M> {
     /// Begins what only a leader can do. What changes the membership or hands over leadership has
     /// its place between the commands before and after it.
     fn lead(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
-        if self.proposals.len() + batch.entries.len() >= self.config.max_pending {
+        // Handing over leadership adds nothing, and is what helps when the disk hangs.
+        let lags = self.disk_lags() && !matches!(request, Request::Transfer(_));
+        if lags || self.proposals.len() + batch.entries.len() >= self.config.max_pending {
             self.answer(origin, Reply::Refused(Refusal::Busy));
             return;
         }

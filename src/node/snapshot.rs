@@ -6,7 +6,8 @@
 //!
 //! *Sending*: raft decides that a follower needs a snapshot; its file is read and sent in chunks
 //! with a small window. Raft waits until it is told how that ended, so it always is: by the
-//! receiver, or by a timeout.
+//! receiver, or by a timeout. Nobody can see from here whether a file has rotted, but a receiver
+//! can; so when a whole one was refused, the state is saved anew before it is sent again.
 //!
 //! *Receiving*: the chunks are collected and checked, the state is rebuilt beside the present one,
 //! the file is made durable; only then does raft get to see the message. If raft accepts it, state,
@@ -21,7 +22,7 @@ use tracing::{debug, warn};
 use super::replica::Replica;
 use super::{Node, Output};
 use crate::env::{DiskOp, FileName};
-use crate::error::{DiskError, Error};
+use crate::error::DiskError;
 use crate::machine::StateMachine;
 use crate::snapshot::{Head, Writer};
 use crate::types::{LogIndex, NodeId, SnapshotId, Term, Ticket};
@@ -90,21 +91,42 @@ pub(super) struct Snapshots<M> {
     fetches: BTreeMap<Ticket, (NodeId, u64, u64)>,
     next_fetch: u64,
     incoming: Option<Incoming<M>>,
+    /// A file that was refused by whom it was sent to, or could not be read.
+    suspect: Option<SnapshotId>,
     /// Received and durable, not yet accepted by raft.
     staged: Option<(SnapshotId, Replica<M>)>,
 }
 
 impl<M> Snapshots<M> {
-    pub fn new(present: Option<(SnapshotId, u64)>) -> Self {
+    /// `present` is the file of the state, with its size; `left` are others that nobody will read.
+    pub fn new(present: Option<(SnapshotId, u64)>, left: Vec<SnapshotId>) -> Self {
         Snapshots {
-            files: present.into_iter().collect(),
+            files: left.into_iter().map(|id| (id, 0)).chain(present).collect(),
             saving: None,
             outgoing: BTreeMap::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
             incoming: None,
+            suspect: None,
             staged: None,
         }
+    }
+
+    /// The part of a node's load that is about snapshots.
+    pub fn load(&self) -> super::Load {
+        super::Load {
+            snapshots: self.files.len(),
+            saving: self.saving.is_some(),
+            outgoing: self.outgoing.len(),
+            fetches: self.fetches.len(),
+            incoming_bytes: self.incoming.as_ref().map_or(0, |incoming| incoming.data.len() as u64),
+            ..super::Load::default()
+        }
+    }
+
+    /// The transfer that is coming in, and how many bytes of it are there; zeros if there is none.
+    pub fn receiving(&self) -> (u64, usize) {
+        self.incoming.as_ref().map_or((0, 0), |incoming| (incoming.transfer, incoming.data.len()))
     }
 
     /// Whether a received snapshot is complete and its file is being written.
@@ -147,7 +169,10 @@ impl<M: StateMachine> Node<M> {
         let applied = self.replica.applied().index;
         let since = applied - log.snapshot_id().index;
         let heavy = log.bytes() >= self.config.max_log_bytes;
-        let due = since >= self.config.snapshot_every || ((wanted || heavy) && since > 0);
+        // The same bytes would be refused again.
+        let suspect = self.snapshots.suspect == Some(log.snapshot_id());
+        let due =
+            since >= self.config.snapshot_every || ((wanted || heavy) && since > 0) || suspect;
         // A received one that is being written may turn out to be the same, with the same file.
         let receiving = self.snapshots.is_writing_received();
         if !due || self.installing || receiving || self.snapshots.saving.is_some() {
@@ -192,6 +217,7 @@ impl<M: StateMachine> Node<M> {
         match self.snapshots.saving.take() {
             Some(saving) if saving.head.id == id => {
                 self.snapshots.files.insert(id, saving.written);
+                self.snapshots.suspect = None;
                 self.raft.log_mut().saved(id, saving.head.membership.to_raft());
             }
             other => {
@@ -254,8 +280,9 @@ impl<M: StateMachine> Node<M> {
         let to = NodeId(message.to);
         let metadata = message.get_snapshot().get_metadata();
         let snapshot = SnapshotId { index: metadata.index, term: metadata.term };
-        let Some(&total) = self.snapshots.files.get(&snapshot) else {
-            // It was superseded between raft's decision and now; raft will decide again.
+        let usable = self.snapshots.suspect != Some(snapshot);
+        let Some(&total) = self.snapshots.files.get(&snapshot).filter(|_| usable) else {
+            // It was superseded between raft's decision and now, or will be; raft decides again.
             self.raft.report_snapshot(to, false);
             return;
         };
@@ -301,8 +328,14 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let data = match found {
-            Ok(data) => data,
-            Err(error) => return self.stop(Error::Disk(error)),
+            Ok(data) if !data.is_empty() => data,
+            // Nothing is lost but this copy of the state, and there is another in memory.
+            other => {
+                let reason = other.err().map_or("it is too short".to_owned(), |e| e.to_string());
+                warn!(node = %self.config.id, index = out.snapshot.index, reason, "unreadable");
+                self.snapshots.suspect = Some(out.snapshot);
+                return self.end_transfer(to, false);
+            }
         };
         out.fetching = false;
         // Otherwise it was rewound meanwhile.
@@ -335,6 +368,9 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         if let Some(success) = done {
+            if !success && out.sent >= out.total {
+                self.snapshots.suspect = Some(out.snapshot);
+            }
             self.end_transfer(from, success);
             return;
         }

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::eraftpb;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Node;
 use super::election::Raft;
 use super::membership::Membership;
 use super::read::Reads;
 use super::ready::to_raft;
+use super::repair::Repair;
 use super::replica::Replica;
 use super::snapshot::{self, Snapshots};
 use crate::config::Config;
@@ -23,7 +24,7 @@ use crate::error::Error;
 use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::types::{HardState, NodeId, SnapshotId, Ticket};
-use crate::wal::{Recovered, Wal, WalConfig};
+use crate::wal::{Damage, Recovered, Wal, WalConfig};
 
 /// The state in which a cluster is founded: as if entry 1 of term 1 had made the founders members.
 const FOUNDED: SnapshotId = SnapshotId { index: 1, term: 1 };
@@ -46,14 +47,19 @@ impl<M: StateMachine> Node<M> {
         config.validate()?;
         let mut beginning = Beginning::read(&config, disk)?;
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
-        remove_leftovers(&beginning, disk, &mut ops)?;
+        let left = remove_leftovers(&beginning, disk, &mut ops)?;
         if beginning.is_blank() && !config.founders.is_empty() {
             beginning.found(&config, &mut ops)?;
         }
-        Ok(Self::build(config, beginning, ops))
+        Ok(Self::build(config, beginning, left, ops))
     }
 
-    fn build(config: Config, beginning: Beginning<M>, ops: Vec<DiskOp>) -> Self {
+    fn build(
+        config: Config,
+        beginning: Beginning<M>,
+        left: Vec<SnapshotId>,
+        ops: Vec<DiskOp>,
+    ) -> Self {
         let Beginning { recovered, replica, present } = beginning;
         let base = present.map(|(id, _)| id).unwrap_or_default();
         let mut hard_state = recovered.hard_state;
@@ -71,6 +77,20 @@ impl<M: StateMachine> Node<M> {
             recovered.entries.into_iter().map(to_raft).collect(),
         );
         let torn = recovered.torn.is_some();
+        let found = recovered.damage;
+        if let Some(damage) = &found {
+            let Damage { file, offset, reason, floor } = damage;
+            warn!(
+                id = %config.id,
+                %file,
+                offset,
+                reason,
+                floor = floor.index,
+                floor_term = floor.term,
+                "damaged: this member needs a leader that gives it back what it has lost"
+            );
+        }
+        let lacks = recovered.wal.floor().is_some();
         info!(
             id = %config.id,
             term = hard_state.term,
@@ -95,12 +115,15 @@ impl<M: StateMachine> Node<M> {
             vow: Ticket(1),
             written: hard_state,
             persisting: VecDeque::new(),
+            unsynced: 0,
             installing: false,
             proposals: BTreeMap::new(),
             forwards: BTreeMap::new(),
             reads: Reads::default(),
-            snapshots: Snapshots::new(present),
+            snapshots: Snapshots::new(present, left),
             torn,
+            repair: found.clone().filter(|_| lacks).map(Repair::new),
+            found,
             config,
         };
         node.submit(ops, None);
@@ -115,26 +138,36 @@ impl<M: StateMachine> Node<M> {
 
 impl<M: StateMachine> Beginning<M> {
     fn read(config: &Config, disk: &mut dyn Disk) -> Result<Self, Error> {
-        let recovered = Wal::recover(disk, WalConfig { segment_bytes: config.segment_bytes })?;
-        let Some(id) = recovered.snapshot else {
-            let replica =
-                Replica::new(config.sessions, Membership::default(), SnapshotId::default());
-            return Ok(Beginning { recovered, replica, present: None });
+        let (mut restored, mut rotten) = (None, None);
+        let mut check = |disk: &mut dyn Disk, id: SnapshotId| {
+            let (replica, size) = restore(config, disk, id, &mut rotten)?;
+            restored = Some((replica, size));
+            Ok(())
         };
-        let file = snapshot::complete(id);
-        let bytes = disk.load(file)?;
-        let replica = Replica::restore(config.sessions, file, &bytes)?;
-        if replica.applied() != id {
-            let reason = "it holds another snapshot than its name says".to_owned();
-            return Err(Error::Corrupt { file, offset: 0, reason });
-        }
-        Ok(Beginning { recovered, replica, present: Some((id, bytes.len() as u64)) })
+        let settings = WalConfig { segment_bytes: config.segment_bytes };
+        let recovered = Wal::recover_with(disk, settings, &mut check)?;
+        let mut membership = Membership::default();
+        let (replica, present) = match (recovered.snapshot, restored) {
+            (Some(id), Some((replica, size))) => {
+                membership.clone_from(replica.membership());
+                (replica, Some((id, size)))
+            }
+            (None, _) => {
+                let blank = Membership::default();
+                membership.clone_from(rotten.as_ref().unwrap_or(&blank));
+                (Replica::new(config.sessions, blank, SnapshotId::default()), None)
+            }
+            (Some(_), None) => unreachable!("the log goes on from a snapshot that was restored"),
+        };
+        refuse_hopeless(config, &recovered, &membership)?;
+        Ok(Beginning { recovered, replica, present })
     }
 
     /// Whether this disk has never taken part in a cluster.
     fn is_blank(&self) -> bool {
         let recovered = &self.recovered;
-        recovered.snapshot.is_none()
+        recovered.damage.is_none()
+            && recovered.snapshot.is_none()
             && recovered.entries.is_empty()
             && recovered.hard_state == HardState::default()
     }
@@ -168,14 +201,62 @@ impl<M: StateMachine> Beginning<M> {
     }
 }
 
+/// Restores the state from a snapshot file. Of a damaged one the membership may still be legible;
+/// the newest such is left in `rotten`.
+fn restore<M: StateMachine>(
+    config: &Config,
+    disk: &mut dyn Disk,
+    id: SnapshotId,
+    rotten: &mut Option<Membership>,
+) -> Result<(Replica<M>, u64), Error> {
+    let file = snapshot::complete(id);
+    let corrupt = |reason: &str| Error::Corrupt { file, offset: 0, reason: reason.to_owned() };
+    if !disk.list()?.contains(&file) {
+        return Err(corrupt("the file is missing, though the log goes on from it"));
+    }
+    let bytes = disk.load(file)?;
+    let restored = Replica::restore(config.sessions, file, &bytes);
+    if let (Err(_), None) = (&restored, &rotten) {
+        *rotten = crate::snapshot::legible_head(&bytes).map(|head| head.membership);
+    }
+    let replica = restored?;
+    if replica.applied() != id {
+        return Err(corrupt("it holds another snapshot than its name says"));
+    }
+    Ok((replica, bytes.len() as u64))
+}
+
+/// Refuses a damaged member that is all there is of its cluster, before anything is changed: nobody
+/// could give it back what it has lost.
+fn refuse_hopeless(
+    config: &Config,
+    recovered: &Recovered,
+    membership: &Membership,
+) -> Result<(), Error> {
+    let me = config.id;
+    let alone =
+        membership.votes(me) && membership.is_quorum(|id| id == me) && !recovered.reconfigures;
+    // Sometimes nothing is lost that counts.
+    let lacks = recovered.newly_damaged && recovered.wal.floor().is_some();
+    match &recovered.damage {
+        Some(Damage { file, offset, reason, .. }) if lacks && alone => {
+            let (file, offset, reason) = (*file, *offset, reason.clone());
+            Err(Error::Corrupt { file, offset, reason })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes snapshots that a crash left behind: partial ones, and those that the log does not name.
+/// Those of a damaged member stay, and are returned: they may be the last of what it had.
 fn remove_leftovers<M: StateMachine>(
     beginning: &Beginning<M>,
     disk: &mut dyn Disk,
     ops: &mut Vec<DiskOp>,
-) -> Result<(), Error> {
+) -> Result<Vec<SnapshotId>, Error> {
     let mut files = disk.list()?;
     files.sort_unstable();
+    let mut left = Vec::new();
     let before = ops.len();
     for file in files {
         let keep = match file {
@@ -189,7 +270,10 @@ fn remove_leftovers<M: StateMachine>(
                     let reason = "the write-ahead log that should name it is gone".to_owned();
                     return Err(Error::Corrupt { file, offset: 0, reason });
                 }
-                beginning.present.is_some_and(|(present, _)| id == present)
+                let present = beginning.present.is_some_and(|(present, _)| id == present);
+                let keep = present || beginning.recovered.wal.floor().is_some();
+                left.extend((keep && !present).then_some(id));
+                keep
             }
         };
         if !keep {
@@ -199,5 +283,5 @@ fn remove_leftovers<M: StateMachine>(
     if ops.len() > before {
         ops.push(DiskOp::SyncDir);
     }
-    Ok(())
+    Ok(left)
 }

@@ -1,7 +1,10 @@
 //! The core by itself: inputs go in by hand, and the tests judge what comes out, in which order,
 //! and above all what does not come out yet.
 
+mod cluster;
 mod host;
+mod repair;
+mod unsynced;
 
 use super::{Node, Output, Role};
 use crate::api::{Consistency, Refusal, Reply, Request, RequestId};

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Refusal, Reply, Request};
 use crate::env::Completion;
 use crate::error::Error;
-use crate::node::{Membership, Progress, Role, Status};
+use crate::node::{Damage, Membership, Progress, Role, Status};
 use crate::tcp::identity::ClusterId;
 use crate::types::{HardState, NodeId, SnapshotId};
 use crate::wire::Message;
@@ -60,6 +60,8 @@ pub struct View {
     pub pending: usize,
     /// Segments of the write-ahead log.
     pub segments: usize,
+    /// What is damaged and not repaired yet.
+    pub damage: Option<Damage>,
     /// Why it stopped, if it did.
     pub stopped: Option<Error>,
 }
@@ -84,6 +86,7 @@ impl View {
             progress: Vec::new(),
             pending: 0,
             segments: 0,
+            damage: None,
             stopped: None,
         }
     }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::api::MAX_ADDRESS;
 use crate::tcp::identity::{ClusterId, Life};
 use crate::types::NodeId;
-use crate::wire::{Kind, MAX_FRAME, Message};
+pub use crate::wire::Lane;
 
 /// How both sides begin.
 pub const MAGIC: [u8; 8] = *b"stormkv\0";
@@ -35,60 +35,6 @@ const HELLO_HEAD: usize = 50;
 const URL_LENGTH: usize = 48;
 /// Bytes of a [`Welcome`].
 const WELCOME: usize = 40;
-
-/// Which kind of messages a connection carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// What is small and urgent: heartbeats, votes, acknowledgements, questions about reads.
-    Control,
-    /// Entries, forwarded requests and their answers.
-    Bulk,
-    /// Pieces of snapshots.
-    Snapshot,
-}
-
-impl Lane {
-    /// All lanes, in the order of their numbers.
-    pub const ALL: [Lane; 3] = [Lane::Control, Lane::Bulk, Lane::Snapshot];
-
-    /// The lane for `message`.
-    #[must_use]
-    pub fn of(message: &Message) -> Lane {
-        match message.kind() {
-            Kind::Append | Kind::Forward | Kind::Answer => Lane::Bulk,
-            Kind::Chunk => Lane::Snapshot,
-            _ => Lane::Control,
-        }
-    }
-
-    /// The lane with this number on the wire.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Lane> {
-        Lane::ALL.get(usize::from(number)).copied()
-    }
-
-    /// The lane's number on the wire, and its place in [`Lane::ALL`].
-    #[must_use]
-    pub fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// The lane's name, for logs and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Lane::Control => "control",
-            Lane::Bulk => "bulk",
-            Lane::Snapshot => "snapshot",
-        }
-    }
-
-    /// The longest frame that the lane carries. What is urgent is small.
-    #[must_use]
-    pub fn max_frame(self) -> usize {
-        if self == Lane::Control { 1 << 20 } else { MAX_FRAME }
-    }
-}
 
 /// What a dialer says first.
 #[derive(Clone, Debug, PartialEq, Eq)]

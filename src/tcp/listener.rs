@@ -30,7 +30,6 @@ use crate::tcp::handshake::{Hello, Lane, Status, VERSIONS, Welcome};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::link::{Stream, prepare, write_all};
 use crate::tcp::network::{Met, Network};
-use crate::tcp::queue::weight;
 use crate::tcp::tls::check_node;
 use crate::types::NodeId;
 use crate::wire::Message;
@@ -299,7 +298,7 @@ impl Accepting {
                         return Err(garbage("it is of another sender or lane"));
                     }
                     stats.received.add(1);
-                    stats.received_bytes.add(weight(&message) as u64);
+                    stats.received_bytes.add(message.weight() as u64);
                     let input = Input::Message(from, message);
                     let delivered = tokio::select! {
                         biased;

@@ -21,6 +21,7 @@
 //! | `stormkv_raft_member_lag_entries` | `member` | entries it is behind; only on the leader |
 //! | `stormkv_raft_member_in_snapshot` | `member` | it is sent a snapshot; only on the leader |
 //! | `stormkv_node_pending_requests` | | requests and reads that wait in the node |
+//! | `stormkv_node_damaged` | | whether the log or the state is damaged and not repaired yet |
 //! | `stormkv_node_stopped` | | whether the node has stopped |
 //! | `stormkv_wal_segments` | | segments of the write-ahead log |
 //!
@@ -264,6 +265,7 @@ impl Collector for ViewCollector {
             ("raft_last_index", "The last entry", status.last.index),
             ("raft_snapshot_index", "The newest durable snapshot", status.snapshot.index),
             ("node_pending_requests", "Requests that wait in the node", view.pending as u64),
+            ("node_damaged", "Whether it waits for repair", u64::from(view.damage.is_some())),
             ("node_stopped", "Whether the node has stopped", u64::from(view.stopped.is_some())),
             ("wal_segments", "Segments of the write-ahead log", view.segments as u64),
         ] {

@@ -14,7 +14,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::api::{Reply, Request};
 use crate::wire::Message;
 
 /// What became of a pushed message.
@@ -58,7 +57,7 @@ impl Queue {
 
     /// Queues `message` if there is room. A message of any size fits into an empty queue.
     pub fn push(&self, message: Message) -> Pushed {
-        let size = weight(&message);
+        let size = message.weight();
         let mut inner = self.inner();
         if self.is_closed() {
             return Pushed::Closed;
@@ -78,7 +77,7 @@ impl Queue {
                 .retain(|old| !matches!(old, Message::Chunk(old) if old.transfer != new.transfer));
             dropped = before - inner.messages.len();
             if dropped > 0 {
-                inner.bytes = inner.messages.iter().map(weight).sum();
+                inner.bytes = inner.messages.iter().map(Message::weight).sum();
             }
         }
         let full = inner.messages.len() >= self.max_messages
@@ -101,7 +100,7 @@ impl Queue {
         while taken < bytes
             && let Some(message) = inner.messages.pop_front()
         {
-            let size = weight(&message);
+            let size = message.weight();
             inner.bytes -= size;
             taken += size;
             into.push(message);
@@ -146,36 +145,10 @@ impl Queue {
     }
 }
 
-/// About how many bytes a message has as a frame, without encoding it.
-pub(super) fn weight(message: &Message) -> usize {
-    const BASE: usize = 64;
-    let payload = match message {
-        Message::Raft(message) => message.payload_bytes(),
-        Message::Forward { request, .. } => match request {
-            Request::Command { command, .. } => command.len(),
-            Request::Query { query, .. } => query.len(),
-            Request::Reconfigure(change) => {
-                let ids = change.voters.len() + change.learners.len() + change.removed.len();
-                8 * ids + change.addresses.values().map(|address| 8 + address.len()).sum::<usize>()
-            }
-            Request::OpenSession | Request::Transfer(_) => 0,
-        },
-        Message::Answer { reply, .. } => match reply {
-            Reply::Applied { response, .. } | Reply::Value { response, .. } => response.len(),
-            _ => 0,
-        },
-        Message::Chunk(chunk) => chunk.data.len(),
-        Message::ReadIndex { .. }
-        | Message::ReadIndexAnswer { .. }
-        | Message::ChunkAck { .. }
-        | Message::Removed => 0,
-    };
-    BASE + payload
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Request;
     use crate::types::SnapshotId;
     use crate::wire::Chunk;
     use bytes::Bytes;
@@ -214,7 +187,7 @@ mod tests {
             queue.push(Message::ReadIndex { id });
         }
         let mut taken = Vec::new();
-        assert!(!queue.take(2 * weight(&Message::Removed), &mut taken));
+        assert!(!queue.take(2 * Message::Removed.weight(), &mut taken));
         assert!(queue.take(usize::MAX, &mut taken));
         assert_eq!(taken, [1, 2, 3, 4].map(|id| Message::ReadIndex { id }));
     }

@@ -138,9 +138,7 @@ impl<M: StateMachine> Runner<M> {
             if let ControlFlow::Break(end) = self.take_inputs() {
                 break end;
             }
-            if self.world.now() >= self.driver.deadline() {
-                self.driver.wake(self.world.now());
-            }
+            self.driver.wake(self.world.now());
             self.driver.flush(&mut self.world);
             if let Some(error) = self.driver.node().stopped() {
                 let end = End::Stopped(error.clone());
@@ -167,7 +165,7 @@ impl<M: StateMachine> Runner<M> {
         let wait = if self.driver.has_work() {
             Duration::ZERO
         } else {
-            self.driver.deadline().saturating_sub(self.world.now())
+            self.driver.due_in(self.world.now())
         };
         let mut next = self.inbox.try_recv();
         let idle = next.is_err();
@@ -222,6 +220,7 @@ impl<M: StateMachine> Runner<M> {
                 || (last.status.role, last.status.leader, last.status.hard_state.term)
                     != (status.role, status.leader, status.hard_state.term)
                 || last.stopped.is_some() != node.stopped().is_some()
+                || last.damage.is_some() != node.damage().is_some()
         };
         if !due && now < self.viewed_at + VIEW_EVERY {
             return;
@@ -261,6 +260,7 @@ fn look<M: StateMachine>(
         progress: node.progress().collect(),
         pending: node.pending(),
         segments: node.segments(),
+        damage: node.damage().cloned(),
         stopped: node.stopped().cloned(),
     }
 }

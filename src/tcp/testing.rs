@@ -92,6 +92,7 @@ fn view(removed: &[u64]) -> Arc<View> {
         progress: Vec::new(),
         pending: 0,
         segments: 1,
+        damage: None,
         stopped: None,
     })
 }

@@ -41,6 +41,11 @@ impl Outline {
         self.last
     }
 
+    /// The last entry, or the snapshot marker if none follows it; zeros if there is neither.
+    pub(super) fn last_id(&self) -> SnapshotId {
+        SnapshotId { index: self.last, term: self.term_at(self.last).unwrap_or(0) }
+    }
+
     /// The oldest segment that holds an entry; `active` if there are no entries.
     pub(super) fn floor(&self, active: u64) -> u64 {
         self.runs.front().map_or(active, |run| run.segment)

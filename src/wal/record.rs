@@ -10,8 +10,12 @@ use super::WalPosition;
 use super::segment::{PREAMBLE, is_preamble};
 use crate::types::{Entry, EntryKind, HardState, LogIndex, NodeId, SnapshotId};
 
-/// Bytes of a record before its entries.
+/// Bytes of a record before its floor and its entries.
 pub(super) const FIXED: usize = 96;
+/// Bytes of a floor.
+pub(super) const FLOOR: usize = 16;
+/// Where a record says whether it has a floor.
+const FLAGS: usize = 93;
 /// Bytes of an entry before its data.
 const ENTRY: usize = 13;
 /// Records begin at multiples of this.
@@ -44,6 +48,8 @@ pub struct Record {
     pub snapshot: Option<SnapshotId>,
     /// The last index of the log after this record.
     pub last_index: LogIndex,
+    /// What the log must reach to be whole again; see [`Damage::floor`](super::Damage::floor).
+    pub floor: Option<SnapshotId>,
     /// Contiguous entries, the last of which has `last_index`.
     pub entries: Vec<Entry>,
 }
@@ -56,18 +62,19 @@ pub(super) struct Head {
     pub(super) hard_state: HardState,
     pub(super) snapshot: Option<SnapshotId>,
     pub(super) last_index: LogIndex,
+    pub(super) floor: Option<SnapshotId>,
 }
 
-/// How many bytes a record with these entries takes.
-pub(super) fn encoded_len(entries: &[Entry]) -> usize {
+/// How many bytes a record with these entries takes, with a floor or without.
+pub(super) fn encoded_len(entries: &[Entry], floor: bool) -> usize {
     let entries: usize = entries.iter().map(|entry| ENTRY + entry.data.len()).sum();
-    (FIXED + entries).next_multiple_of(ALIGN)
+    (FIXED + usize::from(floor) * FLOOR + entries).next_multiple_of(ALIGN)
 }
 
 /// Appends the record to `out`.
 pub(super) fn encode(head: &Head, entries: &[Entry], out: &mut Vec<u8>) {
     let begin = out.len();
-    let len = encoded_len(entries);
+    let len = encoded_len(entries, head.floor.is_some());
     let snapshot = head.snapshot.unwrap_or_default();
     out.put_u32_le(u32::try_from(len).expect("a record is smaller than 4 GiB"));
     out.put_u32_le(0);
@@ -86,7 +93,11 @@ pub(super) fn encode(head: &Head, entries: &[Entry], out: &mut Vec<u8>) {
         out.put_u64_le(number);
     }
     out.put_u32_le(u32::try_from(entries.len()).expect("a record has fewer than 2^32 entries"));
-    out.put_slice(&[head.kind as u8, 0, 0, 0]);
+    out.put_slice(&[head.kind as u8, u8::from(head.floor.is_some()), 0, 0]);
+    if let Some(floor) = head.floor {
+        out.put_u64_le(floor.index);
+        out.put_u64_le(floor.term);
+    }
     for entry in entries {
         out.put_u64_le(entry.term);
         out.put_u8(match entry.kind {
@@ -140,11 +151,18 @@ pub(super) fn decode(data: &Bytes) -> Result<(Record, usize), &'static str> {
     if u32_at(&data, 4) != checksum(&data) {
         return Err("the checksum of the record is wrong");
     }
-    let kind = match data[92..96] {
-        [1, 0, 0, 0] => RecordKind::Header,
-        [2, 0, 0, 0] => RecordKind::Append,
-        [3, 0, 0, 0] => RecordKind::Install,
+    let kind = match data[92] {
+        1 => RecordKind::Header,
+        2 => RecordKind::Append,
+        3 => RecordKind::Install,
         _ => return Err("the kind of the record is unknown"),
+    };
+    let floor = match data[FLAGS..FIXED] {
+        [0, 0, 0] => None,
+        [1, 0, 0] if len >= FIXED + FLOOR => {
+            Some(SnapshotId { index: u64_at(&data, FIXED), term: u64_at(&data, FIXED + 8) })
+        }
+        _ => return Err("the record has parts that are unknown"),
     };
     let id = SnapshotId { index: u64_at(&data, 64), term: u64_at(&data, 72) };
     let mut record = Record {
@@ -158,17 +176,24 @@ pub(super) fn decode(data: &Bytes) -> Result<(Record, usize), &'static str> {
         },
         snapshot: (id.index > 0).then_some(id),
         last_index: u64_at(&data, 80),
+        floor,
         entries: Vec::new(),
     };
-    record.entries = decode_entries(&data, u32_at(&data, 88), record.last_index)?;
+    let begin = FIXED + if floor.is_some() { FLOOR } else { 0 };
+    record.entries = decode_entries(&data, begin, u32_at(&data, 88), record.last_index)?;
     check(&record)?;
     Ok((record, len))
 }
 
-/// Decodes `count` entries of a record, the last of which has the index `last`.
-fn decode_entries(data: &Bytes, count: u32, last: LogIndex) -> Result<Vec<Entry>, &'static str> {
+/// Decodes `count` entries of a record that begin at `begin`, the last with the index `last`.
+fn decode_entries(
+    data: &Bytes,
+    begin: usize,
+    count: u32,
+    last: LogIndex,
+) -> Result<Vec<Entry>, &'static str> {
     let count = count as usize;
-    if count > (data.len() - FIXED) / ENTRY {
+    if count > (data.len() - begin) / ENTRY {
         return Err("the record has no room for its entries");
     }
     // Beyond this the index after the last would overflow; no log gets there.
@@ -176,7 +201,7 @@ fn decode_entries(data: &Bytes, count: u32, last: LogIndex) -> Result<Vec<Entry>
         return Err("the indexes of the record's entries are impossible");
     }
     let mut entries = Vec::with_capacity(count);
-    let mut at = FIXED;
+    let mut at = begin;
     for left in (0..count as u64).rev() {
         if data.len() - at < ENTRY {
             return Err("an entry is cut short");

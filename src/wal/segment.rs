@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::record::{self, ALIGN, FIXED, Head, Record, RecordKind};
+use super::record::{self, ALIGN, FIXED, FLOOR, Head, Record, RecordKind};
 use super::recover::TornTail;
 use crate::env::FileName;
 use crate::error::Error;
@@ -13,14 +13,34 @@ use crate::types::{Entry, HardState, LogIndex, SnapshotId};
 
 const MAGIC: [u8; 8] = *b"stormwal";
 /// The format version that is written, and the newest that is read.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Bytes before the first record.
 pub(super) const PREAMBLE: usize = 16;
-/// Where the record after the header begins.
+/// Where the record after the header begins, at the earliest and at the latest.
 pub(super) const HEADER_END: u64 = (PREAMBLE + FIXED) as u64;
+const HEADER_ENDS_BY: u64 = HEADER_END + FLOOR as u64;
+
+/// Where the record after a header with this floor begins.
+pub(super) fn header_end(floor: Option<SnapshotId>) -> u64 {
+    if floor.is_some() { HEADER_ENDS_BY } else { HEADER_END }
+}
+
+/// Damage to what was durable.
+#[derive(Clone, Debug)]
+pub(super) struct Flaw {
+    pub(super) file: FileName,
+    pub(super) offset: u64,
+    pub(super) reason: String,
+}
+
+impl Flaw {
+    pub(super) fn new(segment: u64, offset: u64, reason: impl Into<String>) -> Flaw {
+        Flaw { file: FileName::Segment(segment), offset, reason: reason.into() }
+    }
+}
 
 /// What a segment comes to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Contents {
     /// Where the valid part ends.
     pub(super) end: u64,
@@ -28,6 +48,10 @@ pub(super) struct Contents {
     pub(super) synced: u64,
     /// What was cut off there.
     pub(super) torn: Option<TornTail>,
+    /// Why the valid part ends there, if it should not.
+    pub(super) flaw: Option<Flaw>,
+    /// The floor that the last record states.
+    pub(super) floor: Option<SnapshotId>,
     pub(super) hard_state: HardState,
     pub(super) snapshot: Option<SnapshotId>,
     /// The log from here on is in `entries`; below, it is as older segments have it.
@@ -44,7 +68,7 @@ pub(super) fn corrupt(segment: u64, offset: u64, reason: impl Into<String>) -> E
 
 /// The first bytes of a segment.
 pub(super) fn encode_header(head: &Head) -> Bytes {
-    let mut data = Vec::with_capacity(HEADER_END as usize);
+    let mut data = Vec::with_capacity(HEADER_ENDS_BY as usize);
     data.put_slice(&MAGIC);
     data.put_u32_le(VERSION);
     data.put_u32_le(crc32fast::hash(&data));
@@ -69,15 +93,25 @@ pub(super) fn decode_header(number: u64, data: &Bytes) -> Result<Option<Record>,
         let file = FileName::Segment(number);
         return Err(Error::NewerVersion { file, found, supported: VERSION });
     }
-    if found < VERSION || !record::claims_place(data, PREAMBLE, number) {
+    if found == 0 || !record::claims_place(data, PREAMBLE, number) {
         return Ok(None);
     }
     let record = record::decode(&data.slice(PREAMBLE..)).ok().map(|(record, _)| record);
     Ok(record.filter(|record| record.kind == RecordKind::Header))
 }
 
-/// The valid records from `from` on, wherever they are: for a reader that met a bad one.
-pub(super) fn survivors(number: u64, data: &Bytes, from: usize) -> impl Iterator<Item = Record> {
+/// Whether something was written behind the header, wherever that ends. It was durable by then.
+pub(super) fn was_written_to(data: &[u8]) -> bool {
+    data.iter().skip(HEADER_ENDS_BY as usize).any(|&byte| byte != 0)
+}
+
+/// The valid records from `from` on, wherever they are, and where each ends: for a reader that met
+/// a bad one.
+pub(super) fn survivors(
+    number: u64,
+    data: &Bytes,
+    from: usize,
+) -> impl Iterator<Item = (Record, usize)> {
     let mut at = from.next_multiple_of(ALIGN);
     std::iter::from_fn(move || {
         while at + FIXED <= data.len() {
@@ -90,7 +124,7 @@ pub(super) fn survivors(number: u64, data: &Bytes, from: usize) -> impl Iterator
                 continue;
             };
             at += len;
-            return Some(record);
+            return Some((record, at));
         }
         None
     })
@@ -98,44 +132,40 @@ pub(super) fn survivors(number: u64, data: &Bytes, from: usize) -> impl Iterator
 
 /// Replays the segment `number` behind its `header`. A segment that has a successor is valid up to
 /// `end`, which the successor's header says; the last one has no known end, so its tail may be torn.
-pub(super) fn replay(
-    number: u64,
-    data: &Bytes,
-    header: &Record,
-    end: Option<u64>,
-) -> Result<Contents, Error> {
-    let mut limit = data.len();
-    if let Some(end) = end {
-        if end < HEADER_END || end > data.len() as u64 {
-            let reason = format!("the file should hold {end} bytes of the log");
-            return Err(corrupt(number, data.len() as u64, reason));
-        }
-        limit = end as usize;
-    }
+pub(super) fn replay(number: u64, data: &Bytes, header: &Record, end: Option<u64>) -> Contents {
+    let begin = header_end(header.floor);
+    let limit = end.map_or(data.len(), |end| (end.max(begin) as usize).min(data.len()));
     let mut contents = Contents {
-        end: HEADER_END,
+        end: begin,
         synced: 0,
         torn: None,
+        flaw: None,
+        floor: header.floor,
         hard_state: header.hard_state,
         snapshot: header.snapshot,
         start: header.last_index + 1,
         last: header.last_index,
         entries: Vec::new(),
     };
-    let mut at = HEADER_END as usize;
+    let mut at = begin as usize;
     let bad = loop {
         if at == limit {
-            break None;
+            let cut_short = end.is_some_and(|end| end != at as u64);
+            break cut_short.then_some("the file is too short");
         }
         if !record::claims_place(data, at, number) {
             break Some("no record where one should be");
         }
         match record::decode(&data.slice(at..limit)) {
             Ok((record, len)) => {
-                if record.synced.segment == number {
-                    contents.synced = contents.synced.max(record.synced.offset);
+                let synced = record.synced;
+                if let Err(reason) = contents.apply(record) {
+                    // It may have been taken in by half.
+                    return Contents::nothing(Flaw::new(number, at as u64, reason));
                 }
-                contents.apply(record).map_err(|reason| corrupt(number, at as u64, reason))?;
+                if synced.segment == number {
+                    contents.synced = contents.synced.max(synced.offset);
+                }
                 at += len;
             }
             Err(reason) => break Some(reason),
@@ -143,43 +173,48 @@ pub(super) fn replay(
     };
     contents.end = at as u64;
     if let Some(reason) = bad {
-        if end.is_some() {
-            return Err(corrupt(number, at as u64, reason));
+        let torn = match end {
+            Some(_) => Err(Flaw::new(number, at as u64, reason)),
+            None => torn_tail(number, data, at, reason),
+        };
+        match torn {
+            Ok(torn) => contents.torn = torn,
+            Err(flaw) => contents.flaw = Some(flaw),
         }
-        contents.torn = torn_tail(number, data, at, reason)?;
     }
-    Ok(contents)
+    contents
 }
 
 /// Decides what the bytes from `at` on are, where no valid record is: nothing, a torn tail, or
 /// damage to what was durable.
-fn torn_tail(
-    number: u64,
-    data: &Bytes,
-    at: usize,
-    reason: &str,
-) -> Result<Option<TornTail>, Error> {
+fn torn_tail(number: u64, data: &Bytes, at: usize, reason: &str) -> Result<Option<TornTail>, Flaw> {
     let Some(bytes) = data[at..].iter().rposition(|&byte| byte != 0) else { return Ok(None) };
     let file = FileName::Segment(number);
     let torn = TornTail { file, offset: at as u64, bytes: bytes as u64 + 1 };
     // No record before the bad place can vouch for anything behind itself.
-    for record in survivors(number, data, at) {
+    for (record, _) in survivors(number, data, at) {
         if record.synced.segment == number && record.synced.offset > torn.offset {
             let voucher = record.position.offset;
             let reason = format!("{reason}, though the record at {voucher} vouches for it");
-            return Err(corrupt(number, torn.offset, reason));
+            return Err(Flaw::new(number, torn.offset, reason));
         }
     }
     Ok(Some(torn))
 }
 
 impl Contents {
+    /// What is left of a segment that cannot be replayed.
+    pub(super) fn nothing(flaw: Flaw) -> Contents {
+        Contents { end: flaw.offset, flaw: Some(flaw), start: 1, ..Contents::default() }
+    }
+
     /// Takes in the next record. `Err` says what rule it breaks; no crash can make it do so.
     fn apply(&mut self, record: Record) -> Result<(), &'static str> {
         if record.hard_state.term < self.hard_state.term {
             return Err("the term goes backwards");
         }
         self.hard_state = record.hard_state;
+        self.floor = record.floor;
         if let Some(id) = record.snapshot
             && self.snapshot.is_some_and(|old| old.index > id.index)
         {

@@ -96,7 +96,7 @@ impl Life {
 
     /// Waits for a completion or the next tick.
     fn work(&mut self) {
-        let pause = self.driver.deadline().saturating_sub(self.world.now());
+        let pause = self.driver.due_in(self.world.now());
         match self.done.recv_timeout(pause) {
             Ok(completion) => self.driver.complete(completion),
             Err(_) => self.driver.wake(self.world.now()),

@@ -321,6 +321,14 @@ pub(super) fn status(asker: &Asker<'_>, uptime: Duration, query: Option<&str>) -
         });
         json["members"] = members.collect();
     }
+    if let Some(damage) = &view.damage {
+        json["damaged"] = json!({
+            "file": damage.file.to_string(),
+            "offset": damage.offset,
+            "reason": damage.reason,
+            "repaired_at": at(damage.floor),
+        });
+    }
     if let Some(error) = &view.stopped {
         json["stopped"] = error.to_string().into();
     }

@@ -28,6 +28,14 @@ impl Model {
         self.base() + self.entries.len() as u64
     }
 
+    /// The last entry, or the snapshot.
+    #[allow(dead_code, reason = "not everybody who judges a recovery asks")]
+    pub fn end(&self) -> SnapshotId {
+        let last =
+            self.entries.last().map(|last| SnapshotId { index: last.index, term: last.term });
+        last.or(self.snapshot).unwrap_or_default()
+    }
+
     pub fn append(&mut self, state: HardState, snapshot: Option<SnapshotId>, entries: &[Entry]) {
         self.hard_state = state;
         if let Some(id) = snapshot {

@@ -40,6 +40,7 @@ pub fn view() -> View {
         progress: Vec::new(),
         pending: 0,
         segments: 1,
+        damage: None,
         stopped: None,
     }
 }
@@ -185,7 +186,7 @@ fn run(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
         }
         let wait = match driver.has_work() {
             true => Duration::ZERO,
-            false => driver.deadline().saturating_sub(world.now()),
+            false => driver.due_in(world.now()),
         };
         match inbox.recv_timeout(wait) {
             Ok(Input::Request(request, reply)) => {
@@ -209,6 +210,7 @@ fn show(driver: &Driver<Kv>, views: &watch::Sender<Arc<View>>) {
         progress: node.progress().collect(),
         pending: node.pending(),
         segments: node.segments(),
+        damage: node.damage().cloned(),
         stopped: node.stopped().cloned(),
     }));
 }

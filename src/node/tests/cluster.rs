@@ -1,0 +1,250 @@
+//! Several nodes on disks that keep all they are told to, and a network that loses nothing but what
+//! the tests take from it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::api::{Consistency, Reply, Request, RequestId};
+use crate::config::Config;
+use crate::env::{Completion, Disk, DiskOp, FileName};
+use crate::error::{DiskError, Error};
+use crate::kv::{Command, Kv, Query, Response};
+use crate::node::{Node, Output, Role};
+use crate::types::{NodeId, Ticket};
+use crate::wire::{Kind, Message};
+
+/// The files of one node.
+#[derive(Clone, Default)]
+pub(super) struct Files(pub(super) BTreeMap<FileName, Vec<u8>>);
+
+impl Files {
+    pub(super) fn run(&mut self, ops: &[DiskOp]) {
+        for op in ops {
+            match op {
+                DiskOp::Create { file, len } => {
+                    self.0.insert(*file, vec![0; *len as usize]);
+                }
+                DiskOp::Write { file, offset, data } => {
+                    let (begin, bytes) = (*offset as usize, self.0.get_mut(file).unwrap());
+                    bytes.resize(bytes.len().max(begin + data.len()), 0);
+                    bytes[begin..begin + data.len()].copy_from_slice(data);
+                }
+                DiskOp::Rename { from, to } => {
+                    let bytes = self.0.remove(from).unwrap();
+                    self.0.insert(*to, bytes);
+                }
+                DiskOp::Remove { file } => {
+                    self.0.remove(file);
+                }
+                DiskOp::Sync { .. } | DiskOp::SyncDir => {}
+            }
+        }
+    }
+
+    pub(super) fn flip(&mut self, file: FileName, at: usize) {
+        self.0.get_mut(&file).unwrap()[at] ^= 1;
+    }
+
+    /// The complete snapshot files.
+    pub(super) fn snapshots(&self) -> Vec<FileName> {
+        let is = |file: &&FileName| matches!(file, FileName::Snapshot(..));
+        self.0.keys().filter(is).copied().collect()
+    }
+}
+
+impl Disk for Files {
+    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
+        Ok(self.0.keys().copied().collect())
+    }
+
+    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
+        Ok(Bytes::copy_from_slice(&self.0[&file]))
+    }
+
+    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+        unreachable!("a node does not submit by itself")
+    }
+
+    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
+        unreachable!("a node does not fetch by itself")
+    }
+}
+
+pub(super) struct Cluster {
+    pub(super) nodes: BTreeMap<u64, Node<Kv>>,
+    pub(super) disks: BTreeMap<u64, Files>,
+    configs: BTreeMap<u64, Config>,
+    lives: u64,
+    messages: Vec<(u64, u64, Message)>,
+    pub(super) replies: Vec<Reply>,
+    /// Messages of these are lost.
+    pub(super) cut: Vec<u64>,
+    /// How many chunks of snapshots were sent.
+    pub(super) chunks: u64,
+    /// Disk operations that this node carries out before its process dies.
+    pub(super) fuse: Option<(u64, usize)>,
+}
+
+impl Cluster {
+    /// This many voters; node 1 leads.
+    pub(super) fn new(voters: u64, adjust: impl Fn(&mut Config)) -> Cluster {
+        let mut cluster = Cluster {
+            nodes: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            lives: 0,
+            messages: Vec::new(),
+            replies: Vec::new(),
+            cut: Vec::new(),
+            chunks: 0,
+            fuse: None,
+        };
+        for id in 1..=voters {
+            let mut config = Config::new(NodeId(id), (1..=voters).map(NodeId).collect());
+            config.segment_bytes = 4096;
+            (config.seed, config.repair_ticks) = (3, 300);
+            adjust(&mut config);
+            cluster.configs.insert(id, config);
+            cluster.disks.insert(id, Files::default());
+            cluster.start(id).unwrap();
+        }
+        cluster.nodes.get_mut(&1).unwrap().tick();
+        cluster.run(100);
+        cluster.lead();
+        cluster
+    }
+
+    pub(super) fn start(&mut self, id: u64) -> Result<(), Error> {
+        self.lives += 1;
+        let config = Config { incarnation: self.lives, ..self.configs[&id].clone() };
+        let node = Node::start(config, self.disks.get_mut(&id).unwrap())?;
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
+    /// The process dies; what it has written stays.
+    pub(super) fn kill(&mut self, id: u64) {
+        self.nodes.remove(&id);
+        self.messages.retain(|(from, to, _)| *from != id && *to != id);
+    }
+
+    pub(super) fn disk(&mut self, id: u64) -> &mut Files {
+        self.disks.get_mut(&id).unwrap()
+    }
+
+    pub(super) fn run(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.nodes.values_mut().for_each(Node::tick);
+            for _ in 0..200 {
+                if !self.step() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Carries out what the nodes want, and delivers. Whether there was anything to do.
+    pub(super) fn step(&mut self) -> bool {
+        let mut busy = false;
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let mut outputs = Vec::new();
+            let node = self.nodes.get_mut(&id).unwrap();
+            node.process();
+            node.take_outputs(&mut outputs);
+            busy |= !outputs.is_empty();
+            for output in outputs {
+                self.carry_out(id, output);
+            }
+        }
+        for (from, to, message) in std::mem::take(&mut self.messages) {
+            if let Some(node) = self.nodes.get_mut(&to) {
+                node.receive(NodeId(from), message);
+            }
+        }
+        busy
+    }
+
+    fn carry_out(&mut self, id: u64, output: Output) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let files = self.disks.get_mut(&id).unwrap();
+        match output {
+            Output::Disk { ticket, ops } => {
+                if let Some((_, left)) = self.fuse.as_mut().filter(|(fused, _)| *fused == id) {
+                    if *left < ops.len() {
+                        files.run(&ops[..*left]);
+                        self.fuse = None;
+                        return self.kill(id);
+                    }
+                    *left -= ops.len();
+                }
+                files.run(&ops);
+                node.complete(Completion::Done(ticket, Ok(())));
+            }
+            Output::Fetch { ticket, file, offset, len } => {
+                let bytes = &files.0[&file];
+                let begin = bytes.len().min(offset as usize);
+                let end = bytes.len().min(begin + len as usize);
+                let found = Ok(Bytes::copy_from_slice(&bytes[begin..end]));
+                node.complete(Completion::Fetched(ticket, found));
+            }
+            Output::Send { to, message } => {
+                self.chunks += u64::from(message.kind() == Kind::Chunk);
+                if !self.cut.contains(&id) && !self.cut.contains(&to.0) {
+                    self.messages.push((id, to.0, message));
+                }
+            }
+            Output::Reply { reply, .. } => self.replies.push(reply),
+            Output::Applied(_) => {}
+        }
+    }
+
+    pub(super) fn leader(&self) -> Option<u64> {
+        let leads = |(id, node): (&u64, &Node<Kv>)| {
+            (node.status().role == Role::Leader).then_some((node.status().hard_state.term, *id))
+        };
+        self.nodes.iter().filter_map(leads).max().map(|(_, id)| id)
+    }
+
+    /// Lets node 1 lead.
+    fn lead(&mut self) {
+        for _ in 0..20 {
+            match self.leader() {
+                Some(1) => return,
+                Some(other) => {
+                    let request = Request::Transfer(NodeId(1));
+                    self.nodes.get_mut(&other).unwrap().request(RequestId(0), request);
+                    self.run(10);
+                }
+                None => self.run(50),
+            }
+        }
+        panic!("node 1 does not lead");
+    }
+
+    /// Writes `key` through the leader, and waits a while.
+    pub(super) fn put(&mut self, key: &str, bytes: usize) {
+        let leader = self.leader().expect("somebody leads");
+        let value = Bytes::from(vec![b'v'; bytes]);
+        let command = Command::Put { key: key.to_owned().into(), value }.encode();
+        let request = Request::Command { session: None, command };
+        self.nodes.get_mut(&leader).unwrap().request(RequestId(1), request);
+        self.run(4);
+    }
+
+    /// Whether node `id` has applied a write of `key`.
+    pub(super) fn has(&mut self, id: u64, key: &str) -> bool {
+        self.replies.clear();
+        let query = Query::Get { key: key.to_owned().into() }.encode();
+        let request = Request::Query { query, consistency: Consistency::Stale };
+        self.nodes.get_mut(&id).unwrap().request(RequestId(2), request);
+        self.step();
+        let [Reply::Value { response, .. }] = &self.replies[..] else { panic!("no answer") };
+        *response != Response::Value(None).encode()
+    }
+
+    pub(super) fn term(&self, id: u64) -> u64 {
+        self.nodes[&id].status().hard_state.term
+    }
+}
