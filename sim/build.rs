@@ -1,4 +1,5 @@
-//! Puts the git revision into the build, so that a failure names the code that failed.
+//! Puts the git revision into the build, so that a failure names the code that failed, and a hash
+//! of the sources, so that a campaign is not resumed by other code.
 //!
 //! Without git, without a repository, or when the sources lie inside somebody else's repository, the
 //! revision is `unknown` and the build goes on. A revision ends in `-dirty` when tracked sources
@@ -18,6 +19,38 @@ fn main() {
     watch(&package.join("build.rs"));
     let revision = revision(&root).unwrap_or_else(|| "unknown".to_string());
     println!("cargo:rustc-env=STORMKV_REVISION={revision}");
+    println!("cargo:rustc-env=STORMKV_SOURCES={:016x}", hash_of_sources(&root));
+}
+
+/// FNV-1a over the names and the contents of all sources: the same on every machine.
+fn hash_of_sources(root: &Path) -> u64 {
+    let mut files = Vec::new();
+    for source in SOURCES {
+        watch(&root.join(source));
+        list(root, Path::new(source), &mut files);
+    }
+    files.sort();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for (name, path) in files {
+        let content = std::fs::read(path).unwrap_or_default();
+        let length = (content.len() as u64).to_le_bytes();
+        for byte in name.bytes().chain([0]).chain(length).chain(content) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+/// All files at or below `below`, with their names relative to the root.
+fn list(root: &Path, below: &Path, files: &mut Vec<(String, PathBuf)>) {
+    let path = root.join(below);
+    if path.is_file() {
+        files.push((below.to_string_lossy().replace('\\', "/"), path));
+    } else if let Ok(entries) = path.read_dir() {
+        for entry in entries.flatten() {
+            list(root, &below.join(entry.file_name()), files);
+        }
+    }
 }
 
 fn revision(root: &Path) -> Option<String> {
@@ -28,9 +61,6 @@ fn revision(root: &Path) -> Option<String> {
     for name in ["HEAD", "refs/heads", "packed-refs"] {
         let path = git(root, &["rev-parse", "--git-path", name])?;
         watch(&root.join(path));
-    }
-    for source in SOURCES {
-        watch(&root.join(source));
     }
     let commit = git(root, &["rev-parse", "--short=12", "HEAD"])?;
     let mut status = vec!["status", "--porcelain", "--untracked-files=no", "--"];

@@ -5,6 +5,12 @@
 //! hash included, does not depend on the number of jobs. Memory is bounded: a worker that is more
 //! than [`WINDOW`] positions ahead of the slowest one waits, so that few outcomes are ever held back.
 //!
+//! - `seeds.rs` says which seeds, and which machine's part of them,
+//! - `file.rs` keeps a row for each seed, so that a campaign can be stopped, resumed and merged,
+//! - `merge.rs` adds up the files of many shards,
+//! - `lines.rs` reads them, in bounded memory and with an eye on what a crash leaves,
+//! - `canary.rs` fails seeds on purpose, to prove that a failure is reported.
+//!
 //! This is host code: the threads and the wall clock are here, and never inside a run.
 
 #![allow(
@@ -12,17 +18,29 @@
     reason = "a campaign runs on the host: its threads and its clock never reach a run"
 )]
 
+mod canary;
+mod file;
+mod lines;
+mod merge;
 mod seeds;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-pub use seeds::{MAX_SEEDS, Seeds, Shard};
+pub use canary::{CANARY, Canaries, Canary};
+pub use file::{FileError, Kept, Manifest, Settings};
+pub use merge::{Merged, merge};
+pub use seeds::{MAX_SEEDS, Seeds, Shard, Whole};
 
 use crate::caught::caught;
-use crate::outcome::{Class, Outcome, Violation};
+use crate::histogram::Histogram;
+use crate::outcome::{Class, Outcome, Recovery, Violation};
+
+/// The name under which the file of a campaign says that it went beyond a quorum.
+pub const BEYOND_QUORUM: &str = "beyond-quorum";
 
 /// How far the fastest worker may be ahead of the slowest, in seeds.
 pub const WINDOW: u64 = 4096;
@@ -36,7 +54,7 @@ pub struct Failure {
     pub violation: Violation,
 }
 
-/// What came of a campaign. All but `wall` is a pure function of the seeds.
+/// What came of a campaign. All but `wall` and `read_back` is a pure function of the seeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Seeds run.
@@ -59,8 +77,53 @@ pub struct Totals {
     pub waypoints: BTreeMap<&'static str, u64>,
     /// How often each check was made with its antecedent true.
     pub checks: BTreeMap<&'static str, u64>,
+    /// The most that any node of any run kept of each bounded thing.
+    pub peaks: BTreeMap<&'static str, u64>,
+    /// How long clusters took to recover.
+    pub recovery: RecoveryTimes,
     /// How long it took on this machine.
     pub wall: Duration,
+    /// How many of the seeds were run before and read back from a file.
+    pub read_back: u64,
+    /// Which seeds were to fail on purpose.
+    pub canary: Canary,
+    /// The disks were damaged beyond what a quorum can repair, too.
+    pub beyond_quorum: bool,
+    /// How many of the seeds that is.
+    pub canaries_due: u64,
+}
+
+/// The recoveries of many runs; see [`Recovery`] for what is measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryTimes {
+    /// Until there was a leader.
+    pub leader: Histogram,
+    /// Until the requests that were open were answered.
+    pub answered: Histogram,
+    /// Until all was answered and all agreed.
+    pub converged: Histogram,
+}
+
+impl RecoveryTimes {
+    /// Adds one recovery.
+    pub fn record(&mut self, recovery: &Recovery) {
+        let Recovery { leader_ns, answered_ns, converged_ns } = *recovery;
+        leader_ns.into_iter().for_each(|ns| self.leader.record(ns));
+        answered_ns.into_iter().for_each(|ns| self.answered.record(ns));
+        converged_ns.into_iter().for_each(|ns| self.converged.record(ns));
+    }
+
+    /// Adds those of another campaign.
+    pub fn merge(&mut self, other: &RecoveryTimes) {
+        self.leader.merge(&other.leader);
+        self.answered.merge(&other.answered);
+        self.converged.merge(&other.converged);
+    }
+
+    /// Each distribution with its name.
+    pub fn named(&self) -> [(&'static str, &Histogram); 3] {
+        [("leader", &self.leader), ("answered", &self.answered), ("converged", &self.converged)]
+    }
 }
 
 impl Totals {
@@ -69,14 +132,27 @@ impl Totals {
         self.seeds - self.failed.len() as u64
     }
 
-    /// The failure to report: the most severe class, and the first seed within it.
+    /// The failure to report: the most severe class, and the first seed within it. One that was
+    /// made on purpose comes last.
     pub fn worst(&self) -> Option<&Failure> {
-        self.failed.iter().min_by_key(|failure| failure.violation.class)
+        let on_purpose = |failure: &Failure| failure.violation.checker == CANARY;
+        self.failed.iter().min_by_key(|failure| (on_purpose(failure), failure.violation.class))
+    }
+
+    /// The most severe class of all failures.
+    pub fn worst_class(&self) -> Option<Class> {
+        self.failed.iter().map(|failure| failure.violation.class).min()
+    }
+
+    /// What became of the seeds that were to fail on purpose; `None` if none were to.
+    pub fn canaries(&self) -> Option<Canaries> {
+        self.canary.is_on().then(|| Canaries::count(self))
     }
 
     /// Adds the outcome of the next seed. Must be called in seed order.
     pub fn fold(&mut self, seed: u64, outcome: Outcome) {
         self.seeds += 1;
+        self.canaries_due += u64::from(self.canary.takes(seed));
         self.trace_hash = mix(mix(self.trace_hash, seed), outcome.trace_hash);
         self.events += outcome.events;
         self.messages += outcome.messages;
@@ -85,6 +161,11 @@ impl Totals {
         add(&mut self.faults, &outcome.faults);
         add(&mut self.waypoints, &outcome.waypoints);
         add(&mut self.checks, &outcome.checks);
+        for (name, peak) in &outcome.peaks {
+            let most = self.peaks.entry(name).or_default();
+            *most = (*most).max(*peak);
+        }
+        self.recovery.record(&outcome.recovery);
         if let Some(violation) = outcome.violation {
             self.failed.push(Failure { seed, violation });
         }
@@ -138,15 +219,37 @@ pub fn run(
     run_seed: &(dyn Fn(u64) -> Outcome + Sync),
     progress: &mut dyn FnMut(&Totals),
 ) -> Totals {
+    let mut nothing = |_, _: &Outcome| Ok::<(), Infallible>(());
+    go_on(seeds, jobs, run_seed, Totals::default(), &mut nothing, progress)
+        .unwrap_or_else(|never| match never {})
+}
+
+/// Does what [`run`] does for the seeds behind those that `earlier` has added up, and adds to it.
+/// `record` gets each outcome on the calling thread, in seed order, before it is folded.
+///
+/// # Errors
+/// With the first error of `record`, which ends the campaign.
+///
+/// # Panics
+/// If `progress` or `record` does, or if the system refuses a thread.
+pub fn go_on<E>(
+    seeds: &Seeds,
+    jobs: usize,
+    run_seed: &(dyn Fn(u64) -> Outcome + Sync),
+    earlier: Totals,
+    record: &mut dyn FnMut(u64, &Outcome) -> Result<(), E>,
+    progress: &mut dyn FnMut(&Totals),
+) -> Result<Totals, E> {
     assert!(jobs > 0, "a campaign needs a thread");
     let started = Instant::now();
     let count = seeds.len();
-    let next = AtomicU64::new(0);
+    let mut totals = earlier;
+    let next = AtomicU64::new(totals.seeds);
     let gate = Gate::default();
-    let mut totals = Totals::default();
+    gate.folded(totals.seeds);
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
-        for _ in 0..count.min(jobs as u64) {
+        for _ in 0..count.saturating_sub(totals.seeds).min(jobs as u64) {
             let (sender, gate, next) = (sender.clone(), &gate, &next);
             scope.spawn(move || {
                 loop {
@@ -168,14 +271,17 @@ pub fn run(
             let (position, outcome) = receiver.recv().expect("a worker died outside of a run");
             early.insert(position, outcome);
             while let Some(outcome) = early.remove(&totals.seeds) {
-                totals.fold(seeds.get(totals.seeds), outcome);
+                let seed = seeds.get(totals.seeds);
+                record(seed, &outcome)?;
+                totals.fold(seed, outcome);
                 progress(&totals);
             }
             gate.folded(totals.seeds);
         }
-    });
+        Ok(())
+    })?;
     totals.wall = started.elapsed();
-    totals
+    Ok(totals)
 }
 
 /// Keeps workers within [`WINDOW`] positions of what has been folded. The worker of the lowest
@@ -243,6 +349,8 @@ mod tests {
             faults: BTreeMap::from([("crash", seed % 3)]),
             waypoints: BTreeMap::from([("elected", 1)]),
             checks: BTreeMap::from([("one-vote", 5)]),
+            peaks: BTreeMap::from([("reads", seed)]),
+            recovery: Recovery { leader_ns: Some(seed), ..Recovery::default() },
         }
     }
 
@@ -265,6 +373,9 @@ mod tests {
         let runs = 300 - (0..300).filter(|seed| seed % 11 == 5).count() as u64;
         assert_eq!((one.messages, one.acknowledged), (runs, runs * 2));
         assert_eq!(one.checks["one-vote"], runs * 5);
+        assert_eq!(one.peaks["reads"], 299, "a peak is not a sum");
+        let recovered = one.recovery.named().map(|(_, times)| times.count());
+        assert_eq!(recovered, [runs, 0, 0]);
         assert_eq!(one.sim_ns, u128::from(runs) * 1_000_000_000);
     }
 

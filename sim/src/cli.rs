@@ -7,8 +7,10 @@
 mod check;
 mod console;
 mod engine;
+mod merge;
 mod replay;
 mod run;
+mod soak;
 mod speed;
 
 use std::ffi::OsString;
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use stormkv_sim::campaign::{Seeds, Shard};
+use stormkv_sim::campaign::{Canary, Seeds, Shard};
 use stormkv_sim::outcome::{Class, Violation};
 use stormkv_sim::report::BUILD;
 
@@ -40,7 +42,11 @@ pub enum Exit {
 impl Exit {
     /// The code of a verdict.
     fn of(violation: Option<&Violation>) -> Exit {
-        match violation.map(|violation| violation.class) {
+        Exit::of_class(violation.map(|violation| violation.class))
+    }
+
+    fn of_class(class: Option<Class>) -> Exit {
+        match class {
             None => Exit::Clean,
             Some(Class::Safety) => Exit::Violation,
             Some(Class::Liveness) => Exit::Liveness,
@@ -70,6 +76,9 @@ enum Command {
     /// Run many seeds: each is a cluster, a workload and a storm of its own
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
+    /// Add up what `run --out` wrote, on one machine or on many, as if it were one run
+    #[command(after_help = EXIT_CODES)]
+    Merge(MergeArgs),
     /// Run one seed or scenario again and tell its story
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
@@ -79,6 +88,9 @@ enum Command {
     /// Measure how fast this machine simulates, on one thread
     #[command(after_help = EXIT_CODES)]
     Speed(SpeedArgs),
+    /// Run one cluster for simulated days: nothing that it keeps may grow
+    #[command(after_help = EXIT_CODES)]
+    Soak(SoakArgs),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +107,32 @@ struct RunArgs {
     /// Run only every N-th seed, beginning with the K-th (from 1): one machine's part
     #[arg(long, value_name = "K/N", value_parser = Shard::parse)]
     shard: Option<Shard>,
+    /// Keep one JSON line for each seed in this directory; go on there if it was stopped before
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Fail this share of the seeds on purpose, from 0 to 1, to prove that failures are reported
+    #[arg(long, value_name = "P", default_value = "0", value_parser = Canary::parse)]
+    canary: Canary,
+    /// Run each seed twice, and tell the first event that differs
+    #[arg(long)]
+    check_determinism: bool,
+    /// Damage disks beyond what a quorum can repair, too: nobody may tell anything wrong, but the
+    /// cluster may stop with a clear error
+    #[arg(long)]
+    beyond_quorum: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MergeArgs {
+    /// What `run --out` named, once or several times
+    #[arg(value_name = "DIR", required = true)]
+    paths: Vec<PathBuf>,
+    /// Add up what is there, although seeds are missing
+    #[arg(long)]
+    partial: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -104,6 +142,9 @@ struct RunArgs {
 struct ReplayArgs {
     #[command(flatten)]
     subject: SubjectArgs,
+    /// Replay what `run --beyond-quorum` makes of the seed
+    #[arg(long, requires = "seed")]
+    beyond_quorum: bool,
     /// Print one line for each event; with --json, to standard error
     #[arg(long)]
     trace: bool,
@@ -158,6 +199,26 @@ struct SpeedArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct SoakArgs {
+    /// Simulate so many days; fractions will do
+    #[arg(long, value_name = "D", default_value = "1", value_parser = days)]
+    days: f64,
+    /// Draw operations and faults from this seed
+    #[arg(long, value_name = "S", default_value = "0")]
+    seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// From the shortest soak that has quarters to a year.
+fn days(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|days| (0.03..=366.0).contains(days)).ok_or_else(|| {
+        format!("`{text}` is not a number of days: write one from 0.03 to 366, such as 1 or 0.25")
+    })
+}
+
 fn time_limit(text: &str) -> Result<Duration, String> {
     let limit = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     limit.filter(|limit| !limit.is_zero()).ok_or_else(|| {
@@ -195,8 +256,10 @@ fn execute(
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, engine, console),
+        Command::Merge(args) => merge::merge(&args, console),
         Command::Replay(args) => replay::replay(&args, engine, console),
         Command::Check(args) => check::check(&args, console),
+        Command::Soak(args) => soak::soak(&args, console),
         Command::Speed(args) => speed::speed(&args, engine, console),
     };
     result.unwrap_or_else(|Usage(message)| {

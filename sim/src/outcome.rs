@@ -1,9 +1,17 @@
 //! What came of one run: the verdict and the counts that prove that something was tested.
+//!
+//! An [`Outcome`] is also what a row of a campaign's file holds (`campaign/row.rs`): whatever is
+//! added to it is kept, resumed and merged without further ado, as long as serde knows it.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use crate::names::{self, Name};
+
 /// How bad a violation is; decides the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Something bad happened (exit code 1).
     Safety,
@@ -14,13 +22,15 @@ pub enum Class {
 }
 
 /// One broken promise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// How bad.
     pub class: Class,
     /// Which checker spoke first, for example `election-safety`. Stable: part of the fingerprint.
-    pub checker: &'static str,
+    #[serde(deserialize_with = "names::name")]
+    pub checker: Name,
     /// What broke, in one sentence: which operation, which node, which term, why that is wrong.
+    /// After an empty line may follow what a person wants to see beside it.
     pub message: String,
     /// The number of the event after which it was seen.
     pub step: u64,
@@ -28,12 +38,26 @@ pub struct Violation {
     pub at_ns: u64,
 }
 
+/// How long the cluster took to recover after the faults had stopped, in simulated nanoseconds from
+/// then on. `None`: not before the run ended, or there was nothing to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Until there was a leader of the newest term that had committed an entry of that term and that
+    /// a quorum of its members followed.
+    pub leader_ns: Option<u64>,
+    /// Until the last request that was open when the faults stopped was answered.
+    pub answered_ns: Option<u64>,
+    /// Until everything was answered and all who had to agree did.
+    pub converged_ns: Option<u64>,
+}
+
 /// What came of one run. A pure function of the plan.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The first violation; `None` if the run is clean.
     pub violation: Option<Violation>,
     /// The rolling hash over every event.
+    #[serde(with = "hex")]
     pub trace_hash: u64,
     /// Events processed.
     pub events: u64,
@@ -44,9 +68,35 @@ pub struct Outcome {
     /// Simulated nanoseconds.
     pub sim_ns: u64,
     /// Faults injected by kind, for example `crash` -> 3.
-    pub faults: BTreeMap<&'static str, u64>,
+    #[serde(deserialize_with = "names::counts")]
+    pub faults: BTreeMap<Name, u64>,
     /// Waypoints reached, for example `snapshot-installed` -> 2.
-    pub waypoints: BTreeMap<&'static str, u64>,
+    #[serde(deserialize_with = "names::counts")]
+    pub waypoints: BTreeMap<Name, u64>,
     /// How often each check was made with its antecedent true.
-    pub checks: BTreeMap<&'static str, u64>,
+    #[serde(deserialize_with = "names::counts")]
+    pub checks: BTreeMap<Name, u64>,
+    /// The most that any node kept of each bounded thing, for example `log-entries` -> 310.
+    #[serde(deserialize_with = "names::counts")]
+    pub peaks: BTreeMap<Name, u64>,
+    /// How long it took to recover.
+    pub recovery: Recovery,
+}
+
+/// A hash as 16 hexadecimal digits: JSON numbers cannot hold 64 bits everywhere.
+mod hex {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{hash:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        u64::from_str_radix(&digits, 16)
+            .ok()
+            .filter(|hash| format!("{hash:016x}") == digits)
+            .ok_or_else(|| D::Error::custom("a hash has 16 hexadecimal digits"))
+    }
 }

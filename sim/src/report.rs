@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
 pub use text::{Paint, Table, duration, one_line, thousands};
 
-use crate::campaign::{Failure, Totals};
+use crate::campaign::{Canaries, Failure, RecoveryTimes, Totals};
 use crate::outcome::{Class, Violation};
 
 /// The version of this build.
@@ -24,6 +24,10 @@ pub const REVISION: &str = env!("STORMKV_REVISION");
 
 /// Version and revision, as `--version` and every failure print them.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STORMKV_REVISION"), ")");
+
+/// A hash of all sources of this build. It tells builds apart that have no revision of their own:
+/// those from sources with changes, and those without git.
+pub const SOURCES: &str = env!("STORMKV_SOURCES");
 
 /// How many failing seeds the summary of a campaign lists; `--json` lists them all.
 pub const LISTED_FAILURES: usize = 10;
@@ -39,37 +43,77 @@ pub fn verdict(violation: Option<&Violation>) -> &'static str {
 }
 
 /// The summary of a campaign: how much was run, what was done to it, and what of it counts.
-/// `label` says which seeds; `waypoints` are all there are, to name those never reached.
-pub fn summary(
-    label: &str,
-    jobs: usize,
-    totals: &Totals,
-    waypoints: &[&str],
-    paint: Paint,
-) -> String {
+/// `label` says which seeds and how; `waypoints` are all there are, to name those never reached.
+pub fn summary(label: &str, totals: &Totals, waypoints: &[&str], paint: Paint) -> String {
     let wall = totals.wall.as_secs_f64();
-    let rate =
-        |count: u64| format!("{} per second", thousands((count as f64 / wall.max(1e-9)) as u128));
-    let plural = if jobs == 1 { "" } else { "s" };
-    let simulated = totals.sim_ns as f64 / 1e9;
+    // Nobody knows how long the rows of a file took.
+    let rate = |count: u64| match totals.read_back {
+        0 => format!("{} per second", thousands((count as f64 / wall.max(1e-9)) as u128)),
+        _ => String::new(),
+    };
 
     let mut table = Table::default();
-    table.row("seeds", totals.seeds, &format!("{label}, {jobs} job{plural}"));
+    table.row("seeds", totals.seeds, label);
     table.row("passed", totals.passed(), "");
     table.row("failed", totals.failed.len() as u64, "");
+    if let Some(canaries) = totals.canaries() {
+        let Canaries { due, reported, own } = canaries;
+        table.row(
+            "canaries",
+            due,
+            &format!("due, {reported} reported, {own} failed by themselves"),
+        );
+    }
     table.row("events", totals.events, &rate(totals.events));
     table.row("messages", totals.messages, &rate(totals.messages));
     table.row("operations", totals.acknowledged, "acknowledged");
-    let ratio = thousands((simulated / wall.max(1e-9)).round() as u128);
-    table.words(
-        "time",
-        &format!("{} simulated in {}, {ratio} times as fast", duration(simulated), duration(wall)),
-    );
+    table.words("time", &time(totals));
     table.words("trace hash", &format!("{:016x}", totals.trace_hash));
+    recovery(&mut table, &totals.recovery);
     coverage(&mut table, totals, waypoints);
     let mut text = table.render(paint);
     text.push_str(&failures(totals, paint));
     text
+}
+
+/// Simulated time, and the time on this machine as far as it is known.
+fn time(totals: &Totals) -> String {
+    let simulated = totals.sim_ns as f64 / 1e9;
+    let wall = totals.wall.as_secs_f64();
+    let new = totals.seeds - totals.read_back;
+    match (totals.read_back, new) {
+        (0, _) => {
+            let ratio = thousands((simulated / wall.max(1e-9)).round() as u128);
+            let (simulated, wall) = (duration(simulated), duration(wall));
+            format!("{simulated} simulated in {wall}, {ratio} times as fast")
+        }
+        (_, 0) => format!("{} simulated", duration(simulated)),
+        (read_back, new) => {
+            let (read_back, new) = (thousands(read_back.into()), thousands(new.into()));
+            let (simulated, wall) = (duration(simulated), duration(wall));
+            format!("{simulated} simulated; {read_back} seeds before, {new} now in {wall}")
+        }
+    }
+}
+
+/// Appends how long the clusters took to recover, if any had to.
+fn recovery(table: &mut Table, times: &RecoveryTimes) {
+    if times.named().iter().all(|(_, times)| times.count() == 0) {
+        return;
+    }
+    table.heading("recovery after the faults had stopped");
+    for (name, times) in times.named() {
+        let (Some(max_ns), Some(p50), Some(p90), Some(p99)) = (
+            times.max_ns(),
+            times.percentile_ns(50),
+            times.percentile_ns(90),
+            times.percentile_ns(99),
+        ) else {
+            continue;
+        };
+        let [p50, p90, p99, max] = [p50, p90, p99, max_ns].map(|ns| duration(ns as f64 / 1e9));
+        table.row(name, times.count(), &format!("p50 {p50}, p90 {p90}, p99 {p99}, max {max}"));
+    }
 }
 
 /// Appends the blocks that prove that something was tested.
@@ -77,6 +121,9 @@ pub fn coverage(table: &mut Table, totals: &Totals, waypoints: &[&str]) {
     table.heading("faults injected");
     for (name, count) in totals.faults.iter().filter(|(_, count)| **count > 0) {
         table.row(name, *count, "");
+    }
+    if !waypoints.is_empty() {
+        table.never(&never_injected(totals));
     }
     table.heading("waypoints reached");
     for (name, count) in totals.waypoints.iter().filter(|(_, count)| **count > 0) {
@@ -89,6 +136,15 @@ pub fn coverage(table: &mut Table, totals: &Totals, waypoints: &[&str]) {
     }
     let idle = totals.checks.iter().filter(|(_, count)| **count == 0);
     table.never(&idle.map(|(name, _)| *name).collect::<Vec<_>>());
+    table.heading("peaks of a node");
+    for (name, peak) in totals.peaks.iter().filter(|(_, peak)| **peak > 0) {
+        table.row(name, *peak, "");
+    }
+}
+
+/// The known kinds of faults that no run injected.
+pub fn never_injected(totals: &Totals) -> Vec<&'static str> {
+    totals.faults.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect()
 }
 
 /// The known waypoints that no run reached.
@@ -108,7 +164,7 @@ fn failures(totals: &Totals, paint: Paint) -> String {
     text.push_str(&format!("\n{}\n", paint.bold("failed seeds")));
     for Failure { seed, violation } in listed {
         let checker = paint.red(violation.checker);
-        let message = one_line(&violation.message);
+        let message = sentence(&violation.message);
         writeln!(text, "  {seed:>width$}  {checker}: {message}").expect("a string takes all");
     }
     let more = totals.failed.len() - listed.len();
@@ -119,11 +175,26 @@ fn failures(totals: &Totals, paint: Paint) -> String {
     text
 }
 
+/// The sentence with which a message of a violation begins.
+fn sentence(message: &str) -> String {
+    one_line(message.split_once("\n\n").map_or(message, |(sentence, _)| sentence))
+}
+
+/// What a message says below its sentence, indented; empty if that is nothing.
+fn detail(message: &str) -> String {
+    let (_, detail) = message.split_once("\n\n").unwrap_or_default();
+    // Leading spaces line up the columns of a trace.
+    let clean = |line: &str| line.replace(|c: char| c.is_control(), " ");
+    detail.lines().map(|line| format!("    {}\n", clean(line).trim_end())).collect()
+}
+
 /// What was run: enough to run it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A seed, whose plan is generated.
     Seed(u64),
+    /// A seed, whose plan is generated with damage beyond what a quorum can repair.
+    BeyondQuorum(u64),
     /// A scenario file, by the path the user gave.
     File(String),
 }
@@ -133,6 +204,9 @@ impl Subject {
     pub fn replay_command(&self) -> String {
         match self {
             Subject::Seed(seed) => format!("cargo sim replay --seed {seed}"),
+            Subject::BeyondQuorum(seed) => {
+                format!("cargo sim replay --beyond-quorum --seed {seed}")
+            }
             Subject::File(path) => format!("cargo sim replay {}", text::shell_word(path)),
         }
     }
@@ -152,15 +226,16 @@ pub fn last_words(
         Class::Unknown => paint.yellow("undecided"),
     };
     let (name, value) = match subject {
-        Subject::Seed(seed) => ("seed", seed.to_string()),
+        Subject::Seed(seed) | Subject::BeyondQuorum(seed) => ("seed", seed.to_string()),
         Subject::File(path) => ("file", one_line(path)),
     };
     let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
     format!(
-        "{kind} ({}): {}\n  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n  \
+        "{kind} ({}): {}\n{}  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n  \
          replay   {}\n",
         violation.checker,
-        one_line(&violation.message),
+        sentence(&violation.message),
+        detail(&violation.message),
         paint.bold(&subject.replay_command()),
     )
 }
@@ -171,6 +246,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::outcome::Recovery;
 
     fn violation(class: Class, message: &str) -> Violation {
         let message = message.to_string();
@@ -189,7 +265,10 @@ mod tests {
             faults: BTreeMap::from([("crash", 1_234), ("partition", 56), ("bit-rot", 0)]),
             waypoints: BTreeMap::from([("snapshot-installed", 34), ("torn-tail", 0)]),
             checks: BTreeMap::from([("election-safety", 7_000_000), ("snapshot-prefix", 0)]),
+            peaks: BTreeMap::from([("log-entries", 310), ("reads", 0)]),
+            recovery: RecoveryTimes::default(),
             wall: Duration::from_millis(12_400),
+            ..Totals::default()
         }
     }
 
@@ -206,6 +285,7 @@ trace hash            0123456789abcdef
 faults injected
   crash                    1,234
   partition                   56
+  never: bit-rot
 
 waypoints reached
   snapshot-installed          34
@@ -214,22 +294,60 @@ waypoints reached
 checks that bit
   election-safety      7,000,000
   never: snapshot-prefix
+
+peaks of a node
+  log-entries                310
 ";
 
     #[test]
     fn a_clean_summary_reads_well() {
         let known = ["snapshot-installed", "torn-tail", "leader-removed"];
-        let text = summary("0..1000", 2, &totals(Vec::new()), &known, Paint::plain());
+        let text = summary("0..1000, 2 jobs", &totals(Vec::new()), &known, Paint::plain());
         assert_eq!(text, CLEAN);
+    }
+
+    fn recovered() -> Totals {
+        let mut totals = totals(Vec::new());
+        for n in 1..=100 {
+            let (leader_ns, converged_ns) = (Some(n * 1_000_000), Some(n * 100_000_000));
+            let recovery = Recovery { leader_ns, converged_ns, ..Recovery::default() };
+            totals.recovery.record(&recovery);
+        }
+        totals
+    }
+
+    #[test]
+    fn recovery_times_are_told_as_percentiles() {
+        let text = summary("0..1000", &recovered(), &[], Paint::plain());
+        let (_, block) = text.split_once("recovery after the faults had stopped\n").unwrap();
+        let mut lines = block.lines();
+        let leader = lines.next().unwrap();
+        assert!(leader.starts_with("  leader ") && leader.contains(" 100  p50 50 ms"), "{leader}");
+        let converged = lines.next().unwrap();
+        assert!(converged.starts_with("  converged "), "{converged}");
+        assert!(converged.ends_with("p99 9.9 s, max 10.0 s"), "{converged}");
+        assert_eq!(lines.next(), Some(""), "nothing was open, so nothing is said of answers");
+    }
+
+    #[test]
+    fn recovery_times_are_numbers_in_the_json() {
+        let totals = recovered();
+        let value = serde_json::to_value(campaign_json(&totals, &[])).unwrap();
+        let leader = &value["recovery"]["leader_ms"];
+        assert_eq!((&leader["count"], &leader["max"]), (&100.into(), &100.0.into()));
+        let p50 = leader["p50"].as_f64().unwrap();
+        assert!((50.0..=51.7).contains(&p50), "{p50}");
+        assert_eq!(value["recovery"]["answered_ms"]["p99"], serde_json::Value::Null);
+        assert_eq!(value["recovery"]["converged_ms"]["max"], 10_000.0);
     }
 
     #[test]
     fn a_summary_of_nothing_says_so() {
-        let text = summary("5, shard 2/2", 1, &Totals::default(), &["elected"], Paint::plain());
+        let text = summary("5, shard 2/2, 1 job", &Totals::default(), &["elected"], Paint::plain());
         assert!(text.starts_with("seeds       0  5, shard 2/2, 1 job\n"), "{text}");
         assert!(text.contains("faults injected\n  none\n"), "{text}");
         assert!(text.contains("waypoints reached\n  none\n  never: elected\n"), "{text}");
-        assert!(text.ends_with("checks that bit\n  none\n"), "{text}");
+        assert!(text.contains("checks that bit\n  none\n"), "{text}");
     }
 
     #[test]
@@ -238,7 +356,7 @@ checks that bit
             seed: n * 10,
             violation: violation(Class::Safety, "two leaders\nin term 4"),
         });
-        let text = summary("0..1000", 2, &totals(failed.collect()), &[], Paint::plain());
+        let text = summary("0..1000, 2 jobs", &totals(failed.collect()), &[], Paint::plain());
         let (_, block) = text.split_once("failed seeds\n").unwrap();
         assert!(
             block.starts_with("   0  election-safety: two leaders in term 4\n  10  "),
@@ -261,6 +379,31 @@ checks that bit
     }
 
     #[test]
+    fn what_follows_the_sentence_is_shown_below_it_and_not_in_the_list() {
+        let broken = violation(Class::Safety, "two runs\ndiffer\n\nboth:\n     1 \u{1b}[2Jn1\n");
+        let text = last_words(&Subject::Seed(3), None, &broken, Paint::plain());
+        let start =
+            "safety violation (election-safety): two runs differ\n    both:\n         1  [2Jn1\n";
+        assert!(text.starts_with(&format!("{start}  seed     3\n")), "{text}");
+        let totals = totals(vec![Failure { seed: 3, violation: broken }]);
+        let text = summary("0..1000, 2 jobs", &totals, &[], Paint::plain());
+        assert!(text.ends_with("\n  3  election-safety: two runs differ\n"), "{text}");
+    }
+
+    #[test]
+    fn a_rate_is_only_told_of_what_was_run_now() {
+        let line = |read_back| {
+            let totals = Totals { read_back, ..totals(Vec::new()) };
+            let text = summary("0..1000, 2 jobs", &totals, &[], Paint::plain());
+            assert_eq!(text.contains("per second"), read_back == 0);
+            text.lines().find(|line| line.starts_with("time")).unwrap()[22..].to_owned()
+        };
+        assert_eq!(line(0), "3 h 25 min simulated in 12.4 s, 992 times as fast");
+        assert_eq!(line(400), "3 h 25 min simulated; 400 seeds before, 600 now in 12.4 s");
+        assert_eq!(line(1_000), "3 h 25 min simulated");
+    }
+
+    #[test]
     fn a_file_is_quoted_for_the_shell() {
         let broken = violation(Class::Liveness, "no leader for 10 s");
         let subject = Subject::File("my scenarios/it's.toml".to_string());
@@ -274,8 +417,8 @@ checks that bit
     fn colours_only_when_asked_for() {
         let failed = vec![Failure { seed: 3, violation: violation(Class::Safety, "broken") }];
         let totals = totals(failed);
-        assert!(!summary("0..1000", 2, &totals, &[], Paint::plain()).contains('\u{1b}'));
-        assert!(summary("0..1000", 2, &totals, &[], Paint::coloured()).contains("\u{1b}[31m"));
+        assert!(!summary("0..1000, 2 jobs", &totals, &[], Paint::plain()).contains('\u{1b}'));
+        assert!(summary("0..1000, 2 jobs", &totals, &[], Paint::coloured()).contains("\u{1b}[31m"));
     }
 
     #[test]
@@ -291,6 +434,8 @@ checks that bit
         assert_eq!(value["wall_s"], 12.4);
         assert_eq!(value["trace_hash"], "0123456789abcdef");
         assert_eq!(value["waypoints_never"], serde_json::json!(["torn-tail"]));
+        assert_eq!(value["faults_never"], serde_json::json!(["bit-rot"]));
+        assert_eq!(value["peaks"]["log-entries"], 310);
         let failure = &value["failed"][0];
         assert_eq!(failure["seed"], 3);
         assert_eq!(failure["checker"], "election-safety");

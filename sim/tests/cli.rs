@@ -176,3 +176,30 @@ fn the_version_names_the_revision() {
     let start = format!("stormkv-sim {} (", env!("CARGO_PKG_VERSION"));
     assert!(version.starts_with(&start) && version.ends_with(")\n"), "{version}");
 }
+
+#[test]
+fn a_soak_tells_its_peaks_by_quarter() {
+    let output = sim(&["soak", "--days", "0.03", "--seed", "5", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let object = object(&output);
+    assert_eq!((&object["seed"], &object["windows"]), (&5.into(), &5.into()));
+    assert_eq!(object["verdict"], "clean");
+    for field in ["checker", "message"] {
+        assert!(object[field].is_null(), "{field}: {object}");
+    }
+    for field in ["events", "operations"] {
+        assert!(object[field].as_u64().unwrap() > 0, "{field}: {object}");
+    }
+    assert!(object["sim_s"].as_f64().unwrap() > 0.03 * 86_400.0, "{object}");
+    assert!(object["wall_s"].as_f64().unwrap() > 0.0, "{object}");
+    for field in ["peaks_first_quarter", "peaks_last_quarter", "peaks"] {
+        for name in ["disk-bytes", "log-entries", "unsynced-bytes"] {
+            assert!(object[field][name].as_u64().unwrap() > 0, "{field}.{name}: {object}");
+        }
+    }
+    for field in ["faults", "waypoints", "checks"] {
+        assert!(!object[field].as_object().unwrap().is_empty(), "{field}: {object}");
+    }
+    let progress = text(&output.stderr);
+    assert!(progress.contains("100 %  ") && progress.contains(" simulated, "), "{progress}");
+}

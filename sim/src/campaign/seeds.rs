@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The most seeds one campaign takes. Far beyond what one machine finishes, and it keeps a slip of
 /// the finger from starting a campaign that never ends.
 pub const MAX_SEEDS: u64 = 1_000_000_000;
@@ -114,6 +116,22 @@ impl Seeds {
         }
     }
 
+    /// Which part of the whole this is; 1/1 if it is not split.
+    pub fn part(&self) -> Shard {
+        Shard { k: self.first + 1, n: self.step }
+    }
+
+    /// Of what this is a part.
+    pub fn whole(&self) -> Whole {
+        match &self.source {
+            Source::Range { start, end } => Whole::Range { start: *start, end: *end },
+            Source::List(list) => {
+                let digest = list.iter().fold(0, |hash, seed| super::mix(hash, *seed));
+                Whole::List { count: list.len() as u64, digest: format!("{digest:016x}") }
+            }
+        }
+    }
+
     fn source_len(&self) -> u64 {
         match &self.source {
             Source::Range { start, end } => end - start,
@@ -136,6 +154,50 @@ impl fmt::Display for Seeds {
     }
 }
 
+/// All seeds of a campaign, shards or not, in a form that fits into the first line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Whole {
+    /// `start..end`.
+    Range {
+        /// The first seed.
+        start: u64,
+        /// The first that is left out.
+        end: u64,
+    },
+    /// The seeds of a file.
+    List {
+        /// How many.
+        count: u64,
+        /// A hash over them, in their order.
+        digest: String,
+    },
+}
+
+impl Whole {
+    /// How many seeds there are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Whole::Range { start, end } => end.saturating_sub(*start),
+            Whole::List { count, .. } => *count,
+        }
+    }
+
+    /// Whether there are none, which no campaign has.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whole::Range { start, end } => write!(f, "{start}..{end}"),
+            Whole::List { count, digest } => write!(f, "a file of {count} seeds ({digest})"),
+        }
+    }
+}
+
 const ACCEPTED: &str = "write N (for 0..N) or A..B (B left out)";
 
 /// One part of a campaign that is split over machines: the k-th of n, counted from 1.
@@ -146,13 +208,33 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// The k-th of n. `None` unless 1 <= k <= n.
+    pub fn new(k: u64, n: u64) -> Option<Shard> {
+        (1..=n).contains(&k).then_some(Shard { k, n })
+    }
+
+    /// Which it is, from 1.
+    pub fn k(self) -> u64 {
+        self.k
+    }
+
+    /// Of how many.
+    pub fn n(self) -> u64 {
+        self.n
+    }
+
     /// Reads `K/N` with 1 <= K <= N. Errors with one line that says so.
     pub fn parse(text: &str) -> Result<Shard, String> {
         let parts = text.split_once('/').and_then(|(k, n)| Some((number(k)?, number(n)?)));
-        match parts {
-            Some((k, n)) if (1..=n).contains(&k) => Ok(Shard { k, n }),
-            _ => Err(format!("`{text}` is not a shard: write K/N with K from 1 to N")),
-        }
+        parts
+            .and_then(|(k, n)| Shard::new(k, n))
+            .ok_or_else(|| format!("`{text}` is not a shard: write K/N with K from 1 to N"))
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.k, self.n)
     }
 }
 

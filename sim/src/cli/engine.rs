@@ -14,6 +14,8 @@ use stormkv_sim::world::{self, RunOptions};
 pub struct Engine {
     /// Runs the plan of a seed.
     pub run_seed: fn(u64) -> Outcome,
+    /// Runs the plan of a seed, with damage beyond what a quorum can repair.
+    pub run_beyond: fn(u64) -> Outcome,
     /// Runs a plan.
     pub run_plan: fn(&Plan, RunOptions) -> Outcome,
 }
@@ -22,6 +24,7 @@ impl Default for Engine {
     fn default() -> Engine {
         Engine {
             run_seed: |seed| run_plan(&swarm::generate(seed), RunOptions::default()),
+            run_beyond: |seed| run_plan(&swarm::generate_beyond(seed), RunOptions::default()),
             run_plan,
         }
     }

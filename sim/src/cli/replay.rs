@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 use stormkv_sim::campaign::{self, Failure, Totals};
-use stormkv_sim::outcome::{Outcome, Violation};
+use stormkv_sim::outcome::{Outcome, Recovery, Violation};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Json, JsonFailure, Paint, Subject, Table};
 use stormkv_sim::world::{self, RunOptions};
@@ -21,7 +21,8 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
     }
-    let options = RunOptions { trace: trace(args, console), until_step: args.until };
+    let options =
+        RunOptions { trace: trace(args, console), until_step: args.until, ..RunOptions::default() };
     let (outcome, wall) = engine::timed(|| campaign::guarded(|| (engine.run_plan)(&plan, options)));
     let telling = Telling {
         subject,
@@ -30,6 +31,7 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
         stopped: args.until.filter(|until| *until <= outcome.events),
         violation: outcome.violation.clone(),
         steps: outcome.events,
+        recovery: outcome.recovery,
         totals: Totals { wall, ..totals(args.subject.seed, outcome) },
     };
     if args.json {
@@ -43,6 +45,9 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
 
 fn load(args: &ReplayArgs) -> Result<(Subject, Plan), Usage> {
     match (args.subject.seed, &args.subject.file) {
+        (Some(seed), _) if args.beyond_quorum => {
+            Ok((Subject::BeyondQuorum(seed), swarm::generate_beyond(seed)))
+        }
         (Some(seed), _) => Ok((Subject::Seed(seed), swarm::generate(seed))),
         (None, Some(path)) => {
             let plan = scenario::load(path)
@@ -78,6 +83,7 @@ fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
     let summary = engine::summarize(plan);
     let title = match subject {
         Subject::Seed(seed) => format!("seed {seed}"),
+        Subject::BeyondQuorum(seed) => format!("seed {seed}, beyond a quorum"),
         Subject::File(path) => report::one_line(path),
     };
     let mut text = paint.bold(&title);
@@ -97,6 +103,21 @@ fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
     format!("{text}\n{}\n", table.render(paint))
 }
 
+/// The three times of a recovery.
+fn recovery(recovery: &Recovery) -> String {
+    let Recovery { leader_ns, answered_ns, converged_ns } = *recovery;
+    let after = |what: &str, ns: Option<u64>| {
+        Some(format!("{what} after {}", report::duration(ns? as f64 / 1e9)))
+    };
+    let times = [
+        after("leader", leader_ns),
+        after("open requests answered", answered_ns),
+        after("converged", converged_ns),
+    ];
+    let told: Vec<String> = times.into_iter().flatten().collect();
+    if told.is_empty() { "none".to_string() } else { told.join(", ") }
+}
+
 /// What came of a replay, and what was expected of it.
 struct Telling {
     subject: Subject,
@@ -106,6 +127,7 @@ struct Telling {
     stopped: Option<u64>,
     violation: Option<Violation>,
     steps: u64,
+    recovery: Recovery,
     totals: Totals,
 }
 
@@ -139,7 +161,7 @@ impl Telling {
 
     fn json(&self) -> ReplayJson<'_> {
         let seed = match self.subject {
-            Subject::Seed(seed) => Some(seed),
+            Subject::Seed(seed) | Subject::BeyondQuorum(seed) => Some(seed),
             Subject::File(_) => None,
         };
         let failed = self.totals.failed.iter();
@@ -172,6 +194,7 @@ impl Telling {
         table.words("operations", &format!("{acknowledged} acknowledged"));
         table.words("time", &format!("{simulated} simulated in {wall}"));
         table.words("trace hash", &format!("{:016x}", self.totals.trace_hash));
+        table.words("recovery", &recovery(&self.recovery));
         report::coverage(&mut table, &self.totals, &[]);
         let mut text = table.render(paint);
         if let Some(sentence) = self.expectation() {
@@ -208,7 +231,7 @@ impl Telling {
             (true, checker) => Some(format!("as expected: the scenario expects {checker} to fail")),
             (false, _) if self.violation.is_none() && self.stopped.is_some() => None,
             (false, "none") => match self.subject {
-                Subject::Seed(_) => None,
+                Subject::Seed(_) | Subject::BeyondQuorum(_) => None,
                 Subject::File(_) => {
                     Some("unexpected: the scenario expects no violation".to_string())
                 }

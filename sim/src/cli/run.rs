@@ -1,13 +1,18 @@
 //! `cargo sim run`: a campaign of seeds, its summary, and what broke first.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use stormkv_sim::campaign::{self, Seeds, Totals};
+use stormkv_sim::campaign::{
+    self, BEYOND_QUORUM, FileError, Kept, Manifest, Seeds, Settings, Totals,
+};
 use stormkv_sim::caught::caught;
+use stormkv_sim::outcome::Outcome;
+use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Subject};
-use stormkv_sim::{swarm, world};
+use stormkv_sim::{determinism, swarm, world};
 
 use super::console::Console;
 use super::engine::Engine;
+use super::merge::refused;
 use super::{Exit, RunArgs, Usage};
 
 /// How often the progress bar is drawn at most, per second.
@@ -16,7 +21,14 @@ const REDRAWS_PER_S: u8 = 8;
 pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     let seeds = choose(args)?;
     let jobs = args.jobs.map_or_else(campaign::default_jobs, usize::from);
-    let bar = progress_bar(seeds.len(), console);
+    let mut earlier =
+        Totals { canary: args.canary, beyond_quorum: args.beyond_quorum, ..Totals::default() };
+    let mut kept = match open(args, &seeds, &mut earlier, console) {
+        Ok(kept) => kept,
+        Err(error) => return refused(&error, console),
+    };
+
+    let bar = progress_bar(seeds.len(), earlier.seeds, console);
     let mut failures = 0;
     let mut progress = |totals: &Totals| {
         let failed = totals.failed.len();
@@ -26,18 +38,90 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
         }
         bar.set_position(totals.seeds);
     };
-    let totals = campaign::run(&seeds, jobs, &engine.run_seed, &mut progress);
+    let mut record = |seed, outcome: &Outcome| match &mut kept {
+        None => Ok(()),
+        Some(kept) => kept.append(seed, outcome),
+    };
+    let run_seed = |seed| args.canary.applied(seed, run_seed(args, engine, seed));
+    let totals = campaign::go_on(&seeds, jobs, &run_seed, earlier, &mut record, &mut progress);
     bar.finish_and_clear();
+    let synced = kept.as_mut().map_or(Ok(()), Kept::sync);
+    let totals = match totals.and_then(|totals| synced.map(|()| totals)) {
+        Ok(totals) => totals,
+        Err(error) => return refused(&error, console),
+    };
+    let plural = if jobs == 1 { "" } else { "s" };
+    Ok(tell(&format!("{seeds}, {jobs} job{plural}"), &totals, args.json, console))
+}
 
-    if args.json {
-        console.print_json(&report::campaign_json(&totals, world::WAYPOINTS));
-    } else {
-        let label = seeds.to_string();
-        let paint = console.paint();
-        console.out.print(&report::summary(&label, jobs, &totals, world::WAYPOINTS, paint));
+/// Runs one seed as the options say.
+fn run_seed(args: &RunArgs, engine: &Engine, seed: u64) -> Outcome {
+    let generate = generator(args.beyond_quorum);
+    if !args.check_determinism {
+        let run = if args.beyond_quorum { engine.run_beyond } else { engine.run_seed };
+        return run(seed);
     }
-    conclude(&totals, args.json, console);
-    Ok(Exit::of(totals.worst().map(|failure| &failure.violation)))
+    // The plan is made anew each time: how it is made must be determined, too.
+    let again = |options| (engine.run_plan)(&generate(seed), options);
+    determinism::check(&again, &again)
+}
+
+/// What makes plans of seeds.
+fn generator(beyond_quorum: bool) -> fn(u64) -> Plan {
+    if beyond_quorum { swarm::generate_beyond } else { swarm::generate }
+}
+
+/// Opens the file of this campaign, if one is asked for, and adds up what it holds.
+fn open(
+    args: &RunArgs,
+    seeds: &Seeds,
+    earlier: &mut Totals,
+    console: &Console,
+) -> Result<Option<Kept>, FileError> {
+    let Some(directory) = &args.out else { return Ok(None) };
+    let mut settings = Settings::new();
+    if args.canary.is_on() {
+        settings.insert("canary".to_owned(), args.canary.to_string());
+    }
+    if args.check_determinism {
+        settings.insert("check-determinism".to_owned(), "true".to_owned());
+    }
+    if args.beyond_quorum {
+        settings.insert(BEYOND_QUORUM.to_owned(), "true".to_owned());
+    }
+    let manifest = Manifest::new(seeds, settings);
+    let kept = Kept::open(directory, &manifest, seeds, &mut |seed, outcome| {
+        earlier.fold(seed, outcome);
+        earlier.read_back += 1;
+    })?;
+    if kept.was_torn() {
+        let name = report::one_line(&kept.path().to_string_lossy());
+        console.err.print(&format!(
+            "note: the last line of {name} was cut off when its run was stopped; its seed is run \
+             again\n"
+        ));
+    }
+    Ok(Some(kept))
+}
+
+/// Tells what came of a campaign: the JSON object or the summary, and the last lines.
+pub fn tell(label: &str, totals: &Totals, json: bool, console: &Console) -> Exit {
+    if json {
+        console.print_json(&report::campaign_json(totals, world::WAYPOINTS));
+    } else {
+        let paint = console.paint();
+        console.out.print(&report::summary(label, totals, world::WAYPOINTS, paint));
+    }
+    conclude(totals, json, console);
+    let lost = totals.canaries().map_or(0, |canaries| canaries.lost());
+    if lost > 0 {
+        console.err.print(&format!(
+            "error: {lost} canaries were due and not reported: failures get lost on the way; this \
+             is a bug of the simulator\n"
+        ));
+        return Exit::Internal;
+    }
+    Exit::of_class(totals.worst_class())
 }
 
 /// The seeds that the arguments ask for.
@@ -73,8 +157,12 @@ fn conclude(totals: &Totals, json: bool, console: &Console) {
         return;
     };
     // A plan that cannot even be generated is a panic of its seed, and has no hash.
-    let plan_hash = caught(|| swarm::generate(worst.seed).hash()).ok();
-    let subject = Subject::Seed(worst.seed);
+    let generate = generator(totals.beyond_quorum);
+    let subject = match totals.beyond_quorum {
+        false => Subject::Seed(worst.seed),
+        true => Subject::BeyondQuorum(worst.seed),
+    };
+    let plan_hash = caught(|| generate(worst.seed).hash()).ok();
     let words = |paint| report::last_words(&subject, plan_hash, &worst.violation, paint);
     if json {
         console.err.print(&words(console.err_paint()));
@@ -84,12 +172,16 @@ fn conclude(totals: &Totals, json: bool, console: &Console) {
 }
 
 /// A bar on standard error if that is a terminal; otherwise one that draws nothing.
-fn progress_bar(count: u64, console: &Console) -> ProgressBar {
+/// `done` seeds were run before, which says nothing about the speed of this run.
+fn progress_bar(count: u64, done: u64, console: &Console) -> ProgressBar {
     if !console.err_terminal {
         return ProgressBar::hidden();
     }
     let template = "{bar:32} {human_pos}/{human_len} seeds, {per_sec}{msg}, {eta} left";
     let style = ProgressStyle::with_template(template).expect("the template is ours");
     let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S);
-    ProgressBar::with_draw_target(Some(count), target).with_style(style)
+    let bar = ProgressBar::with_draw_target(Some(count), target).with_style(style);
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
 }

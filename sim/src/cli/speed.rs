@@ -130,7 +130,7 @@ fn rate(count: f64, wall: Duration) -> f64 {
 }
 
 /// The most memory this process ever held, in MiB; `None` where there is no `/proc`.
-fn peak_rss_mb() -> Option<f64> {
+pub(super) fn peak_rss_mb() -> Option<f64> {
     parse_peak_rss_mb(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 

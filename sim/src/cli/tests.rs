@@ -1,7 +1,9 @@
 //! The commands as a whole, with engines that fail, stall or panic on demand.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::Value;
-use stormkv_sim::outcome::Outcome;
+use stormkv_sim::outcome::{Outcome, Recovery};
 
 use super::console::tests::captured;
 use super::*;
@@ -27,6 +29,7 @@ fn fake() -> Engine {
             5 => panic!("index out of bounds"),
             _ => Outcome { events: 10, trace_hash: seed, ..Outcome::default() },
         },
+        run_beyond: |seed| broken(Class::Safety, seed),
         run_plan: |_, mut options| {
             if let Some(trace) = &mut options.trace {
                 trace("n1 -> n2 Append");
@@ -34,6 +37,10 @@ fn fake() -> Engine {
             broken(Class::Safety, 9)
         },
     }
+}
+
+fn fake_recovery() -> Recovery {
+    Recovery { leader_ns: Some(120_000_000), answered_ns: None, converged_ns: Some(1_500_000_000) }
 }
 
 /// Exit code, standard output and standard error of one command line.
@@ -137,6 +144,22 @@ fn the_json_of_a_replay_extends_that_of_a_run() {
 }
 
 #[test]
+fn a_replay_tells_the_times_of_its_recovery() {
+    let engine = Engine {
+        run_plan: |_, _| Outcome { recovery: fake_recovery(), ..Outcome::default() },
+        ..fake()
+    };
+    let (_, out, _) = sim(&engine, "replay --seed 9");
+    assert!(out.contains("recovery    leader after 120 ms, converged after 1.5 s\n"), "{out}");
+    let (_, out, _) = sim(&engine, "replay --seed 9 --json");
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(object["recovery"]["converged_ms"]["max"], 1500.0);
+    assert_eq!(object["recovery"]["answered_ms"]["count"], 0);
+    let (_, out, _) = sim(&fake(), "replay --seed 9");
+    assert!(out.contains("recovery    none\n"), "{out}");
+}
+
+#[test]
 fn a_replay_cut_short_says_so() {
     let engine = Engine {
         run_plan: |_, options| Outcome {
@@ -177,8 +200,15 @@ fn a_usage_error_is_one_clear_line() {
         ("run --jobs 0", "0 is not in 1..=1024"),
         ("run --shard 3/2", "`3/2` is not a shard: write K/N with K from 1 to N"),
         ("run --seed-file no-such-file", "no-such-file: "),
+        ("run --canary 1.5", "`1.5` is not a share: write a number from 0 to 1, such as 0.01"),
+        ("merge no-such-directory", "no-such-directory: "),
         ("replay --seed -1", "unexpected argument '-1'"),
         ("replay --seed abc", "invalid digit"),
+        ("soak --days 0", "`0` is not a number of days: write one from 0.03 to 366"),
+        ("soak --days=-1", "`-1` is not a number of days"),
+        ("soak --days 1e9", "`1e9` is not a number of days"),
+        ("soak --days nan", "`nan` is not a number of days"),
+        ("soak --seed x", "invalid digit"),
         ("check h.jsonl --timeout 0", "`0` is not a time limit"),
         ("check h.jsonl --timeout nan", "`nan` is not a time limit"),
     ] {
@@ -199,6 +229,8 @@ fn what_is_missing_or_unknown_is_a_usage_error() {
         "run x",
         "replay",
         "replay --seed 1 a.toml",
+        "merge",
+        "run --out",
         "check",
         "check h.jsonl --model queue",
         "run --seeds 3 --seed-file f",
@@ -213,7 +245,9 @@ fn what_is_missing_or_unknown_is_a_usage_error() {
 fn help_and_version_are_no_errors() {
     let (exit, out, _) = sim(&fake(), "--version");
     assert_eq!((exit, out), (Exit::Clean, format!("stormkv-sim {BUILD}\n")));
-    for line in ["--help", "run --help", "replay --help", "check --help", "speed --help"] {
+    for line in
+        ["--help", "run --help", "merge --help", "replay --help", "check --help", "speed --help"]
+    {
         let (exit, out, _) = sim(&fake(), line);
         assert_eq!(exit, Exit::Clean);
         assert!(out.contains("Usage: cargo sim") && out.contains("Exit codes: 0 clean"), "{out}");
@@ -224,4 +258,51 @@ fn help_and_version_are_no_errors() {
 fn the_arguments_are_consistent() {
     use clap::CommandFactory;
     Cli::command().debug_assert();
+}
+
+#[test]
+fn a_run_that_its_seed_does_not_determine_is_shown_event_by_event() {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let engine = Engine {
+        run_plan: |plan, mut options| {
+            let run = RUNS.fetch_add(1, Ordering::SeqCst);
+            for event in 1..=9 {
+                let odd = plan.seed == 3 && event >= 6 && run % 2 == 1;
+                let term = if odd { 8 } else { 7 };
+                if let Some(trace) = &mut options.trace {
+                    trace(&format!("{event:>6}  n1 -> n2 Vote t{term}"));
+                }
+                if let Some(digest) = &mut options.digest {
+                    digest(event * 10 + term);
+                }
+            }
+            Outcome { events: 9, ..Outcome::default() }
+        },
+        ..fake()
+    };
+    let (exit, out, err) = sim(&engine, "run --seeds 2..5 --jobs 1 --check-determinism");
+    assert_eq!((exit, err.as_str()), (Exit::Violation, ""));
+    let (_, words) = out.rsplit_once("\n\n").unwrap();
+    assert!(
+        words.starts_with(
+            "safety violation (determinism): two runs of this seed differ from event 6 on: \
+             `6  n1 -> n2 Vote t7` in the first, `6  n1 -> n2 Vote t8` in the second\n    \
+             the same in both:\n           2  n1 -> n2 Vote t7\n"
+        ),
+        "{words}"
+    );
+    assert!(words.contains("in the second run:\n           6  n1 -> n2 Vote t8\n  seed     3\n"));
+    let (_, list) = out.split_once("failed seeds\n").unwrap();
+    assert!(list.lines().next().unwrap().ends_with("t8` in the second"), "{list}");
+}
+
+#[test]
+fn beyond_quorum_is_a_campaign_of_its_own_with_its_own_replay() {
+    let (exit, out, _) = sim(&fake(), "run --seeds 7..8 --beyond-quorum");
+    assert_eq!(exit, Exit::Violation);
+    assert!(out.contains("cargo sim replay --beyond-quorum --seed 7\n"), "{out}");
+    let (exit, out, _) = sim(&fake(), "run --seeds 7..8");
+    assert_eq!(exit, Exit::Clean, "{out}");
+    let (exit, _, err) = sim(&fake(), "replay --beyond-quorum some.toml");
+    assert_eq!(exit, Exit::Usage, "{err}");
 }

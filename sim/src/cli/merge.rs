@@ -1,0 +1,33 @@
+//! `cargo sim merge`: the files of many shards as one campaign, told as `cargo sim run` tells it.
+
+use stormkv_sim::campaign::{self, FileError, Merged, Totals};
+use stormkv_sim::report;
+
+use super::console::Console;
+use super::run::tell;
+use super::{Exit, MergeArgs, Usage, engine};
+
+pub fn merge(args: &MergeArgs, console: &Console) -> Result<Exit, Usage> {
+    let (merged, wall) = engine::timed(|| campaign::merge(&args.paths, args.partial));
+    let Merged { totals, label, missing } = match merged {
+        Ok(merged) => merged,
+        Err(error) => return refused(&error, console),
+    };
+    if let Some(missing) = missing {
+        console.err.print(&format!("warning: {}\n", report::one_line(&missing)));
+    }
+    Ok(tell(&label, &Totals { wall, ..totals }, args.json, console))
+}
+
+/// What a file that cannot be used means for the exit code.
+pub fn refused(error: &FileError, console: &Console) -> Result<Exit, Usage> {
+    let text = report::one_line(&error.to_string());
+    let exit = match error {
+        FileError::Refused(_) => return Err(Usage(text)),
+        FileError::Lost(_) => Exit::Internal,
+        // As for `--check-determinism`: the simulator broke its first promise.
+        FileError::Contradiction(_) => Exit::Violation,
+    };
+    console.err.print(&format!("error: {text}\n"));
+    Ok(exit)
+}
