@@ -14,6 +14,9 @@ use stormkv_sim::world::{self, RunOptions};
 /// Few enough for a build without optimization of the test itself to take seconds.
 const DEFAULT_SEEDS: u64 = 400;
 
+/// And of those with more damage than a quorum can repair.
+const BEYOND_SEEDS: u64 = 100;
+
 /// How many failures are listed; the worst is told in full.
 const LISTED: usize = 20;
 
@@ -92,6 +95,21 @@ fn no_seed_breaks_a_promise() {
         panic!("{}", complaint(&totals, worst));
     }
     assert!(totals.acknowledged > 0, "no client was ever answered: nothing was tested");
+}
+
+/// Damage to disks beyond what a quorum can repair may stop a cluster, but it must not make it lie.
+#[test]
+fn no_seed_lies_beyond_a_quorum() {
+    let seeds = Seeds::range(0, BEYOND_SEEDS).expect("there are some");
+    let run = |seed| world::run(&swarm::generate_beyond(seed), &mut RunOptions::default());
+    let totals = campaign::run(&seeds, campaign::default_jobs(), &run, &mut |_| ());
+    if let Some(worst) = totals.worst() {
+        let replay = format!("cargo sim replay --beyond-quorum --seed {}", worst.seed);
+        panic!("{}: {}\nreplay: {replay}", worst.violation.checker, worst.violation.message);
+    }
+    for ended in ["stopped-beyond-quorum", "recovered-beyond-quorum"] {
+        assert!(totals.faults.get(ended).is_some_and(|count| *count > 10), "{ended} is rare");
+    }
 }
 
 #[test]

@@ -8,8 +8,10 @@
 //! worst case, for external histories, for all failures and for a sample of the passes. They share
 //! the vocabulary of [`crate::history`] but no code that decides, so that each checks the other.
 
+mod bounds;
 mod compile;
 mod explain;
+mod forget;
 mod ledger;
 pub mod linearizable;
 mod machine;
@@ -18,11 +20,13 @@ mod raft;
 mod safety;
 mod search;
 mod shadow;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod view;
 pub mod witness;
 
+pub use self::bounds::{BOUNDED, Bounds, Peaks};
 pub use self::safety::{Broken, Check, Safety};
 use self::safety::{Checks, broken};
 pub use self::view::View;

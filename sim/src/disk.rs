@@ -12,13 +12,17 @@
 //! - A failed fsync drops what was dirty: the cache falls back to the durable bytes (btrfs), or
 //!   goes on to show the new ones, marked clean (ext4, XFS). A second fsync succeeds either way.
 //!   Names stay pending after a failed sync of the directory, as in a journal.
-//! - A failed write may have written a part.
+//! - A failed write may have written a part; a short one certainly has.
+//! - Durable bytes rot, and end up in other places than they were meant for; a read returns what was
+//!   there before. Where is for the caller to say: see `rot.rs`.
 //!
 //! A byte that is rewritten with the value it had is never damaged by a torn write ("powersafe
 //! overwrite", as SQLite calls it), so synced bytes stay intact beside an append to their sector.
-//! Reads return what the running process sees. Misdirected writes and stale reads are left out.
+//! Reads return what the running process sees.
 
 mod file;
+mod old_format;
+mod rot;
 mod survival;
 #[cfg(test)]
 mod tests;
@@ -31,7 +35,12 @@ use stormkv::error::DiskError;
 
 use crate::rng::{Purpose, Stream};
 use file::File;
+use rot::Stale;
 use survival::{Fate, Survival};
+
+pub(crate) use old_format::older;
+#[cfg(test)]
+pub(crate) use old_format::with_version;
 
 /// What a disk writes in one go, in bytes.
 pub const SECTOR: usize = 512;
@@ -44,6 +53,9 @@ pub const MAX_FILE: u64 = 1 << 30;
 pub enum Crash {
     /// The machine stops: the cache is lost, apart from what happened to reach the disk.
     PowerLoss,
+    /// As a power loss that comes before anything of the directory has reached the disk: all its
+    /// unsynced changes are lost.
+    LosesEntries,
     /// The process dies: the cache is the kernel's, and survives as it is.
     Kill,
 }
@@ -59,6 +71,8 @@ pub enum FaultKind {
     ReadFails,
     /// The next `Write` or `Create` finds no space, possibly after writing a part.
     NoSpace,
+    /// The next `Write` of more than one byte writes a part, but not all, and fails.
+    ShortWrite,
 }
 
 /// Counts which prove that faults had an effect.
@@ -82,8 +96,12 @@ pub struct DiskStats {
     pub failed_writes: u64,
     /// Reads that failed.
     pub failed_reads: u64,
-    /// Bits that rotted.
-    pub bits_flipped: u64,
+    /// Writes that wrote a part only.
+    pub short_writes: u64,
+    /// Bytes that rotted or were overwritten by mistake.
+    pub bytes_decayed: u64,
+    /// Reads that returned what was there before.
+    pub stale_reads: u64,
 }
 
 /// A file's identity, which renaming does not change.
@@ -113,6 +131,7 @@ pub struct SimDisk {
     changes: Vec<Change>,
     /// Failures to come, with the fault each belongs to.
     armed: Vec<(FaultKind, u32)>,
+    stale: Vec<Stale>,
     /// How often each fault has drawn from each of its streams.
     occurrences: BTreeMap<(Purpose, u32), u64>,
     writeback: Stream,
@@ -131,6 +150,7 @@ impl SimDisk {
             durable_names: Directory::new(),
             changes: Vec::new(),
             armed: Vec::new(),
+            stale: Vec::new(),
             occurrences: BTreeMap::new(),
             writeback: Stream::new(seed, Purpose::DiskWriteback, [node]),
             stats: DiskStats::default(),
@@ -168,7 +188,8 @@ impl SimDisk {
     /// # Errors
     /// When the file does not exist, or when a fault says so.
     pub fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        self.read(file, 0, usize::MAX)
+        let bytes = self.read(file, 0, usize::MAX)?;
+        Ok(self.aged(file, bytes))
     }
 
     /// Up to `len` bytes from `offset`, fewer at the end of the file.
@@ -196,7 +217,7 @@ impl SimDisk {
         let mut survival = Survival::draw(self.draws(Purpose::DiskCrash, fault));
         survival.begin(self.changes.len() as u64);
         for change in std::mem::take(&mut self.changes) {
-            if survival.next_fate() == Fate::Kept {
+            if crash != Crash::LosesEntries && survival.next_fate() == Fate::Kept {
                 make_durable(&mut self.durable_names, change);
             } else {
                 self.stats.entries_lost += 1;
@@ -223,27 +244,40 @@ impl SimDisk {
     /// Takes back what this fault has armed and what has not happened yet.
     pub fn disarm(&mut self, fault: u32) {
         self.armed.retain(|(_, armed)| *armed != fault);
+        self.disarm_stale(Some(fault));
     }
 
     /// As [`disarm`](Self::disarm), for all faults.
     pub fn disarm_all(&mut self) {
         self.armed.clear();
+        self.disarm_stale(None);
     }
 
-    /// Lets one bit rot (`bit` from 0 to 7) of the byte at `offset`, on the disk and in the cache.
-    /// Returns false, and does nothing, if that byte is not durable.
-    ///
-    /// # Panics
-    /// If `bit` is above 7.
-    pub fn corrupt(&mut self, file: FileName, offset: u64, bit: u8) -> bool {
-        assert!(bit < 8, "a byte has no bit {bit}");
-        let rots = self
-            .names
-            .get(&file)
-            .and_then(|inode| self.inodes.get_mut(inode))
-            .is_some_and(|file| file.flip(offset, bit));
-        self.stats.bits_flipped += u64::from(rots);
-        rots
+    /// Whether a crash may still take names back.
+    pub fn has_pending_names(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The content of a file as the process sees it, if there is such a file. No fault strikes.
+    pub fn look(&self, file: FileName) -> Option<Bytes> {
+        let file = self.inodes.get(self.names.get(&file)?)?;
+        Some(Bytes::copy_from_slice(file.cached()))
+    }
+
+    /// Somebody else, while the node is down, gives a file this content, and makes it durable.
+    pub fn rewrite(&mut self, file: FileName, bytes: &[u8]) {
+        if let Some(file) = self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)) {
+            file.rewrite(bytes);
+        }
+    }
+
+    /// A new, empty disk takes the place of this one.
+    pub fn wipe(&mut self) {
+        self.inodes.clear();
+        self.names.clear();
+        self.durable_names.clear();
+        self.changes.clear();
+        self.armed.clear();
     }
 
     /// The sizes of all files together, in bytes.
@@ -288,15 +322,24 @@ impl SimDisk {
     fn write(&mut self, name: FileName, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         check_size("write", name, offset.saturating_add(data.len() as u64))?;
         self.file(name, "write")?;
-        let failure = self.write_failure("write", name);
-        let len = match &failure {
-            Some((_, draws)) => draws.at(0).below(data.len() as u64 + 1) as usize,
-            None => data.len(),
+        let short = if data.len() > 1 { self.take_fault(FaultKind::ShortWrite) } else { None };
+        let (len, failure) = match short {
+            Some(fault) => {
+                self.stats.short_writes += 1;
+                let len = 1 + self.draws(Purpose::DiskFault, fault).below(data.len() as u64 - 1);
+                (len as usize, Some(error("write", Some(name), SHORT_WRITE)))
+            }
+            None => match self.write_failure("write", name) {
+                Some((error, draws)) => {
+                    (draws.at(0).below(data.len() as u64 + 1) as usize, Some(error))
+                }
+                None => (data.len(), None),
+            },
         };
         let file = self.inodes.get_mut(&self.names[&name]).expect("every name has its file");
         file.write(offset as usize, &data[..len], &mut self.writeback);
         match failure {
-            Some((error, _)) => Err(error),
+            Some(error) => Err(error),
             None => {
                 self.stats.writes += 1;
                 Ok(())
@@ -424,11 +467,12 @@ fn make_durable(names: &mut Directory, change: Change) {
 /// Whether this error is a fault of the disk. Any other one is the node's own doing: it asked for a
 /// file that it never made, or that it removed itself.
 pub fn is_fault(error: &DiskError) -> bool {
-    [IO_ERROR, NO_SPACE].contains(&error.reason.as_str())
+    [IO_ERROR, NO_SPACE, SHORT_WRITE].contains(&error.reason.as_str())
 }
 
 const IO_ERROR: &str = "input/output error";
 const NO_SPACE: &str = "no space left on device";
+const SHORT_WRITE: &str = "only a part was written";
 const NO_SUCH_FILE: &str = "no such file";
 
 fn error(operation: &'static str, file: Option<FileName>, reason: &str) -> DiskError {

@@ -1,4 +1,43 @@
 //! The storm: stormkv's deterministic simulator.
+//!
+//! # What a run is
+//! A run is a pure function of its [`Plan`](plan::Plan): the cluster, what the clients do, which
+//! faults strike and when, how it ends. A seed only generates a plan ([`swarm`]); a scenario file is
+//! one ([`scenario`]). Nodes are the product's own drivers, unchanged. What is simulated is what
+//! they touch: clocks, links and disks. There is one thread, one queue of events and virtual time,
+//! so a day passes in seconds, and the same plan gives the same events on every machine. The trace
+//! hash covers each of them; [`determinism`] runs a plan twice to prove it. Chances that the plan
+//! leaves open are drawn by name ([`rng`]), so that taking out one fault does not shift the others.
+//!
+//! # Two phases
+//! First the storm: faults strike and are mended, and nothing may be violated, however bad it gets.
+//! Then it stops. The *core*, a quorum or more, is healed; the others are lost for good, each in a
+//! way of its own. The core must have a leader, answer what was asked before, and agree, each
+//! within a bound. Otherwise the run ends as a stall, and says what is missing. A cluster that is
+//! safe because it stands still is found out here.
+//!
+//! # The atlas
+//! Disks may damage what they hold, and no log survives the damage of every copy. The atlas knows
+//! who holds damage, and allows more only while, in every membership in force, those without damage
+//! are a quorum: then nothing committed may be lost, and everyone must get well. A campaign beyond a
+//! quorum lifts that rule. The cluster may then stop with a clear error, but not tell anything wrong.
+//!
+//! # The checkers
+//! They look at every event, from outside: at what nodes write, send and say ([`checker`]). Some hold
+//! the invariants of Raft, some compare each replica with a reference model, some bound what a node
+//! keeps. In the end the history of the clients must be linearizable. Each counts how often it
+//! really compared something, and each kind of fault and each waypoint how often it came about:
+//! a clean run in which nothing happened proves nothing.
+//!
+//! # Where things are
+//! - [`plan`] is a run as data and [`swarm`] draws one; [`scenario`] reads a file and its expectation,
+//! - [`world`] carries it out, on [`schedule`], [`network`], [`disk`] and `clock.rs`; `port.rs` is
+//!   what a node sees of them,
+//! - [`checker`] judges, with [`history`] for what clients were told; [`mod@check`] judges histories
+//!   from elsewhere,
+//! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
+//!   panic into a finding, [`names`] and [`histogram`] help to count,
+//! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
 
 #![forbid(unsafe_code)]
 
@@ -6,8 +45,12 @@ pub mod campaign;
 pub mod caught;
 pub mod check;
 pub mod checker;
+mod clock;
+pub mod determinism;
 pub mod disk;
+pub mod histogram;
 pub mod history;
+pub mod names;
 pub mod network;
 pub mod outcome;
 pub mod plan;

@@ -9,8 +9,15 @@
 //! fault can shift them. Faults overlap freely: a message passes only if every one lets it pass.
 //!
 //! What each fault means for a link is worked out when the fault begins or ends, never per message.
-//! Left out: the capacity of a path, and damage to bytes, which needs encoded messages.
+//!
+//! - `rule.rs` has the faults, and what each means for a link,
+//! - `link.rs` is a link with its connections,
+//! - `draws.rs` are the draws that belong to one message.
+//!
+//! Left out: what damage does to the bytes of a message, which only the world can know.
 
+mod draws;
+mod link;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -20,7 +27,12 @@ use std::fmt;
 
 use rustc_hash::FxHashMap;
 
-use crate::rng::{Chance, Purpose, Stream};
+use self::draws::{
+    DRAW_DUPLICATE, DRAW_LATENCY, DRAW_LOSS, DRAW_SECOND_LATENCY, Excepted, Message, Troubles,
+};
+use self::link::Link;
+use crate::rng::{Chance, Draw};
+pub use link::Capacity;
 pub use rule::{Rule, Side};
 
 /// Who sends and receives.
@@ -66,9 +78,17 @@ pub struct NetworkConfig {
     pub drop: f64,
     /// How many messages arrive twice.
     pub duplicate: f64,
-    /// Whether each link keeps its messages in order, as a TCP connection does. Otherwise they
+    /// Whether each connection keeps its messages in order, as those of TCP do. Otherwise they
     /// overtake each other whenever their latencies say so.
     pub fifo: bool,
+    /// The slowest link takes up to this many times as long as the fastest. At least 1.
+    pub spread: u32,
+    /// The bound of each connection, if there is one.
+    pub capacity: Option<Capacity>,
+    /// How many messages arrive with damaged bytes.
+    pub garble: f64,
+    /// Of how many lost messages their sender hears.
+    pub tells: f64,
 }
 
 impl NetworkConfig {
@@ -82,8 +102,39 @@ impl NetworkConfig {
             drop: 0.0,
             duplicate: 0.0,
             fifo: false,
+            spread: 1,
+            capacity: None,
+            garble: 0.0,
+            tells: 0.0,
         }
     }
+}
+
+/// What the network is told of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// The kind of message; numbered upwards from 0 without large gaps.
+    pub kind: u8,
+    /// Which of the connections to the receiver it travels on: 0, 1 or 2.
+    pub lane: u8,
+    /// About how many bytes it has; 0 for what takes no room and cannot be damaged.
+    pub bytes: u32,
+}
+
+/// A message of this kind without bytes, on the first lane.
+impl From<u8> for Parcel {
+    fn from(kind: u8) -> Self {
+        Parcel { kind, lane: 0, bytes: 0 }
+    }
+}
+
+/// The connection that a message was sent on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Which of those from its sender to its receiver.
+    pub lane: u8,
+    /// How many broke before it on this lane.
+    pub number: u32,
 }
 
 /// An exception for one single message. It comes on top of what is drawn for the message.
@@ -123,6 +174,10 @@ pub enum Fate {
         again_ns: Option<u64>,
         /// Whether a clogged link held it up.
         clogged: bool,
+        /// Whether its bytes are damaged on the way; how, follows from the draw.
+        garbled: Option<Draw>,
+        /// What it travels on.
+        connection: Connection,
     },
     /// It never arrives.
     Dropped(DropReason),
@@ -139,6 +194,19 @@ pub enum DropReason {
     Partition,
     /// A [`NetRule`].
     Exception,
+    /// The queue for a connection is full.
+    QueueFull,
+    /// Its connection broke.
+    Reset,
+}
+
+/// What the sender of a lost message is told by its own host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// When, in ns.
+    pub at_ns: u64,
+    /// Whether a connection is found to be broken, with all that was on it.
+    pub broken: bool,
 }
 
 /// Counts which prove that faults had an effect.
@@ -160,44 +228,17 @@ pub struct NetworkStats {
     pub duplicated: u64,
     /// Held up by a clogged link.
     pub clogged: u64,
+    /// Dropped for [`DropReason::QueueFull`].
+    pub queue_full: u64,
+    /// Dropped for [`DropReason::Reset`]: on their way, or before their sender noticed.
+    pub lost_in_reset: u64,
+    /// Damaged on their way.
+    pub garbled: u64,
+    /// Made slower by a fault that slows down a link.
+    pub lagged: u64,
+    /// Queued behind others on a connection whose capacity is bounded.
+    pub queued: u64,
 }
-
-/// Everything from one endpoint to another.
-#[derive(Clone, Debug, Default)]
-struct Link {
-    /// Whether a partition keeps these two apart.
-    cut: bool,
-    /// Until when the link is clogged, in ns.
-    clogged_until_ns: u64,
-    /// The bad weather here, by fault.
-    weather: Vec<(u32, Weather)>,
-    /// Nothing that must keep its order arrives before this, in ns.
-    last_at_ns: u64,
-    /// By kind of message.
-    channels: Vec<Channel>,
-}
-
-/// Everything of one kind on one link.
-#[derive(Clone, Debug)]
-struct Channel {
-    stream: Stream,
-    sent: u64,
-    exceptions: Vec<(u64, NetAction)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Weather {
-    drop: Chance,
-    duplicate: Chance,
-    extra_mean_ns: u64,
-}
-
-/// Draws that belong to one message. Each has a slot, used or not, so that none shifts another.
-const DRAWS: u64 = 8;
-const DRAW_LOSS: u64 = 0;
-const DRAW_DUPLICATE: u64 = 1;
-const DRAW_LATENCY: u64 = 2;
-const DRAW_SECOND_LATENCY: u64 = 5;
 
 /// Decides what becomes of each message.
 #[derive(Clone, Debug)]
@@ -207,6 +248,8 @@ pub struct Network {
     tail: Chance,
     drop: Chance,
     duplicate: Chance,
+    garble: Chance,
+    tells: Chance,
     /// The position of each endpoint in `endpoints` and in both dimensions of `links`.
     index: FxHashMap<Endpoint, usize>,
     endpoints: Vec<Endpoint>,
@@ -226,6 +269,8 @@ impl Network {
             tail: Chance::new(config.tail_probability),
             drop: Chance::new(config.drop),
             duplicate: Chance::new(config.duplicate),
+            garble: Chance::new(config.garble),
+            tells: Chance::new(config.tells),
             config,
             index: FxHashMap::default(),
             endpoints: Vec::new(),
@@ -235,12 +280,19 @@ impl Network {
         }
     }
 
-    /// Decides what becomes of a message that is sent at `now_ns`. `kind` numbers the kinds of
-    /// messages, upwards from 0 without large gaps.
+    /// Decides what becomes of a message that is sent at `now_ns`.
     ///
     /// # Panics
-    /// If an endpoint sends to itself.
-    pub fn fate(&mut self, now_ns: u64, from: Endpoint, to: Endpoint, kind: u8) -> Fate {
+    /// If an endpoint sends to itself, or on a lane that does not exist.
+    pub fn fate(
+        &mut self,
+        now_ns: u64,
+        from: Endpoint,
+        to: Endpoint,
+        parcel: impl Into<Parcel>,
+    ) -> Fate {
+        let parcel = parcel.into();
+        let Parcel { kind, lane, .. } = parcel;
         self.stats.sent += 1;
         let (a, b) = self.positions(from, to);
         let link = &mut self.links[a][b];
@@ -253,7 +305,8 @@ impl Network {
             self.stats.partitioned += 1;
             return Fate::Dropped(DropReason::Partition);
         }
-        let message = Message { stream: &channel.stream, number };
+        let stream = channel.stream.clone();
+        let message = Message { stream: &stream, number };
         let excepted = Excepted::of(&channel.exceptions, number + 1);
         let weather = Troubles::of(&link.weather, self.seed, from, to, kind, number);
         if excepted.dropped {
@@ -268,39 +321,117 @@ impl Network {
             self.stats.lost_to_weather += 1;
             return Fate::Dropped(DropReason::Weather);
         }
+        let line = &link.lines[usize::from(lane)];
+        let connection = line.connection(lane);
+        if now_ns < line.broken_until_ns {
+            self.stats.lost_in_reset += 1;
+            return Fate::Dropped(DropReason::Reset);
+        }
+        let Some(leaves_ns) = link.leaves(now_ns, parcel) else {
+            self.stats.queue_full += 1;
+            return Fate::Dropped(DropReason::QueueFull);
+        };
 
-        let extra_ns = excepted.delay_ns.saturating_add(weather.delay_ns);
+        let extra_ns =
+            excepted.delay_ns.saturating_add(weather.delay_ns).saturating_add(link.lag_ns);
         let doubled = excepted.duplicated
             || weather.duplicated
             || message.happens(self.duplicate, DRAW_DUPLICATE);
-        let departs_ns = now_ns.saturating_add(extra_ns);
-        let first = message.latency_ns(&self.config, self.tail, DRAW_LATENCY);
-        let second = doubled
-            .then(|| message.latency_ns(&self.config, self.tail, DRAW_SECOND_LATENCY))
-            .map(|latency| departs_ns.saturating_add(latency));
+        let departs_ns = leaves_ns.saturating_add(extra_ns);
+        let latency = |slot| message.latency_ns(&self.config, link.stretch, self.tail, slot);
+        let first = latency(DRAW_LATENCY);
+        let second = doubled.then(|| departs_ns.saturating_add(latency(DRAW_SECOND_LATENCY)));
         let clogged = now_ns < link.clogged_until_ns;
         let ordered = clogged || self.config.fifo;
-        let at_ns = link.queue(departs_ns.saturating_add(first), clogged, ordered);
-        let again_ns = second.map(|at| link.queue(at, clogged, ordered));
+        let at_ns = link.queue(departs_ns.saturating_add(first), lane, clogged, ordered);
+        let again_ns = second.map(|at| link.queue(at, lane, clogged, ordered));
+        let garbled = match parcel.bytes {
+            0 => None,
+            _ => draws::garbled(link, self.garble, self.seed, (from, to), kind, number),
+        };
         self.stats.duplicated += u64::from(doubled);
         self.stats.clogged += u64::from(clogged);
-        Fate::Delivered { at_ns, again_ns, clogged }
+        self.stats.garbled += u64::from(garbled.is_some());
+        self.stats.lagged += u64::from(link.lag_ns > 0);
+        self.stats.queued += u64::from(leaves_ns > now_ns);
+        Fate::Delivered { at_ns, again_ns, clogged, garbled, connection }
+    }
+
+    /// What the sender hears of a message that was just dropped for this reason.
+    ///
+    /// # Panics
+    /// If the endpoint sends to itself.
+    pub fn notice(
+        &mut self,
+        now_ns: u64,
+        from: Endpoint,
+        to: Endpoint,
+        parcel: Parcel,
+        reason: DropReason,
+    ) -> Option<Notice> {
+        let (a, b) = self.positions(from, to);
+        let link = &mut self.links[a][b];
+        match reason {
+            DropReason::Loss | DropReason::Weather | DropReason::Partition => {
+                let number = link.channels[usize::from(parcel.kind)].sent - 1;
+                let after = draws::told(self.tells, self.seed, (from, to), parcel.kind, number);
+                after.map(|after_ns| Notice { at_ns: now_ns + after_ns, broken: true })
+            }
+            DropReason::QueueFull => {
+                let is_news = link.lines[usize::from(parcel.lane)].is_news();
+                is_news.then_some(Notice { at_ns: now_ns, broken: false })
+            }
+            // Who notices that a connection broke is told by whoever broke it.
+            DropReason::Exception | DropReason::Reset => None,
+        }
     }
 
     /// Whether a message that was on its way gets through at this moment. Counts it if not.
     ///
+    /// # Errors
+    /// What stops it.
+    ///
     /// # Panics
     /// If an endpoint sends to itself.
-    pub fn arrives(&mut self, from: Endpoint, to: Endpoint) -> bool {
+    pub fn arrives(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        connection: Connection,
+    ) -> Result<(), DropReason> {
         let (a, b) = self.positions(from, to);
-        let cut = self.links[a][b].cut;
-        self.stats.cut_in_flight += u64::from(cut);
-        !cut
+        let link = &self.links[a][b];
+        if link.cut {
+            self.stats.cut_in_flight += 1;
+            return Err(DropReason::Partition);
+        }
+        if link.lines[usize::from(connection.lane)].number != connection.number {
+            self.stats.lost_in_reset += 1;
+            return Err(DropReason::Reset);
+        }
+        Ok(())
     }
 
-    /// No message is lost or duplicated by chance any more; rules and latencies stay.
+    /// Breaks the connection that is there at `now_ns`: all that is queued for it and on its way is
+    /// lost. Says when its sender notices, in ns; what it sends before is lost, too.
+    ///
+    /// # Panics
+    /// If an endpoint is connected to itself, or there is no such lane.
+    pub fn reset(&mut self, now_ns: u64, from: Endpoint, to: Endpoint, lane: u8) -> u64 {
+        let (a, b) = self.positions(from, to);
+        let ends = [from.code(), to.code()];
+        self.links[a][b].lines[usize::from(lane)].break_off(now_ns, self.seed, ends, lane)
+    }
+
+    /// Whether some fault has this effect at present.
+    pub fn suffers(&self, is_it: impl Fn(&Rule) -> bool) -> bool {
+        self.rules.values().any(is_it)
+    }
+
+    /// No message is lost, duplicated or damaged by chance any more; rules, latencies and
+    /// capacities stay.
     pub fn calm(&mut self) {
-        (self.drop, self.duplicate) = (Chance::new(0.0), Chance::new(0.0));
+        (self.drop, self.duplicate, self.garble) = (Chance::NEVER, Chance::NEVER, Chance::NEVER);
     }
 
     /// Begins the fault with this id. If it is active already, the new rule replaces the old one.
@@ -319,6 +450,11 @@ impl Network {
             self.rebuild();
         }
         active
+    }
+
+    /// Whether the fault with this id is active.
+    pub fn is_active(&self, id: u32) -> bool {
+        self.rules.contains_key(&id)
     }
 
     /// Makes an exception for one message that is yet to be sent.
@@ -357,6 +493,11 @@ impl Network {
         for row in &mut self.links {
             row.resize_with(position + 1, Link::default);
         }
+        for (other, &with) in self.endpoints.iter().enumerate() {
+            let stretch = |from, to| link::stretch(self.seed, self.config.spread, from, to);
+            self.links[other][position].stretch = stretch(with, endpoint);
+            self.links[position][other].stretch = stretch(endpoint, with);
+        }
         self.rebuild();
         position
     }
@@ -367,108 +508,12 @@ impl Network {
             link.cut = false;
             link.clogged_until_ns = 0;
             link.weather.clear();
+            link.garbles.clear();
+            link.lag_ns = 0;
+            link.capacity = self.config.capacity;
         }
         for (&id, rule) in &self.rules {
             rule.apply(id, &self.endpoints, &mut self.links);
         }
-    }
-}
-
-impl Link {
-    /// Makes sure that there is a channel for `kind`.
-    fn open_channel(&mut self, seed: u64, from: Endpoint, to: Endpoint, kind: u8) {
-        for kind in self.channels.len() as u64..=u64::from(kind) {
-            let stream = Stream::new(seed, Purpose::Message, [from.code(), to.code(), kind]);
-            self.channels.push(Channel { stream, sent: 0, exceptions: Vec::new() });
-        }
-    }
-
-    /// When a message arrives that would arrive at `at_ns` on an empty link, in ns. What a clogged
-    /// link held up comes out in order.
-    fn queue(&mut self, at_ns: u64, clogged: bool, ordered: bool) -> u64 {
-        if !ordered {
-            return at_ns;
-        }
-        let free_ns = if clogged { self.clogged_until_ns } else { 0 };
-        self.last_at_ns = self.last_at_ns.max(at_ns).max(free_ns);
-        self.last_at_ns
-    }
-}
-
-/// One message, as far as its draws are concerned.
-struct Message<'a> {
-    stream: &'a Stream,
-    number: u64,
-}
-
-impl Message<'_> {
-    fn happens(&self, chance: Chance, slot: u64) -> bool {
-        !chance.is_never() && chance.hit(self.stream.at(self.number * DRAWS + slot))
-    }
-
-    /// Uses three slots, from `slot`.
-    fn latency_ns(&self, config: &NetworkConfig, tail: Chance, slot: u64) -> u64 {
-        let mean = config.latency_mean_extra_ns;
-        let extra = if self.happens(tail, slot + 1) {
-            let draw = self.stream.at(self.number * DRAWS + slot + 2);
-            draw.pareto_ns(mean, mean.saturating_mul(config.tail_factor))
-        } else {
-            self.stream.at(self.number * DRAWS + slot).exponential_ns(mean)
-        };
-        config.latency_min_ns.saturating_add(extra)
-    }
-}
-
-/// What the exceptions for one message come to.
-#[derive(Default)]
-struct Excepted {
-    dropped: bool,
-    duplicated: bool,
-    delay_ns: u64,
-}
-
-impl Excepted {
-    fn of(exceptions: &[(u64, NetAction)], nth: u64) -> Self {
-        let mut sum = Excepted::default();
-        for (_, action) in exceptions.iter().filter(|(number, _)| *number == nth) {
-            match action {
-                NetAction::Drop => sum.dropped = true,
-                NetAction::Duplicate => sum.duplicated = true,
-                NetAction::DelayNs(ns) => sum.delay_ns = sum.delay_ns.saturating_add(*ns),
-            }
-        }
-        sum
-    }
-}
-
-/// What bad weather does to one message.
-#[derive(Default)]
-struct Troubles {
-    dropped: bool,
-    duplicated: bool,
-    delay_ns: u64,
-}
-
-impl Troubles {
-    fn of(
-        weather: &[(u32, Weather)],
-        seed: u64,
-        from: Endpoint,
-        to: Endpoint,
-        kind: u8,
-        number: u64,
-    ) -> Self {
-        let mut sum = Troubles::default();
-        for (fault, weather) in weather {
-            let parts = [u64::from(*fault), from.code(), to.code(), u64::from(kind)];
-            let stream = Stream::new(seed, Purpose::Weather, parts);
-            let message = Message { stream: &stream, number };
-            sum.dropped |= message.happens(weather.drop, DRAW_LOSS);
-            sum.duplicated |= message.happens(weather.duplicate, DRAW_DUPLICATE);
-            let extra = stream.at(number * DRAWS + DRAW_LATENCY);
-            let extra_ns = extra.exponential_ns(weather.extra_mean_ns);
-            sum.delay_ns = sum.delay_ns.saturating_add(extra_ns);
-        }
-        sum
     }
 }

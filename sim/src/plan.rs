@@ -16,7 +16,9 @@
 use serde::Deserialize;
 use stormkv::types::NodeId;
 
+mod change;
 mod check;
+mod end;
 mod fault;
 mod grammar;
 mod net;
@@ -24,14 +26,18 @@ mod op;
 mod text;
 mod units;
 
+pub use change::Part;
 pub use check::{
-    MAX_CLIENTS, MAX_FAULTS, MAX_NET_ROWS, MAX_NODE_ID, MAX_NODES, MAX_OPS, MAX_TIME_US,
-    MAX_VALUE_BYTES, Place, Problem,
+    MAX_CLIENTS, MAX_FAULTS, MAX_IN_FLIGHT, MAX_NET_ROWS, MAX_NODE_ID, MAX_NODES, MAX_OPS,
+    MAX_TIME_US, MAX_VALUE_BYTES, Place, Problem,
 };
-pub use fault::{DiskFault, Fault, Member, Who};
+pub use end::{Core, End};
+pub use fault::{
+    Again, ClockFault, DiskFault, DiskPart, Fault, LinkFault, Member, Path, ProcessFault, Rot, Who,
+};
 pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;
-pub use net::{MessageRef, NetEffect, NetRow, REPLY, REQUEST, code};
+pub use net::{MessageKind, MessageRef, NetEffect, NetRow};
 pub use op::{Call, Condition, Op, Step, Value};
 
 /// The version of the scenario format that this build reads and writes.
@@ -191,14 +197,40 @@ pub struct Network {
     pub drop: f64,
     /// The share of messages that arrive twice, 0 to 1.
     pub duplicate: f64,
-    /// Whether messages of a link arrive in the order in which they were sent.
+    /// Whether messages on a connection arrive in the order in which they were sent. Nodes have
+    /// three connections to each other: see [`Lane`](stormkv::wire::Lane).
     pub fifo: bool,
+    /// How far the links differ: each takes 1 to `spread` times the latency, drawn per link and
+    /// direction, with each doubling as likely as the next.
+    pub spread: u32,
+    /// What a connection between two nodes carries, in KiB per second; 0: anything at once.
+    pub kib_per_s: u32,
+    /// How long a message may wait for such a connection, in microseconds (in the file:
+    /// `queue_ms`). One that would wait for longer is dropped, and its sender told `unreachable`.
+    #[serde(rename = "queue_ms", deserialize_with = "units::ms")]
+    pub queue_us: u64,
+    /// The share of messages between nodes, 0 to 1, whose bytes are damaged on their way. Their
+    /// receiver must notice; it then closes the connection, as in production.
+    pub garble: f64,
+    /// The share of lost messages, 0 to 1, whose sender hears that they were lost, a little later.
+    pub tells: f64,
 }
 
 impl Default for Network {
     fn default() -> Self {
         let latency = Delay { min_us: 1000, mean_extra_us: 2000 };
-        Network { latency, heavy_tail: 0.0, drop: 0.0, duplicate: 0.0, fifo: false }
+        Network {
+            latency,
+            heavy_tail: 0.0,
+            drop: 0.0,
+            duplicate: 0.0,
+            fifo: false,
+            spread: 1,
+            kib_per_s: 0,
+            queue_us: 500_000,
+            garble: 0.0,
+            tells: 0.0,
+        }
     }
 }
 
@@ -245,16 +277,30 @@ pub struct Clients {
     /// file: `think_ms`).
     #[serde(rename = "think_ms", deserialize_with = "units::ms")]
     pub think_us: u64,
+    /// How many operations of one client may be under way at once, each through a session of its
+    /// own. They take turns: an operation waits for the one this many before it. 1 is a closed
+    /// loop; a large number comes close to an open one.
+    pub in_flight: u32,
+    /// The same for the operator: with more than one, changes of the membership meet.
+    pub operators: u32,
 }
 
 impl Default for Clients {
     fn default() -> Self {
-        Clients { count: 3, retry_us: 300_000, give_up_us: 3_000_000, think_us: 0 }
+        Clients {
+            count: 3,
+            retry_us: 300_000,
+            give_up_us: 3_000_000,
+            think_us: 0,
+            in_flight: 1,
+            operators: 1,
+        }
     }
 }
 
-/// One operation of a client. A client does one thing at a time, in the order of its rows: an
-/// operation starts at its time, or as soon as the client's previous one has ended.
+/// One operation of a client. A client takes its rows in order and does one thing at a time, or as
+/// many as [`Clients::in_flight`] says: an operation starts at its time, or as soon as it is its
+/// turn.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpRow {
@@ -285,26 +331,6 @@ pub struct FaultRow {
     /// What goes wrong.
     #[serde(rename = "do", deserialize_with = "units::text")]
     pub fault: Fault,
-}
-
-/// How the run ends.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct End {
-    /// When all faults stop, in microseconds (in the file: `heal_at_ms`). `None`: after the last
-    /// operation or fault, see [`Plan::heal_at_us`].
-    #[serde(rename = "heal_at_ms", deserialize_with = "units::some_ms")]
-    pub heal_at_us: Option<u64>,
-    /// How long the cluster may take from there to answer everything and to converge, in
-    /// microseconds (in the file: `bound_ms`).
-    #[serde(rename = "bound_ms", deserialize_with = "units::ms")]
-    pub bound_us: u64,
-}
-
-impl Default for End {
-    fn default() -> Self {
-        End { heal_at_us: None, bound_us: 10_000_000 }
-    }
 }
 
 impl Plan {

@@ -39,6 +39,26 @@ pub enum Purpose {
     Node = 9,
     /// What a client does next. Parts: client.
     Client = 10,
+    /// Which frames are damaged on their way, and how. Parts: fault, from, to, kind.
+    Garble = 50,
+    /// How far the latencies of a link are from the average. Parts: from, to.
+    LinkLatency = 51,
+    /// Whether and when the sender of a lost message hears of it. Parts: from, to, kind.
+    LossTold = 52,
+    /// When a sender notices that a connection broke. Parts: from, to, lane, connection.
+    BrokenConnection = 53,
+    /// Whether a campaign fails this seed on purpose.
+    Canary = 90,
+    /// Who is in the core that is healed in the end. Parts: node, or none for its size.
+    Core = 70,
+    /// How a node outside of the core is lost for good. Parts: node.
+    Lost = 71,
+    /// What the clock of a node shows at the beginning. Parts: node.
+    ClockOffset = 60,
+    /// How late the timers of a node fire. Parts: fault, node.
+    Jitter = 61,
+    /// Where silent damage to a disk hits. Parts: node, fault.
+    DiskRot = 40,
 }
 
 /// 2^64 divided by the golden ratio: odd, and spreads consecutive counters over all 64 bits.
@@ -169,6 +189,8 @@ impl Draw {
 pub struct Chance(u64);
 
 impl Chance {
+    /// What never happens.
+    pub const NEVER: Chance = Chance(0);
     /// The probability 1/4.
     pub const ONE_IN_FOUR: Chance = Chance(1 << 62);
 

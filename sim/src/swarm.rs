@@ -8,33 +8,37 @@
 //! The plan says everything: nothing here runs, and the world never asks the seed what to do
 //! next, except for micro-choices such as the latency of one message.
 
+mod churn;
 mod combos;
 mod dice;
 mod families;
 mod membership;
 mod shape;
+mod soak;
 mod storm;
 mod workload;
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Call, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
+use crate::plan::{Call, Core, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
+
+pub use soak::{WINDOW_US, soak_window};
 
 use dice::{Dice, Purpose};
 use storm::Cast;
 
 /// Draws the plan of this seed. The same seed gives the same plan in every build.
 pub fn generate(seed: u64) -> Plan {
-    let cluster = shape::cluster(seed);
-    let clients = shape::clients(seed);
+    let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
+    shape::fit(&mut cluster, &mut clients);
     let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
     let (times, mut marks) = workload::times(seed, horizon_us);
     let first_nodes = cluster.nodes + cluster.learners;
-    let mut ops = workload::operations(seed, &times, clients.count, first_nodes);
+    let mut ops = workload::operations(seed, &times, &cluster, clients.count);
     let changes = membership::operations(seed, &cluster, horizon_us);
 
     marks.extend(changes.iter().map(|row| row.at_us));
-    let new_nodes = changes.iter().filter_map(|row| row.call.op.new_node());
+    let new_nodes = changes.iter().flat_map(|row| row.call.op.new_nodes());
     let cast = Cast {
         nodes: (1..=u64::from(first_nodes)).map(NodeId).chain(new_nodes).collect(),
         clients: clients.count,
@@ -43,20 +47,41 @@ pub fn generate(seed: u64) -> Plan {
         marks,
     };
     let faults = storm::faults(seed, &cast);
+    let free = cast.nodes.iter().map(|node| node.0).max().unwrap_or(0) + 1;
     ops.extend(changes);
+    ops.extend(combos::replacements(seed, &faults, free));
     ops.sort_by_key(|row| row.at_us);
 
+    let mut network = shape::network(seed);
+    shape::widen(&mut network, &ops);
     Plan {
         cluster,
-        network: shape::network(seed),
+        network,
         disk: shape::disk(seed),
         clients,
         ops,
         faults,
         // Clients may have piled up work while nothing could be done, on links of 20 ms.
-        end: End { heal_at_us: None, bound_us: 30_000_000 },
+        end: End { bound_us: 30_000_000, core: core(seed), ..End::default() },
         ..Plan::new(format!("seed-{seed}"), seed)
     }
+}
+
+/// Draws who is healed in the end. Often only some: a cluster must also get well without the others.
+fn core(seed: u64) -> Core {
+    let dice = &mut Dice::new(seed, Purpose::Core);
+    if dice.percent(60) { Core::Random } else { Core::All }
+}
+
+/// Draws the plan of this seed, and damage to disks on top of it that may go beyond what a quorum can
+/// repair.
+pub fn generate_beyond(seed: u64) -> Plan {
+    let mut plan = generate(seed);
+    plan.name = format!("seed-{seed}-beyond-quorum");
+    plan.end.beyond_quorum = true;
+    let nodes = u64::from(plan.cluster.nodes + plan.cluster.learners);
+    families::damage::beyond_quorum(seed, nodes, &mut plan);
+    plan
 }
 
 /// Which measurement a plan without randomness is for.

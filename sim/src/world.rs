@@ -2,46 +2,63 @@
 //!
 //! A run is a pure function of its plan. Nodes are the product's own drivers; network, disks and
 //! clocks are simulated; every event feeds a rolling hash and passes the checkers. In the first
-//! phase faults strike. Then all is healed, and the cluster must answer everything that is still
-//! open and agree within the plan's bound.
+//! phase faults strike. Then the core, a quorum or more, is healed, and must answer everything that
+//! is still open and agree within the plan's bound.
 //!
 //! - `slot.rs` is a node's place: its disk, and who judges what it does,
-//! - `event.rs` carries out one event and what comes of it,
-//! - `fault.rs` injects and mends faults,
+//! - `event.rs` carries out one event and what comes of it, `life.rs` starts and stops nodes,
+//! - `message.rs` has the messages between nodes, and the connections that they travel on,
+//! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
+//! - `inbox.rs` is where inputs wait for a slow node,
 //! - `client.rs` and `request.rs` are the clients,
+//! - `soak.rs` strings windows of a long run together,
 //! - `end.rs` heals, waits for agreement and judges the history,
+//! - `core.rs` says who is healed in the end, and how the others are lost,
+//! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
+//! - `end.rs` compares the members and judges the history,
 //! - `trace.rs` is the hash and the readable line.
 
+mod atlas;
 mod client;
+mod core;
 mod end;
 mod event;
 mod fault;
+mod inbox;
+mod life;
+mod message;
+mod recovery;
 mod request;
 mod slot;
+mod soak;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stormkv::api::{Reply, Request};
-use stormkv::env::FileName;
-use stormkv::node::Role;
-use stormkv::types::{NodeId, Term, Ticket};
+use stormkv::env::{Completion, FileName};
+use stormkv::node::{Membership, Role};
+use stormkv::types::{LogIndex, NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
 pub use self::client::action;
-pub use self::trace::Sink;
+pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
+pub use self::trace::{Digest, Sink};
 
+use self::atlas::Atlas;
 use self::client::Clients;
 use self::slot::Slot;
 use self::trace::Trace;
-use crate::checker::{Broken, Safety};
+use crate::checker::{Bounds, Broken, Safety};
 use crate::history::History;
-use crate::network::{Endpoint, NetAction, NetRule, Network, NetworkConfig};
-use crate::outcome::{Class, Outcome, Violation};
+use crate::network::{Capacity, Connection, Endpoint, NetAction, NetRule, Network, NetworkConfig};
+use crate::outcome::{Class, Outcome, Recovery, Violation};
 use crate::plan::{self, Member, NetEffect, Plan, Wire};
 use crate::port::Effect;
+use crate::rng::Draw;
 
 /// What a campaign should reach: each is counted when it happens.
 pub const WAYPOINTS: &[&str] = &[
@@ -79,6 +96,41 @@ pub const WAYPOINTS: &[&str] = &[
     "crash-of-leader",
     "all-nodes-down",
     "message-cut-in-flight",
+    "frame-garbled-and-refused",
+    "connection-reset",
+    "message-lost-in-reset",
+    "chunk-lost-in-reset",
+    "queue-full-told",
+    "leader-told-unreachable",
+    "leader-elected-in-a-ring",
+    "core-healed",
+    "core-undecided",
+    "transferred-under-load",
+    "several-members-changed",
+    "changes-overlapped",
+    "founders-all-replaced",
+    "grown-from-one-voter",
+    "shrunk-to-one-voter",
+    "operations-overlapped",
+    "client-restarted",
+    "client-restarted-in-doubt",
+    "snapshot-in-many-chunks",
+    "inbox-backlog",
+    "inbox-full",
+    "started-in-a-crash-loop",
+    "wiped-member-replaced",
+    "old-files-read",
+    "change-put-off",
+    "corrupt-entry-refilled",
+    "corrupt-snapshot-refilled",
+    "damage-in-hard-state-record",
+    "damaged-member-voted",
+    "damaged-member-gave-up",
+    "second-damage-during-repair",
+    "misdirected-write-noticed",
+    "stale-read-noticed",
+    "disk-stalled",
+    "names-lost",
 ];
 
 /// How to run.
@@ -88,12 +140,15 @@ pub struct RunOptions {
     pub trace: Option<Sink>,
     /// Stop after this many events.
     pub until_step: Option<u64>,
+    /// Gets the rolling hash after each event: two runs are compared by it.
+    pub digest: Option<Digest>,
 }
 
 /// Runs a plan to its end, or to the first violation.
 pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     let mut world = World::new(plan);
     world.trace.sink = options.trace.take();
+    world.trace.digest = options.digest.take();
     let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
     options.trace = world.trace.sink.take();
     outcome
@@ -109,15 +164,28 @@ pub fn recorded(plan: &Plan) -> (Outcome, History) {
 /// Something that happens at a moment.
 enum Event {
     /// A node's timer is due.
-    Tick { node: NodeId, life: u64 },
+    Tick { node: NodeId, life: u64, timer: u64 },
     /// A message arrives.
-    Deliver { from: NodeId, to: NodeId, message: Box<Message> },
+    Deliver { from: NodeId, to: NodeId, message: Box<Message>, connection: Connection },
     /// As bytes.
-    DeliverFrame { from: NodeId, to: NodeId, frame: bytes::Bytes },
+    DeliverFrame { from: NodeId, to: NodeId, frame: bytes::Bytes, connection: Connection },
+    /// As bytes, which are damaged on the way.
+    DeliverGarbled {
+        from: NodeId,
+        to: NodeId,
+        message: Box<Message>,
+        draw: Draw,
+        connection: Connection,
+    },
+    /// A node hears from its host that messages to a peer were lost, and perhaps that the
+    /// connection for requests was.
+    Unreachable { node: NodeId, life: u64, peer: NodeId, disconnected: bool },
     /// A client's request arrives at a node.
-    Ask { client: u32, token: u64, node: NodeId, request: Box<Request> },
+    Ask { client: u32, token: u64, node: NodeId, request: Box<Request>, connection: Connection },
     /// A reply arrives at its client.
-    Tell { client: u32, token: u64, node: NodeId, reply: Box<Reply> },
+    Tell { client: u32, token: u64, node: NodeId, reply: Box<Reply>, connection: Connection },
+    /// A client's process dies and a new one begins.
+    Restart { client: u32 },
     /// A client begins, or its patience ends.
     Client { client: u32, token: u64 },
     /// The next operation of a node's batch is carried out.
@@ -126,6 +194,12 @@ enum Event {
     Fetched { node: NodeId, life: u64, ticket: Ticket, file: FileName, offset: u64, len: u32 },
     /// A node acts on the inputs that it was given.
     Flush { node: NodeId, life: u64 },
+    /// A slow node hears what has become of its work for the disk.
+    Complete { node: NodeId, life: u64, completion: Box<Completion> },
+    /// A slow node takes the next input.
+    Serve { node: NodeId },
+    /// A node in a crash loop crashes once more.
+    CrashAgain { node: NodeId, life: u64 },
     /// A fault strikes.
     Fault(usize),
     /// A fault ends.
@@ -141,6 +215,8 @@ enum Event {
 pub(crate) struct World<'p> {
     plan: &'p Plan,
     now_ns: u64,
+    /// When the plan's time began: 0, except in a window of a long run.
+    base_ns: u64,
     step: u64,
     schedule: crate::schedule::Schedule<Event>,
     network: Network,
@@ -148,6 +224,8 @@ pub(crate) struct World<'p> {
     slots: Vec<Option<Slot>>,
     clients: Clients,
     safety: Safety,
+    bounds: Bounds,
+    atlas: Atlas,
     trace: Trace,
     effects: Vec<Effect>,
     messages: u64,
@@ -156,12 +234,21 @@ pub(crate) struct World<'p> {
     violation: Option<Violation>,
     healed_ns: Option<u64>,
     rested: bool,
+    /// Who has to recover; `None`: everybody.
+    core: Option<BTreeSet<NodeId>>,
+    recovery: Recovery,
+    /// Operations that were open when the faults stopped, and still are.
+    open_at_heal: usize,
+    /// The membership as of the highest index that anybody has ever applied.
+    newest: (LogIndex, Membership),
     /// What each fault hit, for its end.
     victims: BTreeMap<usize, Vec<NodeId>>,
     /// Whom the latest fault on "the leader" hit.
     last_leader_hit: Option<NodeId>,
     /// Role and term of each node before the present event.
     roles: Vec<(Role, Term)>,
+    /// Whom a leader told last to take over, and the term in which it would lead.
+    handed_over: Option<(NodeId, Term)>,
 }
 
 fn endpoint(member: &Member) -> Endpoint {
@@ -171,29 +258,42 @@ fn endpoint(member: &Member) -> Endpoint {
     }
 }
 
+fn network_config(network: &plan::Network) -> NetworkConfig {
+    NetworkConfig {
+        latency_min_ns: network.latency.min_us * 1000,
+        latency_mean_extra_ns: network.latency.mean_extra_us * 1000,
+        tail_probability: network.heavy_tail,
+        tail_factor: 50,
+        drop: network.drop,
+        duplicate: network.duplicate,
+        fifo: network.fifo,
+        spread: network.spread,
+        capacity: capacity(network.kib_per_s, network.queue_us),
+        garble: network.garble,
+        tells: network.tells,
+    }
+}
+
+/// `None` for a connection without bounds, 0 KiB per second.
+fn capacity(kib_per_s: u32, queue_us: u64) -> Option<Capacity> {
+    let bytes_per_s = u64::from(kib_per_s) * 1024;
+    (bytes_per_s > 0).then_some(Capacity { bytes_per_s, queue_ns: queue_us * 1000 })
+}
+
 impl<'p> World<'p> {
     fn new(plan: &'p Plan) -> Self {
-        let network = &plan.network;
         let mut world = World {
             plan,
             now_ns: 0,
+            base_ns: 0,
             step: 0,
             schedule: crate::schedule::Schedule::new(),
-            network: Network::new(
-                plan.seed,
-                NetworkConfig {
-                    latency_min_ns: network.latency.min_us * 1000,
-                    latency_mean_extra_ns: network.latency.mean_extra_us * 1000,
-                    tail_probability: network.heavy_tail,
-                    tail_factor: 50,
-                    drop: network.drop,
-                    duplicate: network.duplicate,
-                    fifo: network.fifo,
-                },
-            ),
+            network: Network::new(plan.seed, network_config(&plan.network)),
             slots: Vec::new(),
             clients: Clients::new(plan),
             safety: Safety::new(plan.cluster.sessions as usize),
+            bounds: Bounds::new(&life::config(plan, NodeId(1), false, 0)),
+            atlas: Atlas::default(),
             trace: Trace::default(),
             effects: Vec::new(),
             messages: 0,
@@ -202,31 +302,45 @@ impl<'p> World<'p> {
             violation: None,
             healed_ns: None,
             rested: false,
+            core: None,
+            recovery: Recovery::default(),
+            open_at_heal: 0,
+            newest: (0, Membership::default()),
             victims: BTreeMap::new(),
             last_leader_hit: None,
             roles: Vec::new(),
+            handed_over: None,
         };
         world.except_messages();
         for id in plan.voters().chain(plan.learners()) {
             world.place(id, true);
             world.schedule.push(0, Event::Start { node: id });
         }
+        world.enter();
+        world
+    }
+
+    /// Schedules what the plan says, from now on.
+    fn enter(&mut self) {
+        let (plan, base_ns) = (self.plan, self.base_ns);
         for (at, row) in plan.faults.iter().enumerate() {
-            world.schedule.push(row.at_us * 1000, Event::Fault(at));
+            self.schedule.push(base_ns + row.at_us * 1000, Event::Fault(at));
             if let Some(until_us) = row.until_us {
-                world.schedule.push(until_us * 1000, Event::Mend(at));
+                self.schedule.push(base_ns + until_us * 1000, Event::Mend(at));
             }
         }
-        world.schedule.push(plan.heal_at_us() * 1000, Event::Heal);
-        for client in 0..world.clients.all.len() as u32 {
-            world.begin(client);
+        for row in plan.ops.iter().filter(|row| row.call.op == plan::Op::Restart) {
+            let event = Event::Restart { client: row.client };
+            self.schedule.push(base_ns + row.at_us * 1000, event);
         }
-        world
+        self.schedule.push(base_ns + plan.heal_at_us() * 1000, Event::Heal);
+        for client in 0..self.clients.all.len() as u32 {
+            self.begin(client);
+        }
     }
 
     fn except_messages(&mut self) {
         for row in &self.plan.net {
-            let kind = plan::code(&row.message.kind).expect("the plan was checked");
             self.network.except(NetRule {
                 action: match row.effect {
                     NetEffect::Drop => NetAction::Drop,
@@ -235,7 +349,7 @@ impl<'p> World<'p> {
                 },
                 from: endpoint(&row.message.from),
                 to: endpoint(&row.message.to),
-                kind,
+                kind: row.message.kind.code(),
                 nth: u64::from(row.message.number),
             });
         }
@@ -279,6 +393,13 @@ impl<'p> World<'p> {
     }
 
     fn run(&mut self, until_step: u64) -> Outcome {
+        self.drive(until_step);
+        self.outcome()
+    }
+
+    /// Runs until the cluster rests, and judges what its clients were told; or to a violation, or
+    /// to this step.
+    fn drive(&mut self, until_step: u64) {
         let mut complete = false;
         while self.violation.is_none() && self.step < until_step {
             let Some((at_ns, event)) = self.schedule.pop() else { break };
@@ -286,6 +407,10 @@ impl<'p> World<'p> {
             self.step += 1;
             self.trace.begin(self.step, at_ns);
             self.handle(event);
+            if self.healed_ns.is_some() && self.violation.is_none() {
+                self.watch_recovery();
+            }
+            self.trace.end();
             if self.rested {
                 complete = true;
                 break;
@@ -294,7 +419,6 @@ impl<'p> World<'p> {
         if complete || self.violation.is_some() {
             self.judge_history();
         }
-        self.outcome()
     }
 
     fn outcome(&mut self) -> Outcome {
@@ -305,24 +429,34 @@ impl<'p> World<'p> {
             ("message-duplicated", network.duplicated),
             ("message-partitioned", network.partitioned + network.cut_in_flight),
             ("message-clogged", network.clogged),
+            ("message-garbled", network.garbled),
+            ("message-lagged", network.lagged),
+            ("message-queued", network.queued),
+            ("message-queue-full", network.queue_full),
+            ("message-reset", network.lost_in_reset),
+            ("clock-offset", self.slots.iter().flatten().count() as u64),
         ];
-        let cut = network.cut_in_flight;
+        let (cut, reset) = (network.cut_in_flight, network.lost_in_reset);
         for slot in self.slots.iter().flatten() {
             let disk = slot.disk.stats();
             counted.push(("disk-sector-lost", disk.sectors_lost));
             counted.push(("disk-sector-torn", disk.sectors_torn));
             counted.push(("disk-entry-lost", disk.entries_lost));
             counted.push(("disk-sync-failed", disk.failed_syncs));
+            counted.push(("disk-short-write", disk.short_writes));
+            counted.push(("disk-byte-decayed", disk.bytes_decayed));
+            counted.push(("disk-stale-read", disk.stale_reads));
         }
+        // Those that never happened are listed, too.
+        counted.extend(plan::Fault::kinds().map(|kind| (kind, 0)));
         for (name, count) in counted {
-            if count > 0 {
-                *faults.entry(name).or_default() += count;
-            }
+            *faults.entry(name).or_default() += count;
         }
         let mut waypoints = std::mem::take(&mut self.waypoints);
         let (truncations, of_several) = self.safety.truncations();
         let late = [
             ("message-cut-in-flight", cut),
+            ("message-lost-in-reset", reset),
             ("entries-truncated", truncations),
             ("two-entries-truncated", of_several),
         ];
@@ -337,6 +471,8 @@ impl<'p> World<'p> {
             faults,
             waypoints,
             checks: self.safety.counts(),
+            peaks: self.bounds.peaks().named(),
+            recovery: self.recovery,
         }
     }
 }

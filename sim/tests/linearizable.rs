@@ -6,7 +6,7 @@ use histories::{Generated, Rng, Shape, brute_force, damage, generate};
 use proptest::prelude::*;
 use stormkv_sim::checker::linearizable::{self, Limits, Verdict};
 use stormkv_sim::checker::witness::{self, Applied};
-use stormkv_sim::history::{Action, Answer, History, Model, Outcome, Value};
+use stormkv_sim::history::{Action, Answer, History, Model, Outcome, Txn, TxnOp, Value};
 
 const SMALL: Shape = Shape {
     model: Model::Kv,
@@ -294,6 +294,69 @@ fn torn_scan() {
         "[x=\"a\", y=\"b\"]",
         "no later moment has exactly these pairs",
     );
+}
+
+#[test]
+fn scan_that_misses_a_key_or_is_stale() {
+    let writes = [put(1, 1, 2, "x", "a"), put(1, 3, 4, "y", "b"), put(1, 5, 6, "y", "c")];
+    let reject = |pairs: &[(&str, &str)]| {
+        let [first, second, third] = writes.clone();
+        let lines = [first, second, third, scan(2, 7, 8, pairs)];
+        both_reject(&lines, &[0, 1, 2], "scan \"\"", "scan \"\"");
+    };
+    reject(&[("x", "a")]);
+    reject(&[("x", "a"), ("y", "b")]);
+    reject(&[("x", "a"), ("y", "c"), ("z", "c")]);
+}
+
+fn put_step(key: &str, value: &str) -> TxnOp {
+    TxnOp::Put(key.into(), Value::text(value))
+}
+
+/// A transaction that asks for a value of x before it acts, and whose condition held.
+fn txn(process: u64, call: u64, x: Option<&str>, then: &[TxnOp], results: &[Answer]) -> Line {
+    let action = Action::Txn(Box::new(Txn {
+        conditions: x.map(|x| ("x".into(), Some(Value::text(x)))).into_iter().collect(),
+        then: then.to_vec(),
+        otherwise: Vec::new(),
+    }));
+    let answer = Answer::Txn { succeeded: true, results: Some(results.to_vec()) };
+    (process, call, call + 1, action, Outcome::Ok(answer))
+}
+
+#[test]
+fn transaction_that_judges_or_reads_a_stale_value() {
+    let [old, new] = [put(1, 1, 2, "x", "a"), put(1, 3, 4, "x", "b")];
+    let judges = txn(2, 5, Some("a"), &[put_step("y", "c")], &[Answer::Done]);
+    let wrong = "took effect at log index 12, where the answer must be";
+    both_reject(&[old.clone(), new.clone(), judges], &[0, 1, 2], "txn", wrong);
+    let stale = Answer::Value(Some(Value::text("a")));
+    let reads = txn(2, 5, Some("b"), &[TxnOp::Get("x".into())], &[stale]);
+    both_reject(&[old, new, reads], &[0, 1, 2], "txn", wrong);
+}
+
+#[test]
+fn transaction_by_half_not_at_all_or_twice() {
+    let both = [put_step("x", "a"), put_step("y", "b")];
+    let done = txn(1, 1, None, &both, &[Answer::Done, Answer::Done]);
+    let half = [done.clone(), get(2, 3, 4, "x", "a"), get(2, 5, 6, "y", "")];
+    both_reject(&half, &[0], "get y -> null", "get y -> null");
+    let nothing = [done.clone(), scan(2, 3, 4, &[])];
+    both_reject(&nothing, &[0], "scan", "scan");
+    both_reject(&nothing, &[], "scan", "was acknowledged but never took effect");
+    // The second time, it overwrites what came between.
+    let twice = [done, put(2, 3, 4, "x", "c"), get(2, 5, 6, "x", "a")];
+    both_reject(&twice, &[0, 1, 0], "get x -> \"a\"", "took effect twice");
+    both_reject(&twice, &[0, 1], "get x -> \"a\"", "get x -> \"a\"");
+}
+
+#[test]
+fn refused_transaction_that_is_seen() {
+    let mut refused = txn(1, 1, None, &[put_step("x", "a")], &[Answer::Done]);
+    refused.4 = Outcome::Fail;
+    let lines = [refused, scan(2, 3, 4, &[("x", "a")])];
+    both_reject(&lines, &[0], "scan", "was refused for certain, yet it took effect");
+    both_reject(&lines, &[], "scan", "scan");
 }
 
 #[test]

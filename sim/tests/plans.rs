@@ -1,9 +1,10 @@
 //! Plans are data: what is written is read back, and mistakes are named with their line.
 
 use stormkv::types::NodeId;
+use stormkv::wire::Kind;
 use stormkv_sim::plan::{
-    Call, Clients, Cluster, Delay, Disk, End, Expect, Fault, FaultRow, Found, Member, MessageRef,
-    NetEffect, NetRow, Network, Op, OpRow, Plan, Value, Who, Wire,
+    Call, Clients, Cluster, Core, Delay, Disk, End, Expect, Fault, FaultRow, Found, LinkFault,
+    Member, MessageKind, MessageRef, NetEffect, NetRow, Network, Op, OpRow, Plan, Value, Who, Wire,
 };
 use stormkv_sim::scenario;
 use stormkv_sim::swarm::generate;
@@ -36,7 +37,7 @@ fn unusual_plan() -> Plan {
     let message = |number| MessageRef {
         from: Member::Node(NodeId(2)),
         to: Member::Client(1),
-        kind: "AppendResp".to_string(),
+        kind: MessageKind::Peer(Kind::AppendResp),
         number,
     };
     Plan {
@@ -66,13 +67,25 @@ fn unusual_plan() -> Plan {
             drop: 1.0,
             duplicate: 0.3,
             fifo: true,
+            spread: 8,
+            kib_per_s: 100,
+            queue_us: 20_001,
+            garble: 0.002,
+            tells: 0.5,
         },
         disk: Disk {
             write: Delay { min_us: 1, mean_extra_us: 2 },
             sync: Delay { min_us: 3, mean_extra_us: 4 },
             read: Delay { min_us: 5, mean_extra_us: 6 },
         },
-        clients: Clients { count: 1, retry_us: 1, give_up_us: 2001, think_us: 30 },
+        clients: Clients {
+            count: 1,
+            retry_us: 1,
+            give_up_us: 2001,
+            think_us: 30,
+            in_flight: 3,
+            operators: 2,
+        },
         ops: vec![OpRow { at_us: 1, client: 1, call: "put x 1 @2".parse().unwrap() }],
         faults: vec![
             FaultRow { at_us: 10_010, until_us: Some(3_599_999_999), fault: Fault::CrashAll },
@@ -83,7 +96,12 @@ fn unusual_plan() -> Plan {
             NetRow { effect: NetEffect::Duplicate, message: message(2) },
             NetRow { effect: NetEffect::Delay { by_us: 1500 }, message: message(3) },
         ],
-        end: End { heal_at_us: Some(3_600_000_000), bound_us: 999 },
+        end: End {
+            heal_at_us: Some(3_600_000_000),
+            bound_us: 999,
+            core: Core::Only([1, 3].map(NodeId).into()),
+            beyond_quorum: true,
+        },
         ..Plan::new("unusual", u64::MAX)
     }
 }
@@ -93,6 +111,30 @@ fn every_setting_survives_the_way_to_toml_and_back() {
     let plan = unusual_plan();
     let back = scenario::parse("unusual", &scenario::save(&plan)).unwrap();
     assert_eq!(back, plan);
+}
+
+#[test]
+fn the_core_is_a_word_or_a_list_of_nodes() {
+    let end = |value: &str| format!("schema = 1\nname = \"x\"\nend.core = {value}\n");
+    for (value, core) in [
+        ("\"all\"", Core::All),
+        ("\"random\"", Core::Random),
+        ("[3, 1]", Core::Only([1, 3].map(NodeId).into())),
+    ] {
+        let plan = scenario::parse("x", &end(value)).unwrap();
+        assert_eq!(plan.end.core, core);
+        assert_eq!(scenario::parse("x", &scenario::save(&plan)).unwrap(), plan);
+    }
+    for (value, expected) in [
+        ("\"most\"", "3: the core \"most\" is unknown; write \"all\", \"random\" or a list"),
+        ("[]", "3: the core is empty; name the nodes that are healed"),
+        ("[2, 2]", "3: node 2 stands twice in the core; name it once"),
+        ("[1, 4]", "3: there is no node 4; use one of 1 2 3"),
+        ("7", "3: invalid type: integer `7`, expected `\"all\"`, `\"random\"` or a list"),
+    ] {
+        let error = error_of(&end(value));
+        assert!(error.starts_with(expected), "{value}: {error}");
+    }
 }
 
 #[test]
@@ -108,7 +150,7 @@ fn a_canonical_file_is_pleasant_to_read() {
     plan.faults = vec![FaultRow {
         at_us: 300_000,
         until_us: Some(1_250_000),
-        fault: Fault::Isolate(Who::Leader),
+        fault: LinkFault::Isolate(Who::Leader).into(),
     }];
     let text = r#"schema = 1
 name = "old-leader-crashes"
@@ -171,14 +213,15 @@ heal_at_ms = 300
     plan.faults = vec![FaultRow {
         at_us: 100_000,
         until_us: Some(200_125),
-        fault: Fault::Partition(vec![vec![node(1), node(2)], vec![Member::Client(3), node(6)]]),
+        fault: LinkFault::Partition(vec![vec![node(1), node(2)], vec![Member::Client(3), node(6)]])
+            .into(),
     }];
     plan.net = vec![NetRow {
         effect: NetEffect::Drop,
         message: MessageRef {
             from: node(2),
             to: node(1),
-            kind: "AppendResp".to_string(),
+            kind: MessageKind::Peer(Kind::AppendResp),
             number: 4,
         },
     }];
@@ -209,11 +252,49 @@ fn every_fault_form_is_read_and_written_alike() {
         "weather drop=0.2 duplicate=0.1 delay_ms=50",
         "weather delay_ms=0.125",
         "weather drop=0",
+        "weather leader -> all drop=0.5",
+        "weather all -> 2 duplicate=0.5",
+        "weather 1 c1 -> 2 3 delay_ms=5",
+        "ring 1 2 3 4",
+        "ring 5 3 1 2 4",
+        "lag 1 2 -> 3 delay_ms=0.5",
+        "lag leader -> all delay_ms=300",
+        "lag all delay_ms=3",
+        "throttle all -> 3 kib_per_s=16",
+        "throttle c1 -> 3 kib_per_s=1 queue_ms=20",
+        "garble all share=0.01",
+        "garble same -> all share=1",
+        "reset 3",
+        "reset leader",
+        "reset 1 | 2 c1",
         "fsync-fail 1",
         "disk-error 1 write",
         "disk-error leader read",
         "disk-error same space",
         "slow-disk 3 20",
+        "drift 1 1.2",
+        "drift leader 0.100001",
+        "drift same 10.0",
+        "step 2 +500ms",
+        "step leader -3600000ms",
+        "step same -0.5ms",
+        "jitter 3 12.5ms",
+        "slow 1 5ms",
+        "slow leader 0.001ms",
+        "slow-apply 2 20ms",
+        "crash-loop 1 50ms",
+        "crash-loop leader disk 3",
+        "wipe 3",
+        "old-format same",
+        "short-write 1",
+        "stall-disk leader",
+        "lose-entry same",
+        "rot 2 log 1",
+        "rot leader snapshot 1000",
+        "rot 2 log zeros",
+        "rot 2 snapshot garbage",
+        "misdirect 3 log",
+        "stale-read same snapshot",
     ] {
         let fault: Fault = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(fault.to_string(), text);
@@ -239,6 +320,10 @@ fn every_operation_form_is_read_and_written_alike() {
         "remove 2",
         "replace 2 6",
         "transfer 3 @1",
+        "change +4 ~5 ^3 _2 -1 @1",
+        "remove leader",
+        "replace leader 4 @2",
+        "restart",
     ] {
         let call: Call = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(call.to_string(), text);
@@ -253,7 +338,9 @@ fn a_wrong_fault_is_named_with_its_grammar() {
         (
             "",
             "unknown fault ``; write one of crash, kill, pause, partition, isolate, oneway, \
-              bridge, clog, weather, fsync-fail, disk-error, slow-disk",
+             bridge, clog, weather, ring, lag, throttle, garble, reset, fsync-fail, disk-error, \
+             slow-disk, short-write, stall-disk, lose-entry, rot, misdirect, stale-read, drift, step, \
+             jitter, slow, slow-apply, crash-loop, wipe, old-format",
         ),
         ("crsh 1", "unknown fault `crsh`; did you mean `crash`?"),
         (
@@ -311,12 +398,14 @@ fn a_wrong_fault_is_named_with_its_grammar() {
         (
             "weather",
             "a setting is missing in `weather`; write \
-                     `weather [drop=0..1] [duplicate=0..1] [delay_ms=T]`",
+                     `weather [MEMBER..|leader|same|all -> MEMBER..|leader|same|all] [drop=0..1] \
+                     [duplicate=0..1] [delay_ms=T]`",
         ),
         (
             "weather drop=2",
             "`drop=2` is not a setting in `weather drop=2`; write \
-                            `weather [drop=0..1] [duplicate=0..1] [delay_ms=T]`",
+                            `weather [MEMBER..|leader|same|all -> MEMBER..|leader|same|all] [drop=0..1] \
+                     [duplicate=0..1] [delay_ms=T]`",
         ),
         (
             "disk-error 1 sync",
@@ -328,6 +417,42 @@ fn a_wrong_fault_is_named_with_its_grammar() {
             "`1` is not a factor (2 to 10000) in `slow-disk 1 1`; write \
                            `slow-disk N|leader|same FACTOR`",
         ),
+        (
+            "drift 1 fast",
+            "`fast` is not a rate in `drift 1 fast`; write `drift N|leader|same RATE` with a rate \
+                      from 0.1 to 10 such as `1.2`",
+        ),
+        (
+            "drift 1 0.09",
+            "`0.09` is not a rate in `drift 1 0.09`; write `drift N|leader|same RATE` with a rate \
+                      from 0.1 to 10 such as `1.2`",
+        ),
+        (
+            "step 1 500ms",
+            "`500ms` is not a step in `step 1 500ms`; write `step N|leader|same +Tms|-Tms` with \
+                      up to an hour such as `+500ms`",
+        ),
+        (
+            "step 1 +0ms",
+            "`+0ms` is not a step in `step 1 +0ms`; write `step N|leader|same +Tms|-Tms` with \
+                      up to an hour such as `+500ms`",
+        ),
+        (
+            "jitter 1",
+            "how late is missing in `jitter 1`; write `jitter N|leader|same Tms` with up to ten \
+                      seconds such as `30ms`",
+        ),
+        (
+            "slow 1 5",
+            "`5` does not say how slow (0.001ms to 1000ms) in `slow 1 5`; write `slow \
+                      N|leader|same Tms` with up to a second such as `5ms`",
+        ),
+        (
+            "crash-loop 1 0.5ms",
+            "`0.5ms` does not say how long it lives (1ms to 60000ms) in `crash-loop 1 0.5ms`; \
+                      write `crash-loop N|leader|same Tms` or `crash-loop N|leader|same disk K`",
+        ),
+        ("wipe all", "`all` is not a node in `wipe all`; write `wipe N|leader|same`"),
         (
             "crash 7",
             "there is no node 7; use one of 1 2 3 (raise cluster.nodes, or add the node \
@@ -343,6 +468,17 @@ fn a_wrong_fault_is_named_with_its_grammar() {
 fn a_wrong_operation_is_named_with_its_grammar() {
     let txn = "write `txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [@N]`";
     for (text, error) in [
+        (
+            "change +4 5",
+            "`5` is not a change of a member in `change +4 5`; write \
+                     `change +N|~N|^N|_N|-N.. [@N]`"
+                .to_string(),
+        ),
+        (
+            "change +4 -4",
+            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [@N]`"
+                .to_string(),
+        ),
         ("putt k v", "unknown operation `putt`; did you mean `put`?".to_string()),
         ("put k", "a value is missing in `put k`; write `put KEY VALUE [@N]`".to_string()),
         ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [@N]`".to_string()),
@@ -426,7 +562,7 @@ fn a_wrong_file_is_named_with_its_line() {
         (
             "[network]\nxyz = 1",
             "4: unknown key `xyz`; the keys here are latency_ms, heavy_tail, \
-          drop, duplicate, fifo",
+          drop, duplicate, fifo, spread, kib_per_s, queue_ms, garble, tells",
         ),
         ("[[fault]]\ndo = \"crash 1\"", "3: the key `at_ms` is missing; add `at_ms = ..`"),
         ("[[fault]]\ndo = \"crash 1\"\nat_ms = -1", "5: the time -1 is negative; write 0 or more"),

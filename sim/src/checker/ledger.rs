@@ -9,6 +9,8 @@ use bytes::Bytes;
 use rustc_hash::FxHasher;
 use stormkv::types::{Entry, EntryKind, LogIndex, NodeId, SnapshotId, Term};
 
+use super::tail::Tail;
+
 /// One version of the entry at some index.
 #[derive(Clone, Debug)]
 pub(super) struct Version {
@@ -25,9 +27,10 @@ pub(super) struct Version {
 #[derive(Debug)]
 pub(super) struct Ledger {
     /// By index - 1.
-    versions: Vec<Vec<Version>>,
+    versions: Tail<Vec<Version>>,
     /// By index - 1: term and chain hash, and who committed it first.
-    committed: Vec<(Term, u64, NodeId)>,
+    committed: Tail<(Term, u64, NodeId)>,
+    last_change: LogIndex,
 }
 
 impl Ledger {
@@ -41,7 +44,8 @@ impl Ledger {
             by: NodeId(0),
             shared: true,
         };
-        Ledger { versions: vec![vec![founding]], committed: vec![(1, 1, NodeId(0))] }
+        let (versions, committed) = (Tail::new([vec![founding]]), Tail::new([(1, 1, NodeId(0))]));
+        Ledger { versions, committed, last_change: 0 }
     }
 
     /// The version of the entry at `index` with this term.
@@ -57,17 +61,15 @@ impl Ledger {
     /// crash may take term, vote and entries all at once. Nobody else has heard of them then, for
     /// messages wait until the term is durable (which is checked where they are sent).
     pub fn write(&mut self, by: NodeId, previous: u64, entry: &Entry) -> Result<u64, NodeId> {
-        let mut hasher = FxHasher::default();
-        hasher.write_u64(previous);
-        hasher.write_u64(entry.term);
-        hasher.write_u8(entry.kind as u8);
-        hasher.write(&entry.data);
-        let hash = hasher.finish();
-        let at = (entry.index - 1) as usize;
-        if self.versions.len() <= at {
-            self.versions.resize_with(at + 1, Vec::new);
+        let hash = chain(previous, entry);
+        if entry.kind == EntryKind::Membership {
+            self.last_change = self.last_change.max(entry.index);
         }
-        let known = self.versions[at].iter_mut().find(|version| version.term == entry.term);
+        let at = (entry.index - 1) as usize;
+        self.versions.reach(at + 1, Vec::new);
+        // What is forgotten is committed and applied everywhere: whoever writes it now is wrong.
+        let Some(versions) = self.versions.get_mut(at) else { return Err(NodeId(0)) };
+        let known = versions.iter_mut().find(|version| version.term == entry.term);
         let fresh = || {
             let (kind, data) = (entry.kind, entry.data.clone());
             Version { term: entry.term, hash, kind, data, by, shared: false }
@@ -76,9 +78,20 @@ impl Ledger {
             Some(version) if version.hash == hash => version.shared |= version.by != by,
             Some(version) if version.shared || version.by != by => return Err(version.by),
             Some(version) => *version = fresh(),
-            None => self.versions[at].push(fresh()),
+            None => versions.push(fresh()),
         }
         Ok(hash)
+    }
+
+    /// The highest index at which a change of the membership was ever written, committed or not.
+    pub fn last_change(&self) -> LogIndex {
+        self.last_change
+    }
+
+    /// The chain hash of an entry that follows on `previous`, if somebody has written it there.
+    pub fn follows(&self, previous: u64, entry: &Entry) -> Option<u64> {
+        let hash = chain(previous, entry);
+        self.version(entry.index, entry.term).filter(|known| known.hash == hash).map(|_| hash)
     }
 
     /// The last committed index, anywhere.
@@ -97,8 +110,29 @@ impl Ledger {
         self.committed.get(usize::try_from(index.checked_sub(1)?).ok()?).copied()
     }
 
+    /// Forgets the entries before `index`.
+    pub fn forget(&mut self, index: LogIndex) {
+        let at = index.saturating_sub(1) as usize;
+        self.versions.drop_before(at);
+        self.committed.drop_before(at);
+    }
+
+    /// How many entries are remembered.
+    pub fn kept(&self) -> usize {
+        self.versions.kept().max(self.committed.kept())
+    }
+
     /// Notes that `by` has committed the next index.
     pub fn push_committed(&mut self, term: Term, hash: u64, by: NodeId) {
         self.committed.push((term, hash, by));
     }
+}
+
+fn chain(previous: u64, entry: &Entry) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write_u64(previous);
+    hasher.write_u64(entry.term);
+    hasher.write_u8(entry.kind as u8);
+    hasher.write(&entry.data);
+    hasher.finish()
 }

@@ -19,13 +19,13 @@ use super::{Broken, Check, Checks, broken};
 pub(super) struct MachineChecker {
     limit: usize,
     /// Last use, and newest number.
-    sessions: BTreeMap<SessionId, (LogIndex, u64)>,
-    store: BTreeMap<Bytes, (Bytes, LogIndex)>,
+    pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64)>,
+    pub(super) store: BTreeMap<Bytes, (Bytes, LogIndex)>,
     /// Where a command took effect, and its response.
-    responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
-    effects: Vec<(LogIndex, SessionId, u64)>,
+    pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
+    pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
     /// How many entries hold a command, whether or not it took effect.
-    copies: FxHashMap<(SessionId, u64), u32>,
+    pub(super) copies: FxHashMap<(SessionId, u64), u32>,
 }
 
 impl MachineChecker {

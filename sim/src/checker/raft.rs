@@ -19,17 +19,22 @@ use stormkv::wal::{Record, decode_records};
 use stormkv::wire::{Kind, Message, RaftMessage};
 
 use super::ledger::{Ledger, Version};
-use super::shadow::{Image, Shadow, Step};
+use super::shadow::{Shadow, Step};
+use super::tail::Tail;
 use super::view::View;
 use super::{Broken, Check, Checks, broken};
+
+mod damage;
+
+use damage::{Wound, explains};
 
 /// No index: nothing was committed.
 const NOTHING: RangeInclusive<LogIndex> = RangeInclusive::new(1, 0);
 
 /// What the checker knows of one node.
 #[derive(Default)]
-struct Watched {
-    shadow: Shadow,
+pub(super) struct Watched {
+    pub(super) shadow: Shadow,
     /// The status after the last event of this life; `None` before the first.
     status: Option<Status>,
     /// The membership that the node went by before and after the last event.
@@ -38,6 +43,7 @@ struct Watched {
     applied: LogIndex,
     /// The last life ended by the mere death of the process.
     killed: bool,
+    wound: Wound,
 }
 
 impl Watched {
@@ -57,16 +63,17 @@ impl Watched {
 
 /// The invariants of Raft over a whole cluster. See the module.
 pub(super) struct RaftChecker {
-    nodes: BTreeMap<NodeId, Watched>,
+    pub(super) nodes: BTreeMap<NodeId, Watched>,
     pub ledger: Ledger,
-    leader_of: BTreeMap<Term, NodeId>,
+    pub(super) leader_of: BTreeMap<Term, NodeId>,
     /// Votes that left a node, by voter and term.
-    votes: FxHashMap<(NodeId, Term), NodeId>,
+    pub(super) votes: FxHashMap<(NodeId, Term), NodeId>,
     /// The end of a candidate's log as it said itself, by candidate and term.
-    candidates: FxHashMap<(NodeId, Term), SnapshotId>,
+    pub(super) candidates: FxHashMap<(NodeId, Term), SnapshotId>,
+    pub(super) pre_candidates: FxHashMap<(NodeId, Term), SnapshotId>,
     /// Digests of state and membership by applied index, and who was first.
-    digests: Vec<Option<(u64, u64, NodeId)>>,
-    max_term: Term,
+    pub(super) digests: Tail<Option<(u64, u64, NodeId)>>,
+    pub(super) max_term: Term,
     /// How often a node replaced entries of its log, and how often more than one.
     pub truncations: (u64, u64),
 }
@@ -79,7 +86,8 @@ impl RaftChecker {
             leader_of: BTreeMap::new(),
             votes: FxHashMap::default(),
             candidates: FxHashMap::default(),
-            digests: Vec::new(),
+            pre_candidates: FxHashMap::default(),
+            digests: Tail::new([]),
             max_term: 1,
             truncations: (0, 0),
         }
@@ -226,7 +234,9 @@ impl RaftChecker {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         match op {
             DiskOp::Write { file: file @ FileName::Segment(_), .. } => node.shadow.executed(*file),
+            DiskOp::Create { file, .. } => node.shadow.created(*file),
             DiskOp::Sync { file } => node.shadow.synced(*file),
+            DiskOp::SyncDir => node.shadow.named(),
             _ => {}
         }
     }
@@ -254,11 +264,11 @@ impl RaftChecker {
         let ledger = &self.ledger;
         let explained =
             node.shadow.recovered(node.killed, |image| explains(image, found, &status, ledger));
-        if explained {
-            node.applied = 0;
+        node.applied = 0;
+        if self.recovered_damaged(id, found, explained, checks)? {
             return Ok(());
         }
-        let durable = &node.shadow.durable;
+        let durable = &self.nodes[&id].shadow.durable;
         let message = format!(
             "{id} came back with term {} (vote {}), log up to {}@{} and snapshot {}, but it had \
              made durable: term {} (vote {}), log up to {}@{} and snapshot {}",
@@ -287,6 +297,7 @@ impl RaftChecker {
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         let Message::Raft(message) = message else { return Ok(()) };
+        self.check_damaged_vote(id, to, message, checks)?;
         let Some(node) = self.nodes.get(&id) else { return Ok(()) };
         let durable = &node.shadow.durable;
         let (durable_term, durable_vote) = (durable.term, durable.vote);
@@ -362,11 +373,13 @@ impl RaftChecker {
         }
         node.applied = index;
         let at = index as usize;
-        if self.digests.len() <= at {
-            self.digests.resize(at + 1, None);
-        }
-        let Some((state, membership, first)) = self.digests[at] else {
-            self.digests[at] = Some((applied.digest, applied.membership, id));
+        self.digests.reach(at + 1, || None);
+        let Some(known) = self.digests.get_mut(at) else {
+            let message = format!("{id} applied index {index}, which no log can hold any more");
+            return Err(broken("applied-in-order", message));
+        };
+        let Some((state, membership, first)) = *known else {
+            *known = Some((applied.digest, applied.membership, id));
             return Ok(());
         };
         if first != id {
@@ -396,6 +409,7 @@ impl RaftChecker {
         checks: &mut Checks,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
         let status = node.status();
+        self.after_damage(id, node, checks)?;
         let watched = self.nodes.entry(id).or_default();
         let before = watched.status.replace(status);
         // The membership is part of the applied state.
@@ -597,6 +611,7 @@ impl RaftChecker {
                 let durable = &peer.shadow.durable;
                 commit <= durable.base().index
                     || durable.at(commit).is_some_and(|(found, _)| found == term)
+                    || peer.wound.held(SnapshotId { index: commit, term })
             })
         };
         let Some(node) = self.nodes.get(&id) else { return Ok(()) };
@@ -636,24 +651,4 @@ fn snapshot_hash(ledger: &Ledger, id: NodeId, snapshot: SnapshotId) -> Result<u6
             format!("{id} has a snapshot up to {}, which is not committed", snapshot.index),
         )),
     }
-}
-
-/// Whether `image` is what a node that has just started believes in.
-fn explains(image: &Image, node: &impl View, status: &Status, ledger: &Ledger) -> bool {
-    if image.term == 0 && image.last().0.index == 0 {
-        // Nothing was durable: a founder begins with its founding snapshot, or a joiner with
-        // nothing.
-        return status.last.index <= 1;
-    }
-    let (last, _) = image.last();
-    (status.hard_state.term, status.hard_state.vote) == (image.term, image.vote)
-        && status.last == last
-        && status.snapshot == image.snapshot
-        && image.entries().all(|(index, term, _)| match node.entry(index) {
-            Some(entry) => {
-                entry.term == term
-                    && ledger.version(index, term).is_some_and(|version| version.data == entry.data)
-            }
-            None => index <= status.snapshot.index,
-        })
 }

@@ -68,7 +68,12 @@ checks! {
     Bounds = "bounds",
     Witness = "linearizability",
     BlackBox = "linearizability-black-box",
+    BlackBoxUnknown = "linearizability-black-box-unknown",
     Convergence = "convergence",
+    FrameIntegrity = "frame-integrity",
+    DamageNoticed = "damage-noticed",
+    DamageRepaired = "damage-repaired",
+    DamagedVote = "damaged-vote",
 }
 
 /// How often each check bit.
@@ -86,8 +91,8 @@ impl Checks {
 
 /// The checks of every event. See the module.
 pub struct Safety {
-    raft: RaftChecker,
-    machine: MachineChecker,
+    pub(super) raft: RaftChecker,
+    pub(super) machine: MachineChecker,
     checks: Checks,
 }
 
@@ -117,6 +122,11 @@ impl Safety {
     /// A node is gone; `cache_survives` if only its process died.
     pub fn crashed(&mut self, id: NodeId, cache_survives: bool) {
         self.raft.crashed(id, cache_survives);
+    }
+
+    /// The disk of a node was damaged in silence.
+    pub fn damaged(&mut self, id: NodeId) {
+        self.raft.damaged(id);
     }
 
     /// A node was started again on its disk.
@@ -222,6 +232,12 @@ impl Safety {
     /// The last index that is committed anywhere.
     pub fn commit(&self) -> LogIndex {
         self.raft.ledger.commit()
+    }
+
+    /// The highest index at which anybody has ever written a change of the membership; 0 if nobody
+    /// has.
+    pub fn last_change(&self) -> LogIndex {
+        self.raft.ledger.last_change()
     }
 
     /// How often a node replaced entries of its log, and how often more than one at once.

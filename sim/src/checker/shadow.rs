@@ -4,7 +4,7 @@
 //! Three pictures matter: what the node has written (and believes), what the disk has executed, and
 //! what is durable. They differ by a queue of records, so one picture and the queues are enough.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use stormkv::env::FileName;
 use stormkv::types::{HardState, LogIndex, NodeId, SnapshotId, Term};
@@ -104,7 +104,21 @@ pub(super) struct Shadow {
     /// Handed to the disk, not executed yet: the records of one write each.
     queued: VecDeque<Vec<Step>>,
     /// Executed, not synced: they survive a crash in order, up to some point.
-    cached: VecDeque<(FileName, Step)>,
+    cached: VecDeque<Cached>,
+    /// Files whose names are not durable: a sync of them alone makes nothing safe.
+    unnamed: BTreeSet<FileName>,
+    /// What there was before the node noticed that it had lost something, and the term in which it
+    /// did: a crash may undo the notice.
+    before: Option<(Image, VecDeque<Cached>, Term)>,
+}
+
+/// A record that the disk has executed.
+#[derive(Clone, Debug)]
+struct Cached {
+    file: FileName,
+    step: Step,
+    /// Its file was synced, only the name was not.
+    synced: bool,
 }
 
 impl Shadow {
@@ -119,20 +133,41 @@ impl Shadow {
     /// The disk has executed the oldest queued write.
     pub fn executed(&mut self, file: FileName) {
         let steps = self.queued.pop_front().expect("only queued writes are executed");
-        self.cached.extend(steps.into_iter().map(|step| (file, step)));
+        let cached = |step| Cached { file, step, synced: false };
+        self.cached.extend(steps.into_iter().map(cached));
+    }
+
+    /// The disk has created a file.
+    pub fn created(&mut self, file: FileName) {
+        self.unnamed.insert(file);
     }
 
     /// The disk has made `file` durable.
     pub fn synced(&mut self, file: FileName) {
-        while let Some((_, step)) = self.cached.pop_front_if(|(name, _)| *name == file) {
-            self.durable.apply(&step);
+        for cached in self.cached.iter_mut().take_while(|cached| cached.file == file) {
+            cached.synced = true;
+        }
+        if !self.unnamed.contains(&file) {
+            self.make_durable();
+        }
+    }
+
+    /// The disk has made all names durable.
+    pub fn named(&mut self) {
+        self.unnamed.clear();
+        self.make_durable();
+    }
+
+    fn make_durable(&mut self) {
+        while let Some(cached) = self.cached.pop_front_if(|cached| cached.synced) {
+            self.durable.apply(&cached.step);
         }
     }
 
     /// What is cached will be made durable by the next sync of `file`.
     pub fn settle_in(&mut self, file: FileName) {
-        for (name, _) in &mut self.cached {
-            *name = file;
+        for cached in &mut self.cached {
+            cached.file = file;
         }
     }
 
@@ -141,23 +176,41 @@ impl Shadow {
         self.queued.clear();
     }
 
+    /// The process is back with less than it had durably: `left` is all that there is now. Returns
+    /// what was durable. What of `left` was only cached becomes durable with the first batch, before
+    /// anything is sent; so the difference is not kept apart. All this counts once `term` is durable.
+    pub fn shrink(&mut self, left: Image, term: Term) -> Image {
+        let cached = std::mem::take(&mut self.cached);
+        self.written = left.clone();
+        let durable = std::mem::replace(&mut self.durable, left);
+        self.before = Some((durable.clone(), cached, term));
+        durable
+    }
+
     /// The process is back and believes in what it has read. Finds which of the cached records
     /// that explains; false if none of the possible pictures does. `all` demands that every cached
     /// record was found: only the process had died.
     pub fn recovered(&mut self, all: bool, explains: impl Fn(&Image) -> bool) -> bool {
+        if let Some((durable, cached, term)) = self.before.take()
+            && self.durable.term < term
+        {
+            (self.durable, self.cached) = (durable, cached);
+        }
         let mut image = self.durable.clone();
         let mut kept = 0;
         let mut found = (!all || self.cached.is_empty()).then(|| explains(&image)) == Some(true);
         let mut best = image.clone();
-        for (at, (_, step)) in self.cached.iter().enumerate() {
-            image.apply(step);
+        for (at, cached) in self.cached.iter().enumerate() {
+            image.apply(&cached.step);
             let last = at + 1 == self.cached.len();
             if (!all || last) && explains(&image) {
                 (found, kept, best) = (true, at + 1, image.clone());
             }
         }
-        self.cached.truncate(kept);
-        self.written = best;
+        if found {
+            self.cached.truncate(kept);
+            self.written = best;
+        }
         found
     }
 }

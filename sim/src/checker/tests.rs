@@ -5,6 +5,7 @@
 //! checker's stable name. So a checker that never speaks fails its test, and so does one that
 //! another checker hides.
 
+mod damage;
 mod logs;
 mod nodes;
 mod replicas;
@@ -47,9 +48,12 @@ fn the_honest_tape_holds_what_the_lies_need() {
     let counts = safety.counts();
     // No entry is replaced here; the others look at more than the inside of nodes, and have their
     // tests where they are.
-    let elsewhere = ["committed-append-only", "bounds", "convergence", "refusal"];
+    let elsewhere =
+        ["committed-append-only", "bounds", "convergence", "refusal", "frame-integrity"];
     for (name, count) in counts {
-        let elsewhere = elsewhere.contains(&name) || name.starts_with("linearizability");
+        let elsewhere = elsewhere.contains(&name)
+            || name.starts_with("linearizability")
+            || name.starts_with("damage");
         assert!(elsewhere || count > 0, "{name} was never put to the test");
     }
     assert!(tape.fed.iter().any(|fed| matches!(fed, Fed::Crashed(..))));

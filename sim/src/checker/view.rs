@@ -4,7 +4,7 @@
 
 use stormkv::kv::Kv;
 use stormkv::node::{Membership, Node, Progress, Status};
-use stormkv::types::{Entry, LogIndex, Term};
+use stormkv::types::{Entry, LogIndex, SnapshotId, Term};
 
 /// A node, as far as the checkers look into it.
 pub trait View {
@@ -18,6 +18,8 @@ pub trait View {
     fn term_at(&self, index: LogIndex) -> Option<Term>;
     /// See [`Node::entry`].
     fn entry(&self, index: LogIndex) -> Option<Entry>;
+    /// What the log must reach to be whole again; see [`Node::damage`].
+    fn damage(&self) -> Option<SnapshotId>;
 }
 
 impl View for Node<Kv> {
@@ -39,5 +41,9 @@ impl View for Node<Kv> {
 
     fn entry(&self, index: LogIndex) -> Option<Entry> {
         self.entry(index)
+    }
+
+    fn damage(&self) -> Option<SnapshotId> {
+        self.damage().map(|damage| damage.floor)
     }
 }

@@ -15,11 +15,17 @@ pub(super) struct File {
     stray: SectorSet,
     /// Whether the next sync will write the file's size.
     size_dirty: bool,
+    /// Holds durable bytes that nobody wrote there.
+    pub damaged: bool,
 }
 
 impl File {
     pub fn cached(&self) -> &[u8] {
         &self.cached
+    }
+
+    pub fn durable(&self) -> &[u8] {
+        &self.durable
     }
 
     pub fn dirty_sectors(&self) -> u64 {
@@ -33,6 +39,7 @@ impl File {
         // Beyond the durable bytes, a sector that was never written is zero anyway.
         self.dirty.insert(0, self.durable.len().div_ceil(SECTOR));
         self.size_dirty = true;
+        self.damaged = false;
     }
 
     pub fn write(&mut self, offset: usize, data: &[u8], writeback: &mut Stream) {
@@ -145,15 +152,24 @@ impl File {
         self.size_dirty = false;
     }
 
-    /// Flips a bit of a durable byte, and of the cached one. False if no such byte is durable.
-    pub fn flip(&mut self, offset: u64, bit: u8) -> bool {
-        let Ok(offset) = usize::try_from(offset) else { return false };
-        let Some(byte) = self.durable.get_mut(offset) else { return false };
-        *byte ^= 1 << bit;
-        if let Some(byte) = self.cached.get_mut(offset) {
-            *byte ^= 1 << bit;
+    /// This is the content now, durable.
+    pub fn rewrite(&mut self, bytes: &[u8]) {
+        *self = File { cached: bytes.to_vec(), durable: bytes.to_vec(), ..File::default() };
+    }
+
+    /// Overwrites durable bytes, and the same ones in the cache. Returns how many have changed.
+    pub fn decay(&mut self, offset: usize, bytes: &[u8]) -> u64 {
+        let mut changed = 0;
+        for (at, new) in (offset..).zip(bytes) {
+            let Some(old) = self.durable.get_mut(at) else { break };
+            changed += u64::from(*old != *new);
+            *old = *new;
+            if let Some(cached) = self.cached.get_mut(at) {
+                *cached = *new;
+            }
         }
-        true
+        self.damaged |= changed > 0;
+        changed
     }
 }
 

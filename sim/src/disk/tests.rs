@@ -323,14 +323,79 @@ fn failed_reads_fail_once() {
 }
 
 #[test]
-fn rot_hits_durable_bytes_and_stays() {
+fn a_short_write_writes_a_part_and_fails() {
+    for seed in 0..50 {
+        let mut disk = with_file(seed, &[1; 100]);
+        disk.fail_next(FaultKind::ShortWrite, 1);
+        assert!(disk.execute(&write(A, 0, b"x")).is_ok(), "a byte cannot be written in part");
+        let error = disk.execute(&write(A, 0, &[2; 100])).unwrap_err();
+        assert_eq!(error.reason, SHORT_WRITE);
+        assert!(is_fault(&error));
+        let after = disk.load(A).unwrap();
+        let written = after.iter().filter(|&&byte| byte == 2).count();
+        assert!((1..100).contains(&written), "seed {seed}: {written} bytes");
+        assert!(after[..written].iter().all(|&byte| byte == 2));
+        assert_eq!(disk.execute(&write(A, 0, &[3; 100])), Ok(()));
+        assert_eq!((disk.stats().short_writes, disk.stats().failed_writes), (1, 0));
+    }
+}
+
+#[test]
+fn decay_hits_durable_bytes_and_stays() {
     let mut disk = with_file(1, b"abc");
-    assert!(disk.corrupt(A, 1, 0));
+    assert!(!disk.is_damaged());
+    assert!(disk.decay(A, 1, b"c"));
     assert_eq!(disk.load(A).unwrap(), &b"acc"[..]);
     disk.crash(Crash::PowerLoss, 1);
     assert_eq!(disk.load(A).unwrap(), &b"acc"[..]);
-    assert!(!disk.corrupt(A, 3, 0) && !disk.corrupt(A, u64::MAX, 0) && !disk.corrupt(B, 0, 0));
-    assert_eq!(disk.stats().bits_flipped, 1);
+    assert_eq!(disk.durable().collect::<Vec<_>>(), [(A, &b"acc"[..])]);
+    assert!(!disk.decay(A, 3, b"x") && !disk.decay(B, 0, b"x"), "nothing is durable there");
+    assert!(!disk.decay(A, 0, b"ac"), "nothing changes");
+    assert_eq!(disk.stats().bytes_decayed, 1);
+}
+
+#[test]
+fn damage_is_gone_with_its_file_but_not_before_that_is_durable() {
+    let mut disk = with_file(1, b"abc");
+    disk.decay(A, 0, b"x");
+    run(&mut disk, &[DiskOp::Remove { file: A }]);
+    assert!(disk.is_damaged(), "a power loss may bring it back");
+    run(&mut disk, &[DiskOp::SyncDir]);
+    assert!(!disk.is_damaged());
+
+    let mut disk = with_file(1, b"abc");
+    disk.decay(A, 0, b"x");
+    run(&mut disk, &[DiskOp::Rename { from: A, to: B }, DiskOp::SyncDir]);
+    assert!(disk.is_damaged(), "the content goes along with the name");
+    run(&mut disk, &[create(B, 3)]);
+    assert!(!disk.is_damaged(), "nothing is left of it");
+}
+
+#[test]
+fn a_stale_read_returns_what_was_there_before_once() {
+    let mut disk = with_file(1, b"abcdef");
+    disk.stale_next(A, 2..4, 7);
+    disk.stale_next(A, 5..99, 8);
+    disk.disarm(8);
+    assert_eq!(disk.load(A).unwrap(), &b"ab\0\0ef"[..]);
+    assert_eq!(disk.load(A).unwrap(), &b"abcdef"[..]);
+    assert_eq!(disk.stats().stale_reads, 1);
+    assert!(!disk.is_damaged(), "what is durable is as it was");
+}
+
+#[test]
+fn names_that_are_not_synced_are_lost_for_sure_if_the_crash_says_so() {
+    for seed in 0..50 {
+        let mut disk = with_file(seed, b"abc");
+        run(&mut disk, &[create(B, 4), write(B, 0, b"data"), sync(B)]);
+        run(&mut disk, &[DiskOp::Rename { from: A, to: C }]);
+        assert!(disk.has_pending_names());
+        disk.crash(Crash::LosesEntries, 1);
+        assert_eq!(disk.list(), [A], "seed {seed}");
+        assert_eq!(disk.load(A).unwrap(), &b"abc"[..]);
+        assert_eq!(disk.stats().entries_lost, 2);
+        assert!(!disk.has_pending_names());
+    }
 }
 
 #[test]

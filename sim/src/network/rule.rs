@@ -1,6 +1,8 @@
 //! The faults of the network, and what each means for a link.
 
-use super::{Endpoint, Link, Weather};
+use super::Endpoint;
+use super::draws::Weather;
+use super::link::{Capacity, Link};
 use crate::rng::Chance;
 
 /// One end of the links that a fault concerns.
@@ -60,6 +62,33 @@ pub enum Rule {
         /// When the link is free again, in ns.
         until_ns: u64,
     },
+    /// Everything from one side to the other takes longer by the same time.
+    Lag {
+        /// The senders.
+        from: Side,
+        /// The receivers.
+        to: Side,
+        /// How much longer, in ns.
+        delay_ns: u64,
+    },
+    /// Each connection from one side to the other carries only so much.
+    Throttle {
+        /// The senders.
+        from: Side,
+        /// The receivers.
+        to: Side,
+        /// How much.
+        capacity: Capacity,
+    },
+    /// The bytes of some messages arrive changed. Messages without bytes are spared.
+    Garble {
+        /// The senders.
+        from: Side,
+        /// The receivers.
+        to: Side,
+        /// How many, from 0 to 1.
+        share: f64,
+    },
     /// Losses, duplicates and delays on top of the everyday ones.
     Weather {
         /// The senders.
@@ -95,6 +124,16 @@ impl Rule {
             Rule::Clog { from, to, until_ns } => between(from, to, endpoints, links, |link| {
                 link.clogged_until_ns = link.clogged_until_ns.max(*until_ns);
             }),
+            Rule::Lag { from, to, delay_ns } => between(from, to, endpoints, links, |link| {
+                link.lag_ns = link.lag_ns.saturating_add(*delay_ns);
+            }),
+            Rule::Throttle { from, to, capacity } => between(from, to, endpoints, links, |link| {
+                link.capacity = Some(capacity.narrower(link.capacity));
+            }),
+            Rule::Garble { from, to, share } => {
+                let share = Chance::new(*share);
+                between(from, to, endpoints, links, |link| link.garbles.push((id, share)));
+            }
             Rule::Weather { from, to, drop, duplicate, extra_mean_ns } => {
                 let weather = Weather {
                     drop: Chance::new(*drop),

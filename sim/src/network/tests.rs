@@ -1,5 +1,7 @@
 //! Tests of the simulated network.
 
+mod link;
+
 use super::*;
 use Endpoint::{Client, Node};
 
@@ -14,8 +16,15 @@ fn stormy() -> NetworkConfig {
         drop: 0.1,
         duplicate: 0.1,
         fifo: false,
+        spread: 1,
+        capacity: None,
+        garble: 0.0,
+        tells: 0.0,
     }
 }
+
+/// What a message without a lane travels on until its link is reset.
+const FIRST: Connection = Connection { lane: 0, number: 0 };
 
 /// Nodes 1 to 5 and clients 1 and 2.
 fn everybody() -> Vec<Endpoint> {
@@ -32,7 +41,7 @@ fn cut_links(rule: Rule) -> String {
             let sent = network.fate(0, from, to, 0);
             let dropped = sent == Fate::Dropped(DropReason::Partition);
             assert!(dropped || matches!(sent, Fate::Delivered { at_ns: MS, again_ns: None, .. }));
-            assert_eq!(network.arrives(from, to), !dropped);
+            assert_eq!(network.arrives(from, to, FIRST).is_ok(), !dropped);
             if dropped {
                 cut.push(format!("{from}>{to}").replace('n', ""));
             }
@@ -43,7 +52,10 @@ fn cut_links(rule: Rule) -> String {
     assert!(network.mend(1));
     for from in everybody() {
         for to in everybody().into_iter().filter(|&to| to != from) {
-            assert!(network.arrives(from, to), "{from} to {to} is cut after mending");
+            assert!(
+                network.arrives(from, to, FIRST).is_ok(),
+                "{from} to {to} is cut after mending"
+            );
         }
     }
     cut.join(" ")
@@ -93,13 +105,13 @@ fn overlapping_faults_end_one_by_one() {
     let mut network = Network::new(1, NetworkConfig::fixed(MS));
     network.cut(1, Rule::Isolate(vec![Node(1)]));
     network.cut(2, Rule::Groups(vec![vec![Node(1)], vec![Node(2)]]));
-    assert!(!network.arrives(Node(1), Node(2)));
-    assert!(!network.arrives(Node(1), Node(3)));
+    assert!(network.arrives(Node(1), Node(2), FIRST).is_err());
+    assert!(network.arrives(Node(1), Node(3), FIRST).is_err());
     network.mend(1);
-    assert!(!network.arrives(Node(1), Node(2)));
-    assert!(network.arrives(Node(1), Node(3)));
+    assert!(network.arrives(Node(1), Node(2), FIRST).is_err());
+    assert!(network.arrives(Node(1), Node(3), FIRST).is_ok());
     network.mend(2);
-    assert!(network.arrives(Node(1), Node(2)));
+    assert!(network.arrives(Node(1), Node(2), FIRST).is_ok());
     assert!(!network.mend(2), "it was not active any more");
 }
 
@@ -107,8 +119,8 @@ fn overlapping_faults_end_one_by_one() {
 fn a_partition_holds_for_endpoints_that_appear_later() {
     let mut network = Network::new(1, NetworkConfig::fixed(MS));
     network.cut(1, Rule::Isolate(vec![Node(1)]));
-    assert!(network.arrives(Node(2), Node(3)));
-    assert!(!network.arrives(Node(9), Node(1)));
+    assert!(network.arrives(Node(2), Node(3), FIRST).is_ok());
+    assert!(network.arrives(Node(9), Node(1), FIRST).is_err());
 }
 
 #[test]
@@ -147,7 +159,13 @@ fn weather_hits_the_links_it_names_and_ends() {
         if let Fate::Delivered { at_ns, .. } = network.fate(now * MS, Node(1), Node(2), 0) {
             total += at_ns - now * MS;
         }
-        let calm = Fate::Delivered { at_ns: (now + 1) * MS, again_ns: None, clogged: false };
+        let calm = Fate::Delivered {
+            at_ns: (now + 1) * MS,
+            again_ns: None,
+            clogged: false,
+            garbled: None,
+            connection: FIRST,
+        };
         assert_eq!(network.fate(now * MS, Node(2), Node(1), 0), calm);
     }
     let stats = *network.stats();
@@ -156,7 +174,13 @@ fn weather_hits_the_links_it_names_and_ends() {
     let mean = total / (1000 - stats.lost_to_weather);
     assert!((5_400_000..6_600_000).contains(&mean), "{mean} ns");
     network.mend(7);
-    let calm = Fate::Delivered { at_ns: MS, again_ns: None, clogged: false };
+    let calm = Fate::Delivered {
+        at_ns: MS,
+        again_ns: None,
+        clogged: false,
+        garbled: None,
+        connection: FIRST,
+    };
     assert_eq!(network.fate(0, Node(1), Node(2), 0), calm);
 }
 
@@ -209,7 +233,13 @@ fn exceptions_hit_exactly_their_message() {
     network.except(rule(NetAction::Duplicate, 3));
     network.except(rule(NetAction::DelayNs(5 * MS), 3));
     network.except(rule(NetAction::DelayNs(7), 4));
-    let plain = Fate::Delivered { at_ns: MS, again_ns: None, clogged: false };
+    let plain = Fate::Delivered {
+        at_ns: MS,
+        again_ns: None,
+        clogged: false,
+        garbled: None,
+        connection: FIRST,
+    };
     let seen: Vec<Fate> = (0..5)
         .map(|_| {
             assert_eq!(network.fate(0, Node(2), Node(1), 2), plain, "another kind");
@@ -220,8 +250,20 @@ fn exceptions_hit_exactly_their_message() {
     let expected = [
         plain,
         Fate::Dropped(DropReason::Exception),
-        Fate::Delivered { at_ns: 6 * MS, again_ns: Some(6 * MS), clogged: false },
-        Fate::Delivered { at_ns: MS + 7, again_ns: None, clogged: false },
+        Fate::Delivered {
+            at_ns: 6 * MS,
+            again_ns: Some(6 * MS),
+            clogged: false,
+            garbled: None,
+            connection: FIRST,
+        },
+        Fate::Delivered {
+            at_ns: MS + 7,
+            again_ns: None,
+            clogged: false,
+            garbled: None,
+            connection: FIRST,
+        },
         plain,
     ];
     assert_eq!(seen, expected);

@@ -9,7 +9,7 @@ use std::fmt;
 
 use stormkv::types::NodeId;
 
-use super::{Delay, Fault, FaultRow, Member, NetEffect, OpRow, Plan, SCHEMA};
+use super::{Core, Delay, Fault, FaultRow, LinkFault, Member, NetEffect, OpRow, Plan, SCHEMA};
 
 /// The most voters at the start.
 pub const MAX_NODES: u32 = 9;
@@ -17,6 +17,8 @@ pub const MAX_NODES: u32 = 9;
 pub const MAX_NODE_ID: u32 = 64;
 /// The most clients.
 pub const MAX_CLIENTS: u32 = 256;
+/// The most operations of one client at once.
+pub const MAX_IN_FLIGHT: u32 = 256;
 /// The most operations.
 pub const MAX_OPS: usize = 100_000;
 /// The most faults.
@@ -25,6 +27,8 @@ pub const MAX_FAULTS: usize = 10_000;
 pub const MAX_NET_ROWS: usize = 10_000;
 /// The latest time in a plan and the longest duration: one simulated hour, in microseconds.
 pub const MAX_TIME_US: u64 = 3_600_000_000;
+/// The fastest connection, in KiB per second.
+pub const MAX_KIB_PER_S: u32 = 10_000_000;
 /// The largest value a client writes, in bytes.
 pub const MAX_VALUE_BYTES: u64 = 1 << 20;
 
@@ -149,6 +153,10 @@ impl Plan {
         for (row, fault) in self.faults.iter().enumerate() {
             self.check_fault(row, fault, &nodes)?;
         }
+        if let Core::Only(core) = &self.end.core {
+            let members: Vec<Member> = core.iter().copied().map(Member::Node).collect();
+            self.check_members(Place::setting("end", "core"), &members, &nodes)?;
+        }
         for (row, net) in self.net.iter().enumerate() {
             let key = match net.effect {
                 NetEffect::Drop => "drop",
@@ -192,6 +200,11 @@ impl Plan {
         network("heavy_tail").share(self.network.heavy_tail)?;
         network("drop").share(self.network.drop)?;
         network("duplicate").share(self.network.duplicate)?;
+        network("spread").within(self.network.spread.into(), 1, 1000)?;
+        network("kib_per_s").within(self.network.kib_per_s.into(), 0, MAX_KIB_PER_S.into())?;
+        network("queue_ms").time(self.network.queue_us, 1)?;
+        network("garble").share(self.network.garble)?;
+        network("tells").share(self.network.tells)?;
         let disk = |key| Place::setting("disk", key);
         disk("write_us").delay(self.disk.write)?;
         disk("sync_us").delay(self.disk.sync)?;
@@ -201,6 +214,8 @@ impl Plan {
         clients("retry_ms").time(self.clients.retry_us, 1)?;
         clients("give_up_ms").time(self.clients.give_up_us, 1)?;
         clients("think_ms").time(self.clients.think_us, 0)?;
+        clients("in_flight").within(self.clients.in_flight.into(), 1, MAX_IN_FLIGHT.into())?;
+        clients("operators").within(self.clients.operators.into(), 1, MAX_IN_FLIGHT.into())?;
         let end = |key| Place::setting("end", key);
         end("heal_at_ms").time(self.end.heal_at_us.unwrap_or(0), 0)?;
         end("bound_ms").time(self.end.bound_us, 1)
@@ -210,13 +225,13 @@ impl Plan {
     fn check_new_nodes(&self) -> Result<BTreeSet<NodeId>, Problem> {
         let mut nodes: BTreeSet<NodeId> = self.voters().chain(self.learners()).collect();
         for (row, op) in self.ops.iter().enumerate() {
-            if let Some(node) = op.call.op.new_node()
-                && !nodes.insert(node)
-            {
-                Place::row("op", row, "do").problem(
-                    format!("node {} was there before", node.0),
-                    "use a new number, ids are never used again",
-                )?;
+            for node in op.call.op.new_nodes() {
+                if !nodes.insert(node) {
+                    Place::row("op", row, "do").problem(
+                        format!("node {} was there before", node.0),
+                        "use a new number, ids are never used again",
+                    )?;
+                }
             }
         }
         Ok(nodes)
@@ -268,9 +283,13 @@ impl Plan {
                 "move the fault, or raise end.heal_at_ms",
             )?;
         }
-        if let Fault::Weather { drop, duplicate, .. } = fault.fault {
-            place("do").share(drop)?;
-            place("do").share(duplicate)?;
+        match &fault.fault {
+            Fault::Link(LinkFault::Weather { drop, duplicate, .. }) => {
+                place("do").share(*drop)?;
+                place("do").share(*duplicate)?;
+            }
+            Fault::Link(LinkFault::Garble { share, .. }) => place("do").share(*share)?,
+            _ => {}
         }
         self.check_members(place("do"), &fault.fault.members(), nodes)
     }

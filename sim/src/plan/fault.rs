@@ -1,8 +1,11 @@
 //! What can go wrong, and the text form of each fault in a scenario's `do`.
 //!
 //! A fault is a small value: what happens, to whom. When it strikes and when it is mended stands
-//! in its row. A new kind of fault is a new variant here, a line in the grammar, and an arm in
-//! each `match` that the compiler then asks for.
+//! in its row. A new kind of fault is a new variant in its family, a line in the family's grammar,
+//! and an arm in each `match` that the compiler then asks for.
+//!
+//! That a process dies or stands still is here; `process.rs` has what else happens to processes,
+//! `link.rs` the network, `disk.rs` the disks and `clock.rs` the clocks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +13,16 @@ use std::str::FromStr;
 use stormkv::types::NodeId;
 
 use super::grammar::{Grammar, GrammarError, Tokens};
-use super::units;
+
+mod clock;
+mod disk;
+mod link;
+mod process;
+
+pub use clock::ClockFault;
+pub use disk::{DiskFault, DiskPart, Rot};
+pub use link::{LinkFault, Path};
+pub use process::{Again, ProcessFault};
 
 /// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,17 +64,6 @@ impl fmt::Display for Who {
     }
 }
 
-/// Which disk operation fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DiskFault {
-    /// A write fails with an I/O error.
-    Write,
-    /// A read fails with an I/O error.
-    Read,
-    /// A write fails because the disk is full.
-    Space,
-}
-
 /// One thing that goes wrong. "Until" is the end of its row, see
 /// [`FaultRow::until_us`](super::FaultRow::until_us).
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +73,11 @@ pub enum Fault {
     Crash(Who),
     /// `crash N output K`: the next input that makes the node produce more than this many outputs
     /// (sends, disk batches, replies) is cut off after that many, and the node crashes there.
+    ///
+    /// That is a crash between any two steps of the handling of a Ready: a flush is a pure function
+    /// of the node followed by its outputs, which are carried out in order, and nothing else leaves
+    /// the node. A crash inside of the function looks from outside like one before its first output
+    /// (K = 0); one after the last output is a crash before the next event (`crash N`).
     CrashAtOutput(Who, u32),
     /// `crash N disk K`: the node crashes instead of executing its K-th disk operation from now
     /// on, counted from 1.
@@ -84,71 +90,43 @@ pub enum Fault {
     KillAll,
     /// `pause N`: the node stops working, keeps its state, and goes on at until.
     Pause(Who),
-    /// `partition A B | C D`: nothing passes between different groups. Who stands in no group
-    /// reaches everyone.
-    Partition(Vec<Vec<Member>>),
-    /// `isolate N`: the node reaches no other node and no client.
-    Isolate(Who),
-    /// `oneway A -> B`: what the left send to the right is lost; the other direction works.
-    OneWay {
-        /// Whose messages are lost.
-        from: Vec<Member>,
-        /// On the way to whom.
-        to: Vec<Member>,
-    },
-    /// `bridge N : A | B`: nothing passes between the two sides, but N reaches both.
-    Bridge {
-        /// Who reaches both sides.
-        node: NodeId,
-        /// One side.
-        left: Vec<Member>,
-        /// The other side.
-        right: Vec<Member>,
-    },
-    /// `clog A -> B`: messages on this link are held back, and delivered at until.
-    Clog {
-        /// Who sends.
-        from: Member,
-        /// To whom.
-        to: Member,
-    },
-    /// `weather drop=P duplicate=P delay_ms=T`: all links get worse, on top of the plan's rates.
-    Weather {
-        /// The share of messages that are lost, 0 to 1.
-        drop: f64,
-        /// The share of messages that arrive twice, 0 to 1.
-        duplicate: f64,
-        /// What the mean latency grows by, in microseconds.
-        delay_us: u64,
-    },
-    /// `fsync-fail N`: the next sync fails, and what it should have made durable may be lost. The
-    /// node stops; started again at until.
-    FsyncFail(Who),
-    /// `disk-error N write|read|space`: the next such operation fails. Started again at until.
-    DiskError(Who, DiskFault),
-    /// `slow-disk N F`: every disk operation takes this many times as long.
-    SlowDisk(Who, u32),
+    /// Something between two ends of a link.
+    Link(LinkFault),
+    /// Something on the disk of a node.
+    Disk(Who, DiskFault),
+    /// Something about the clock of a node.
+    Clock(Who, ClockFault),
+    /// Something else that happens to the process of a node.
+    Process(Who, ProcessFault),
 }
 
+impl From<LinkFault> for Fault {
+    fn from(fault: LinkFault) -> Self {
+        Fault::Link(fault)
+    }
+}
+
+/// The verbs of what happens to processes.
 const GRAMMAR: &Grammar = &[
     ("crash", "crash N|leader|same|all` or `crash N|leader|same output|disk K"),
     ("kill", "kill N|leader|same|all"),
     ("pause", "pause N|leader|same"),
-    ("partition", "partition MEMBER.. | MEMBER.. [| MEMBER..]"),
-    ("isolate", "isolate N|leader|same"),
-    ("oneway", "oneway MEMBER.. -> MEMBER.."),
-    ("bridge", "bridge N : MEMBER.. | MEMBER.."),
-    ("clog", "clog MEMBER -> MEMBER"),
-    ("weather", "weather [drop=0..1] [duplicate=0..1] [delay_ms=T]"),
-    ("fsync-fail", "fsync-fail N|leader|same"),
-    ("disk-error", "disk-error N|leader|same write|read|space"),
-    ("slow-disk", "slow-disk N|leader|same FACTOR"),
 ];
 
 /// The largest count of outputs or disk operations a crash may wait for.
 const MAX_WAIT: u32 = 1_000_000;
 
+/// The names under which what happens to processes is counted.
+const KINDS: &[&str] =
+    &["crash", "crash-output", "crash-disk", "crash-all", "kill", "kill-all", "pause"];
+
 impl Fault {
+    /// The names of all kinds of faults, so that those that never happened can be told.
+    pub fn kinds() -> impl Iterator<Item = &'static str> {
+        let families = [link::KINDS, disk::KINDS, clock::KINDS, process::KINDS];
+        KINDS.iter().chain(families.into_iter().flatten()).copied()
+    }
+
     /// The name under which it is counted, for example `crash-disk`.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -159,27 +137,20 @@ impl Fault {
             Fault::Kill(_) => "kill",
             Fault::KillAll => "kill-all",
             Fault::Pause(_) => "pause",
-            Fault::Partition(_) => "partition",
-            Fault::Isolate(_) => "isolate",
-            Fault::OneWay { .. } => "oneway",
-            Fault::Bridge { .. } => "bridge",
-            Fault::Clog { .. } => "clog",
-            Fault::Weather { .. } => "weather",
-            Fault::FsyncFail(_) => "fsync-fail",
-            Fault::DiskError(..) => "disk-error",
-            Fault::SlowDisk(..) => "slow-disk",
+            Fault::Link(fault) => fault.kind(),
+            Fault::Disk(_, fault) => fault.kind(),
+            Fault::Clock(_, fault) => fault.kind(),
+            Fault::Process(_, fault) => fault.kind(),
         }
     }
 
     /// Whether it is only armed at its time, and waits for its moment to strike.
     pub fn waits(&self) -> bool {
-        matches!(
-            self,
-            Fault::CrashAtOutput(..)
-                | Fault::CrashAtDisk(..)
-                | Fault::FsyncFail(_)
-                | Fault::DiskError(..)
-        )
+        match self {
+            Fault::CrashAtOutput(..) | Fault::CrashAtDisk(..) => true,
+            Fault::Disk(_, fault) => fault.waits(),
+            _ => false,
+        }
     }
 
     /// The node it hits, if it hits just one.
@@ -190,27 +161,28 @@ impl Fault {
             | Fault::CrashAtDisk(who, _)
             | Fault::Kill(who)
             | Fault::Pause(who)
-            | Fault::Isolate(who)
-            | Fault::FsyncFail(who)
-            | Fault::DiskError(who, _)
-            | Fault::SlowDisk(who, _) => Some(*who),
+            | Fault::Disk(who, _)
+            | Fault::Clock(who, _)
+            | Fault::Process(who, _) => Some(*who),
+            Fault::CrashAll | Fault::KillAll => None,
+            Fault::Link(fault) => fault.who(),
+        }
+    }
+
+    /// What it does to links, if it is a fault of the network.
+    pub(crate) fn link(&self) -> Option<&LinkFault> {
+        match self {
+            Fault::Link(fault) => Some(fault),
             _ => None,
         }
     }
 
     /// Every node and client that it names.
     pub fn members(&self) -> Vec<Member> {
-        match self {
-            Fault::Partition(groups) => groups.concat(),
-            Fault::OneWay { from, to } => [&from[..], &to[..]].concat(),
-            Fault::Bridge { node, left, right } => {
-                [&[Member::Node(*node)], &left[..], &right[..]].concat()
-            }
-            Fault::Clog { from, to } => vec![*from, *to],
-            _ => match self.who() {
-                Some(Who::Node(node)) => vec![Member::Node(node)],
-                _ => Vec::new(),
-            },
+        match (self, self.who()) {
+            (_, Some(Who::Node(node))) => vec![Member::Node(node)],
+            (Fault::Link(fault), _) => fault.members(),
+            _ => Vec::new(),
         }
     }
 }
@@ -225,61 +197,12 @@ impl fmt::Display for Fault {
             Fault::Kill(who) => write!(f, "kill {who}"),
             Fault::KillAll => f.write_str("kill all"),
             Fault::Pause(who) => write!(f, "pause {who}"),
-            Fault::Partition(groups) => {
-                f.write_str("partition")?;
-                for (position, group) in groups.iter().enumerate() {
-                    f.write_str(if position == 0 { " " } else { " | " })?;
-                    write_members(f, group)?;
-                }
-                Ok(())
-            }
-            Fault::Isolate(who) => write!(f, "isolate {who}"),
-            Fault::OneWay { from, to } => {
-                f.write_str("oneway ")?;
-                write_members(f, from)?;
-                f.write_str(" -> ")?;
-                write_members(f, to)
-            }
-            Fault::Bridge { node, left, right } => {
-                write!(f, "bridge {} : ", node.0)?;
-                write_members(f, left)?;
-                f.write_str(" | ")?;
-                write_members(f, right)
-            }
-            Fault::Clog { from, to } => write!(f, "clog {from} -> {to}"),
-            Fault::Weather { drop, duplicate, delay_us } => {
-                f.write_str("weather")?;
-                if *drop != 0.0 || (*duplicate == 0.0 && *delay_us == 0) {
-                    write!(f, " drop={drop}")?;
-                }
-                if *duplicate != 0.0 {
-                    write!(f, " duplicate={duplicate}")?;
-                }
-                if *delay_us != 0 {
-                    write!(f, " delay_ms={}", units::show_ms(*delay_us))?;
-                }
-                Ok(())
-            }
-            Fault::FsyncFail(who) => write!(f, "fsync-fail {who}"),
-            Fault::DiskError(who, what) => {
-                let what = match what {
-                    DiskFault::Write => "write",
-                    DiskFault::Read => "read",
-                    DiskFault::Space => "space",
-                };
-                write!(f, "disk-error {who} {what}")
-            }
-            Fault::SlowDisk(who, factor) => write!(f, "slow-disk {who} {factor}"),
+            Fault::Link(fault) => fault.fmt(f),
+            Fault::Disk(who, fault) => fault.write(f, *who),
+            Fault::Clock(who, fault) => fault.write(f, *who),
+            Fault::Process(who, fault) => fault.write(f, *who),
         }
     }
-}
-
-fn write_members(f: &mut fmt::Formatter<'_>, members: &[Member]) -> fmt::Result {
-    for (position, member) in members.iter().enumerate() {
-        let space = if position == 0 { "" } else { " " };
-        write!(f, "{space}{member}")?;
-    }
-    Ok(())
 }
 
 impl FromStr for Fault {
@@ -287,44 +210,31 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Fault, GrammarError> {
         let mut tokens = Tokens::new(text, "");
-        let fault = match tokens.verb("fault", GRAMMAR)? {
-            "crash" if tokens.take_if("all") => Fault::CrashAll,
-            "crash" => parse_crash(&mut tokens)?,
-            "kill" if tokens.take_if("all") => Fault::KillAll,
-            "kill" => Fault::Kill(parse_who(&mut tokens)?),
-            "pause" => Fault::Pause(parse_who(&mut tokens)?),
-            "partition" => parse_partition(&mut tokens)?,
-            "isolate" => Fault::Isolate(parse_who(&mut tokens)?),
-            "oneway" => {
-                let from = tokens.members("->")?;
-                tokens.expect("->")?;
-                let to = tokens.members("")?;
-                apart(&tokens, &[&from, &to])?;
-                Fault::OneWay { from, to }
-            }
-            "bridge" => parse_bridge(&mut tokens)?,
-            "clog" => {
-                let from = tokens.member()?;
-                tokens.expect("->")?;
-                let to = tokens.member()?;
-                apart(&tokens, &[&[from], &[to]])?;
-                Fault::Clog { from, to }
-            }
-            "weather" => parse_weather(&mut tokens)?,
-            "fsync-fail" => Fault::FsyncFail(parse_who(&mut tokens)?),
-            "disk-error" => {
-                let who = parse_who(&mut tokens)?;
-                let what = match tokens.need("the kind of error")? {
-                    "write" => DiskFault::Write,
-                    "read" => DiskFault::Read,
-                    "space" => DiskFault::Space,
-                    word => return tokens.fail(format!("`{word}` is not a kind of error")),
-                };
-                Fault::DiskError(who, what)
-            }
-            verb => {
-                assert_eq!(verb, "slow-disk", "a verb of the grammar has no parser");
-                Fault::SlowDisk(parse_who(&mut tokens)?, tokens.number("a factor", 2, 10_000)?)
+        let grammar =
+            [GRAMMAR, link::GRAMMAR, disk::GRAMMAR, clock::GRAMMAR, process::GRAMMAR].concat();
+        let verb = tokens.verb("fault", &grammar)?;
+        let is_of = |family: &Grammar| family.iter().any(|(known, _)| *known == verb);
+        let fault = if is_of(link::GRAMMAR) {
+            Fault::Link(LinkFault::parse(verb, &mut tokens)?)
+        } else if is_of(disk::GRAMMAR) {
+            let who = parse_who(&mut tokens)?;
+            Fault::Disk(who, DiskFault::parse(verb, &mut tokens)?)
+        } else if is_of(clock::GRAMMAR) {
+            let who = parse_who(&mut tokens)?;
+            Fault::Clock(who, ClockFault::parse(verb, &mut tokens)?)
+        } else if is_of(process::GRAMMAR) {
+            let who = parse_who(&mut tokens)?;
+            Fault::Process(who, ProcessFault::parse(verb, &mut tokens)?)
+        } else {
+            match verb {
+                "crash" if tokens.take_if("all") => Fault::CrashAll,
+                "crash" => parse_crash(&mut tokens)?,
+                "kill" if tokens.take_if("all") => Fault::KillAll,
+                "kill" => Fault::Kill(parse_who(&mut tokens)?),
+                verb => {
+                    assert_eq!(verb, "pause", "a verb of the grammar has no parser");
+                    Fault::Pause(parse_who(&mut tokens)?)
+                }
             }
         };
         tokens.end()?;
@@ -354,56 +264,4 @@ fn parse_crash(tokens: &mut Tokens<'_>) -> Result<Fault, GrammarError> {
         ));
     }
     Ok(Fault::Crash(who))
-}
-
-fn parse_partition(tokens: &mut Tokens<'_>) -> Result<Fault, GrammarError> {
-    let mut groups = vec![tokens.members("|")?];
-    tokens.expect("|")?;
-    groups.push(tokens.members("|")?);
-    while tokens.take_if("|") {
-        groups.push(tokens.members("|")?);
-    }
-    apart(tokens, &groups.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    Ok(Fault::Partition(groups))
-}
-
-fn parse_bridge(tokens: &mut Tokens<'_>) -> Result<Fault, GrammarError> {
-    let node = tokens.node()?;
-    tokens.expect(":")?;
-    let left = tokens.members("|")?;
-    tokens.expect("|")?;
-    let right = tokens.members("")?;
-    apart(tokens, &[&[Member::Node(node)], &left, &right])?;
-    Ok(Fault::Bridge { node, left, right })
-}
-
-/// Nobody may stand in two groups.
-fn apart(tokens: &Tokens<'_>, groups: &[&[Member]]) -> Result<(), GrammarError> {
-    let mut seen = Vec::new();
-    for member in groups.iter().copied().flatten() {
-        if seen.contains(member) {
-            return tokens.fail(format!("`{member}` stands in two groups"));
-        }
-        seen.push(*member);
-    }
-    Ok(())
-}
-
-fn parse_weather(tokens: &mut Tokens<'_>) -> Result<Fault, GrammarError> {
-    let (mut drop, mut duplicate, mut delay_us) = (0.0, 0.0, 0);
-    let mut next = Some(tokens.need("a setting")?);
-    while let Some(word) = next {
-        let read = |text: &str| text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-        let known = match word.split_once('=') {
-            Some(("drop", share)) => read(share).map(|share: f64| drop = share),
-            Some(("duplicate", share)) => read(share).map(|share: f64| duplicate = share),
-            Some(("delay_ms", time)) => units::parse_ms(time).map(|us| delay_us = us),
-            _ => None,
-        };
-        if known.is_none() {
-            return tokens.fail(format!("`{word}` is not a setting"));
-        }
-        next = tokens.take();
-    }
-    Ok(Fault::Weather { drop, duplicate, delay_us })
 }

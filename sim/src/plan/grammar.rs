@@ -7,6 +7,7 @@ use stormkv::types::NodeId;
 
 use super::check::MAX_NODE_ID;
 use super::fault::Member;
+use super::units;
 
 /// A `do` text that does not follow the grammar. The message ends with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,24 @@ impl<'a> Tokens<'a> {
         }
     }
 
+    /// A time within limits, in microseconds; written in milliseconds, such as `12.5ms`.
+    pub(super) fn duration_us(
+        &mut self,
+        what: &str,
+        least_us: u64,
+        most_us: u64,
+    ) -> Result<u64, GrammarError> {
+        let word = self.need(what)?;
+        let us = word.strip_suffix("ms").and_then(units::parse_ms);
+        match us.filter(|us| (least_us..=most_us).contains(us)) {
+            Some(us) => Ok(us),
+            None => {
+                let (least, most) = (units::show_ms(least_us), units::show_ms(most_us));
+                self.fail(format!("`{word}` does not say {what} ({least}ms to {most}ms)"))
+            }
+        }
+    }
+
     /// A node's number.
     pub(super) fn node(&mut self) -> Result<NodeId, GrammarError> {
         let word = self.need("a node")?;
@@ -150,10 +169,11 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// One or more members, up to this word or the end.
+    /// One or more members, up to this word, a setting (`key=value`), or the end.
     pub(super) fn members(&mut self, stop: &str) -> Result<Vec<Member>, GrammarError> {
         let mut members = Vec::new();
-        while members.is_empty() || self.peek().is_some_and(|word| word != stop) {
+        let goes_on = |word: &str| word != stop && !word.contains('=');
+        while members.is_empty() || self.peek().is_some_and(goes_on) {
             let member = self.member()?;
             if members.contains(&member) {
                 return self.fail(format!("`{member}` stands twice"));

@@ -19,8 +19,8 @@ pub struct MessageRef {
     pub from: Member,
     /// To whom.
     pub to: Member,
-    /// The kind of message, in letters, for example `AppendResp`.
-    pub kind: String,
+    /// What kind of message it is.
+    pub kind: MessageKind,
     /// Which one of this kind on this link, counted from 1 over the whole run.
     pub number: u32,
 }
@@ -40,34 +40,62 @@ impl FromStr for MessageRef {
         tokens.expect("->")?;
         let to = tokens.member()?;
         let kind = tokens.need("the kind of message")?;
-        if code(kind).is_none() {
+        let Some(kind) = MessageKind::all().find(|known| known.name() == kind) else {
             let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
             let known = known.join(", ");
             return tokens.fail(format!(
                 "`{kind}` is not a kind of message: there are {known}, Request and Reply"
             ));
-        }
+        };
         let number = tokens.need("the message's number")?;
         let count = number.strip_prefix('#').and_then(|digits| digits.parse().ok());
         let Some(count) = count.filter(|count| *count > 0) else {
             return tokens.fail(format!("`{number}` is not a message's number"));
         };
         tokens.end()?;
-        Ok(MessageRef { from, to, kind: kind.to_string(), number: count })
+        Ok(MessageRef { from, to, kind, number: count })
     }
 }
 
-/// The kind under which the network knows a client's request.
-pub const REQUEST: u8 = 200;
-/// The kind under which the network knows a reply to a client.
-pub const REPLY: u8 = 201;
+/// What kind of message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageKind {
+    /// One between two nodes, for example `AppendResp`.
+    Peer(Kind),
+    /// A client asks a node.
+    Request,
+    /// A node answers a client.
+    Reply,
+}
 
-/// The number of a kind of message; `None` if there is none of this name.
-pub fn code(kind: &str) -> Option<u8> {
-    match kind {
-        "Request" => Some(REQUEST),
-        "Reply" => Some(REPLY),
-        _ => Kind::ALL.iter().find(|known| known.name() == kind).map(|known| *known as u8),
+impl MessageKind {
+    fn all() -> impl Iterator<Item = MessageKind> {
+        let clients = [MessageKind::Request, MessageKind::Reply];
+        Kind::ALL.into_iter().map(MessageKind::Peer).chain(clients)
+    }
+
+    /// Its name in a file.
+    pub fn name(self) -> &'static str {
+        match self {
+            MessageKind::Peer(kind) => kind.name(),
+            MessageKind::Request => "Request",
+            MessageKind::Reply => "Reply",
+        }
+    }
+
+    /// The number under which the network knows it.
+    pub fn code(self) -> u8 {
+        match self {
+            MessageKind::Peer(kind) => kind as u8,
+            MessageKind::Request => 200,
+            MessageKind::Reply => 201,
+        }
+    }
+}
+
+impl fmt::Display for MessageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use stormkv::types::NodeId;
 
+use super::change::{Part, parse_parts};
 use super::check::MAX_VALUE_BYTES;
 use super::grammar::{Grammar, GrammarError, Tokens, parse_node};
 
@@ -153,6 +154,16 @@ pub enum Op {
     },
     /// `transfer N`: the leader hands over to N.
     Transfer(NodeId),
+    /// `change +4 ~5 ^3 -1`: several members in one joint step.
+    Change(Vec<Part>),
+    /// `remove leader`: whoever leads when the operator turns to it leaves for ever.
+    RemoveLeader,
+    /// `replace leader M`: in one joint step, whoever leads when the operator turns to it leaves
+    /// and the new M becomes a voter.
+    ReplaceLeader(NodeId),
+    /// `restart`: the client's process dies, with what it had under way, at exactly this time; a
+    /// new one begins without a session.
+    Restart,
 }
 
 const GRAMMAR: &Grammar = &[
@@ -165,9 +176,11 @@ const GRAMMAR: &Grammar = &[
     ("add", "add N [@N]"),
     ("learner", "learner N [@N]"),
     ("promote", "promote N [@N]"),
-    ("remove", "remove N [@N]"),
-    ("replace", "replace N M [@N]"),
+    ("remove", "remove N|leader [@N]"),
+    ("replace", "replace N|leader M [@N]"),
     ("transfer", "transfer N [@N]"),
+    ("change", "change +N|~N|^N|_N|-N.. [@N]"),
+    ("restart", "restart"),
 ];
 
 /// The most conditions, and the most steps of one branch, in a transaction.
@@ -186,22 +199,35 @@ impl Op {
             Op::Add(_) => "add",
             Op::Learner(_) => "learner",
             Op::Promote(_) => "promote",
-            Op::Remove(_) => "remove",
-            Op::Replace { .. } => "replace",
+            Op::Remove(_) | Op::RemoveLeader => "remove",
+            Op::Replace { .. } | Op::ReplaceLeader(_) => "replace",
             Op::Transfer(_) => "transfer",
+            Op::Change(_) => "change",
+            Op::Restart => "restart",
         }
     }
 
     /// Whether it is the operator's business.
     pub fn is_admin(&self) -> bool {
-        !self.nodes().is_empty()
+        !self.nodes().is_empty() || *self == Op::RemoveLeader
     }
 
-    /// The node that it brings into the cluster.
-    pub fn new_node(&self) -> Option<NodeId> {
+    /// Whether it is about whoever leads when the operator turns to it.
+    pub fn is_aimed(&self) -> bool {
+        matches!(self, Op::RemoveLeader | Op::ReplaceLeader(_))
+    }
+
+    /// The nodes that it brings into the cluster.
+    pub fn new_nodes(&self) -> Vec<NodeId> {
         match self {
-            Op::Add(node) | Op::Learner(node) | Op::Replace { new: node, .. } => Some(*node),
-            _ => None,
+            Op::Add(node)
+            | Op::Learner(node)
+            | Op::Replace { new: node, .. }
+            | Op::ReplaceLeader(node) => vec![*node],
+            Op::Change(parts) => {
+                parts.iter().filter(|part| part.is_new()).map(|part| part.node()).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -212,8 +238,10 @@ impl Op {
             | Op::Learner(node)
             | Op::Promote(node)
             | Op::Remove(node)
+            | Op::ReplaceLeader(node)
             | Op::Transfer(node) => vec![*node],
             Op::Replace { old, new } => vec![*old, *new],
+            Op::Change(parts) => parts.iter().map(|part| part.node()).collect(),
             _ => Vec::new(),
         }
     }
@@ -278,6 +306,13 @@ impl fmt::Display for Op {
             | Op::Remove(node)
             | Op::Transfer(node) => write!(f, "{verb} {}", node.0),
             Op::Replace { old, new } => write!(f, "{verb} {} {}", old.0, new.0),
+            Op::Change(parts) => {
+                f.write_str(verb)?;
+                parts.iter().try_for_each(|part| write!(f, " {part}"))
+            }
+            Op::RemoveLeader => write!(f, "{verb} leader"),
+            Op::ReplaceLeader(new) => write!(f, "{verb} leader {}", new.0),
+            Op::Restart => f.write_str(verb),
         }
     }
 }
@@ -322,7 +357,11 @@ impl FromStr for Call {
             "add" => Op::Add(tokens.node()?),
             "learner" => Op::Learner(tokens.node()?),
             "promote" => Op::Promote(tokens.node()?),
+            "remove" if tokens.take_if("leader") => Op::RemoveLeader,
             "remove" => Op::Remove(tokens.node()?),
+            "replace" if tokens.take_if("leader") => Op::ReplaceLeader(tokens.node()?),
+            "change" => Op::Change(parse_parts(&mut tokens)?),
+            "restart" => Op::Restart,
             "replace" => Op::Replace { old: tokens.node()?, new: tokens.node()? },
             verb => {
                 assert_eq!(verb, "transfer", "a verb of the grammar has no parser");

@@ -109,6 +109,11 @@ fn write_network(out: &mut String, network: &Network) {
     setting(out, "network.drop", network.drop, default.drop);
     setting(out, "network.duplicate", network.duplicate, default.duplicate);
     setting(out, "network.fifo", network.fifo, default.fifo);
+    setting(out, "network.spread", network.spread, default.spread);
+    setting(out, "network.kib_per_s", network.kib_per_s, default.kib_per_s);
+    millis(out, "network.queue_ms", network.queue_us, default.queue_us);
+    setting(out, "network.garble", network.garble, default.garble);
+    setting(out, "network.tells", network.tells, default.tells);
 }
 
 fn write_disk(out: &mut String, disk: &Disk) {
@@ -129,13 +134,18 @@ fn write_clients(out: &mut String, clients: &Clients) {
     millis(out, "clients.retry_ms", clients.retry_us, default.retry_us);
     millis(out, "clients.give_up_ms", clients.give_up_us, default.give_up_us);
     millis(out, "clients.think_ms", clients.think_us, default.think_us);
+    setting(out, "clients.in_flight", clients.in_flight, default.in_flight);
+    setting(out, "clients.operators", clients.operators, default.operators);
 }
 
 fn write_end(out: &mut String, end: &End) {
     if let Some(heal_at_us) = end.heal_at_us {
         line(out, "end.heal_at_ms", show_ms(heal_at_us));
     }
-    millis(out, "end.bound_ms", end.bound_us, End::default().bound_us);
+    let default = End::default();
+    millis(out, "end.bound_ms", end.bound_us, default.bound_us);
+    setting(out, "end.core", &end.core, &default.core);
+    setting(out, "end.beyond_quorum", end.beyond_quorum, default.beyond_quorum);
 }
 
 fn line(out: &mut String, key: &str, value: impl std::fmt::Display) {

@@ -20,6 +20,13 @@ pub(super) enum Purpose {
     Intensity = 8,
     Horizon = 9,
     Batching = 10,
+    Paths = 11,
+    Core = 17,
+    Keys = 13,
+    Churn = 14,
+    Hands = 15,
+    Replacement = 12,
+    BeyondQuorum = 16,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

@@ -1,16 +1,17 @@
 //! What the operator of a random plan does: members come, are promoted, leave, are replaced.
 //!
-//! The sequence makes sense if every step succeeds: ids are never used again, and no step takes
-//! the cluster below two voters. Some steps follow so closely that they overlap.
+//! The sequence makes sense if every step succeeds: ids are never used again, and no step of these
+//! takes the cluster below two voters (see `churn.rs` for what goes further). Some steps follow so closely that they overlap.
 
 use stormkv::types::NodeId;
 
 use crate::plan::{Cluster, Op, OpRow};
 
+use super::churn;
 use super::dice::{Dice, Purpose};
 
 /// The most voters a random plan grows to.
-const MOST_VOTERS: usize = 7;
+pub(super) const MOST_VOTERS: usize = 7;
 
 #[derive(Clone, Copy)]
 enum Change {
@@ -23,23 +24,21 @@ enum Change {
     Transfer,
 }
 
-struct Members {
-    voters: Vec<NodeId>,
-    learners: Vec<NodeId>,
+/// Who will be there if every step succeeds.
+pub(super) struct Members {
+    pub voters: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
     next: u64,
 }
 
 /// Draws the operator's operations, in order of time.
 pub(super) fn operations(seed: u64, cluster: &Cluster, horizon_us: u64) -> Vec<OpRow> {
+    if let Some(rows) = churn::operations(seed, cluster, horizon_us) {
+        return rows;
+    }
     let dice = &mut Dice::new(seed, Purpose::Membership);
     let horizon_ms = (horizon_us / 1000) as u32;
-    let nodes = u64::from(cluster.nodes);
-    let next = nodes + u64::from(cluster.learners) + 1;
-    let mut members = Members {
-        voters: (1..=nodes).map(NodeId).collect(),
-        learners: (nodes + 1..next).map(NodeId).collect(),
-        next,
-    };
+    let mut members = Members::founders(cluster);
     let changes: &[(u32, Change)] = if dice.percent(30) {
         &[
             (3, Change::Add),
@@ -72,6 +71,16 @@ pub(super) fn operations(seed: u64, cluster: &Cluster, horizon_us: u64) -> Vec<O
 }
 
 impl Members {
+    pub fn founders(cluster: &Cluster) -> Members {
+        let nodes = u64::from(cluster.nodes);
+        let next = nodes + u64::from(cluster.learners) + 1;
+        Members {
+            voters: (1..=nodes).map(NodeId).collect(),
+            learners: (nodes + 1..next).map(NodeId).collect(),
+            next,
+        }
+    }
+
     /// Makes the change if it is possible now.
     fn apply(&mut self, dice: &mut Dice, change: Change) -> Option<Op> {
         let voters = self.voters.len();
@@ -108,12 +117,14 @@ impl Members {
         }
     }
 
-    fn new_node(&mut self) -> NodeId {
+    /// A number that no node has had.
+    pub fn new_node(&mut self) -> NodeId {
         self.next += 1;
         NodeId(self.next - 1)
     }
 }
 
-fn take(dice: &mut Dice, nodes: &mut Vec<NodeId>) -> NodeId {
+/// Takes any of them out.
+pub(super) fn take(dice: &mut Dice, nodes: &mut Vec<NodeId>) -> NodeId {
     nodes.remove(dice.below(nodes.len() as u32) as usize)
 }

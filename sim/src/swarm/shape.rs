@@ -3,14 +3,14 @@
 //! Limits are drawn small (snapshots every few dozen entries, segments of a few KiB), so that
 //! compaction, rotation and snapshots, rare in production, happen in every run.
 
-use crate::plan::{Clients, Cluster, Delay, Disk, Network, Wire};
+use crate::plan::{Clients, Cluster, Delay, Disk, Network, Op, OpRow, Wire};
 
 use super::dice::{Dice, Purpose};
 
 /// Draws the members and their settings.
 pub(super) fn cluster(seed: u64) -> Cluster {
     let dice = &mut Dice::new(seed, Purpose::Shape);
-    let nodes = dice.weighted(&[(5, 1), (45, 3), (40, 5), (10, 7)]);
+    let nodes = dice.weighted(&[(5, 1), (8, 2), (39, 3), (38, 5), (10, 7)]);
     let learners = dice.weighted(&[(80, 0), (15, 1), (5, 2)]);
     let election_least = dice.between(8, 25);
     Cluster {
@@ -21,7 +21,7 @@ pub(super) fn cluster(seed: u64) -> Cluster {
         snapshot_every: dice.scaled(10, 200).into(),
         keep_entries: if dice.percent(30) { 0 } else { dice.scaled(1, 50).into() },
         segment_kib: dice.weighted(&[(40, 4), (25, 8), (20, 16), (15, 64)]),
-        sessions: if dice.percent(15) { dice.between(4, 10) } else { 64 },
+        sessions: if dice.percent(15) { dice.between(4, 10) } else { MANY_SESSIONS },
         chunk_bytes: dice.scaled(128, 16384),
         wire: if dice.percent(10) { Wire::Encoded } else { Wire::Value },
         batch_us: batch_us(seed),
@@ -57,6 +57,47 @@ pub(super) fn network(seed: u64) -> Network {
         drop: share(60, 100),
         duplicate: share(60, 100),
         fifo: dice.percent(30),
+        ..paths(seed, latency)
+    }
+}
+
+/// The longest average latency of a link, in microseconds. Far below an election timeout, because it
+/// stays when all is healed.
+const SLOWEST_LINK_US: u64 = 20_000;
+
+/// Draws how links differ, what their connections carry, how often bytes are damaged, and whether
+/// senders hear of losses. At least four chunks of a snapshot must pass in a second, or no transfer
+/// ever ends.
+fn paths(seed: u64, latency: Delay) -> Network {
+    let dice = &mut Dice::new(seed, Purpose::Paths);
+    let widest = SLOWEST_LINK_US / (latency.min_us + latency.mean_extra_us).max(1);
+    let spread = if widest < 2 || dice.percent(40) { 1 } else { dice.scaled(2, widest as u32) };
+    let bounded = dice.percent(30);
+    let (kib_per_s, queue_ms) = (dice.scaled(128, 1024), dice.scaled(20, 1000));
+    let (garbles, per_mille) = (dice.percent(15), dice.scaled(1, 20));
+    let tells = dice.percent(50);
+    let share = dice.pick(&[0.05, 0.25, 1.0]);
+    let usual = Network::default();
+    Network {
+        spread,
+        kib_per_s: if bounded { kib_per_s } else { 0 },
+        queue_us: if bounded { u64::from(queue_ms) * 1000 } else { usual.queue_us },
+        garble: if garbles { f64::from(per_mille) / 1000.0 } else { 0.0 },
+        tells: if tells { share } else { 0.0 },
+        ..usual
+    }
+}
+
+/// Gives the paths room for the largest value several times a second: its client sends it again and
+/// again, and each time it goes into the log and to every follower.
+pub(super) fn widen(network: &mut Network, ops: &[OpRow]) {
+    let sizes = ops.iter().filter_map(|row| match &row.call.op {
+        Op::Put { value, .. } | Op::Cas { new: value, .. } => Some(value.bytes().len()),
+        _ => None,
+    });
+    let largest_kib = sizes.max().unwrap_or(0).div_ceil(1024) as u32;
+    if network.kib_per_s > 0 {
+        network.kib_per_s = network.kib_per_s.max(32 * largest_kib);
     }
 }
 
@@ -70,10 +111,35 @@ pub(super) fn disk(seed: u64) -> Disk {
     Disk { write: delay(200), sync: delay(5000), read: delay(500) }
 }
 
+/// Draws how many operations a client, and the operator, may have under way at once. Most clients
+/// wait for each answer. The others pile up requests while nobody answers, as users do.
+fn hands(seed: u64) -> (u32, u32) {
+    let dice = &mut Dice::new(seed, Purpose::Hands);
+    let in_flight = if dice.percent(70) { 1 } else { dice.scaled(2, 16) };
+    let operators = if dice.percent(70) { 1 } else { dice.between(2, 4) };
+    (in_flight, operators)
+}
+
+/// How many sessions a cluster remembers that remembers enough, at least.
+const MANY_SESSIONS: u32 = 64;
+
+/// Makes the sessions fit the clients. Where few are remembered, clients lose theirs now and then; if
+/// each had many operations under way there, they would do nothing but take each other's sessions away.
+pub(super) fn fit(cluster: &mut Cluster, clients: &mut Clients) {
+    if cluster.sessions < MANY_SESSIONS {
+        clients.in_flight = 1;
+    } else {
+        cluster.sessions = cluster.sessions.max(2 * clients.count * clients.in_flight);
+    }
+}
+
 /// Draws how many clients there are and how patient they are.
 pub(super) fn clients(seed: u64) -> Clients {
+    let (in_flight, operators) = hands(seed);
     let dice = &mut Dice::new(seed, Purpose::Clients);
     Clients {
+        in_flight,
+        operators,
         count: dice.between(2, 8),
         retry_us: u64::from(dice.between(10, 60)) * 10_000,
         give_up_us: u64::from(dice.between(10, 40)) * 100_000,

@@ -11,7 +11,7 @@ use crate::plan::{Fault, FaultRow, Member, Who};
 
 use super::combos;
 use super::dice::{Dice, Purpose};
-use super::families;
+use super::families::{clock, damage, disk, link, process};
 
 /// The most faults of a random plan.
 const MOST_FAULTS: usize = 25;
@@ -19,21 +19,21 @@ const MOST_FAULTS: usize = 25;
 /// The families, each with the least number of nodes it needs. New ones go to the end: a family's
 /// position names its stream of draws.
 const FAMILIES: &[(usize, Family)] = &[
-    (1, families::crash),
-    (1, families::crash_at_step),
-    (1, families::crash_all),
-    (1, families::kill),
-    (1, families::pause),
-    (2, families::partition),
-    (2, families::isolate),
-    (2, families::one_way),
-    (3, families::bridge),
-    (2, families::clog),
-    (1, families::weather),
-    (1, families::fsync_failure),
-    (1, families::disk_error),
-    (1, families::slow_disk),
-    (1, families::lonely_clients),
+    (1, process::crash),
+    (1, process::crash_at_step),
+    (1, process::crash_all),
+    (1, process::kill),
+    (1, process::pause),
+    (2, link::partition),
+    (2, link::isolate),
+    (2, link::one_way),
+    (3, link::bridge),
+    (2, link::clog),
+    (1, link::weather),
+    (1, disk::fsync_failure),
+    (1, disk::disk_error),
+    (1, disk::slow_disk),
+    (1, link::lonely_clients),
     (3, combos::deposed_leader),
     (1, combos::double_crash),
     (3, combos::snapshot_under_fire),
@@ -44,6 +44,36 @@ const FAMILIES: &[(usize, Family)] = &[
     (1, combos::unsynced_loss),
     (3, combos::swizzle_clog),
     (3, combos::stale_majority),
+    (4, link::ring),
+    (2, link::lag),
+    (2, link::throttle),
+    (2, link::garble),
+    (2, link::reset),
+    (2, link::local_weather),
+    (2, link::late_leader),
+    (3, combos::broken_transfer),
+    (2, combos::damage_under_load),
+    (5, combos::ring_of_leaders),
+    (1, clock::drift),
+    (2, clock::drift_apart),
+    (1, clock::step),
+    (1, clock::jitter),
+    (1, process::stop_the_world),
+    (1, process::slow),
+    (1, process::slow_apply),
+    (1, process::crash_loop),
+    (2, combos::rolling_upgrade),
+    (3, combos::wiped_member),
+    (1, disk::short_write),
+    (1, disk::stalled_disk),
+    (1, disk::lost_entry),
+    (3, damage::rot_and_restart),
+    (3, damage::rot_and_rolling_restart),
+    (3, damage::rot_and_crash_all),
+    (3, damage::rotten_snapshot_is_needed),
+    (3, damage::misdirected_and_crash),
+    (3, damage::stale_read),
+    (3, damage::damage_during_repair),
 ];
 
 /// Who is there to be hit, and when something happens anyway.
@@ -73,7 +103,8 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     /// Adds a fault and returns when it is mended. One that waits for its moment gets some time to
     /// strike.
-    pub fn push(&mut self, at_us: u64, until_us: u64, fault: Fault) -> u64 {
+    pub fn push(&mut self, at_us: u64, until_us: u64, fault: impl Into<Fault>) -> u64 {
+        let fault = fault.into();
         let until_us = match fault.waits() {
             true => until_us.max(at_us + self.dice.time_us(100, 700)),
             false => until_us,
@@ -82,8 +113,13 @@ impl Scene<'_> {
         until_us
     }
 
+    /// Adds a fault that is over as soon as it has struck.
+    pub fn push_instant(&mut self, at_us: u64, fault: impl Into<Fault>) {
+        self.rows.push(FaultRow { at_us, until_us: None, fault: fault.into() });
+    }
+
     /// Adds a fault at some time that lasts for a while; rarely until the run heals.
-    pub fn push_lasting(&mut self, fault: Fault) {
+    pub fn push_lasting(&mut self, fault: impl Into<Fault>) {
         let at_us = self.when();
         let until_us = at_us + self.span_us();
         self.push(at_us, until_us, fault);

@@ -1,12 +1,12 @@
 //! What the clients of a random plan do.
 //!
-//! Few keys, so that operations meet; every written value is unique, so that a read tells which
+//! Mostly few keys, so that operations meet, in other seeds many of which some are popular; every written value is unique, so that a read tells which
 //! write it saw. The mix of operations is drawn per seed: a seed with reads only between writes
 //! finds other bugs than one of transactions.
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Call, Condition, Op, OpRow, Step, Value};
+use crate::plan::{Call, Cluster, Condition, Op, OpRow, Step, Value};
 
 use super::dice::{Dice, Purpose};
 
@@ -41,9 +41,17 @@ pub(super) fn times(seed: u64, horizon_us: u64) -> (Vec<u64>, Vec<u64>) {
     (times, bursts)
 }
 
+/// The most keys of a random plan.
+const MOST_KEYS: u32 = 64;
+/// A huge value takes at most so many chunks of a snapshot, and so many bytes.
+const HUGE_CHUNKS: u32 = 64;
+const HUGE_BYTES: u32 = 256 << 10;
+
 /// What is drawn once per seed.
 struct Style {
     keys: Vec<String>,
+    /// Weight and position of each key.
+    popularity: Vec<(u32, usize)>,
     hot_percent: u32,
     weights: [(u32, &'static str); 6],
     big_percent: u32,
@@ -54,18 +62,22 @@ struct Style {
 }
 
 /// Draws one operation of some client for each of these times.
-pub(super) fn operations(seed: u64, times: &[u64], clients: u32, nodes: u32) -> Vec<OpRow> {
+pub(super) fn operations(seed: u64, times: &[u64], cluster: &Cluster, clients: u32) -> Vec<OpRow> {
     let dice = &mut Dice::new(seed, Purpose::Operations);
-    let keys = dice.between(1, 8);
+    let few = dice.between(1, 8);
+    let special = &mut Dice::new(seed, Purpose::Keys);
+    let popularity = popularity(special, few);
+    let keys = popularity.len();
     let mix = dice.pick(&MIXES);
     let mut style = Style {
         keys: (1..=keys).map(|key| format!("k{key}")).collect(),
+        popularity,
         hot_percent: if dice.percent(50) { dice.between(30, 90) } else { 0 },
         weights: std::array::from_fn(|kind| (mix[kind], KINDS[kind])),
         big_percent: if dice.percent(20) { dice.between(1, 15) } else { 0 },
         pin_percent: if dice.percent(30) { dice.between(10, 60) } else { 0 },
-        nodes,
-        newest: vec![None; keys as usize],
+        nodes: cluster.nodes + cluster.learners,
+        newest: vec![None; keys],
     };
     let mut rows = Vec::with_capacity(times.len());
     for (position, at_us) in times.iter().enumerate() {
@@ -73,7 +85,45 @@ pub(super) fn operations(seed: u64, times: &[u64], clients: u32, nodes: u32) -> 
         let call = style.call(dice, position as u32 + 1);
         rows.push(OpRow { at_us: *at_us, client, call });
     }
+    if special.percent(5) {
+        write_huge_values(special, &mut rows, cluster.chunk_bytes);
+    }
+    if special.percent(20) {
+        restart_clients(special, &mut rows, clients);
+    }
     rows
+}
+
+/// Draws how popular each key is: a few keys that are all alike, or many of which the first is asked
+/// for twice as often as the second, three times as often as the third, and so on (Zipf's law).
+fn popularity(dice: &mut Dice, few: u32) -> Vec<(u32, usize)> {
+    if dice.percent(80) {
+        return (0..few as usize).map(|key| (1, key)).collect();
+    }
+    let many = dice.scaled(8, MOST_KEYS);
+    (1..=many).map(|rank| (1000 / rank, rank as usize - 1)).collect()
+}
+
+/// Makes a few puts so large that the value alone fills many chunks of a snapshot.
+fn write_huge_values(dice: &mut Dice, rows: &mut [OpRow], chunk_bytes: u32) {
+    let most = (HUGE_CHUNKS * chunk_bytes).min(HUGE_BYTES);
+    for number in 1..=dice.between(1, 3) {
+        let at = dice.below(rows.len() as u32) as usize;
+        if let Op::Put { value, .. } = &mut rows[at].call.op {
+            *value = Value::padded(format!("huge{number}"), dice.between(most / 4, most));
+        }
+    }
+}
+
+/// Some clients die and come back without their sessions: most of them in the middle of something.
+fn restart_clients(dice: &mut Dice, rows: &mut Vec<OpRow>, clients: u32) {
+    for _ in 0..dice.between(1, 6) {
+        let OpRow { at_us, client, .. } = rows[dice.below(rows.len() as u32) as usize];
+        let in_the_middle = dice.percent(70) && client > 0;
+        let client = if in_the_middle { client } else { dice.between(1, clients) };
+        let at_us = at_us + dice.scaled_us(1, 100);
+        rows.push(OpRow { at_us, client, call: Op::Restart.into() });
+    }
 }
 
 impl Style {
@@ -102,7 +152,7 @@ impl Style {
     }
 
     fn key(&self, dice: &mut Dice) -> usize {
-        if dice.percent(self.hot_percent) { 0 } else { dice.below(self.keys.len() as u32) as usize }
+        if dice.percent(self.hot_percent) { 0 } else { dice.weighted(&self.popularity) }
     }
 
     fn name(&self, key: usize) -> String {

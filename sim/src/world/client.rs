@@ -10,8 +10,10 @@ use stormkv::api::{Consistency, Reconfigure, Refusal, Reply, Request};
 use stormkv::kv::{Command, Compare, Query, Response, TxnOp};
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
+use crate::checker::witness;
 use crate::history::{self, Action, Answer, History, Model, Outcome};
-use crate::plan::{Op, OpRow, Plan, Step, Value};
+use crate::network::Endpoint;
+use crate::plan::{Op, OpRow, Part, Plan, Step, Value};
 use crate::rng::{Purpose, Stream};
 
 /// An operation that is under way.
@@ -39,10 +41,16 @@ pub(super) struct Current {
     pub floor: LogIndex,
     /// It removes the node that led when it began.
     pub removes_leader: bool,
+    /// Whom an operation on "the leader" is about, as soon as there was one.
+    pub aim: Option<NodeId>,
 }
 
+/// One of the hands of a client: what it does, one thing at a time. Most clients have one.
 pub(super) struct Client {
+    /// Whose hand it is.
     pub number: u32,
+    /// Which one, from 0.
+    pub hand: u32,
     pub rows: VecDeque<usize>,
     pub session: Option<SessionId>,
     /// The number of the newest command in the session.
@@ -56,48 +64,108 @@ pub(super) struct Client {
 
 /// All clients, and what they were told.
 pub(super) struct Clients {
+    /// By lane: the first hands of all clients in the order of their numbers, then the others.
     pub all: Vec<Client>,
     pub history: History,
     /// Which recorded operation a command belongs to.
     pub owner: FxHashMap<(SessionId, u64), usize>,
     /// For each command that was refused: how many attempts were made, and how many refused.
     pub refused: BTreeMap<(SessionId, u64), (u32, u32)>,
+    /// In a window of a long run: the recorded operation that writes what there was before.
+    pub before: Option<witness::Applied>,
     pub acknowledged: u64,
-    /// When an operation ended last.
+    /// Who was replaced by whom.
+    pub replaced: Vec<(NodeId, NodeId)>,
+    /// When an operation began or ended last.
     pub progress_ns: u64,
+    /// A request for a change of the membership went unanswered: a copy of it may still be on its
+    /// way.
+    pub doubtful_change: bool,
+}
+
+/// Gives each client its rows, to its hands in turn.
+fn deal(clients: &mut [Client], plan: &Plan) {
+    let count = clients.iter().map(|client| client.number).max().unwrap_or(0);
+    let mut lanes = vec![Vec::new(); count as usize + 1];
+    for (lane, client) in clients.iter().enumerate() {
+        lanes[client.number as usize].push(lane);
+    }
+    for (at, row) in plan.ops.iter().enumerate() {
+        if row.call.op != Op::Restart {
+            let turns = &mut lanes[row.client as usize];
+            clients[turns[0]].rows.push_back(at);
+            turns.rotate_left(1);
+        }
+    }
 }
 
 impl Clients {
+    /// Gives the clients, who have done all that they had to do, the rows of another plan.
+    pub fn deal(&mut self, plan: &Plan) {
+        deal(&mut self.all, plan);
+    }
+
     pub fn new(plan: &Plan) -> Self {
         let count =
             plan.ops.iter().map(|row| row.client).max().unwrap_or(0).max(plan.clients.count);
-        let mut all: Vec<Client> = (0..=count)
-            .map(|number| Client {
+        let hands = |number| match number {
+            0 => plan.clients.operators,
+            _ => plan.clients.in_flight,
+        };
+        let most = hands(0).max(hands(1));
+        let places = (0..most).flat_map(|hand| (0..=count).map(move |number| (number, hand)));
+        let mut all: Vec<Client> = (0..)
+            .zip(places.filter(|(number, hand)| *hand < hands(*number)))
+            .map(|(lane, (number, hand))| Client {
                 number,
+                hand,
                 rows: VecDeque::new(),
                 session: None,
                 command: 0,
                 current: None,
-                token: u64::from(number) << 40,
-                process: u64::from(number),
-                choices: Stream::new(plan.seed, Purpose::Client, [u64::from(number)]),
+                token: lane << 40,
+                process: lane,
+                choices: Stream::new(plan.seed, Purpose::Client, [lane]),
             })
             .collect();
-        for (at, row) in plan.ops.iter().enumerate() {
-            all[row.client as usize].rows.push_back(at);
-        }
+        deal(&mut all, plan);
         Clients {
             all,
             history: History::new(Model::Kv),
             owner: FxHashMap::default(),
             refused: BTreeMap::new(),
+            before: None,
             acknowledged: 0,
+            replaced: Vec::new(),
             progress_ns: 0,
+            doubtful_change: false,
         }
+    }
+
+    /// Whether some client waits for the answer to a command, which goes through the log.
+    pub fn have_commands_open(&self, plan: &Plan) -> bool {
+        let open = |current: &Current| {
+            let op = &plan.ops[current.row].call.op;
+            current.sent > 0 && !op.is_admin()
+        };
+        self.all.iter().filter_map(|client| client.current.as_ref()).any(open)
     }
 }
 
 impl Client {
+    /// How traces call it.
+    pub fn name(&self) -> String {
+        match self.hand {
+            0 => format!("c{}", self.number),
+            hand => format!("c{}.{}", self.number, hand + 1),
+        }
+    }
+
+    /// Where its messages come from.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Client(u64::from(self.number))
+    }
+
     /// The next request for the current operation. Opens a session first where one is needed.
     pub fn request(
         &mut self,
@@ -106,7 +174,7 @@ impl Client {
     ) -> Request {
         let current = self.current.as_mut().expect("an operation is under way");
         current.opening = false;
-        match request(&row.call.op) {
+        match request(&row.call.op, current.aim) {
             Asked::Whole(request) => request,
             Asked::Command(command) => match self.session {
                 None => {
@@ -131,7 +199,7 @@ enum Asked {
     Command(Bytes),
 }
 
-fn request(op: &Op) -> Asked {
+fn request(op: &Op, aim: Option<NodeId>) -> Asked {
     let change = |voters: &[NodeId], learners: &[NodeId], removed: &[NodeId]| {
         Asked::Whole(Request::Reconfigure(Reconfigure {
             voters: voters.to_vec(),
@@ -171,7 +239,23 @@ fn request(op: &Op) -> Asked {
         Op::Remove(id) => change(&[], &[], &[*id]),
         Op::Replace { old, new } => change(&[*new], &[], &[*old]),
         Op::Transfer(id) => Asked::Whole(Request::Transfer(*id)),
+        Op::Change(parts) => Asked::Whole(Request::Reconfigure(several(parts))),
+        Op::RemoveLeader => change(&[], &[], aim.as_slice()),
+        Op::ReplaceLeader(new) => change(&[*new], &[], aim.as_slice()),
+        Op::Restart => unreachable!("it asks nothing of the cluster"),
     }
+}
+
+fn several(parts: &[Part]) -> Reconfigure {
+    let mut change = Reconfigure::default();
+    for part in parts {
+        match *part {
+            Part::Voter(id) | Part::Promote(id) => change.voters.push(id),
+            Part::Learner(id) | Part::Demote(id) => change.learners.push(id),
+            Part::Remove(id) => change.removed.push(id),
+        }
+    }
+    change
 }
 
 fn txn_op(step: &Step) -> TxnOp {

@@ -1,102 +1,38 @@
-//! The end of a run: the cluster must come to rest, agree, and have told its clients the truth.
+//! The end of a run: the members must agree, and have told their clients the truth.
 
-use super::{Event, World};
+use super::World;
 use crate::checker::linearizable::{self, Limits};
 use crate::checker::{Broken, Check, witness};
 use crate::outcome::Class;
 
-/// How often the world looks whether the cluster has come to rest.
-const LOOK_NS: u64 = 50_000_000;
 /// One clean run in so many is also judged without the help of the log's order.
 const BLACK_BOX_SAMPLE: u64 = 8;
 /// Steps of the black-box search.
 const BLACK_BOX_STEPS: u64 = 300_000;
 
 impl World<'_> {
-    pub(super) fn look_for_rest(&mut self) {
-        self.trace.mix(12);
-        let missing = self.missing();
-        self.trace.line(self.now_ns, || match &missing {
-            Some(missing) => format!("not at rest: {missing}"),
-            None => "at rest".to_owned(),
-        });
-        // A backlog of operations may take its time, as long as one after the other is answered.
-        let since = self.healed_ns.unwrap_or(self.now_ns).max(self.clients.progress_ns);
-        match missing {
-            None => {
-                self.rested = true;
-                self.safety.count(Check::Convergence, 1);
-                self.compare_contents();
-            }
-            Some(missing) if self.now_ns - since > self.plan.end.bound_us * 1000 => {
-                let seconds = self.plan.end.bound_us / 1_000_000;
-                let message = format!("for {seconds} s after all was healed, {missing}");
-                self.fail(Class::Liveness, Broken { checker: "convergence", message });
-            }
-            Some(_) => self.schedule.push(self.now_ns + LOOK_NS, Event::Rest),
+    /// Notes how far the membership has come from what it was.
+    pub(super) fn note_membership(&mut self) {
+        let plan = self.plan;
+        let leader = self.leader().and_then(|id| self.slot(id));
+        let Some(driver) = leader.and_then(|slot| slot.driver.as_ref()) else { return };
+        let membership = driver.node().membership();
+        let voters = membership.voters().len();
+        let all_new = plan.voters().all(|id| membership.removed().contains(&id));
+        let founders = plan.cluster.nodes;
+        if all_new {
+            self.reach("founders-all-replaced");
         }
-    }
-
-    /// What the cluster lacks to be at rest.
-    fn missing(&self) -> Option<String> {
-        let nodes = || {
-            self.slots
-                .iter()
-                .flatten()
-                .filter_map(|slot| Some((slot.id, slot.driver.as_ref()?.node())))
-        };
-        let Some((leader, node)) = nodes()
-            .filter(|(id, _)| self.leads(*id))
-            .max_by_key(|(_, node)| node.status().hard_state.term)
-        else {
-            return Some("there is no leader".to_owned());
-        };
-        if let Some(client) = self
-            .clients
-            .all
-            .iter()
-            .find(|client| client.current.is_some() || !client.rows.is_empty())
-        {
-            let plan = self.plan;
-            let at = client.current.as_ref().map(|current| current.row);
-            let row = &plan.ops[at.or(client.rows.front().copied()).unwrap_or(0)];
-            return Some(format!(
-                "`{}` of client {} is not answered (leader {leader})",
-                row.call, client.number
-            ));
+        if founders == 1 && voters > 1 {
+            self.reach("grown-from-one-voter");
         }
-        let (status, membership) = (node.status(), node.membership());
-        if membership.is_joint() {
-            return Some(format!("the membership is still joint (leader {leader})"));
+        if founders > 1 && voters == 1 {
+            self.reach("shrunk-to-one-voter");
         }
-        if status.applied.index < status.last.index {
-            return Some(format!(
-                "leader {leader} has applied {} of {} entries",
-                status.applied.index, status.last.index
-            ));
-        }
-        for &id in membership.voters().union(membership.learners()) {
-            let Some((_, peer)) = nodes().find(|(peer, _)| *peer == id) else {
-                return Some(format!("{id} is not running"));
-            };
-            let theirs = peer.status();
-            if theirs.applied != status.applied {
-                return Some(format!(
-                    "{id} has applied {} entries (log up to {}, snapshot {}), leader {leader} {} \
-                     (log from {})",
-                    theirs.applied.index,
-                    theirs.last.index,
-                    theirs.snapshot.index,
-                    status.applied.index,
-                    status.first,
-                ));
-            }
-        }
-        None
     }
 
     /// At rest, every member holds exactly what the committed log makes of it.
-    fn compare_contents(&mut self) {
+    pub(super) fn compare_contents(&mut self) {
         for slot in self.slots.iter().flatten() {
             let Some(driver) = &slot.driver else { continue };
             let node = driver.node();
@@ -125,15 +61,11 @@ impl World<'_> {
             }
         }
         let owner = &self.clients.owner;
-        let applied: Vec<witness::Applied> = self
-            .safety
-            .effects()
-            .iter()
-            .filter_map(|(index, session, number)| {
-                let op = *owner.get(&(*session, *number))?;
-                Some(witness::Applied { index: *index, op })
-            })
-            .collect();
+        let effects = self.safety.effects().iter().filter_map(|(index, session, number)| {
+            let op = *owner.get(&(*session, *number))?;
+            Some(witness::Applied { index: *index, op })
+        });
+        let applied: Vec<_> = self.clients.before.into_iter().chain(effects).collect();
         match witness::check(&self.clients.history, &applied) {
             Ok(stats) => {
                 let placed = stats.answers + stats.gets + stats.scans;
@@ -152,7 +84,7 @@ impl World<'_> {
                     self.fail(Class::Safety, Broken { checker, message });
                 }
                 linearizable::Verdict::Linearizable => self.safety.count(Check::BlackBox, 1),
-                linearizable::Verdict::Unknown(_) => {}
+                linearizable::Verdict::Unknown(_) => self.safety.count(Check::BlackBoxUnknown, 1),
             }
         }
     }

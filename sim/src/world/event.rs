@@ -2,58 +2,71 @@
 
 use std::time::Duration;
 
-use stormkv::config::Config;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp, FileName};
-use stormkv::error::Error;
 use stormkv::kv::Kv;
 use stormkv::node::Role;
-use stormkv::types::{NodeId, Ticket};
-use stormkv::wire::{Kind, Message};
+use stormkv::types::{NodeId, Term, Ticket};
+use stormkv::wire::Message;
 
-use super::slot::{Batch, Judge, Starting};
-use super::trace::{describe, mix_message, reply_code};
+use super::slot::{Batch, Judge};
+use super::trace::reply_code;
 use super::{Event, World};
 use crate::caught::{Panic, caught};
 use crate::checker::{Broken, Check};
-use crate::disk::{self, Crash};
-use crate::network::{Endpoint, Fate};
+use crate::disk::Crash;
+use crate::network::Rule;
 use crate::outcome::Class;
 use crate::plan::Delay;
 use crate::port::{Effect, Port};
-use crate::rng::{Purpose, Stream};
-
-/// A node whose disk could not be read is started again after this time.
-const START_AGAIN_NS: u64 = 100_000_000;
-/// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
-const MAX_PENDING: usize = 1024;
-/// Bytes of answers to queries that one flush of a node makes: one answer, that is.
-const MAX_ANSWER_BYTES: usize = 1;
-/// Far more segments of the log than snapshots leave over.
-const MAX_SEGMENTS: usize = 1000;
 
 impl World<'_> {
     pub(super) fn handle(&mut self, event: Event) {
-        if let Some(node) = target(&event)
-            && let Some(slot) = self.slot(node)
-            && slot.paused
-        {
-            slot.deferred.push(event);
-            self.trace.line(self.now_ns, || format!("{node} is paused: it will happen later"));
-            return;
+        let Some(node) = target(&event) else { return self.dispatch(event) };
+        if let Some(slot) = self.slot(node) {
+            if slot.paused {
+                // What happens to a node that never goes on is as good as lost.
+                if slot.lost.is_none() {
+                    slot.deferred.push(event);
+                }
+                self.trace.line(self.now_ns, || format!("{node} is paused: it may happen later"));
+                return;
+            }
+            if slot.inbox.is_some() {
+                return match self.queue_up(node, event) {
+                    Some(event) => self.dispatch(event),
+                    None => self.trace.line(self.now_ns, || format!("{node} is busy")),
+                };
+            }
         }
+        let Some(event) = self.waits_for_disk(event) else { return };
+        self.dispatch(event);
+    }
+
+    pub(super) fn dispatch(&mut self, event: Event) {
         match event {
-            Event::Tick { node, life } => self.tick(node, life),
-            Event::Deliver { from, to, message } => self.deliver(from, to, *message),
-            Event::DeliverFrame { from, to, frame } => {
-                let message = Message::decode(&frame).expect("frames are not damaged yet");
-                self.deliver(from, to, message);
+            Event::Tick { node, life, timer } => self.tick(node, life, timer),
+            Event::Deliver { from, to, message, connection } => {
+                self.deliver(from, to, *message, connection);
             }
-            Event::Ask { client, token, node, request } => {
-                self.asked(client, token, node, *request)
+            Event::DeliverFrame { from, to, frame, connection } => {
+                let message = Message::decode(&frame).expect("this frame is not damaged");
+                self.deliver(from, to, message, connection);
             }
-            Event::Tell { client, token, node, reply } => self.told(client, token, node, *reply),
+            Event::DeliverGarbled { from, to, message, draw, connection } => {
+                self.deliver_garbled(from, to, *message, draw, connection);
+            }
+            Event::Unreachable { node, life, peer, disconnected } => {
+                self.unreachable(node, life, peer, disconnected);
+            }
+            Event::Ask { client, token, node, request, connection } => {
+                self.asked(client, token, node, *request, connection);
+            }
+            Event::Tell { client, token, node, reply, connection } => {
+                self.told(client, token, node, *reply, connection);
+            }
             Event::Client { client, token } => self.client_timer(client, token),
+            Event::Restart { client } => self.restart_client(client),
             Event::DiskStep { node, life } => self.disk_step(node, life),
             Event::Fetched { node, life, ticket, file, offset, len } => {
                 self.trace.mix(7 ^ node.0 << 8);
@@ -64,44 +77,31 @@ impl World<'_> {
                 self.with(node, Some(life), |driver| driver.complete(completion));
             }
             Event::Flush { node, life } => self.flush_due(node, life),
+            Event::Complete { node, life, completion } => {
+                self.with(node, Some(life), |driver| driver.complete(*completion));
+            }
+            Event::Serve { node } => self.serve(node),
+            Event::CrashAgain { node, life } => self.crash_again(node, life),
             Event::Fault(at) => self.strike(at),
             Event::Mend(at) => self.mend(at),
             Event::Start { node } => self.start(node),
             Event::Heal => self.heal(),
-            Event::Rest => self.look_for_rest(),
+            // One that is left from the window before must not go on for ever.
+            Event::Rest if self.healed_ns.is_none() => {}
+            Event::Rest => self.look_for_stall(),
         }
     }
 
-    fn tick(&mut self, node: NodeId, life: u64) {
+    fn tick(&mut self, node: NodeId, life: u64, timer: u64) {
         self.trace.mix(1 ^ node.0 << 8);
         self.trace.line(self.now_ns, || format!("{node} ticks"));
-        let now = Duration::from_nanos(self.now_ns);
-        self.with(node, Some(life), |driver| driver.wake(now));
-        let next = self.slot(node).and_then(|slot| {
-            let driver = slot.driver.as_ref().filter(|_| slot.life == life)?;
-            Some(driver.deadline().as_nanos() as u64)
-        });
-        if let Some(at_ns) = next {
-            self.schedule.push(at_ns.max(self.now_ns + 1), Event::Tick { node, life });
+        let now_ns = self.now_ns;
+        let Some(slot) = self.slot(node) else { return };
+        if (slot.life, slot.timer) == (life, timer) {
+            let now = Duration::from_nanos(slot.clock.at(now_ns));
+            self.with(node, Some(life), |driver| driver.wake(now));
+            self.set_timer(node);
         }
-    }
-
-    fn deliver(&mut self, from: NodeId, to: NodeId, message: Message) {
-        self.trace.mix(2 ^ from.0 << 8 ^ to.0 << 16);
-        mix_message(&mut self.trace, &message);
-        let up = self.slot(to).is_some_and(|slot| slot.is_up());
-        if !up || !self.network.arrives(Endpoint::Node(from.0), Endpoint::Node(to.0)) {
-            self.trace.line(self.now_ns, || format!("{} is lost", describe(from, to, &message)));
-            return;
-        }
-        self.trace.line(self.now_ns, || describe(from, to, &message));
-        if matches!(message, Message::Raft(_)) {
-            self.messages += 1;
-        }
-        if message.kind() == Kind::Forward {
-            self.reach("request-forwarded");
-        }
-        self.with(to, None, |driver| driver.receive(from, message));
     }
 
     /// Gives an input to a node, if it is up (and in this life). The node acts on it at once, or
@@ -144,10 +144,12 @@ impl World<'_> {
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
         let Some(mut driver) = slot.driver.take() else { return };
         let before = driver.node().status();
+        // One that was stopped by an input acts on none: what it was told, it does not believe yet.
+        let acts = driver.node().stopped().is_none();
         let safety = &mut self.safety;
         let watch = Judge { id, safety, broken: None, applied: None, starting: None };
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
-        let mut port = Port { now_ns, disk, effects, watch };
+        let mut port = Port { now_ns: slot.clock.at(now_ns), disk, effects, watch };
         let caught = caught(|| driver.flush(&mut port));
         let Judge { broken, applied, .. } = port.watch;
         if let Some(applied) = applied {
@@ -157,8 +159,12 @@ impl World<'_> {
             self.panicked(id, &panic);
             return;
         }
-        let last = driver.node().status().last;
+        let (last, now) = (driver.node().status().last, driver.node().status().applied);
         slot.driver = Some(driver);
+        if let (Some(inbox), Some(applied)) = (&mut slot.inbox, applied) {
+            let entries = if applied.by_snapshot { 1 } else { now.index - before.applied.index };
+            inbox.applied(now_ns, entries);
+        }
         if let Some(broken) = broken {
             self.fail(Class::Safety, broken);
             return;
@@ -175,7 +181,9 @@ impl World<'_> {
         if led && last.index > before.last.index + 1 {
             self.reach("proposals-batched");
         }
-        self.after(id);
+        if acts {
+            self.after(id);
+        }
         self.carry_out(id);
         self.consider_stop(id);
         self.flush_again(id);
@@ -194,44 +202,66 @@ impl World<'_> {
         }
     }
 
-    fn panicked(&mut self, id: NodeId, panic: &Panic) {
+    pub(super) fn panicked(&mut self, id: NodeId, panic: &Panic) {
         let message = format!("{id} panicked at {}: {}", panic.place, panic.message);
         self.fail(Class::Safety, Broken { checker: "panic", message });
     }
 
     /// Lets the checkers compare the node with what it was before.
-    fn after(&mut self, id: NodeId) {
+    pub(super) fn after(&mut self, id: NodeId) {
         let slot = self.slots[id.0 as usize].as_ref().expect("it has just been used");
         let driver = slot.driver.as_ref().expect("it has just been used");
         let status = driver.node().status();
-        if let Err(broken) = self.safety.after(id, driver.node()) {
+        if status.applied.index > self.newest.0 {
+            self.newest.0 = status.applied.index;
+            if self.newest.1 != *driver.node().membership() {
+                self.newest.1 = driver.node().membership().clone();
+            }
+        }
+        // One that has stopped may have heard of a commit whose entry it will never write down.
+        let heard_only =
+            driver.node().stopped().is_some() && status.hard_state.commit > status.last.index;
+        if !heard_only && let Err(broken) = self.safety.after(id, driver.node()) {
             self.fail(Class::Safety, broken);
             return;
         }
-        let (pending, segments) = (driver.node().pending(), driver.node().segments());
-        if pending > 0 {
-            self.safety.count(Check::Bounds, 1);
-        }
-        if pending > 3 * MAX_PENDING || segments > MAX_SEGMENTS {
-            let message =
-                format!("{id} keeps {pending} requests waiting and {segments} log segments");
-            self.fail(Class::Safety, Broken { checker: "bounds", message });
+        if driver.node().stopped().is_none() {
+            let load = driver.node().load();
+            if load.proposals + load.forwards + load.reads > 0 {
+                self.safety.count(Check::Bounds, 1);
+            }
+            if let Err(broken) = self.bounds.node(id, &load, &status, driver.waiting()) {
+                self.fail(Class::Safety, broken);
+            }
         }
         let now = (status.role, status.hard_state.term);
         let before = std::mem::replace(&mut self.roles[id.0 as usize], now);
         if before.0 != now.0 {
             match (before.0, now.0) {
-                (_, Role::Leader) => self.reach("leader-elected"),
+                (_, Role::Leader) => self.elected(id, now.1),
                 (Role::Leader, _) => self.reach("leader-deposed"),
                 _ => {}
             }
         }
+        self.watch_damage(id);
         self.trace.mix(status.hard_state.term << 32 ^ status.hard_state.commit);
         self.trace.mix(status.last.index << 8 ^ status.role as u64);
     }
 
+    fn elected(&mut self, id: NodeId, term: Term) {
+        self.reach("leader-elected");
+        if self.network.suffers(|rule| matches!(rule, Rule::Ring { .. })) {
+            self.reach("leader-elected-in-a-ring");
+        }
+        // The heir campaigns in the term after the one in which it was told to.
+        let is_heir = self.handed_over.take_if(|heir| *heir == (id, term)).is_some();
+        if is_heir && self.clients.have_commands_open(self.plan) {
+            self.reach("transferred-under-load");
+        }
+    }
+
     /// Carries out what the node wants, up to the point where a fault cuts it off.
-    fn carry_out(&mut self, id: NodeId) {
+    pub(super) fn carry_out(&mut self, id: NodeId) {
         let mut effects = std::mem::take(&mut self.effects);
         let fuse = self.slot(id).and_then(|slot| slot.fuse);
         let cut = fuse.filter(|(count, _)| effects.len() > *count as usize);
@@ -274,35 +304,6 @@ impl World<'_> {
         }
     }
 
-    fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
-        if let Err(broken) = self.safety.sending(from, to, &message) {
-            self.fail(Class::Safety, broken);
-            return;
-        }
-        if message.kind() == Kind::TimeoutNow {
-            self.reach("leadership-transferred");
-        }
-        let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
-        let fate = self.network.fate(self.now_ns, ends.0, ends.1, message.kind() as u8);
-        let Fate::Delivered { at_ns, again_ns, .. } = fate else { return };
-        // A refusal of a forwarded request speaks for one copy of it, so the transport must not
-        // make a second one.
-        let again_ns = again_ns.filter(|_| message.kind() != Kind::Forward);
-        for at_ns in again_ns.into_iter().chain([at_ns]) {
-            let event = if self.encodes() {
-                Event::DeliverFrame { from, to, frame: message.encode() }
-            } else if Some(at_ns) == again_ns {
-                Event::Deliver { from, to, message: Box::new(message.clone()) }
-            } else {
-                continue;
-            };
-            self.schedule.push(at_ns, event);
-        }
-        if !self.encodes() {
-            self.schedule.push(at_ns, Event::Deliver { from, to, message: Box::new(message) });
-        }
-    }
-
     // ---- the disk ----
 
     fn schedule_disk_step(&mut self, id: NodeId) {
@@ -336,6 +337,10 @@ impl World<'_> {
                 return;
             }
         }
+        if self.loses_names(id) {
+            return;
+        }
+        let slot = self.slot(id).expect("it is up");
         let batch = slot.batch.as_mut().expect("a step belongs to a batch");
         let ticket = batch.ticket;
         let Some(op) = batch.ops.pop_front() else {
@@ -349,6 +354,9 @@ impl World<'_> {
         match result {
             Ok(()) => {
                 self.safety.executed(id, &op);
+                if !matches!(op, DiskOp::Write { .. } | DiskOp::Sync { .. } | DiskOp::SyncDir) {
+                    self.weigh_disk(id);
+                }
                 match op {
                     DiskOp::Rename { to: FileName::Snapshot(..), .. } => {
                         self.reach("snapshot-saved");
@@ -376,6 +384,15 @@ impl World<'_> {
         }
     }
 
+    /// A node's directory has changed: it may hold so much, and no more.
+    fn weigh_disk(&mut self, id: NodeId) {
+        let disk = &self.slot(id).expect("it has a disk").disk;
+        let (files, bytes) = (disk.list(), disk.bytes_used());
+        if let Err(broken) = self.bounds.disk(id, &files, bytes) {
+            self.fail(Class::Safety, broken);
+        }
+    }
+
     fn complete(
         &mut self,
         id: NodeId,
@@ -383,148 +400,8 @@ impl World<'_> {
         ticket: Ticket,
         result: Result<(), stormkv::error::DiskError>,
     ) {
-        let completion = Completion::Done(ticket, result);
-        self.with(id, Some(life), |driver| driver.complete(completion));
+        self.completed(id, life, Completion::Done(ticket, result));
     }
-
-    /// A node that has stopped by itself leaves its place.
-    fn consider_stop(&mut self, id: NodeId) {
-        let Some(slot) = self.slot(id) else { return };
-        let Some(error) = slot.driver.as_ref().and_then(|driver| driver.node().stopped()) else {
-            return;
-        };
-        match error {
-            Error::Removed => {
-                slot.retired = true;
-                self.reach("removed-node-stopped");
-            }
-            Error::Disk(fault) if disk::is_fault(fault) => self.reach("node-stopped-by-disk"),
-            error => {
-                let message = format!("{id} stopped: {error}");
-                self.fail(Class::Safety, Broken { checker: "fail-stop", message });
-            }
-        }
-        self.take_down(id, Crash::Kill, u32::MAX, false);
-        if self.healed_ns.is_some() {
-            self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
-        }
-    }
-
-    // ---- starting and crashing ----
-
-    pub(super) fn crash(&mut self, id: NodeId, crash: Crash, fault: u32) {
-        if self.slot(id).is_some_and(|slot| slot.is_up()) {
-            self.take_down(id, crash, fault, crash == Crash::Kill);
-        }
-    }
-
-    fn take_down(&mut self, id: NodeId, crash: Crash, fault: u32, cache_survives: bool) {
-        self.trace.line(self.now_ns, || format!("{id} is down"));
-        if self.roles[id.0 as usize].0 == Role::Leader {
-            self.reach("crash-of-leader");
-        }
-        self.roles[id.0 as usize] = (Role::Follower, 0);
-        let slot = self.slot(id).expect("it is up");
-        slot.driver = None;
-        let unsynced = slot.batch.take().is_some();
-        slot.fuse = None;
-        slot.disk_fuse = None;
-        slot.collecting = false;
-        slot.deferred.clear();
-        slot.paused = false;
-        slot.disk.crash(crash, fault);
-        self.safety.crashed(id, cache_survives);
-        if unsynced {
-            self.reach("crash-with-unsynced-writes");
-        }
-        if self.slots.iter().flatten().all(|slot| !slot.is_up()) {
-            self.reach("all-nodes-down");
-        }
-    }
-
-    pub(super) fn start(&mut self, id: NodeId) {
-        self.trace.mix(4 ^ id.0 << 8);
-        self.trace.line(self.now_ns, || format!("{id} starts"));
-        let plan = self.plan;
-        let now_ns = self.now_ns;
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
-        if slot.is_up() || slot.retired {
-            return;
-        }
-        slot.life += 1;
-        let life = slot.life;
-        let config = config(plan, id, slot.founder, life);
-        let starting = Some(Starting::default());
-        let safety = &mut self.safety;
-        let watch = Judge { id, safety, broken: None, applied: None, starting };
-        let (disk, effects) = (&mut slot.disk, &mut self.effects);
-        let mut port = Port { now_ns, disk, effects, watch };
-        let started = caught(|| Driver::start(config, &mut port));
-        let kept = port.watch.starting.unwrap_or_default();
-        let driver = match started {
-            Err(panic) => return self.panicked(id, &panic),
-            Ok(Err(Error::Disk(fault))) if disk::is_fault(&fault) => {
-                self.trace.line(now_ns, || format!("{id} does not start: {fault}"));
-                self.effects.clear();
-                self.schedule.push(now_ns + START_AGAIN_NS, Event::Start { node: id });
-                return;
-            }
-            Ok(Err(error)) => {
-                let message = format!("{id} refuses to start: {error}");
-                return self.fail(Class::Safety, Broken { checker: "recovery", message });
-            }
-            Ok(Ok(driver)) => driver,
-        };
-        let torn = driver.node().recovered_torn_tail();
-        let judged = self
-            .safety
-            .recovered(id, driver.node())
-            .and_then(|()| self.safety.queued(id, &kept.queued))
-            .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
-        let deadline = driver.deadline();
-        self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
-            Some(Box::new(driver));
-        if let Err(broken) = judged {
-            return self.fail(Class::Safety, broken);
-        }
-        if torn {
-            self.reach("torn-tail-recovered");
-        }
-        self.after(id);
-        self.carry_out(id);
-        // Nodes do not tick in step.
-        let stagger =
-            Stream::new(plan.seed, Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
-        let at_ns = deadline.as_nanos() as u64 + stagger;
-        self.schedule.push(at_ns, Event::Tick { node: id, life });
-    }
-}
-
-fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
-    let cluster = &plan.cluster;
-    let founders = if founder { plan.voters().collect() } else { Vec::new() };
-    let mut config = Config::new(id, founders);
-    if founder {
-        config.founding_learners = plan.learners().collect();
-    }
-    config.seed = plan.seed;
-    config.incarnation = life;
-    config.tick = Duration::from_micros(cluster.tick_us);
-    config.election_ticks = (cluster.election_ticks[0], cluster.election_ticks[1]);
-    config.heartbeat_ticks = cluster.heartbeat_ticks;
-    config.request_ticks = 300;
-    config.read_retry_ticks = 20;
-    config.snapshot_ticks = 100;
-    config.max_pending = MAX_PENDING;
-    config.max_inflight = 64;
-    config.max_message_bytes = 64 << 10;
-    config.max_answer_bytes = MAX_ANSWER_BYTES;
-    config.snapshot_every = cluster.snapshot_every;
-    config.keep_entries = cluster.keep_entries;
-    config.chunk_bytes = cluster.chunk_bytes;
-    config.segment_bytes = u64::from(cluster.segment_kib) << 10;
-    config.sessions = cluster.sessions as usize;
-    config
 }
 
 /// Whom an event happens to, if it cannot happen while that node is paused.
@@ -533,9 +410,14 @@ fn target(event: &Event) -> Option<NodeId> {
         Event::Tick { node, .. }
         | Event::DiskStep { node, .. }
         | Event::Flush { node, .. }
+        | Event::Complete { node, .. }
+        | Event::Serve { node }
         | Event::Fetched { node, .. }
+        | Event::Unreachable { node, .. }
         | Event::Ask { node, .. } => Some(*node),
-        Event::Deliver { to, .. } | Event::DeliverFrame { to, .. } => Some(*to),
+        Event::Deliver { to, .. }
+        | Event::DeliverFrame { to, .. }
+        | Event::DeliverGarbled { to, .. } => Some(*to),
         _ => None,
     }
 }

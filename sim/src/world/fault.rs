@@ -1,12 +1,23 @@
 //! Faults strike and end.
+//!
+//! `link.rs` has what happens to links, `disk.rs` to disks, `damage.rs` to disks in silence,
+//! `clock.rs` to clocks, `process.rs` to processes; that a node crashes or stands still is here.
+
+mod clock;
+mod damage;
+mod disk;
+mod link;
+mod process;
 
 use stormkv::node::Role;
 use stormkv::types::NodeId;
 
-use super::{Event, World, endpoint};
-use crate::disk::{Crash, FaultKind};
-use crate::network::{Endpoint, Rule, Side};
-use crate::plan::{DiskFault, Fault, Member, Who};
+use super::World;
+use super::slot::Slot;
+use super::stall::list;
+use crate::clock::TRUE_RATE;
+use crate::disk::Crash;
+use crate::plan::{Fault, Who};
 
 impl World<'_> {
     pub(super) fn leads(&self, id: NodeId) -> bool {
@@ -31,7 +42,7 @@ impl World<'_> {
                 leader
             }
         }
-        .filter(|id| self.slot(*id).is_some_and(|slot| !slot.retired))
+        .filter(|id| self.slot(*id).is_some_and(|slot| !slot.is_gone()))
     }
 
     pub(super) fn strike(&mut self, at: usize) {
@@ -53,19 +64,21 @@ impl World<'_> {
                 self.victims.insert(at, ids);
                 true
             }
-            fault => match fault.who() {
-                Some(who) => match self.find(who) {
-                    Some(id) => {
-                        self.victims.insert(at, vec![id]);
-                        self.strike_node(at, id)
-                    }
-                    None => false,
+            fault => match fault.who().map(|who| self.find(who)) {
+                Some(None) => false,
+                Some(Some(id)) => {
+                    self.victims.insert(at, vec![id]);
+                    self.strike_node(at, id)
+                }
+                None => match fault {
+                    Fault::Link(fault) => self.strike_link(at, fault, None),
+                    fault => unreachable!("{fault} hits one node"),
                 },
-                None => self.strike_links(at),
             },
         };
         if struck {
-            *self.faults.entry(row.fault.kind()).or_default() += 1;
+            debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
+            self.count(row.fault.kind());
         }
     }
 
@@ -75,26 +88,16 @@ impl World<'_> {
         match &plan.faults[at].fault {
             Fault::Crash(_) => self.crash_if_up(id, Crash::PowerLoss, fault),
             Fault::Kill(_) => self.crash_if_up(id, Crash::Kill, fault),
-            Fault::Isolate(_) => {
-                self.network.cut(fault, Rule::Isolate(vec![Endpoint::Node(id.0)]));
-                true
-            }
+            Fault::Link(fault) => self.strike_link(at, fault, Some(id)),
+            Fault::Clock(_, kind) => self.strike_clock(id, *kind, fault),
+            Fault::Process(_, kind) => self.strike_process(id, *kind, fault),
+            Fault::Disk(_, fault) => self.strike_disk(id, *fault, at),
             other => {
                 let Some(slot) = self.slot(id).filter(|slot| slot.is_up()) else { return false };
                 match other {
                     Fault::CrashAtOutput(_, count) => slot.fuse = Some((*count, fault)),
                     Fault::CrashAtDisk(_, count) => slot.disk_fuse = Some((*count, fault)),
                     Fault::Pause(_) => slot.paused = true,
-                    Fault::FsyncFail(_) => slot.disk.fail_next(FaultKind::SyncFails, fault),
-                    Fault::DiskError(_, kind) => {
-                        let kind = match kind {
-                            DiskFault::Write => FaultKind::WriteFails,
-                            DiskFault::Read => FaultKind::ReadFails,
-                            DiskFault::Space => FaultKind::NoSpace,
-                        };
-                        slot.disk.fail_next(kind, fault);
-                    }
-                    Fault::SlowDisk(_, factor) => slot.slowness = u64::from(*factor),
                     other => unreachable!("{other} does not hit one node"),
                 }
                 true
@@ -108,59 +111,28 @@ impl World<'_> {
         up
     }
 
-    fn strike_links(&mut self, at: usize) -> bool {
-        let plan = self.plan;
-        let ends = |members: &[Member]| members.iter().map(endpoint).collect::<Vec<_>>();
-        let rule = match &plan.faults[at].fault {
-            Fault::Partition(groups) => {
-                Rule::Groups(groups.iter().map(|group| ends(group)).collect())
-            }
-            Fault::OneWay { from, to } => {
-                Rule::OneWay { from: Side::Only(ends(from)), to: Side::Only(ends(to)) }
-            }
-            Fault::Bridge { node, left, right } => Rule::Bridge {
-                bridge: Endpoint::Node(node.0),
-                groups: vec![ends(left), ends(right)],
-            },
-            Fault::Clog { from, to } => Rule::Clog {
-                from: Side::Only(vec![endpoint(from)]),
-                to: Side::Only(vec![endpoint(to)]),
-                until_ns: plan.faults[at].until_us.unwrap_or(plan.heal_at_us()) * 1000,
-            },
-            Fault::Weather { drop, duplicate, delay_us } => Rule::Weather {
-                from: Side::Everybody,
-                to: Side::Everybody,
-                drop: *drop,
-                duplicate: *duplicate,
-                extra_mean_ns: delay_us * 1000,
-            },
-            other => unreachable!("{other} hits nodes"),
-        };
-        self.network.cut(at as u32, rule);
-        true
-    }
-
     pub(super) fn mend(&mut self, at: usize) {
         let fault = &self.plan.faults[at].fault;
         self.trace.mix(10 ^ (at as u64) << 8);
         self.trace.line(self.now_ns, || format!("fault {at} ends: {fault}"));
+        if self.healed_ns.is_some() {
+            return;
+        }
         self.network.mend(at as u32);
         for id in self.victims.remove(&at).unwrap_or_default() {
             let Some(slot) = self.slot(id) else { continue };
             let number = at as u32;
             slot.fuse = slot.fuse.filter(|(_, fault)| *fault != number);
             slot.disk_fuse = slot.disk_fuse.filter(|(_, fault)| *fault != number);
+            slot.name_fuse = slot.name_fuse.filter(|(_, fault)| *fault != number);
             slot.disk.disarm(number);
-            if matches!(fault, Fault::SlowDisk(..)) {
-                slot.slowness = 1;
-            }
-            if matches!(fault, Fault::Pause(_)) {
-                self.resume(id);
-            }
-            let starts =
-                !matches!(fault, Fault::SlowDisk(..) | Fault::Pause(_) | Fault::Isolate(_));
-            if starts {
-                self.start(id);
+            match fault {
+                Fault::Disk(_, fault) => self.mend_disk(id, *fault, at),
+                Fault::Pause(_) => self.resume(id),
+                Fault::Clock(_, fault) => self.mend_clock(id, *fault),
+                Fault::Process(_, fault) => self.mend_process(id, *fault, number),
+                Fault::Link(_) => {}
+                _ => self.start(id),
             }
         }
     }
@@ -174,22 +146,40 @@ impl World<'_> {
         }
     }
 
-    /// All faults end: every node that belongs to the cluster runs, every link works.
+    /// All faults end: every node of the core that belongs to the cluster runs, every link between
+    /// them works. The others are lost.
     pub(super) fn heal(&mut self) {
         self.trace.mix(11);
-        self.trace.line(self.now_ns, || "all is healed".to_owned());
-        self.healed_ns = Some(self.now_ns);
+        let now_ns = self.now_ns;
+        self.core = self.choose_core();
+        self.trace.line(now_ns, || match &self.core {
+            None => "all is healed".to_owned(),
+            Some(core) => format!("the core {} is healed", list(core.clone())),
+        });
+        let stays = |slot: &&Slot| !slot.retired && !self.is_core(slot.id);
+        let outside: Vec<NodeId> =
+            self.slots.iter().flatten().filter(stays).map(|slot| slot.id).collect();
+        let present: Vec<_> = outside.iter().map(|id| self.present_loss(*id)).collect();
+        self.begin_recovery();
         self.network.calm();
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);
         }
+        for (id, present) in outside.into_iter().zip(present) {
+            self.lose(id, present);
+        }
         for id in self.ids() {
-            let Some(slot) = self.slot(id) else { continue };
+            let Some(slot) = self.slot(id).filter(|slot| slot.lost.is_none()) else { continue };
             (slot.fuse, slot.disk_fuse, slot.slowness) = (None, None, 1);
+            (slot.crash_loop, slot.jitter) = (None, None);
+            (slot.name_fuse, slot.stale) = (None, None);
             slot.disk.disarm_all();
+            slot.clock.set_rate(now_ns, TRUE_RATE);
+            self.set_timer(id);
+            self.speed_up(id);
+            self.end_stall(id);
             self.resume(id);
             self.start(id);
         }
-        self.schedule.push(self.now_ns + 1, Event::Rest);
     }
 }

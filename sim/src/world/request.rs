@@ -3,16 +3,18 @@
 use stormkv::api::{Reply, Request, RequestId};
 use stormkv::types::NodeId;
 
-use super::client::{self, Current, Next};
+use super::client::{self, Client, Current, Next};
 use super::{Event, World};
 use crate::checker::Broken;
 use crate::history::{Answer, Outcome};
-use crate::network::{Endpoint, Fate};
+use crate::network::{Connection, Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::{Op, REPLY, REQUEST};
+use crate::plan::{MessageKind, Op, Part};
 
 /// How long a client waits after a refusal.
 const PAUSE_NS: u64 = 20_000_000;
+/// How often the operator looks whether the damaged members are whole again.
+const UNTIL_REPAIRED_NS: u64 = 100_000_000;
 
 impl World<'_> {
     /// Begins the client's next operation, or waits for its time.
@@ -24,18 +26,40 @@ impl World<'_> {
         }
         let Some(&at) = client.rows.front() else { return };
         let row = &plan.ops[at];
-        let due_ns = row.at_us * 1000;
+        let due_ns = self.base_ns + row.at_us * 1000;
         if due_ns > self.now_ns {
             client.token += 1;
             let event = Event::Client { client: number, token: client.token };
             self.schedule.push(due_ns, event);
             return;
         }
+        let adds = matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_));
+        let removes = row.call.op.is_admin() && !adds && !matches!(row.call.op, Op::Transfer(_));
+        let healed = self.healed_ns.is_some();
+        let damaged = if healed { self.atlas.is_repairing() } else { !self.atlas.is_blank() };
+        if removes && damaged {
+            // Nobody should be removed while the others may be needed for a repair; once all is
+            // healed, what nobody has noticed is never noticed.
+            client.token += 1;
+            let event = Event::Client { client: number, token: client.token };
+            self.schedule.push(self.now_ns + UNTIL_REPAIRED_NS, event);
+            return;
+        }
         client.rows.pop_front();
-        let removes_leader = match row.call.op {
-            Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(id),
-            _ => false,
+        if !self.is_prudent(&row.call.op) {
+            self.reach("change-put-off");
+            return self.begin(number);
+        }
+        self.clients.progress_ns = self.now_ns;
+        let aim = self.leader().filter(|_| row.call.op.is_aimed());
+        let removes_leader = match &row.call.op {
+            Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(*id),
+            Op::Change(parts) => {
+                self.leader().is_some_and(|leader| parts.contains(&Part::Remove(leader)))
+            }
+            op => op.is_aimed(),
         };
+        self.note_overlap(number);
         let client = &mut self.clients.all[number as usize];
         let members = u64::from(plan.cluster.nodes);
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
@@ -55,22 +79,40 @@ impl World<'_> {
             target,
             floor: 0,
             removes_leader,
+            aim,
         });
-        if let Some(id) = row.call.op.new_node() {
+        for id in row.call.op.new_nodes() {
             self.place(id, false);
             self.start(id);
         }
         self.attempt(number);
     }
 
+    /// Notes that a client, or the operator, has several operations under way.
+    fn note_overlap(&mut self, lane: u32) {
+        let number = self.clients.all[lane as usize].number;
+        let busy = |other: &Client| other.number == number && other.current.is_some();
+        if self.clients.all.iter().any(busy) {
+            self.reach(if number == 0 { "changes-overlapped" } else { "operations-overlapped" });
+        }
+    }
+
     fn attempt(&mut self, number: u32) {
         let plan = self.plan;
-        let commit = self.safety.commit();
+        let (commit, leader) = (self.safety.commit(), self.leader());
         let client = &mut self.clients.all[number as usize];
         let current = client.current.as_mut().expect("an operation is under way");
-        if self.now_ns >= current.since_ns + plan.clients.give_up_us * 1000 {
+        // Once the faults have stopped everything must be answered in the end.
+        let patient = self.healed_ns.is_some();
+        if !patient && self.now_ns >= current.since_ns + plan.clients.give_up_us * 1000 {
             let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
             return self.finish(number, outcome);
+        }
+        if plan.ops[current.row].call.op.is_aimed() && current.aim.is_none() {
+            current.aim = leader;
+            if leader.is_none() {
+                return self.pause(number);
+            }
         }
         current.attempts += 1;
         current.pausing = false;
@@ -86,20 +128,30 @@ impl World<'_> {
         let token = client.token;
         let patience = self.now_ns + plan.clients.retry_us * 1000;
         self.schedule.push(patience, Event::Client { client: number, token });
-        let ends = (Endpoint::Client(u64::from(number)), Endpoint::Node(node.0));
-        let fate = self.network.fate(self.now_ns, ends.0, ends.1, REQUEST);
-        if let Fate::Delivered { at_ns, .. } = fate {
+        let ends = (client.endpoint(), Endpoint::Node(node.0));
+        let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Request.code());
+        if let Fate::Delivered { at_ns, connection, .. } = fate {
             let request = Box::new(request);
-            self.schedule.push(at_ns, Event::Ask { client: number, token, node, request });
+            let event = Event::Ask { client: number, token, node, request, connection };
+            self.schedule.push(at_ns, event);
         }
     }
 
-    pub(super) fn asked(&mut self, number: u32, token: u64, node: NodeId, request: Request) {
+    pub(super) fn asked(
+        &mut self,
+        number: u32,
+        token: u64,
+        node: NodeId,
+        request: Request,
+        connection: Connection,
+    ) {
         self.trace.mix(5 ^ node.0 << 8 ^ token << 16);
-        let ends = (Endpoint::Client(u64::from(number)), Endpoint::Node(node.0));
-        let arrives = self.network.arrives(ends.0, ends.1);
+        let client = &self.clients.all[number as usize];
+        let ends = (client.endpoint(), Endpoint::Node(node.0));
+        let arrives = self.network.arrives(ends.0, ends.1, connection).is_ok();
         self.trace.line(self.now_ns, || {
-            format!("c{number} -> {node} {request:?}{}", if arrives { "" } else { " is lost" })
+            let name = client.name();
+            format!("{name} -> {node} {request:?}{}", if arrives { "" } else { " is lost" })
         });
         if arrives {
             let id = RequestId(token);
@@ -126,23 +178,32 @@ impl World<'_> {
                 self.reach("read-by-follower");
             }
         }
-        let ends = (Endpoint::Node(node.0), Endpoint::Client(u64::from(number)));
-        let fate = self.network.fate(self.now_ns, ends.0, ends.1, REPLY);
-        if let Fate::Delivered { at_ns, .. } = fate {
+        let ends = (Endpoint::Node(node.0), self.clients.all[number as usize].endpoint());
+        let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Reply.code());
+        if let Fate::Delivered { at_ns, connection, .. } = fate {
             let reply = Box::new(reply);
-            let event = Event::Tell { client: number, token: request.0, node, reply };
+            let token = request.0;
+            let event = Event::Tell { client: number, token, node, reply, connection };
             self.schedule.push(at_ns, event);
         }
     }
 
-    pub(super) fn told(&mut self, number: u32, token: u64, node: NodeId, reply: Reply) {
+    pub(super) fn told(
+        &mut self,
+        number: u32,
+        token: u64,
+        node: NodeId,
+        reply: Reply,
+        connection: Connection,
+    ) {
         self.trace.mix(6 ^ node.0 << 8 ^ token << 16);
-        let ends = (Endpoint::Node(node.0), Endpoint::Client(u64::from(number)));
-        let arrives = self.network.arrives(ends.0, ends.1);
-        self.trace.line(self.now_ns, || {
-            format!("{node} -> c{number} {reply:?}{}", if arrives { "" } else { " is lost" })
-        });
         let client = &mut self.clients.all[number as usize];
+        let ends = (Endpoint::Node(node.0), client.endpoint());
+        let arrives = self.network.arrives(ends.0, ends.1, connection).is_ok();
+        self.trace.line(self.now_ns, || {
+            let name = client.name();
+            format!("{node} -> {name} {reply:?}{}", if arrives { "" } else { " is lost" })
+        });
         let newest = client.token == token;
         let Some(current) = client.current.as_mut() else { return };
         if !arrives || token < current.first_token {
@@ -225,6 +286,9 @@ impl World<'_> {
         let op = &plan.ops[current.row].call.op;
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
+        self.clients.doubtful_change |=
+            op.is_admin() && !matches!(op, Op::Transfer(_)) && current.ambiguous;
+        let client = &mut self.clients.all[number as usize];
         if let Some(recorded) = current.recorded {
             if !matches!(op, Op::Get { .. } | Op::Scan { .. })
                 && let Some(session) = client.session
@@ -243,6 +307,7 @@ impl World<'_> {
         }
         self.clients.acknowledged += u64::from(accepted);
         self.clients.progress_ns = self.now_ns;
+        self.note_answer(current.since_ns);
         if unknown {
             self.reach("outcome-unknown");
         }
@@ -262,11 +327,44 @@ impl World<'_> {
             Op::Learner(_) => self.reach("learner-added"),
             Op::Promote(_) => self.reach("learner-promoted"),
             Op::Remove(_) => self.reach("member-removed"),
-            Op::Replace { .. } => {
+            Op::RemoveLeader => self.reach("member-removed"),
+            Op::Replace { .. } | Op::ReplaceLeader(_) => {
+                if let Op::Replace { old, new } = op {
+                    self.clients.replaced.push((*old, *new));
+                }
                 self.reach("member-removed");
                 self.reach("joint-configuration");
             }
+            Op::Change(parts) if parts.len() > 1 => self.reach("several-members-changed"),
             _ => {}
+        }
+    }
+
+    /// A client's process dies and forgets what it had under way; a new one takes its place.
+    pub(super) fn restart_client(&mut self, number: u32) {
+        self.trace.mix(13 ^ u64::from(number) << 8);
+        self.trace.line(self.now_ns, || format!("c{number} restarts"));
+        let lanes = self.clients.all.len() as u64;
+        for lane in 0..lanes as u32 {
+            let client = &self.clients.all[lane as usize];
+            if client.number != number {
+                continue;
+            }
+            let (session, process) = (client.session, client.process);
+            if let Some(current) = &client.current {
+                // Nobody is left who could hear an answer.
+                let sent = current.sent > 0 || current.ambiguous;
+                self.finish(lane, if sent { Outcome::Info } else { Outcome::Fail });
+                if sent {
+                    self.reach("client-restarted-in-doubt");
+                }
+            }
+            let client = &mut self.clients.all[lane as usize];
+            client.session = None;
+            client.process = process + lanes;
+            if session.is_some() {
+                self.reach("client-restarted");
+            }
         }
     }
 
@@ -275,7 +373,8 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let valid = client.token == token;
         self.trace.line(self.now_ns, || {
-            format!("c{number} {}", if valid { "goes on" } else { "has gone on already" })
+            let name = client.name();
+            format!("{name} {}", if valid { "goes on" } else { "has gone on already" })
         });
         if !valid {
             return;
@@ -293,8 +392,13 @@ impl World<'_> {
 
     /// The next attempt goes to another node.
     fn elsewhere(&mut self, number: u32) {
-        let ids: Vec<NodeId> =
-            self.slots.iter().flatten().filter(|slot| !slot.retired).map(|slot| slot.id).collect();
+        let ids: Vec<NodeId> = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|slot| !slot.is_gone())
+            .map(|slot| slot.id)
+            .collect();
         let client = &mut self.clients.all[number as usize];
         let Some(current) = &mut client.current else { return };
         let pick = client.choices.below(ids.len() as u64) as usize;

@@ -3,18 +3,20 @@
 
 use std::collections::VecDeque;
 
+use super::Event;
+use super::core::Loss;
+use super::inbox::Inbox;
+use crate::checker::{Broken, Safety};
+use crate::clock::LocalClock;
+use crate::disk::SimDisk;
+use crate::plan::{Again, Delay, DiskFault};
+use crate::port::Watch;
+use crate::rng::{Purpose, Stream};
 use stormkv::driver::Driver;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
-use stormkv::node::Applied;
-use stormkv::types::{NodeId, Ticket};
-
-use super::Event;
-use crate::checker::{Broken, Safety};
-use crate::disk::SimDisk;
-use crate::plan::Delay;
-use crate::port::Watch;
-use crate::rng::{Purpose, Stream};
+use stormkv::node::{Applied, Membership};
+use stormkv::types::{LogIndex, NodeId, Ticket};
 
 /// No operation takes longer on a slow disk than this, unless it would on a healthy one.
 const SLOWEST_NS: u64 = 3_000_000_000;
@@ -49,6 +51,40 @@ pub(super) struct Slot {
     pub disk_fuse: Option<(u32, u32)>,
     /// Disk operations take this many times as long.
     pub slowness: u64,
+    /// It is outside of the core: it never gets well again.
+    pub lost: Option<Loss>,
+    /// Why it stopped by itself the last time, or did not start; and how often since the faults
+    /// stopped.
+    pub stopped: Option<String>,
+    pub stops: u32,
+    /// Its newest durable snapshot when it was up last: what it has applied at least when it
+    /// starts again.
+    pub snapshot: LogIndex,
+    pub clock: LocalClock,
+    /// Counts the settings of its timer; only the last one counts.
+    pub timer: u64,
+    /// How late its timers may fire, and how late they do.
+    pub jitter: Option<(u64, Stream)>,
+    /// What waits for a slow node; `None` for one that takes no time.
+    pub inbox: Option<Box<Inbox>>,
+    /// When it crashes again after each start, with the fault.
+    pub crash_loop: Option<(Again, u32)>,
+    /// Its disk is gone for ever.
+    pub wiped: bool,
+    /// Its files were made into those of an earlier release.
+    pub has_old_files: bool,
+    /// The membership that it went by when it went down.
+    pub left_in: Option<Membership>,
+    /// The disk hangs; and what waits for it.
+    pub stalled: bool,
+    pub stuck: Vec<Event>,
+    /// Lose the power, with all names that are not durable, at the n-th disk operation from now on
+    /// at which there are some, counted down; with the fault.
+    pub name_fuse: Option<(u32, u32)>,
+    /// At the next start, some of what is read is old; with the number of the fault.
+    pub stale: Option<(DiskFault, usize)>,
+    /// Whether a change of the membership was under way when it went down.
+    pub was_reconfiguring: bool,
 }
 
 impl Slot {
@@ -68,6 +104,31 @@ impl Slot {
             fuse: None,
             disk_fuse: None,
             slowness: 1,
+            lost: None,
+            stopped: None,
+            stops: 0,
+            snapshot: 0,
+            clock: LocalClock::new(seed, id.0),
+            timer: 0,
+            jitter: None,
+            inbox: None,
+            crash_loop: None,
+            wiped: false,
+            has_old_files: false,
+            left_in: None,
+            stalled: false,
+            stuck: Vec::new(),
+            name_fuse: None,
+            stale: None,
+            was_reconfiguring: false,
+        }
+    }
+
+    /// All up to here it has applied, whatever happens to it.
+    pub fn surely_applied(&self) -> LogIndex {
+        match &self.driver {
+            Some(driver) => driver.node().status().applied.index,
+            None => self.snapshot,
         }
     }
 
@@ -80,6 +141,19 @@ impl Slot {
 
     pub fn is_up(&self) -> bool {
         self.driver.is_some()
+    }
+
+    /// It never starts again.
+    pub fn is_gone(&self) -> bool {
+        self.retired || self.wiped || self.lost.is_some()
+    }
+
+    /// The membership that it goes by, or will when it is started again, if it knows one.
+    pub fn membership(&self) -> Option<&Membership> {
+        match &self.driver {
+            Some(driver) => Some(driver.node().membership()),
+            None => self.left_in.as_ref(),
+        }
     }
 }
 

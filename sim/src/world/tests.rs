@@ -1,11 +1,17 @@
 //! Shows that the world's own checks can fail: the same run is silent before each lie.
 
+mod liveness;
+
 use stormkv::env::FileName;
+use stormkv::error::DiskError;
 use stormkv::types::NodeId;
 
 use super::*;
 use crate::disk::Crash;
 use crate::scenario;
+
+mod clock;
+mod process;
 
 const N1: NodeId = NodeId(1);
 
@@ -49,6 +55,17 @@ fn after_events(plan: &Plan, steps: u64) -> World<'_> {
     world
 }
 
+/// Lets everything happen that is due up to this moment; nothing may break.
+fn pass_until(world: &mut World<'_>, until_ms: u64) {
+    while world.schedule.next_at().is_some_and(|at_ns| at_ns <= until_ms * 1_000_000) {
+        let (at_ns, event) = world.schedule.pop().expect("there is one");
+        world.now_ns = at_ns;
+        world.step += 1;
+        world.handle(event);
+        assert_eq!(world.violation, None);
+    }
+}
+
 #[test]
 fn a_cluster_that_needs_longer_than_the_bound_breaks_convergence() {
     let options = RunOptions::default;
@@ -71,18 +88,141 @@ fn a_node_that_panics_is_reported_under_its_name() {
 }
 
 #[test]
-fn a_node_that_refuses_its_disk_breaks_recovery() {
+fn a_node_that_stops_without_a_reason_breaks_fail_stop() {
     let plan = plan(10_000);
-    for damaged in [false, true] {
-        let mut world = after_events(&plan, 300);
-        let slot = world.slot(N1).expect("it is there");
-        if damaged {
-            // In the header, which is synced before anything else is written.
-            assert!(slot.disk.corrupt(FileName::Segment(1), 30, 0));
+    let (mut world, ticket) = (1..100)
+        .find_map(|events| {
+            let mut world = after_events(&plan, events);
+            let ticket = world.slot(N1)?.batch.as_ref()?.ticket;
+            Some((world, ticket))
+        })
+        .expect("it writes");
+    world.with(N1, None, |driver| {
+        let error = DiskError { operation: "sync", file: None, reason: "made up".into() };
+        driver.complete(Completion::Done(ticket, Err(error)));
+    });
+    let violation = world.violation.expect("nothing explains the error");
+    assert_eq!((violation.class, violation.checker), (Class::Safety, "fail-stop"));
+    assert!(violation.message.starts_with("n1 stopped: "), "{}", violation.message);
+    assert!(violation.message.contains("made up"), "{}", violation.message);
+}
+
+/// The only voter, which nobody can give anything back.
+const ALONE: &str = r#"
+schema = 1
+name = "alone"
+seed = 1
+cluster.nodes = 1
+
+[[op]]
+at_ms = 500
+client = 1
+do = "put a 1"
+"#;
+
+/// What comes of a node whose disk was damaged without anybody being told.
+fn after_secret_damage(plan: &Plan) -> Option<(Class, &'static str)> {
+    let mut world = after_events(plan, 300);
+    let slot = world.slot(N1).expect("it is there");
+    // In the header, which is synced before anything else is written.
+    assert!(slot.disk.decay(FileName::Segment(1), 30, &[0xff]));
+    world.crash(N1, Crash::Kill, 0);
+    world.start(N1);
+    verdict(&world.outcome())
+}
+
+#[test]
+fn a_node_that_refuses_its_disk_breaks_recovery() {
+    let plan = scenario::parse("alone.toml", ALONE).expect("a scenario");
+    assert_eq!(after_secret_damage(&plan), Some((Class::Safety, "recovery")));
+}
+
+#[test]
+fn a_node_must_not_imagine_damage() {
+    let plan = plan(10_000);
+    let mut world = after_events(&plan, 300);
+    world.crash(N1, Crash::Kill, 0);
+    world.start(N1);
+    assert_eq!(verdict(&world.outcome()), None);
+    assert_eq!(after_secret_damage(&plan), Some((Class::Safety, "damage-imagined")));
+}
+
+/// So many of three logs rot, one after the other; then the power goes for all.
+fn rotten(logs: u32, beyond_quorum: bool) -> Plan {
+    let mut text = format!(
+        r#"
+schema = 1
+name = "rotten"
+seed = 1
+end.beyond_quorum = {beyond_quorum}
+
+op = [
+    {{ at_ms = 500, client = 1, do = "put a 1" }},
+    {{ at_ms = 520, client = 2, do = "put b 1" }},
+    {{ at_ms = 540, client = 1, do = "put c 1" }},
+    {{ at_ms = 1500, client = 1, do = "scan *" }},
+]
+fault = [
+    {{ at_ms = 1010, until_ms = 1100, do = "crash all" }},
+"#
+    );
+    for node in 1..=logs {
+        text.push_str(&format!("    {{ at_ms = 90{node}, do = \"rot {node} log garbage\" }},\n"));
+    }
+    text.push_str("]\n");
+    scenario::parse("rotten.toml", &text).expect("a scenario")
+}
+
+#[test]
+fn the_atlas_keeps_damage_within_a_minority() {
+    let outcome = run(&rotten(2, false), &mut RunOptions::default());
+    assert_eq!(verdict(&outcome), None);
+    assert_eq!((outcome.faults["rot"], outcome.faults["forbidden-by-atlas"]), (1, 1));
+    assert_eq!(outcome.waypoints["corrupt-entry-refilled"], 1);
+    assert_eq!((outcome.checks["damage-noticed"], outcome.checks["damage-repaired"]), (1, 1));
+}
+
+#[test]
+fn beyond_a_quorum_the_cluster_may_recover_or_stop_but_not_lie() {
+    let outcome = run(&rotten(2, true), &mut RunOptions::default());
+    assert_eq!(verdict(&outcome), None);
+    assert_eq!((outcome.faults["rot"], outcome.faults["recovered-beyond-quorum"]), (2, 1));
+    let outcome = run(&rotten(3, true), &mut RunOptions::default());
+    assert_eq!(verdict(&outcome), None);
+    assert_eq!((outcome.faults["rot"], outcome.faults["stopped-beyond-quorum"]), (3, 1));
+    assert!(outcome.waypoints["damaged-member-gave-up"] >= 3);
+}
+
+#[test]
+fn a_sole_voter_that_is_damaged_refuses_to_start() {
+    let fault = r#"fault = [
+    { at_ms = 900, do = "rot 1 log 1" },
+    { at_ms = 1010, until_ms = 1100, do = "crash 1" },
+]
+"#;
+    let (head, ops) = ALONE.split_once("\n[[op]]").expect("it has operations");
+    for beyond in [false, true] {
+        let text = format!("{head}\nend.beyond_quorum = {beyond}\n{fault}\n[[op]]{ops}");
+        let plan = scenario::parse("alone.toml", &text).expect("a scenario");
+        let outcome = run(&plan, &mut RunOptions::default());
+        assert_eq!(verdict(&outcome), None);
+        let counted = if beyond { "stopped-beyond-quorum" } else { "forbidden-by-atlas" };
+        assert_eq!(outcome.faults[counted], 1, "{:?}", outcome.faults);
+    }
+}
+
+#[test]
+fn damage_that_nobody_notices_breaks_frame_integrity() {
+    let plan = plan(10_000);
+    for noticed in [true, false] {
+        let mut world = after_events(&plan, 100);
+        let (from, sent) = (NodeId(2), Message::ReadIndex { id: 7 });
+        let mut frame = Message::ReadIndex { id: 8 }.encode();
+        if noticed {
+            frame = frame.slice(1..);
         }
-        world.crash(N1, Crash::Kill, 0);
-        world.start(N1);
-        let expected = damaged.then_some((Class::Safety, "recovery"));
+        world.receive_damaged(from, N1, &sent, &frame);
+        let expected = (!noticed).then_some((Class::Safety, "frame-integrity"));
         assert_eq!(verdict(&world.outcome()), expected);
     }
 }

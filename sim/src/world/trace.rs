@@ -6,6 +6,9 @@ use stormkv::wire::{Kind, Message};
 /// Takes the line of one event.
 pub type Sink = Box<dyn FnMut(&str)>;
 
+/// Takes the rolling hash after one event.
+pub type Digest = Box<dyn FnMut(u64)>;
+
 #[derive(Default)]
 pub(super) struct Trace {
     hash: u64,
@@ -13,6 +16,7 @@ pub(super) struct Trace {
     /// The present event has its line already.
     told: bool,
     pub sink: Option<Sink>,
+    pub digest: Option<Digest>,
 }
 
 impl Trace {
@@ -21,9 +25,7 @@ impl Trace {
     }
 
     pub fn hash(&self) -> u64 {
-        let mut x = self.hash;
-        x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x ^ (x >> 32)
+        finish(self.hash)
     }
 
     /// Hands a line to the reader, if there is one; the first of an event begins with its number
@@ -44,6 +46,18 @@ impl Trace {
         self.step = step;
         self.told = false;
     }
+
+    /// The present event is over.
+    pub fn end(&mut self) {
+        if let Some(digest) = &mut self.digest {
+            digest(finish(self.hash));
+        }
+    }
+}
+
+fn finish(mut x: u64) -> u64 {
+    x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x ^ (x >> 32)
 }
 
 /// What of a message goes into the hash.

@@ -25,6 +25,7 @@ pub(super) struct Seen {
     pub progress: Vec<Progress>,
     pub terms: BTreeMap<LogIndex, Term>,
     pub entries: BTreeMap<LogIndex, Entry>,
+    pub damage: Option<SnapshotId>,
 }
 
 impl Seen {
@@ -37,6 +38,7 @@ impl Seen {
             progress: node.progress().collect(),
             terms: known.clone().filter_map(|at| Some((at, node.term_at(at)?))).collect(),
             entries: known.filter_map(|at| Some((at, node.entry(at)?))).collect(),
+            damage: node.damage(),
         }
     }
 }
@@ -61,6 +63,10 @@ impl View for Seen {
     fn entry(&self, index: LogIndex) -> Option<Entry> {
         self.entries.get(&index).cloned()
     }
+
+    fn damage(&self) -> Option<SnapshotId> {
+        self.damage
+    }
 }
 
 /// One thing that the checkers are told; see the functions of [`Safety`].
@@ -68,6 +74,7 @@ pub(super) enum Fed {
     Queued(NodeId, Vec<DiskOp>),
     Executed(NodeId, DiskOp),
     Crashed(NodeId, bool),
+    Damaged(NodeId),
     Recovered(NodeId, Seen),
     Sending(NodeId, NodeId, Message),
     Applied(NodeId, Applied),
@@ -102,6 +109,7 @@ impl Tape {
                 Fed::Queued(id, ops) => safety.queued(*id, ops)?,
                 Fed::Executed(id, op) => safety.executed(*id, op),
                 Fed::Crashed(id, cache_survives) => safety.crashed(*id, *cache_survives),
+                Fed::Damaged(id) => safety.damaged(*id),
                 Fed::Recovered(id, seen) => safety.recovered(*id, seen)?,
                 Fed::Sending(id, to, message) => safety.sending(*id, *to, message)?,
                 Fed::Applied(id, applied) => safety.applied(*id, applied)?,

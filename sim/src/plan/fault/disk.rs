@@ -1,0 +1,207 @@
+//! What can go wrong on the disk of one node.
+
+use std::fmt;
+
+use super::super::grammar::{Grammar, GrammarError, Tokens};
+
+/// One thing that goes wrong on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskFault {
+    /// `fsync-fail N`: the next sync fails, and what it should have made durable may be lost. The
+    /// node stops; started again at until.
+    Sync,
+    /// `disk-error N write`: the next write fails with an I/O error. Started again at until.
+    Write,
+    /// `disk-error N read`: the next read fails with an I/O error. Started again at until.
+    Read,
+    /// `disk-error N space`: the next write fails because the disk is full. Started again at until.
+    Space,
+    /// `slow-disk N F`: every disk operation takes this many times as long.
+    Slow(u32),
+    /// `short-write N`: of the next write only a part reaches the disk, and it fails. Started again
+    /// at until.
+    ShortWrite,
+    /// `stall-disk N`: no disk operation ends before until; the node itself goes on.
+    Stall,
+    /// `lose-entry N`: a power loss in which all unsynced changes of the directory are lost, at one
+    /// of the next moments at which there are some. Started again at until.
+    LoseEntry,
+    /// `rot N log|snapshot HOW`: durable bytes change, and nothing says so. Only bytes that are
+    /// vouched for are hit, so that it can be told from a torn tail.
+    Rot(DiskPart, Rot),
+    /// `misdirect N log|snapshot`: a write that was acknowledged has gone elsewhere: a record of the
+    /// log has never reached its place, but stands in another one, in the log or in a snapshot.
+    Misdirect(DiskPart),
+    /// `stale-read N log|snapshot`: at its next start the node reads some sectors as they were
+    /// before they were written. Disarmed at until.
+    StaleRead(DiskPart),
+}
+
+/// Which files silent damage hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskPart {
+    /// The segments of the write-ahead log.
+    Log,
+    /// The newest snapshot.
+    Snapshot,
+}
+
+/// How bytes rot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// `1` to `1000`: so many bits flip, close to each other.
+    Bits(u32),
+    /// `zeros`: a sector reads as zeros.
+    Zeros,
+    /// `garbage`: a sector reads as garbage.
+    Garbage,
+}
+
+/// The most bits that flip at once.
+const MAX_BITS: u32 = 1000;
+
+/// The verbs of this family. A node follows each.
+pub(super) const GRAMMAR: &Grammar = &[
+    ("fsync-fail", "fsync-fail N|leader|same"),
+    ("disk-error", "disk-error N|leader|same write|read|space"),
+    ("slow-disk", "slow-disk N|leader|same FACTOR"),
+    ("short-write", "short-write N|leader|same"),
+    ("stall-disk", "stall-disk N|leader|same"),
+    ("lose-entry", "lose-entry N|leader|same"),
+    ("rot", "rot N|leader|same log|snapshot BITS|zeros|garbage"),
+    ("misdirect", "misdirect N|leader|same log|snapshot"),
+    ("stale-read", "stale-read N|leader|same log|snapshot"),
+];
+
+/// The names under which these are counted.
+pub(super) const KINDS: &[&str] = &[
+    "fsync-fail",
+    "disk-error",
+    "slow-disk",
+    "short-write",
+    "stall-disk",
+    "lose-entry",
+    "rot",
+    "misdirect",
+    "stale-read",
+];
+
+impl DiskFault {
+    /// The name under which it is counted.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            DiskFault::Sync => "fsync-fail",
+            DiskFault::Write | DiskFault::Read | DiskFault::Space => "disk-error",
+            DiskFault::Slow(_) => "slow-disk",
+            DiskFault::ShortWrite => "short-write",
+            DiskFault::Stall => "stall-disk",
+            DiskFault::LoseEntry => "lose-entry",
+            DiskFault::Rot(..) => "rot",
+            DiskFault::Misdirect(_) => "misdirect",
+            DiskFault::StaleRead(_) => "stale-read",
+        }
+    }
+
+    /// Whether it is only armed at its time, and waits for its moment to strike.
+    pub(super) fn waits(self) -> bool {
+        self.stops() || matches!(self, DiskFault::StaleRead(_))
+    }
+
+    /// Whether a node may be down by it until it is mended.
+    pub(crate) fn stops(self) -> bool {
+        match self {
+            DiskFault::Sync
+            | DiskFault::Write
+            | DiskFault::Read
+            | DiskFault::Space
+            | DiskFault::ShortWrite
+            | DiskFault::LoseEntry => true,
+            DiskFault::Slow(_) | DiskFault::Stall => false,
+            DiskFault::Rot(..) | DiskFault::Misdirect(_) | DiskFault::StaleRead(_) => false,
+        }
+    }
+
+    /// Whether it damages what is durable (or seems to) without a word, and so needs the atlas.
+    pub fn is_silent(self) -> bool {
+        matches!(self, DiskFault::Rot(..) | DiskFault::Misdirect(_) | DiskFault::StaleRead(_))
+    }
+
+    /// The files that it hits; of those that are not silent, that is the log.
+    pub fn part(self) -> DiskPart {
+        match self {
+            DiskFault::Rot(part, _) | DiskFault::Misdirect(part) | DiskFault::StaleRead(part) => {
+                part
+            }
+            _ => DiskPart::Log,
+        }
+    }
+
+    /// Reads what follows one of the verbs of this family and the node.
+    pub(super) fn parse(verb: &str, tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
+        match verb {
+            "fsync-fail" => Ok(DiskFault::Sync),
+            "disk-error" => match tokens.need("the kind of error")? {
+                "write" => Ok(DiskFault::Write),
+                "read" => Ok(DiskFault::Read),
+                "space" => Ok(DiskFault::Space),
+                word => tokens.fail(format!("`{word}` is not a kind of error")),
+            },
+            "slow-disk" => Ok(DiskFault::Slow(tokens.number("a factor", 2, 10_000)?)),
+            "short-write" => Ok(DiskFault::ShortWrite),
+            "stall-disk" => Ok(DiskFault::Stall),
+            "lose-entry" => Ok(DiskFault::LoseEntry),
+            "rot" => {
+                let part = DiskPart::parse(tokens)?;
+                let how = if tokens.take_if("zeros") {
+                    Rot::Zeros
+                } else if tokens.take_if("garbage") {
+                    Rot::Garbage
+                } else {
+                    Rot::Bits(tokens.number("a count of bits", 1, MAX_BITS)?)
+                };
+                Ok(DiskFault::Rot(part, how))
+            }
+            "misdirect" => Ok(DiskFault::Misdirect(DiskPart::parse(tokens)?)),
+            "stale-read" => Ok(DiskFault::StaleRead(DiskPart::parse(tokens)?)),
+            verb => unreachable!("`{verb}` is a verb of the grammar without a parser"),
+        }
+    }
+
+    /// Writes the whole text, given whom it hits.
+    pub(super) fn write(self, f: &mut fmt::Formatter<'_>, who: super::Who) -> fmt::Result {
+        write!(f, "{} {who}", self.kind())?;
+        match self {
+            DiskFault::Write => f.write_str(" write"),
+            DiskFault::Read => f.write_str(" read"),
+            DiskFault::Space => f.write_str(" space"),
+            DiskFault::Slow(factor) => write!(f, " {factor}"),
+            DiskFault::Rot(part, Rot::Bits(bits)) => write!(f, " {} {bits}", part.name()),
+            DiskFault::Rot(part, Rot::Zeros) => write!(f, " {} zeros", part.name()),
+            DiskFault::Rot(part, Rot::Garbage) => write!(f, " {} garbage", part.name()),
+            DiskFault::Misdirect(part) | DiskFault::StaleRead(part) => {
+                write!(f, " {}", part.name())
+            }
+            DiskFault::Sync | DiskFault::ShortWrite | DiskFault::Stall | DiskFault::LoseEntry => {
+                Ok(())
+            }
+        }
+    }
+}
+
+impl DiskPart {
+    fn parse(tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
+        match tokens.need("the part of the disk")? {
+            "log" => Ok(DiskPart::Log),
+            "snapshot" => Ok(DiskPart::Snapshot),
+            word => tokens.fail(format!("`{word}` is not a part of the disk")),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            DiskPart::Log => "log",
+            DiskPart::Snapshot => "snapshot",
+        }
+    }
+}

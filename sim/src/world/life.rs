@@ -1,0 +1,204 @@
+//! The lives of a node: it starts, stops by itself, or is taken down.
+
+use std::time::Duration;
+
+use stormkv::config::Config;
+use stormkv::driver::Driver;
+use stormkv::error::Error;
+use stormkv::node::Role;
+use stormkv::types::NodeId;
+
+use super::slot::{Judge, Starting};
+use super::{Event, World};
+use crate::caught::caught;
+use crate::checker::Broken;
+use crate::disk::{self, Crash};
+use crate::outcome::Class;
+use crate::port::Port;
+use crate::rng::{Purpose, Stream};
+
+/// A node whose disk could not be read is started again after this time.
+pub(super) const START_AGAIN_NS: u64 = 100_000_000;
+/// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
+const MAX_PENDING: usize = 1024;
+/// Bytes of answers to queries that one flush of a node makes: one answer, that is.
+const MAX_ANSWER_BYTES: usize = 1;
+
+impl World<'_> {
+    /// A node that has stopped by itself leaves its place.
+    pub(super) fn consider_stop(&mut self, id: NodeId) {
+        let damaged = self.atlas.is_damaged(id);
+        let Some(slot) = self.slot(id) else { return };
+        let Some(error) = slot.driver.as_ref().and_then(|driver| driver.node().stopped()) else {
+            return;
+        };
+        let reason = error.to_string();
+        match error {
+            Error::Removed => {
+                slot.retired = true;
+                self.atlas.whole(id);
+                self.reach("removed-node-stopped");
+            }
+            Error::Disk(fault) if disk::is_fault(fault) => self.reach("node-stopped-by-disk"),
+            Error::BeyondRepair { .. } if damaged => {
+                let message = error.to_string();
+                return self.gives_up(id, &message);
+            }
+            error => {
+                let message = format!("{id} stopped: {error}");
+                self.fail(Class::Safety, Broken { checker: "fail-stop", message });
+            }
+        }
+        let healed = self.healed_ns.is_some();
+        let slot = self.slot(id).expect("it has just been used");
+        slot.stops += u32::from(healed);
+        slot.stopped = Some(reason);
+        self.take_down(id, Crash::Kill, u32::MAX, false);
+        if healed {
+            self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
+        }
+    }
+
+    pub(super) fn crash(&mut self, id: NodeId, crash: Crash, fault: u32) {
+        if self.slot(id).is_some_and(|slot| slot.is_up()) {
+            self.take_down(id, crash, fault, crash == Crash::Kill);
+        }
+    }
+
+    pub(super) fn take_down(&mut self, id: NodeId, crash: Crash, fault: u32, cache_survives: bool) {
+        self.trace.line(self.now_ns, || format!("{id} is down"));
+        if self.roles[id.0 as usize].0 == Role::Leader {
+            self.reach("crash-of-leader");
+        }
+        self.roles[id.0 as usize] = (Role::Follower, 0);
+        let slot = self.slot(id).expect("it is up");
+        slot.remember_membership();
+        if let Some(driver) = slot.driver.take() {
+            slot.snapshot = driver.node().status().snapshot.index;
+        }
+        let unsynced = slot.batch.take().is_some();
+        (slot.fuse, slot.disk_fuse, slot.name_fuse) = (None, None, None);
+        slot.stuck.clear();
+        slot.collecting = false;
+        if let Some(inbox) = &mut slot.inbox {
+            inbox.clear();
+        }
+        slot.deferred.clear();
+        slot.paused = false;
+        slot.disk.crash(crash, fault);
+        self.safety.crashed(id, cache_survives);
+        if unsynced {
+            self.reach("crash-with-unsynced-writes");
+        }
+        if self.slots.iter().flatten().all(|slot| !slot.is_up()) {
+            self.reach("all-nodes-down");
+        }
+        self.start_in_loop(id);
+    }
+
+    /// A node does not start, which must have a reason.
+    fn refused(&mut self, id: NodeId, error: Error) {
+        self.trace.line(self.now_ns, || format!("{id} does not start: {error}"));
+        self.effects.clear();
+        let healed = self.healed_ns.is_some();
+        let slot = self.slot(id).expect("it was to start");
+        slot.stops += u32::from(healed);
+        slot.stopped = Some(error.to_string());
+        match (error, self.atlas.is_exceeded(), self.atlas.mark(id)) {
+            (Error::Disk(fault), ..) if disk::is_fault(&fault) => {
+                self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
+            }
+            (Error::Corrupt { .. }, true, Some(mark)) => mark.stopped = true,
+            (error, ..) => {
+                let message = format!("{id} refuses to start: {error}");
+                self.fail(Class::Safety, Broken { checker: "recovery", message });
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, id: NodeId) {
+        self.trace.mix(4 ^ id.0 << 8);
+        self.trace.line(self.now_ns, || format!("{id} starts"));
+        let plan = self.plan;
+        let now_ns = self.now_ns;
+        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        if slot.is_up() || slot.is_gone() {
+            return;
+        }
+        if slot.stalled {
+            slot.stuck.push(Event::Start { node: id });
+            return;
+        }
+        self.strike_at_start(id);
+        let slot = self.slots[id.0 as usize].as_mut().expect("it has a place");
+        slot.life += 1;
+        let life = slot.life;
+        let config = config(plan, id, slot.founder, life);
+        let starting = Some(Starting::default());
+        let safety = &mut self.safety;
+        let watch = Judge { id, safety, broken: None, applied: None, starting };
+        let (disk, effects) = (&mut slot.disk, &mut self.effects);
+        // A start takes a while, so nodes do not tick in step.
+        let took_ns =
+            Stream::new(plan.seed, Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
+        let mut port = Port { now_ns: slot.clock.at(now_ns) + took_ns, disk, effects, watch };
+        let started = caught(|| Driver::start(config, &mut port));
+        let kept = port.watch.starting.unwrap_or_default();
+        let driver = match started {
+            Err(panic) => return self.panicked(id, &panic),
+            Ok(Err(error)) => return self.refused(id, error),
+            Ok(Ok(driver)) => driver,
+        };
+        let torn = driver.node().recovered_torn_tail();
+        let judged = self
+            .safety
+            .recovered(id, driver.node())
+            .and_then(|()| self.safety.queued(id, &kept.queued))
+            .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
+        self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
+            Some(Box::new(driver));
+        if let Err(broken) = judged {
+            return self.fail(Class::Safety, broken);
+        }
+        if torn {
+            self.reach("torn-tail-recovered");
+        }
+        if std::mem::take(&mut self.slot(id).expect("it was just started").has_old_files) {
+            self.reach("old-files-read");
+        }
+        self.note_recovery(id);
+        self.after(id);
+        self.carry_out(id);
+        self.set_timer(id);
+        self.crash_in_loop(id);
+    }
+}
+
+pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
+    let cluster = &plan.cluster;
+    let founders = if founder { plan.voters().collect() } else { Vec::new() };
+    let mut config = Config::new(id, founders);
+    if founder {
+        config.founding_learners = plan.learners().collect();
+    }
+    config.seed = plan.seed;
+    config.incarnation = life;
+    config.tick = Duration::from_micros(cluster.tick_us);
+    config.election_ticks = (cluster.election_ticks[0], cluster.election_ticks[1]);
+    config.heartbeat_ticks = cluster.heartbeat_ticks;
+    config.request_ticks = 300;
+    config.read_retry_ticks = 20;
+    config.snapshot_ticks = 100;
+    config.repair_ticks = 200;
+    config.max_pending = MAX_PENDING;
+    config.max_inflight = 64;
+    config.max_message_bytes = 64 << 10;
+    config.max_unsynced_bytes = 1 << 20;
+    config.max_answer_bytes = MAX_ANSWER_BYTES;
+    config.snapshot_every = cluster.snapshot_every;
+    config.keep_entries = cluster.keep_entries;
+    config.chunk_bytes = cluster.chunk_bytes;
+    config.segment_bytes = u64::from(cluster.segment_kib) << 10;
+    config.sessions = cluster.sessions as usize;
+    config
+}
