@@ -215,7 +215,8 @@ impl Wal {
         assert!(up_to <= self.position, "{up_to:?} synced, but only {:?} written", self.position);
         self.synced = self.synced.max(up_to);
         let regained = self.lost.and_then(|lost| lost.regained);
-        if regained.is_some_and(|end| end <= self.synced) {
+        // Not the watermark, which is ahead of the disk as soon as a later segment is begun.
+        if regained.is_some_and(|end| end <= up_to) {
             self.lost = None;
         }
     }
