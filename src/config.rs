@@ -57,7 +57,9 @@ pub struct Config {
     pub max_pending: usize,
     /// Append messages in flight to one follower.
     pub max_inflight: usize,
-    /// Bytes of entries in one append message (at least one entry is sent).
+    /// Bytes of entries in one append message (at least one entry is sent). A link should carry as
+    /// much between two heartbeats: to a follower that has lost an append, raft repeats the next one
+    /// with each heartbeat until it is acknowledged, and a slow link would carry nothing else.
     pub max_message_bytes: u64,
     /// Bytes of entries in the leader's log that are not committed yet; more are refused.
     pub max_uncommitted_bytes: u64,

@@ -21,7 +21,8 @@
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
 //! - `load.rs` says how much of everything it keeps,
-//! - `membership.rs` says who belongs to the cluster.
+//! - `membership.rs` says who belongs to the cluster,
+//! - `leave.rs` is how one that does not any more takes its leave.
 //!
 //! Left out on purpose: lease-based reads (they are stale even without clock skew), forwarding by
 //! raft itself (a forwarded proposal cannot be traced to its index and term), more than one raft
@@ -29,6 +30,7 @@
 
 mod check;
 mod election;
+mod leave;
 mod load;
 mod membership;
 mod read;
@@ -45,7 +47,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::{ProgressState, StateRole};
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use self::load::Load;
 pub use self::membership::Membership;
@@ -53,6 +55,7 @@ pub use self::replica::Proposal;
 pub use crate::wal::Damage;
 
 use self::election::Raft;
+use self::leave::Farewell;
 use self::read::Reads;
 use self::ready::Persisting;
 use self::repair::Repair;
@@ -205,8 +208,8 @@ pub struct Node<M> {
     arrived: Vec<(Origin, Request)>,
     outputs: Vec<Output>,
     stopped: Option<Error>,
-    /// Removed from the cluster: stop at this tick.
-    leave_at: Option<u64>,
+    /// Who has told this member that it was removed.
+    farewell: Farewell,
 
     /// The ticket of the newest batch.
     submitted: Ticket,
@@ -214,6 +217,8 @@ pub struct Node<M> {
     done: Ticket,
     /// The ticket with which the present term and vote become durable.
     vow: Ticket,
+    /// The ticket with which the present membership becomes durable: a restart knows it then.
+    membership_vow: Ticket,
     /// Term, vote and commit as of the last `Ready`. All that the write-ahead log may say: raft may
     /// have gone on since, and commit entries that the log does not hold yet.
     written: HardState,
@@ -243,8 +248,8 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         self.now += 1;
-        if self.leave_at.is_some_and(|at| self.now >= at) {
-            self.stop(Error::Removed);
+        self.tick_farewell();
+        if self.stopped.is_some() {
             return;
         }
         // A tick may start an election, which reads the log; while a snapshot is being installed
@@ -270,8 +275,7 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         if message != Message::Removed && self.replica.membership().has_left(from) {
-            self.outputs.push(Output::Send { to: from, message: Message::Removed });
-            return;
+            return self.turn_away(from);
         }
         match message {
             Message::Raft(message) => self.receive_raft(from, message),
@@ -289,10 +293,7 @@ impl<M: StateMachine> Node<M> {
             Message::ChunkAck { transfer, received, done } => {
                 self.acknowledged_chunk(from, transfer, received, done);
             }
-            Message::Removed => {
-                info!(id = %self.config.id, %from, "told to have been removed");
-                self.stop(Error::Removed);
-            }
+            Message::Removed => self.told_removed(from),
         }
     }
 

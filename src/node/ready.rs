@@ -18,9 +18,9 @@ use tracing::{debug, trace};
 use super::membership;
 use super::replica::Replica;
 use super::snapshot::Then;
-use super::{Applied, Node, Output};
+use super::{Applied, Node, Origin, Output};
+use crate::api::Reply;
 use crate::env::DiskOp;
-use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
 use crate::wal::WalPosition;
@@ -41,6 +41,8 @@ pub(super) struct Persisting {
     ready: Option<u64>,
     /// Messages that promise what the batch makes durable.
     messages: Vec<eraftpb::Message>,
+    /// Replies that say what a restart has to know, too.
+    replies: Vec<(Origin, Reply)>,
     then: Option<Then>,
 }
 
@@ -95,6 +97,9 @@ impl<M: StateMachine> Node<M> {
                 self.remove_old_files(&mut ops);
             }
             self.submit(ops, install.map(Then::Installed));
+            if install.is_some() {
+                self.membership_vow = self.submitted;
+            }
             if vow {
                 self.vow = self.submitted;
             }
@@ -140,6 +145,7 @@ impl<M: StateMachine> Node<M> {
             position,
             ready: None,
             messages: Vec::new(),
+            replies: Vec::new(),
             then,
         });
         self.outputs.push(Output::Disk { ticket, ops });
@@ -157,6 +163,9 @@ impl<M: StateMachine> Node<M> {
                 self.raft.on_persist_ready(number);
             }
             self.send(first.messages);
+            for (origin, reply) in first.replies {
+                self.answer(origin, reply);
+            }
             if let Some(then) = first.then {
                 self.then(then);
             }
@@ -191,38 +200,47 @@ impl<M: StateMachine> Node<M> {
 
     fn apply(&mut self, entries: Vec<eraftpb::Entry>) {
         let mut reconfigured = false;
+        let mut replies = Vec::new();
         for entry in entries {
             let id = SnapshotId { index: entry.index, term: entry.term };
-            let reply = match entry.get_entry_type() {
-                EntryType::EntryNormal => self.replica.apply(id, &entry.data),
+            match entry.get_entry_type() {
+                EntryType::EntryNormal => {
+                    let reply = self.replica.apply(id, &entry.data);
+                    self.report_applied(false);
+                    self.resolve(id, reply);
+                }
                 EntryType::EntryConfChangeV2 => {
                     reconfigured = true;
-                    self.apply_change(id, &entry.data)
+                    let reply = self.apply_change(id, &entry.data);
+                    self.report_applied(false);
+                    replies.extend(self.resolved(id, reply));
                 }
                 EntryType::EntryConfChange => {
                     panic!("entry {} is of a kind that this crate never writes", id.index)
                 }
-            };
-            self.report_applied(false);
-            self.resolve(id, reply);
+            }
         }
         let applied = self.replica.applied().index;
         trace!(id = %self.config.id, applied, "applied");
         self.raft.advance_apply_to(applied);
         // Those who leave may be gone before a restart of this member could ask them what is
-        // committed, so this time the commit index is worth a write.
+        // committed, so this time the commit index is worth a write. Until it is done, nobody is
+        // told that they may go: not they themselves, and not who asked for it.
         if reconfigured {
             let mut ops = Vec::new();
             self.wal.append(self.written, None, &[], &mut ops);
             self.submit(ops, None);
+            self.membership_vow = self.submitted;
+            let batch = self.persisting.back_mut().expect("it was just submitted");
+            batch.replies = replies;
         }
         self.serve_reads();
         self.consider_snapshot();
-        self.consider_leaving();
+        self.consider_stepping_down();
     }
 
     /// The same on every replica: raft and the membership decide by the applied state alone.
-    fn apply_change(&mut self, id: SnapshotId, data: &[u8]) -> crate::api::Reply {
+    fn apply_change(&mut self, id: SnapshotId, data: &[u8]) -> Reply {
         let raft = membership::decode(data).expect("entries are checked when they arrive");
         let change = membership::from_raft(&raft);
         let leaves_joint = raft.changes.is_empty();
@@ -240,28 +258,6 @@ impl<M: StateMachine> Node<M> {
         }));
     }
 
-    /// A removed member stops by itself, after a while in which it still votes and acknowledges,
-    /// for the sake of those who have not heard that the change is committed.
-    ///
-    /// It may still lead, if it was elected between its removal's proposal and commit; then it stops
-    /// at once, because raft panics on almost anything that reaches a leader outside of its own
-    /// configuration. What it has to say is on its way. A leader that became a learner steps down:
-    /// raft would let it go on, and count on a quorum that it is not part of.
-    pub(super) fn consider_leaving(&mut self) {
-        let (me, membership) = (self.config.id, self.replica.membership());
-        let (votes, has_left) = (membership.votes(me), membership.has_left(me));
-        if has_left && self.leave_at.is_none() {
-            self.leave_at = Some(self.now + 2 * u64::from(self.config.election_ticks.1));
-        }
-        if self.raft.is_leader() && !votes {
-            if has_left {
-                self.stop(Error::Removed);
-            } else {
-                self.raft.step_down();
-            }
-        }
-    }
-
     /// Replaces the whole state by a snapshot that is durable as a file already. Raft stands still
     /// until the log says so, durably.
     fn begin_install(&mut self, id: SnapshotId) {
@@ -275,7 +271,7 @@ impl<M: StateMachine> Node<M> {
         let covered = self.proposals.extract_if(..=id.index, |_, _| true);
         let origins: Vec<_> = covered.map(|(_, proposed)| proposed.origin).collect();
         for origin in origins {
-            self.answer(origin, crate::api::Reply::Unknown);
+            self.answer(origin, Reply::Unknown);
         }
     }
 
@@ -284,7 +280,7 @@ impl<M: StateMachine> Node<M> {
         self.installing = false;
         self.raft.advance_apply_to(id.index);
         self.serve_reads();
-        self.consider_leaving();
+        self.consider_stepping_down();
     }
 
     /// When nothing else is written, lets the write-ahead log vouch for its own end.

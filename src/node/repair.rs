@@ -74,6 +74,10 @@ impl<M: StateMachine> Node<M> {
         if repair.seen != seen {
             (repair.seen, repair.progress_at) = (seen, self.now);
         } else if repair.progress_at + u64::from(self.config.repair_ticks) <= self.now {
+            // Nobody gives anything to one who was removed.
+            if self.farewell.was_told() {
+                return self.stop(Error::Removed);
+            }
             let Damage { file, offset, reason, floor } = repair.damage.clone();
             self.stop(Error::BeyondRepair { file, offset, reason, floor });
         }

@@ -50,7 +50,7 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn take_up(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
-        if self.leave_at.is_some() {
+        if self.has_left() {
             self.answer(origin, Reply::Refused(Refusal::Stopping));
             return;
         }
@@ -105,7 +105,10 @@ impl<M: StateMachine> Node<M> {
     fn lead(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
         // Handing over leadership adds nothing, and is what helps when the disk hangs.
         let lags = self.disk_lags() && !matches!(request, Request::Transfer(_));
-        if lags || self.proposals.len() + batch.entries.len() >= self.config.max_pending {
+        // Nobody waits any more for a proposal whose time is up, but its entry may stay open.
+        let uncommitted = self.raft.last_index() - self.raft.commit();
+        let open = self.proposals.len().max(uncommitted as usize) + batch.entries.len();
+        if lags || open >= self.config.max_pending {
             self.answer(origin, Reply::Refused(Refusal::Busy));
             return;
         }
@@ -234,10 +237,17 @@ impl<M: StateMachine> Node<M> {
     /// The entry at `id` was applied: its proposer, if it is one of ours, gets its reply. Only
     /// index and term together name an entry.
     pub(super) fn resolve(&mut self, id: SnapshotId, reply: Reply) {
-        let Some(proposed) = self.proposals.remove(&id.index) else { return };
+        if let Some((origin, reply)) = self.resolved(id, reply) {
+            self.answer(origin, reply);
+        }
+    }
+
+    /// The same, but for the caller to answer.
+    pub(super) fn resolved(&mut self, id: SnapshotId, reply: Reply) -> Option<(Origin, Reply)> {
+        let proposed = self.proposals.remove(&id.index)?;
         let reply =
             if proposed.term == id.term { reply } else { Reply::Refused(Refusal::Superseded) };
-        self.answer(proposed.origin, reply);
+        Some((proposed.origin, reply))
     }
 
     pub(super) fn answer(&mut self, origin: Origin, reply: Reply) {

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use super::election::Raft;
+use super::leave::Farewell;
 use super::membership::Membership;
 use super::read::Reads;
 use super::ready::to_raft;
@@ -109,10 +110,11 @@ impl<M: StateMachine> Node<M> {
             arrived: Vec::new(),
             outputs: Vec::new(),
             stopped: None,
-            leave_at: None,
+            farewell: Farewell::default(),
             submitted: Ticket(0),
             done: Ticket(0),
             vow: Ticket(1),
+            membership_vow: Ticket(1),
             written: hard_state,
             persisting: VecDeque::new(),
             unsynced: 0,
@@ -130,7 +132,7 @@ impl<M: StateMachine> Node<M> {
         if base.index > 0 {
             node.report_applied(true);
         }
-        node.consider_leaving();
+        node.consider_stepping_down();
         node.process();
         node
     }

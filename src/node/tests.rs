@@ -3,6 +3,7 @@
 
 mod cluster;
 mod host;
+mod leave;
 mod repair;
 mod unsynced;
 

@@ -54,6 +54,8 @@ pub struct View {
     pub status: Status,
     /// Who belongs to the cluster, as of the applied index.
     pub membership: Arc<Membership>,
+    /// Whether the node would still know of that membership after a crash.
+    pub membership_is_durable: bool,
     /// If it leads: what it knows of the members.
     pub progress: Vec<Progress>,
     /// Requests and reads that wait in it.
@@ -83,12 +85,20 @@ impl View {
                 snapshot: SnapshotId::default(),
             },
             membership: Arc::default(),
+            membership_is_durable: false,
             progress: Vec::new(),
             pending: 0,
             segments: 0,
             damage: None,
             stopped: None,
         }
+    }
+
+    /// Whether `id` may be told that it was removed; see
+    /// [`Node::membership_is_durable`](crate::node::Node::membership_is_durable).
+    #[must_use]
+    pub fn has_removed(&self, id: NodeId) -> bool {
+        self.membership_is_durable && self.membership.has_left(id)
     }
 }
 

@@ -233,7 +233,7 @@ impl Accepting {
             id: network.options.id,
             cluster: network.cluster(),
             may_learn: network.may_learn_from(hello.from),
-            has_left: network.has_left(hello.from),
+            has_left: network.has_removed(hello.from),
         };
         match own.judge(hello, proven) {
             Err(status) => return status,
@@ -284,7 +284,7 @@ impl Accepting {
                 Some(Frame::Ping(number)) => {
                     // Once a second is often enough to notice that its sender was removed; when it
                     // dials again, it is told so.
-                    if network.has_left(from) {
+                    if network.has_removed(from) {
                         return Ok("the peer was removed");
                     }
                     pong.clear();

@@ -263,12 +263,13 @@ impl Network {
 
     fn meet_first(&self, peer: NodeId, life: Life) -> Option<Result<(), OtherLife>> {
         let cluster = self.cluster()?;
-        let met = self.lives.meet(cluster, peer, life, |peer| self.has_left(peer));
+        let met = self.lives.meet(cluster, peer, life, |peer| self.has_removed(peer));
         met.inspect_err(|error| warn!(%peer, %error, "cannot store that a peer was met")).ok()
     }
 
-    pub(super) fn has_left(&self, peer: NodeId) -> bool {
-        self.handle.view().membership.has_left(peer)
+    /// Whether `peer` was removed, and this node would still know that after a crash.
+    pub(super) fn has_removed(&self, peer: NodeId) -> bool {
+        self.handle.view().has_removed(peer)
     }
 
     /// Remembers where a peer says it is, in case nobody else says.

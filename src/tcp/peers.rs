@@ -152,7 +152,7 @@ impl Peers {
     fn meet(&mut self, id: NodeId) {
         self.prune();
         let strangers = self.peers.values().filter(|peer| !peer.member).count();
-        if strangers >= MAX_STRANGERS || self.network.has_left(id) {
+        if strangers >= MAX_STRANGERS || self.network.has_removed(id) {
             return;
         }
         if let Some(address) = self.network.hinted(id) {
@@ -176,7 +176,7 @@ impl Peers {
         let ended = self.peers.extract_if(.., |_, peer| peer.is_closed());
         for (id, _) in ended {
             self.network.forget(id);
-            if self.network.has_left(id) {
+            if self.network.has_removed(id) {
                 self.network.forget_hint(id);
             }
         }

@@ -257,6 +257,7 @@ fn look<M: StateMachine>(
         cluster,
         status: node.status(),
         membership,
+        membership_is_durable: node.membership_is_durable(),
         progress: node.progress().collect(),
         pending: node.pending(),
         segments: node.segments(),

@@ -89,6 +89,7 @@ fn view(removed: &[u64]) -> Arc<View> {
             snapshot: none,
         },
         membership: Arc::new(founded.changed(&state, &change)),
+        membership_is_durable: true,
         progress: Vec::new(),
         pending: 0,
         segments: 1,

@@ -45,6 +45,8 @@ const FILES: usize = COUNT - 4;
 
 /// Members that a leader sends to, at most: a plan has no more at the same time.
 const MOST_MEMBERS: u64 = 16;
+/// Entries that leaders add by themselves before anything is committed again, at most.
+const OWN_ENTRIES: u64 = 64;
 /// What a batch for the disk counts at least, in bytes.
 const LEAST_BATCH_BYTES: u64 = 1 << 10;
 /// Bytes of the largest value of a plan, with what stands around it in a record.
@@ -81,9 +83,10 @@ impl Bounds {
         // A snapshot is due when so many entries are applied. While it is written, others follow:
         // those whose requests are pending, and on a follower those that were sent ahead.
         let uncovered = 2 * config.snapshot_every + pending;
-        // Behind the snapshot some are kept; after it, those that are not committed: as many as
-        // have a request, which expires long after a leader without a quorum has stepped down.
-        let entries = uncovered + config.keep_entries + pending;
+        // Behind the snapshot some are kept; after it, those that are not committed. A leader takes
+        // no more requests than are pending; its own entries come on top, one for each election
+        // and each change of the membership that is not committed yet.
+        let entries = uncovered + config.keep_entries + pending + OWN_ENTRIES;
         let sending = MOST_MEMBERS;
         // The newest, each that is being sent, a new one that replaces it, one that was refused.
         let snapshots = 3 + sending;

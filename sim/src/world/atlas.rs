@@ -74,9 +74,9 @@ impl Atlas {
         self.marks.is_empty()
     }
 
-    /// Whether anybody has noticed damage and is not whole yet.
-    pub fn is_repairing(&self) -> bool {
-        self.marks.values().any(|mark| mark.noticed)
+    /// Whether anybody, but for those that have `left`, has noticed damage and is not whole yet.
+    pub fn is_repairing(&self, left: impl Fn(NodeId) -> bool) -> bool {
+        self.marks.iter().any(|(id, mark)| mark.noticed && !left(*id))
     }
 
     /// Whether more was damaged than a quorum can repair.

@@ -174,6 +174,16 @@ impl World<'_> {
     }
 }
 
+/// How much an append may carry: what a path carries between two heartbeats, as [`Config`] asks for.
+fn message_bytes(plan: &crate::plan::Plan) -> u64 {
+    const RANGE: (u64, u64) = (4 << 10, 64 << 10);
+    let heartbeat_us = plan.cluster.tick_us * u64::from(plan.cluster.heartbeat_ticks);
+    match u64::from(plan.network.kib_per_s) << 10 {
+        0 => RANGE.1,
+        bytes_per_s => (bytes_per_s * heartbeat_us / 1_000_000).clamp(RANGE.0, RANGE.1),
+    }
+}
+
 pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
     let cluster = &plan.cluster;
     let founders = if founder { plan.voters().collect() } else { Vec::new() };
@@ -192,7 +202,7 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.repair_ticks = 200;
     config.max_pending = MAX_PENDING;
     config.max_inflight = 64;
-    config.max_message_bytes = 64 << 10;
+    config.max_message_bytes = message_bytes(plan);
     config.max_unsynced_bytes = 1 << 20;
     config.max_answer_bytes = MAX_ANSWER_BYTES;
     config.snapshot_every = cluster.snapshot_every;

@@ -20,6 +20,7 @@ impl World<'_> {
     /// Begins the client's next operation, or waits for its time.
     pub(super) fn begin(&mut self, number: u32) {
         let plan = self.plan;
+        let repair_goes_on = self.repair_goes_on();
         let client = &mut self.clients.all[number as usize];
         if client.current.is_some() {
             return;
@@ -36,7 +37,7 @@ impl World<'_> {
         let adds = matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_));
         let removes = row.call.op.is_admin() && !adds && !matches!(row.call.op, Op::Transfer(_));
         let healed = self.healed_ns.is_some();
-        let damaged = if healed { self.atlas.is_repairing() } else { !self.atlas.is_blank() };
+        let damaged = if healed { repair_goes_on } else { !self.atlas.is_blank() };
         if removes && damaged {
             // Nobody should be removed while the others may be needed for a repair; once all is
             // healed, what nobody has noticed is never noticed.

@@ -16,7 +16,7 @@ use crate::wire::{Kind, Message, RaftMessage};
 const SEGMENT: FileName = FileName::Segment(1);
 
 /// Three nodes with five writes, and node 3 is down; something vouches for all that it has.
-fn written() -> Cluster {
+pub(super) fn written() -> Cluster {
     let mut cluster = Cluster::new(3, |_| ());
     for key in ["a", "b", "c", "d", "e"] {
         cluster.put(key, 20);
@@ -45,7 +45,7 @@ fn records_with_entries(files: &Files, segment: FileName) -> Vec<usize> {
 }
 
 /// Damages the second record with entries.
-fn damage_log(files: &mut Files) {
+pub(super) fn damage_log(files: &mut Files) {
     let at = records_with_entries(files, SEGMENT)[1];
     files.flip(SEGMENT, at + 100);
 }

@@ -56,13 +56,19 @@ impl World<'_> {
         if promise {
             self.reach("damage-in-hard-state-record");
         }
-        if self.atlas.is_repairing() {
+        if self.repair_goes_on() {
             self.reach("second-damage-during-repair");
         }
         self.trace.line(self.now_ns, || format!("{id} {file} is damaged"));
         self.atlas.damaged(id, kind, within);
         self.safety.damaged(id);
         true
+    }
+
+    /// Whether a member has noticed damage and is not whole yet. Who was removed needs nobody any
+    /// more, even if it never learns of that.
+    pub(in crate::world) fn repair_goes_on(&self) -> bool {
+        self.atlas.is_repairing(|id| self.newest.1.has_left(id))
     }
 
     /// A stale read waits for the next start, and strikes only then; see the fault.

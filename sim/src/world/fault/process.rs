@@ -125,7 +125,8 @@ impl World<'_> {
     }
 
     /// The operator counts the disks: as long as a wiped member has not been replaced or removed,
-    /// nothing else about the membership is changed, or what is left might not be a quorum.
+    /// nothing else about the membership is changed, or what is left might not be a quorum. It also
+    /// knows whom it has added.
     pub(in crate::world) fn is_prudent(&self, op: &Op) -> bool {
         match op {
             Op::Remove(id) | Op::Replace { old: id, .. } if self.is_wiped(*id) => true,
@@ -134,7 +135,12 @@ impl World<'_> {
                 let has_wiped = |membership: &Membership| {
                     membership.voters().iter().any(|id| self.is_wiped(*id))
                 };
-                !self.memberships().any(has_wiped)
+                // Promoting a node that was never added would make a voter of nobody.
+                let new = op.new_nodes();
+                let is_there = |id: &NodeId| {
+                    new.contains(id) || self.slots.get(id.0 as usize).is_some_and(Option::is_some)
+                };
+                op.nodes().iter().all(is_there) && !self.memberships().any(has_wiped)
             }
             _ => true,
         }
