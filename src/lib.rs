@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod bugs;
 mod chunks;
 #[cfg(feature = "tcp")]
 pub mod client;

@@ -57,6 +57,9 @@ pub struct Plan {
     /// Drives what the plan leaves open: latencies, losses, election timeouts, torn sectors.
     #[serde(default)]
     pub seed: u64,
+    /// The bug that is planted in every node, by its name in [`stormkv::bugs`]. A build without the
+    /// feature `bugs` runs the plan without it.
+    pub bug: Option<String>,
     /// Where the plan comes from, if it was shrunk from a failing seed.
     pub found: Option<Found>,
     /// What the run must show.
@@ -341,6 +344,7 @@ impl Plan {
             name: name.into(),
             story: String::new(),
             seed,
+            bug: None,
             found: None,
             expect: Expect::default(),
             cluster: Cluster::default(),

@@ -146,6 +146,7 @@ pub struct RunOptions {
 
 /// Runs a plan to its end, or to the first violation.
 pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
+    let _planted = plant(plan);
     let mut world = World::new(plan);
     world.trace.sink = options.trace.take();
     world.trace.digest = options.digest.take();
@@ -156,10 +157,22 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
 
 /// Runs a plan as [`run`] does, and returns what its clients did and were told, too.
 pub fn recorded(plan: &Plan) -> (Outcome, History) {
+    let _planted = plant(plan);
     let mut world = World::new(plan);
     let outcome = world.run(u64::MAX);
     (outcome, world.clients.history)
 }
+
+/// Plants the bug that the plan names, as long as the result is held.
+#[cfg(feature = "bugs")]
+fn plant(plan: &Plan) -> stormkv::bugs::Planted {
+    let info = plan.bug.as_deref().and_then(stormkv::bugs::find);
+    stormkv::bugs::plant(info.map(|info| info.bug))
+}
+
+/// This build has no bugs to plant.
+#[cfg(not(feature = "bugs"))]
+fn plant(_: &Plan) {}
 
 /// Something that happens at a moment.
 enum Event {

@@ -120,6 +120,27 @@ impl Place {
 }
 
 impl Plan {
+    /// Only a build that has the bugs knows their names.
+    #[cfg(not(feature = "bugs"))]
+    fn check_bug(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// The bug must be in the catalogue.
+    #[cfg(feature = "bugs")]
+    fn check_bug(&self) -> Result<(), Problem> {
+        let Some(bug) = &self.bug else { return Ok(()) };
+        if stormkv::bugs::find(bug).is_some() {
+            return Ok(());
+        }
+        let names = stormkv::bugs::ALL.iter().map(|info| info.name);
+        let remedy = match super::nearest(bug, names) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "`cargo sim bugs --list` names them all".to_owned(),
+        };
+        Place::setting("", "bug").problem(format!("unknown bug `{bug}`"), remedy)
+    }
+
     /// Whether the plan is within the limits and its parts fit together.
     ///
     /// # Errors
@@ -131,6 +152,7 @@ impl Plan {
                 format!("this build reads schema {SCHEMA}"),
             );
         }
+        self.check_bug()?;
         self.check_cluster()?;
         self.check_settings()?;
         let lists = [

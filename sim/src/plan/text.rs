@@ -47,6 +47,9 @@ pub(super) fn run(plan: &Plan) -> String {
 
 fn write_run(out: &mut String, plan: &Plan) {
     line(out, "seed", plan.seed);
+    if let Some(bug) = &plan.bug {
+        line(out, "bug", quoted(bug));
+    }
     section(out, |out| write_cluster(out, &plan.cluster));
     section(out, |out| write_network(out, &plan.network));
     section(out, |out| write_disk(out, &plan.disk));
