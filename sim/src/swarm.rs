@@ -12,6 +12,7 @@ mod churn;
 mod combos;
 mod dice;
 mod families;
+mod knobs;
 mod membership;
 mod shape;
 mod soak;
@@ -22,6 +23,7 @@ use stormkv::types::NodeId;
 
 use crate::plan::{Call, Core, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
 
+pub use knobs::{Group, Knobs};
 pub use soak::{WINDOW_US, soak_window};
 
 use dice::{Dice, Purpose};
@@ -29,6 +31,11 @@ use storm::Cast;
 
 /// Draws the plan of this seed. The same seed gives the same plan in every build.
 pub fn generate(seed: u64) -> Plan {
+    generate_with(seed, &Knobs::default())
+}
+
+/// Draws the plan of this seed, and leaves out of it what is switched off.
+pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
     shape::fit(&mut cluster, &mut clients);
     let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
@@ -46,13 +53,16 @@ pub fn generate(seed: u64) -> Plan {
         election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,
         marks,
     };
-    let faults = storm::faults(seed, &cast);
+    let mut faults = storm::faults(seed, &cast, knobs);
+    knobs.keep_founders(&mut faults, first_nodes);
     let free = cast.nodes.iter().map(|node| node.0).max().unwrap_or(0) + 1;
-    ops.extend(changes);
+    if !knobs.is_off(Group::Membership) {
+        ops.extend(changes);
+    }
     ops.extend(combos::replacements(seed, &faults, free));
     ops.sort_by_key(|row| row.at_us);
 
-    let mut network = shape::network(seed);
+    let mut network = knobs.calm(shape::network(seed));
     shape::widen(&mut network, &ops);
     Plan {
         cluster,

@@ -11,6 +11,7 @@ use crate::plan::{
 };
 
 use super::dice::{Dice, Purpose};
+use super::knobs::Knobs;
 use super::storm::{self, Cast};
 use super::workload;
 
@@ -79,7 +80,7 @@ pub fn soak_window(seed: u64, number: u64) -> Plan {
 fn storms(drawn: u64, cast: &Cast) -> Vec<FaultRow> {
     let count = Dice::new(drawn, Purpose::Intensity).between(2, 3);
     let mut rows: Vec<FaultRow> = (1..)
-        .map(|part| storm::faults(drawn ^ (part << 48), cast))
+        .map(|part| storm::faults(drawn ^ (part << 48), cast, &Knobs::default()))
         .filter(|storm| !storm.is_empty())
         .take(count as usize)
         .flatten()

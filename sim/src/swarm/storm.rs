@@ -12,68 +12,74 @@ use crate::plan::{Fault, FaultRow, Member, Who};
 use super::combos;
 use super::dice::{Dice, Purpose};
 use super::families::{clock, damage, disk, link, process};
+use super::knobs::Knobs;
 
 /// The most faults of a random plan.
 const MOST_FAULTS: usize = 25;
 
+/// Whether a family tells a story: see [`combos`].
+const STORY: bool = true;
+/// Its faults stand for themselves.
+const PLAIN: bool = false;
+
 /// The families, each with the least number of nodes it needs. New ones go to the end: a family's
 /// position names its stream of draws.
-const FAMILIES: &[(usize, Family)] = &[
-    (1, process::crash),
-    (1, process::crash_at_step),
-    (1, process::crash_all),
-    (1, process::kill),
-    (1, process::pause),
-    (2, link::partition),
-    (2, link::isolate),
-    (2, link::one_way),
-    (3, link::bridge),
-    (2, link::clog),
-    (1, link::weather),
-    (1, disk::fsync_failure),
-    (1, disk::disk_error),
-    (1, disk::slow_disk),
-    (1, link::lonely_clients),
-    (3, combos::deposed_leader),
-    (1, combos::double_crash),
-    (3, combos::snapshot_under_fire),
-    (2, combos::flapping_link),
-    (2, combos::rolling_crash),
-    (2, combos::leader_chase),
-    (3, combos::majority_dies),
-    (1, combos::unsynced_loss),
-    (3, combos::swizzle_clog),
-    (3, combos::stale_majority),
-    (4, link::ring),
-    (2, link::lag),
-    (2, link::throttle),
-    (2, link::garble),
-    (2, link::reset),
-    (2, link::local_weather),
-    (2, link::late_leader),
-    (3, combos::broken_transfer),
-    (2, combos::damage_under_load),
-    (5, combos::ring_of_leaders),
-    (1, clock::drift),
-    (2, clock::drift_apart),
-    (1, clock::step),
-    (1, clock::jitter),
-    (1, process::stop_the_world),
-    (1, process::slow),
-    (1, process::slow_apply),
-    (1, process::crash_loop),
-    (2, combos::rolling_upgrade),
-    (3, combos::wiped_member),
-    (1, disk::short_write),
-    (1, disk::stalled_disk),
-    (1, disk::lost_entry),
-    (3, damage::rot_and_restart),
-    (3, damage::rot_and_rolling_restart),
-    (3, damage::rot_and_crash_all),
-    (3, damage::rotten_snapshot_is_needed),
-    (3, damage::misdirected_and_crash),
-    (3, damage::stale_read),
-    (3, damage::damage_during_repair),
+const FAMILIES: &[(usize, bool, Family)] = &[
+    (1, PLAIN, process::crash),
+    (1, PLAIN, process::crash_at_step),
+    (1, PLAIN, process::crash_all),
+    (1, PLAIN, process::kill),
+    (1, PLAIN, process::pause),
+    (2, PLAIN, link::partition),
+    (2, PLAIN, link::isolate),
+    (2, PLAIN, link::one_way),
+    (3, PLAIN, link::bridge),
+    (2, PLAIN, link::clog),
+    (1, PLAIN, link::weather),
+    (1, PLAIN, disk::fsync_failure),
+    (1, PLAIN, disk::disk_error),
+    (1, PLAIN, disk::slow_disk),
+    (1, PLAIN, link::lonely_clients),
+    (3, STORY, combos::deposed_leader),
+    (1, STORY, combos::double_crash),
+    (3, STORY, combos::snapshot_under_fire),
+    (2, STORY, combos::flapping_link),
+    (2, STORY, combos::rolling_crash),
+    (2, STORY, combos::leader_chase),
+    (3, STORY, combos::majority_dies),
+    (1, STORY, combos::unsynced_loss),
+    (3, STORY, combos::swizzle_clog),
+    (3, STORY, combos::stale_majority),
+    (4, PLAIN, link::ring),
+    (2, PLAIN, link::lag),
+    (2, PLAIN, link::throttle),
+    (2, PLAIN, link::garble),
+    (2, PLAIN, link::reset),
+    (2, PLAIN, link::local_weather),
+    (2, PLAIN, link::late_leader),
+    (3, STORY, combos::broken_transfer),
+    (2, STORY, combos::damage_under_load),
+    (5, STORY, combos::ring_of_leaders),
+    (1, PLAIN, clock::drift),
+    (2, PLAIN, clock::drift_apart),
+    (1, PLAIN, clock::step),
+    (1, PLAIN, clock::jitter),
+    (1, PLAIN, process::stop_the_world),
+    (1, PLAIN, process::slow),
+    (1, PLAIN, process::slow_apply),
+    (1, PLAIN, process::crash_loop),
+    (2, STORY, combos::rolling_upgrade),
+    (3, STORY, combos::wiped_member),
+    (1, PLAIN, disk::short_write),
+    (1, PLAIN, disk::stalled_disk),
+    (1, PLAIN, disk::lost_entry),
+    (3, PLAIN, damage::rot_and_restart),
+    (3, PLAIN, damage::rot_and_rolling_restart),
+    (3, PLAIN, damage::rot_and_crash_all),
+    (3, PLAIN, damage::rotten_snapshot_is_needed),
+    (3, PLAIN, damage::misdirected_and_crash),
+    (3, PLAIN, damage::stale_read),
+    (3, PLAIN, damage::damage_during_repair),
 ];
 
 /// Who is there to be hit, and when something happens anyway.
@@ -198,8 +204,8 @@ impl Scene<'_> {
     }
 }
 
-/// Draws the faults of a plan, in order of time.
-pub(super) fn faults(seed: u64, cast: &Cast) -> Vec<FaultRow> {
+/// Draws the faults of a plan, in order of time, and leaves out what is switched off.
+pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
     let dice = &mut Dice::new(seed, Purpose::Intensity);
     let budget = match dice.weighted(&[(8, 0), (27, 1), (40, 2), (25, 3)]) {
         0 => return Vec::new(),
@@ -209,31 +215,45 @@ pub(super) fn faults(seed: u64, cast: &Cast) -> Vec<FaultRow> {
     };
     let mut playing = playing(seed, dice, cast);
     let weights: Vec<(u32, usize)> =
-        playing.iter().enumerate().map(|(position, (weight, ..))| (*weight, position)).collect();
-    let mut rows = Vec::new();
+        playing.iter().enumerate().map(|(position, playing)| (playing.weight, position)).collect();
+    let (mut rows, mut stories) = (Vec::new(), Vec::new());
     while rows.len() < budget as usize {
-        let (_, family_dice, family) = &mut playing[dice.weighted(&weights)];
+        let Playing { dice: family_dice, story, family, .. } =
+            &mut playing[dice.weighted(&weights)];
         family(&mut Scene { dice: family_dice, cast, rows: &mut rows });
+        stories.resize(rows.len(), *story);
     }
     rows.truncate(MOST_FAULTS);
+    let drawn = rows.into_iter().zip(stories);
+    let kept = drawn.filter(|(row, story)| knobs.keeps(row, *story));
+    let mut rows: Vec<FaultRow> = kept.map(|(row, _)| row).collect();
     rows.sort_by_key(|row| row.at_us);
     rows
 }
 
-/// Switches families on, each with its weight and its own stream of draws.
-fn playing(seed: u64, dice: &mut Dice, cast: &Cast) -> Vec<(u32, Dice, Family)> {
+/// A family that is switched on: its weight, and its own stream of draws.
+struct Playing {
+    weight: u32,
+    dice: Dice,
+    story: bool,
+    family: Family,
+}
+
+/// Switches families on.
+fn playing(seed: u64, dice: &mut Dice, cast: &Cast) -> Vec<Playing> {
     let share = dice.between(10, 60);
     let mut playing = Vec::new();
-    for (position, (least_nodes, family)) in FAMILIES.iter().enumerate() {
+    for (position, (least_nodes, story, family)) in FAMILIES.iter().enumerate() {
         let on = dice.percent(share);
         let weight = dice.between(1, 5);
         if on && cast.nodes.len() >= *least_nodes {
-            playing.push((weight, Dice::family(seed, position), *family));
+            let dice = Dice::family(seed, position);
+            playing.push(Playing { weight, dice, story: *story, family: *family });
         }
     }
     if playing.is_empty() {
-        let (_, family) = FAMILIES[0];
-        playing.push((1, Dice::family(seed, 0), family));
+        let (_, story, family) = FAMILIES[0];
+        playing.push(Playing { weight: 1, dice: Dice::family(seed, 0), story, family });
     }
     playing
 }

@@ -1,0 +1,180 @@
+//! Knobs: the storm of a seed with some kinds of faults taken out, to see what is found without them.
+//!
+//! All is drawn as ever, and what is switched off is taken out of the plan afterwards. So nothing
+//! else moves: a plan with a group switched off is the seed's own plan, less that group.
+
+use std::collections::BTreeSet;
+
+use stormkv::types::NodeId;
+
+use crate::plan::{DiskFault, Fault, FaultRow, Member, Network, ProcessFault};
+
+/// A group of faults, as a user knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Crashes, kills, pauses, slow processes, lost machines.
+    Processes,
+    /// Partitions, clogs, weather, and what links lose, repeat and damage in calm weather.
+    Links,
+    /// Errors and delays that a disk owns up to, and directory entries that it loses.
+    Disks,
+    /// Clocks that drift, jump or jitter.
+    Clocks,
+    /// Damage that a disk says nothing of: rot, misdirected writes, stale reads.
+    Damage,
+    /// All that the operator does: members come, go and hand over.
+    Membership,
+    /// Several faults in a sequence that tells a story, whatever they are.
+    Stories,
+}
+
+impl Group {
+    /// All of them, in a fixed order.
+    pub const ALL: [Group; 7] = [
+        Group::Processes,
+        Group::Links,
+        Group::Disks,
+        Group::Clocks,
+        Group::Damage,
+        Group::Membership,
+        Group::Stories,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Processes => "processes",
+            Group::Links => "links",
+            Group::Disks => "disks",
+            Group::Clocks => "clocks",
+            Group::Damage => "damage",
+            Group::Membership => "membership",
+            Group::Stories => "stories",
+        }
+    }
+
+    /// The group of a fault, whoever drew it.
+    fn of(fault: &Fault) -> Group {
+        match fault {
+            Fault::Link(_) => Group::Links,
+            Fault::Clock(..) => Group::Clocks,
+            Fault::Disk(_, what) => match what {
+                DiskFault::Rot(..) | DiskFault::Misdirect(_) | DiskFault::StaleRead(_) => {
+                    Group::Damage
+                }
+                _ => Group::Disks,
+            },
+            _ => Group::Processes,
+        }
+    }
+}
+
+/// What is switched off; by default nothing is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Knobs {
+    off: BTreeSet<Group>,
+}
+
+impl Knobs {
+    /// Everything but this group.
+    #[must_use]
+    pub fn without(group: Group) -> Knobs {
+        Knobs { off: BTreeSet::from([group]) }
+    }
+
+    /// Whether this group is switched off.
+    #[must_use]
+    pub fn is_off(&self, group: Group) -> bool {
+        self.off.contains(&group)
+    }
+
+    /// Whether a fault stays in the plan; `story` if it is part of one.
+    pub(super) fn keeps(&self, row: &FaultRow, story: bool) -> bool {
+        // A disk that is lost for ever is an order to the operator to replace the member.
+        let wipe = matches!(row.fault, Fault::Process(_, ProcessFault::Wipe));
+        !self.is_off(Group::of(&row.fault))
+            && !(story && self.is_off(Group::Stories))
+            && !(wipe && self.is_off(Group::Membership))
+    }
+
+    /// Takes out what hits nodes that never come, because nobody adds them any more.
+    pub(super) fn keep_founders(&self, faults: &mut Vec<FaultRow>, founders: u32) {
+        let is_there = |member: &Member| match member {
+            Member::Node(NodeId(node)) => *node <= u64::from(founders),
+            Member::Client(_) => true,
+        };
+        if self.is_off(Group::Membership) {
+            faults.retain(|row| row.fault.members().iter().all(is_there));
+        }
+    }
+
+    /// Calm weather as links have it that never lose, repeat or damage anything. They still take
+    /// their time.
+    pub(super) fn calm(&self, network: Network) -> Network {
+        match self.is_off(Group::Links) {
+            true => Network { drop: 0.0, duplicate: 0.0, garble: 0.0, heavy_tail: 0.0, ..network },
+            false => network,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{generate, generate_with};
+    use super::*;
+    use crate::plan::Plan;
+
+    /// The faults of these seeds without a group.
+    fn plans(group: Group) -> impl Iterator<Item = (Plan, Plan)> {
+        (0..300).map(move |seed| (generate(seed), generate_with(seed, &Knobs::without(group))))
+    }
+
+    #[test]
+    fn what_is_off_is_gone_and_nothing_else_moves() {
+        for group in Group::ALL {
+            let mut fewer = 0;
+            for (whole, part) in plans(group) {
+                part.check().unwrap_or_else(|problem| panic!("{}: {problem}", whole.name));
+                let mut rest = whole.faults.iter();
+                assert!(part.faults.iter().all(|row| rest.any(|other| other == row)), "{group:?}");
+                let mut rest = whole.ops.iter();
+                assert!(part.ops.iter().all(|row| rest.any(|other| other == row)), "{group:?}");
+                assert!(part.faults.iter().all(|row| Group::of(&row.fault) != group));
+                assert_eq!((&part.cluster, &part.disk), (&whole.cluster, &whole.disk));
+                fewer += u32::from(part != whole);
+            }
+            assert!(fewer > 20, "{group:?} is part of {fewer} plans only");
+        }
+    }
+
+    #[test]
+    fn without_processes_only_their_faults_and_replacements_go() {
+        for (whole, part) in plans(Group::Processes) {
+            let left = whole.faults.iter().filter(|row| Group::of(&row.fault) != Group::Processes);
+            assert_eq!(part.faults, left.cloned().collect::<Vec<_>>(), "{}", whole.name);
+        }
+    }
+
+    #[test]
+    fn without_membership_the_operator_does_nothing() {
+        for (_, part) in plans(Group::Membership) {
+            assert!(part.ops.iter().all(|row| !row.call.op.is_admin()), "{}", part.name);
+        }
+    }
+
+    #[test]
+    fn without_links_nothing_is_lost() {
+        for (whole, part) in plans(Group::Links) {
+            let Network { drop, duplicate, garble, heavy_tail, .. } = part.network;
+            assert!([drop, duplicate, garble, heavy_tail].iter().all(|share| *share == 0.0));
+            assert_eq!(part.network.latency, whole.network.latency);
+        }
+    }
+
+    #[test]
+    fn each_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = Group::ALL.iter().map(|group| group.name()).collect();
+        assert_eq!(names.len(), Group::ALL.len());
+    }
+}
