@@ -42,6 +42,9 @@ use crate::outcome::{Class, Outcome, Recovery, Violation};
 /// The name under which the file of a campaign says that it went beyond a quorum.
 pub const BEYOND_QUORUM: &str = "beyond-quorum";
 
+/// The name under which the file of a campaign says which bug was planted.
+pub const BUG: &str = "bug";
+
 /// How far the fastest worker may be ahead of the slowest, in seeds.
 pub const WINDOW: u64 = 4096;
 
@@ -89,6 +92,8 @@ pub struct Totals {
     pub canary: Canary,
     /// The disks were damaged beyond what a quorum can repair, too.
     pub beyond_quorum: bool,
+    /// The bug that was planted, by its name.
+    pub bug: Option<String>,
     /// How many of the seeds that is.
     pub canaries_due: u64,
 }

@@ -4,6 +4,7 @@
 //! with `--json` (whatever else there is to say goes to standard error), and one clear line for a
 //! usage error. A reader that closes the pipe early does not change the exit code.
 
+mod bugs;
 mod check;
 mod console;
 mod engine;
@@ -91,6 +92,9 @@ enum Command {
     /// Run one cluster for simulated days: nothing that it keeps may grow
     #[command(after_help = EXIT_CODES)]
     Soak(SoakArgs),
+    /// Plant known bugs, one at a time, and measure how soon each is found
+    #[command(after_help = bugs::HELP)]
+    Bugs(BugsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +124,9 @@ struct RunArgs {
     /// cluster may stop with a clear error
     #[arg(long)]
     beyond_quorum: bool,
+    /// Plant this bug in every node; `cargo sim bugs --list` names them all
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -145,6 +152,9 @@ struct ReplayArgs {
     /// Replay what `run --beyond-quorum` makes of the seed
     #[arg(long, requires = "seed")]
     beyond_quorum: bool,
+    /// Replay what `run --bug` makes of the seed
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    bug: Option<String>,
     /// Print one line for each event; with --json, to standard error
     #[arg(long)]
     trace: bool,
@@ -212,6 +222,39 @@ struct SoakArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct BugsArgs {
+    /// Tell what there is, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Take these only, by number or name, separated by commas
+    #[arg(long, value_name = "ID,..", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Spend so many seconds of computing on each bug; all its repeats share them
+    #[arg(long, value_name = "S", default_value = "60", value_parser = time_limit)]
+    budget: Duration,
+    /// Look for each bug so many times, from seeds of its own each time
+    #[arg(long, value_name = "R", default_value = "10",
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    repeats: u64,
+    /// Give up a repeat after so many seeds
+    #[arg(long, value_name = "N", default_value = "1000000",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seeds_per_repeat: u64,
+    /// Use so many threads; what is found does not depend on it [default: all cores]
+    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Look again without each group of faults, to tell which of them it takes
+    #[arg(long)]
+    ablate: bool,
+    /// Print one JSON object, or with --list an array
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print the table in Markdown
+    #[arg(long)]
+    markdown: bool,
+}
+
 /// From the shortest soak that has quarters to a year.
 fn days(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|days| (0.03..=366.0).contains(days)).ok_or_else(|| {
@@ -250,11 +293,20 @@ fn execute(
     engine: &Engine,
     console: &Console,
 ) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, console),
     };
     let result = match cli.command {
+        #[cfg(not(feature = "bugs"))]
+        Command::Bugs(_)
+        | Command::Run(RunArgs { bug: Some(_), .. })
+        | Command::Replay(ReplayArgs { bug: Some(_), .. }) => {
+            bugs::elsewhere(arguments.get(1..).unwrap_or_default(), console)
+        }
+        #[cfg(feature = "bugs")]
+        Command::Bugs(args) => bugs::bugs(&args, engine, console),
         Command::Run(args) => run::run(&args, engine, console),
         Command::Merge(args) => merge::merge(&args, console),
         Command::Replay(args) => replay::replay(&args, engine, console),

@@ -37,10 +37,12 @@
 //!   from elsewhere,
 //! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
 //!   panic into a finding, [`names`] and [`histogram`] help to count,
+//! - [`bugs`] measures how soon mistakes that are planted on purpose are found,
 //! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
 
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 pub mod campaign;
 pub mod caught;
 pub mod check;

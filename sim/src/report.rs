@@ -195,17 +195,49 @@ pub enum Subject {
     Seed(u64),
     /// A seed, whose plan is generated with damage beyond what a quorum can repair.
     BeyondQuorum(u64),
+    /// A seed, with a bug planted.
+    Planted {
+        /// The seed.
+        seed: u64,
+        /// Whether there is damage beyond what a quorum can repair.
+        beyond_quorum: bool,
+        /// The bug, by its name.
+        bug: String,
+    },
     /// A scenario file, by the path the user gave.
     File(String),
 }
 
 impl Subject {
+    /// What a campaign has run.
+    pub fn of_seed(seed: u64, beyond_quorum: bool, bug: Option<&str>) -> Subject {
+        match bug {
+            Some(bug) => Subject::Planted { seed, beyond_quorum, bug: bug.to_string() },
+            None if beyond_quorum => Subject::BeyondQuorum(seed),
+            None => Subject::Seed(seed),
+        }
+    }
+
+    /// The seed, if it is one.
+    pub fn seed(&self) -> Option<u64> {
+        match self {
+            Subject::Seed(seed) | Subject::BeyondQuorum(seed) | Subject::Planted { seed, .. } => {
+                Some(*seed)
+            }
+            Subject::File(_) => None,
+        }
+    }
+
     /// The line to paste that runs it again.
     pub fn replay_command(&self) -> String {
         match self {
             Subject::Seed(seed) => format!("cargo sim replay --seed {seed}"),
             Subject::BeyondQuorum(seed) => {
                 format!("cargo sim replay --beyond-quorum --seed {seed}")
+            }
+            Subject::Planted { seed, beyond_quorum, bug } => {
+                let beyond = if *beyond_quorum { "--beyond-quorum " } else { "" };
+                format!("cargo sim replay {beyond}--seed {seed} --bug {}", text::shell_word(bug))
             }
             Subject::File(path) => format!("cargo sim replay {}", text::shell_word(path)),
         }
@@ -226,8 +258,8 @@ pub fn last_words(
         Class::Unknown => paint.yellow("undecided"),
     };
     let (name, value) = match subject {
-        Subject::Seed(seed) | Subject::BeyondQuorum(seed) => ("seed", seed.to_string()),
         Subject::File(path) => ("file", one_line(path)),
+        seed => ("seed", seed.seed().unwrap_or_default().to_string()),
     };
     let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
     format!(

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{Row, damaged, difference, read_row, unreadable};
 use super::lines::Lines;
-use super::{BEYOND_QUORUM, FileError, Manifest, Totals, Whole};
+use super::{BEYOND_QUORUM, BUG, FileError, Manifest, Totals, Whole};
 
 /// What came of merging.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub fn merge(paths: &[PathBuf], partial: bool) -> Result<Merged, FileError> {
     let mut totals = Totals {
         canary: first.manifest.canary()?,
         beyond_quorum: first.manifest.settings().contains_key(BEYOND_QUORUM),
+        bug: first.manifest.settings().get(BUG).cloned(),
         ..Totals::default()
     };
     let wholes: BTreeSet<Whole> = sources.iter().map(|s| s.manifest.whole().clone()).collect();

@@ -18,6 +18,9 @@ pub struct Engine {
     pub run_beyond: fn(u64) -> Outcome,
     /// Runs a plan.
     pub run_plan: fn(&Plan, RunOptions) -> Outcome,
+    /// Makes a failing plan as small as it goes, and tells how many events are left of its run.
+    #[cfg(feature = "bugs")]
+    pub events_when_shrunk: Option<fn(&Plan) -> Option<u64>>,
 }
 
 impl Default for Engine {
@@ -26,6 +29,9 @@ impl Default for Engine {
             run_seed: |seed| run_plan(&swarm::generate(seed), RunOptions::default()),
             run_beyond: |seed| run_plan(&swarm::generate_beyond(seed), RunOptions::default()),
             run_plan,
+            // Until there is something that shrinks.
+            #[cfg(feature = "bugs")]
+            events_when_shrunk: None,
         }
     }
 }

@@ -9,21 +9,23 @@ use stormkv_sim::campaign::{self, Failure, Totals};
 use stormkv_sim::outcome::{Outcome, Recovery, Violation};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Json, JsonFailure, Paint, Subject, Table};
+use stormkv_sim::scenario;
 use stormkv_sim::world::{self, RunOptions};
-use stormkv_sim::{scenario, swarm};
 
 use super::console::Console;
 use super::engine::{self, Engine};
-use super::{Exit, ReplayArgs, Usage};
+use super::{Exit, ReplayArgs, Usage, bugs, run};
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     let (subject, plan) = load(args)?;
+    bugs::warn_if_missing(&subject, &plan, console);
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
     }
     let options =
         RunOptions { trace: trace(args, console), until_step: args.until, ..RunOptions::default() };
     let (outcome, wall) = engine::timed(|| campaign::guarded(|| (engine.run_plan)(&plan, options)));
+    let planted = plan.bug.clone().filter(|_| cfg!(feature = "bugs"));
     let telling = Telling {
         subject,
         plan_hash: plan.hash(),
@@ -32,7 +34,7 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
         violation: outcome.violation.clone(),
         steps: outcome.events,
         recovery: outcome.recovery,
-        totals: Totals { wall, ..totals(args.subject.seed, outcome) },
+        totals: Totals { wall, bug: planted, ..totals(args.subject.seed, outcome) },
     };
     if args.json {
         console.print_json(&telling.json());
@@ -45,10 +47,11 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
 
 fn load(args: &ReplayArgs) -> Result<(Subject, Plan), Usage> {
     match (args.subject.seed, &args.subject.file) {
-        (Some(seed), _) if args.beyond_quorum => {
-            Ok((Subject::BeyondQuorum(seed), swarm::generate_beyond(seed)))
+        (Some(seed), _) => {
+            let bug = bugs::resolve(args.bug.as_deref())?;
+            let subject = Subject::of_seed(seed, args.beyond_quorum, bug.as_deref());
+            Ok((subject, run::plan(seed, args.beyond_quorum, bug.as_deref())))
         }
-        (Some(seed), _) => Ok((Subject::Seed(seed), swarm::generate(seed))),
         (None, Some(path)) => {
             let plan = scenario::load(path)
                 .map_err(|error| Usage(report::one_line(&error.to_string())))?;
@@ -84,6 +87,8 @@ fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
     let title = match subject {
         Subject::Seed(seed) => format!("seed {seed}"),
         Subject::BeyondQuorum(seed) => format!("seed {seed}, beyond a quorum"),
+        Subject::Planted { seed, beyond_quorum: false, .. } => format!("seed {seed}"),
+        Subject::Planted { seed, .. } => format!("seed {seed}, beyond a quorum"),
         Subject::File(path) => report::one_line(path),
     };
     let mut text = paint.bold(&title);
@@ -99,6 +104,10 @@ fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
     table.words("cluster", &summary.cluster);
     table.words("operations", &report::thousands(summary.operations.into()));
     table.words("faults", &report::thousands(summary.faults.into()));
+    if let Some(bug) = &plan.bug {
+        let note = if cfg!(feature = "bugs") { "planted" } else { "not in this build" };
+        table.words("bug", &format!("{}, {note}", report::one_line(bug)));
+    }
     table.words("plan", &format!("{:016x}", plan.hash()));
     format!("{text}\n{}\n", table.render(paint))
 }
@@ -160,10 +169,7 @@ impl Telling {
     }
 
     fn json(&self) -> ReplayJson<'_> {
-        let seed = match self.subject {
-            Subject::Seed(seed) | Subject::BeyondQuorum(seed) => Some(seed),
-            Subject::File(_) => None,
-        };
+        let seed = self.subject.seed();
         let failed = self.totals.failed.iter();
         let failed =
             failed.map(|Failure { violation, .. }| JsonFailure::new(seed, violation)).collect();
@@ -231,10 +237,10 @@ impl Telling {
             (true, checker) => Some(format!("as expected: the scenario expects {checker} to fail")),
             (false, _) if self.violation.is_none() && self.stopped.is_some() => None,
             (false, "none") => match self.subject {
-                Subject::Seed(_) | Subject::BeyondQuorum(_) => None,
                 Subject::File(_) => {
                     Some("unexpected: the scenario expects no violation".to_string())
                 }
+                _ => None,
             },
             (false, checker) => Some(match self.found() {
                 "none" => format!("unexpected: the scenario expects {checker} to fail"),

@@ -2,12 +2,13 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stormkv_sim::campaign::{
-    self, BEYOND_QUORUM, FileError, Kept, Manifest, Seeds, Settings, Totals,
+    self, BEYOND_QUORUM, BUG, FileError, Kept, Manifest, Seeds, Settings, Totals,
 };
 use stormkv_sim::caught::caught;
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Subject};
+use stormkv_sim::world::RunOptions;
 use stormkv_sim::{determinism, swarm, world};
 
 use super::console::Console;
@@ -21,8 +22,13 @@ const REDRAWS_PER_S: u8 = 8;
 pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     let seeds = choose(args)?;
     let jobs = args.jobs.map_or_else(campaign::default_jobs, usize::from);
-    let mut earlier =
-        Totals { canary: args.canary, beyond_quorum: args.beyond_quorum, ..Totals::default() };
+    let bug = super::bugs::resolve(args.bug.as_deref())?;
+    let mut earlier = Totals {
+        canary: args.canary,
+        beyond_quorum: args.beyond_quorum,
+        bug: bug.clone(),
+        ..Totals::default()
+    };
     let mut kept = match open(args, &seeds, &mut earlier, console) {
         Ok(kept) => kept,
         Err(error) => return refused(&error, console),
@@ -42,7 +48,7 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
         None => Ok(()),
         Some(kept) => kept.append(seed, outcome),
     };
-    let run_seed = |seed| args.canary.applied(seed, run_seed(args, engine, seed));
+    let run_seed = |seed| args.canary.applied(seed, run_seed(args, bug.as_deref(), engine, seed));
     let totals = campaign::go_on(&seeds, jobs, &run_seed, earlier, &mut record, &mut progress);
     bar.finish_and_clear();
     let synced = kept.as_mut().map_or(Ok(()), Kept::sync);
@@ -55,20 +61,24 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
 }
 
 /// Runs one seed as the options say.
-fn run_seed(args: &RunArgs, engine: &Engine, seed: u64) -> Outcome {
-    let generate = generator(args.beyond_quorum);
+fn run_seed(args: &RunArgs, bug: Option<&str>, engine: &Engine, seed: u64) -> Outcome {
+    let generate = || plan(seed, args.beyond_quorum, bug);
     if !args.check_determinism {
-        let run = if args.beyond_quorum { engine.run_beyond } else { engine.run_seed };
-        return run(seed);
+        return match (bug, args.beyond_quorum) {
+            (None, false) => (engine.run_seed)(seed),
+            (None, true) => (engine.run_beyond)(seed),
+            (Some(_), _) => (engine.run_plan)(&generate(), RunOptions::default()),
+        };
     }
     // The plan is made anew each time: how it is made must be determined, too.
-    let again = |options| (engine.run_plan)(&generate(seed), options);
+    let again = |options| (engine.run_plan)(&generate(), options);
     determinism::check(&again, &again)
 }
 
-/// What makes plans of seeds.
-fn generator(beyond_quorum: bool) -> fn(u64) -> Plan {
-    if beyond_quorum { swarm::generate_beyond } else { swarm::generate }
+/// The plan of a seed in a campaign.
+pub fn plan(seed: u64, beyond_quorum: bool, bug: Option<&str>) -> Plan {
+    let plan = if beyond_quorum { swarm::generate_beyond(seed) } else { swarm::generate(seed) };
+    Plan { bug: bug.map(str::to_owned), ..plan }
 }
 
 /// Opens the file of this campaign, if one is asked for, and adds up what it holds.
@@ -89,6 +99,7 @@ fn open(
     if args.beyond_quorum {
         settings.insert(BEYOND_QUORUM.to_owned(), "true".to_owned());
     }
+    settings.extend(earlier.bug.clone().map(|bug| (BUG.to_owned(), bug)));
     let manifest = Manifest::new(seeds, settings);
     let kept = Kept::open(directory, &manifest, seeds, &mut |seed, outcome| {
         earlier.fold(seed, outcome);
@@ -157,12 +168,9 @@ fn conclude(totals: &Totals, json: bool, console: &Console) {
         return;
     };
     // A plan that cannot even be generated is a panic of its seed, and has no hash.
-    let generate = generator(totals.beyond_quorum);
-    let subject = match totals.beyond_quorum {
-        false => Subject::Seed(worst.seed),
-        true => Subject::BeyondQuorum(worst.seed),
-    };
-    let plan_hash = caught(|| generate(worst.seed).hash()).ok();
+    let (beyond_quorum, bug) = (totals.beyond_quorum, totals.bug.as_deref());
+    let subject = Subject::of_seed(worst.seed, beyond_quorum, bug);
+    let plan_hash = caught(|| plan(worst.seed, beyond_quorum, bug).hash()).ok();
     let words = |paint| report::last_words(&subject, plan_hash, &worst.violation, paint);
     if json {
         console.err.print(&words(console.err_paint()));

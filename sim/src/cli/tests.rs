@@ -36,6 +36,8 @@ fn fake() -> Engine {
             }
             broken(Class::Safety, 9)
         },
+        #[cfg(feature = "bugs")]
+        events_when_shrunk: None,
     }
 }
 

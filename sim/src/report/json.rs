@@ -43,6 +43,9 @@ pub struct Json<'a> {
     /// What became of the seeds that were to fail on purpose; left out without `--canary`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canaries: Option<Canaries>,
+    /// The bug that was planted; left out without `--bug`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bug: Option<&'a str>,
     /// The most that any node kept of each bounded thing.
     pub peaks: &'a BTreeMap<&'static str, u64>,
     /// Known kinds of faults that were never injected.
@@ -136,6 +139,7 @@ pub fn campaign_json<'a>(totals: &'a Totals, waypoints: &[&'a str]) -> Json<'a> 
         waypoints_never: never_reached(totals, waypoints),
         checks: &totals.checks,
         canaries: totals.canaries(),
+        bug: totals.bug.as_deref(),
         peaks: &totals.peaks,
         faults_never: never_injected(totals),
         recovery: JsonRecovery {
