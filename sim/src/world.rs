@@ -170,9 +170,11 @@ fn plant(plan: &Plan) -> stormkv::bugs::Planted {
     stormkv::bugs::plant(info.map(|info| info.bug))
 }
 
-/// This build has no bugs to plant.
+/// This build has no bugs to plant, and nothing is held.
 #[cfg(not(feature = "bugs"))]
-fn plant(_: &Plan) {}
+fn plant(_: &Plan) -> Option<std::convert::Infallible> {
+    None
+}
 
 /// Something that happens at a moment.
 enum Event {

@@ -108,6 +108,9 @@ fn exit_of(code: Option<i32>) -> super::Exit {
     exits.into_iter().find(|exit| code == Some(*exit as i32)).unwrap_or(Exit::Internal)
 }
 
+#[cfg(all(test, feature = "bugs"))]
+mod tests;
+
 #[cfg(all(test, not(feature = "bugs")))]
 mod tests {
     use super::super::Exit;

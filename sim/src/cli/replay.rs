@@ -14,10 +14,10 @@ use stormkv_sim::world::{self, RunOptions};
 
 use super::console::Console;
 use super::engine::{self, Engine};
-use super::{Exit, ReplayArgs, Usage, bugs, run};
+use super::{Exit, ReplayArgs, SubjectArgs, Usage, bugs, run};
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    let (subject, plan) = load(args)?;
+    let (subject, plan) = load(&args.subject, args.beyond_quorum, args.bug.as_deref())?;
     bugs::warn_if_missing(&subject, &plan, console);
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
@@ -45,12 +45,17 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
     Ok(Exit::of(telling.violation.as_ref()))
 }
 
-fn load(args: &ReplayArgs) -> Result<(Subject, Plan), Usage> {
-    match (args.subject.seed, &args.subject.file) {
+/// The plan that is asked for.
+pub(super) fn load(
+    args: &SubjectArgs,
+    beyond_quorum: bool,
+    bug: Option<&str>,
+) -> Result<(Subject, Plan), Usage> {
+    match (args.seed, &args.file) {
         (Some(seed), _) => {
-            let bug = bugs::resolve(args.bug.as_deref())?;
-            let subject = Subject::of_seed(seed, args.beyond_quorum, bug.as_deref());
-            Ok((subject, run::plan(seed, args.beyond_quorum, bug.as_deref())))
+            let bug = bugs::resolve(bug)?;
+            let subject = Subject::of_seed(seed, beyond_quorum, bug.as_deref());
+            Ok((subject, run::plan(seed, beyond_quorum, bug.as_deref())))
         }
         (None, Some(path)) => {
             let plan = scenario::load(path)
@@ -81,17 +86,21 @@ fn totals(seed: Option<u64>, outcome: Outcome) -> Totals {
     Totals { trace_hash, ..totals }
 }
 
-/// What is about to be run.
-fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
-    let summary = engine::summarize(plan);
-    let title = match subject {
+/// What to call it.
+pub(super) fn title(subject: &Subject) -> String {
+    match subject {
         Subject::Seed(seed) => format!("seed {seed}"),
         Subject::BeyondQuorum(seed) => format!("seed {seed}, beyond a quorum"),
         Subject::Planted { seed, beyond_quorum: false, .. } => format!("seed {seed}"),
         Subject::Planted { seed, .. } => format!("seed {seed}, beyond a quorum"),
         Subject::File(path) => report::one_line(path),
-    };
-    let mut text = paint.bold(&title);
+    }
+}
+
+/// What is about to be run.
+fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
+    let summary = engine::summarize(plan);
+    let mut text = paint.bold(&title(subject));
     // The name of a generated plan only repeats the seed.
     if let Subject::File(_) = subject {
         text.push_str(&format!(": {}", report::one_line(&summary.name)));

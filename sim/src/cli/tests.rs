@@ -20,7 +20,7 @@ fn broken(class: Class, seed: u64) -> Outcome {
 }
 
 /// Seed 1 misses liveness, 2 is undecided, 3 and 4 break safety, 5 panics.
-fn fake() -> Engine {
+pub(super) fn fake() -> Engine {
     Engine {
         run_seed: |seed| match seed {
             1 => broken(Class::Liveness, seed),
@@ -46,7 +46,7 @@ fn fake_recovery() -> Recovery {
 }
 
 /// Exit code, standard output and standard error of one command line.
-fn sim(engine: &Engine, line: &str) -> (Exit, String, String) {
+pub(super) fn sim(engine: &Engine, line: &str) -> (Exit, String, String) {
     let (console, out, err) = captured();
     let exit = execute(std::iter::once("sim").chain(line.split_whitespace()), engine, &console);
     (console.finish(exit), out.text(), err.text())

@@ -93,9 +93,10 @@ impl Knobs {
     pub(super) fn keeps(&self, row: &FaultRow, story: bool) -> bool {
         // A disk that is lost for ever is an order to the operator to replace the member.
         let wipe = matches!(row.fault, Fault::Process(_, ProcessFault::Wipe));
-        !self.is_off(Group::of(&row.fault))
-            && !(story && self.is_off(Group::Stories))
-            && !(wipe && self.is_off(Group::Membership))
+        let off = self.is_off(Group::of(&row.fault))
+            || (story && self.is_off(Group::Stories))
+            || (wipe && self.is_off(Group::Membership));
+        !off
     }
 
     /// Takes out what hits nodes that never come, because nobody adds them any more.
