@@ -8,7 +8,7 @@
 //! - [`Hunt`] deals out the seeds, whoever runs them; [`attempt`] and [`confirm`] judge a run,
 //! - [`Median`] is the statistics,
 //! - [`Score`] is what is told about a bug,
-//! - with the feature `bugs`, [`named`] finds a bug by its number or name.
+//! - with the feature `bugs`, `named` finds a bug by its number or name.
 //!
 //! Nothing here reads a clock or starts a thread: that is left to the command line, which tells how
 //! long each run took on this machine.

@@ -132,7 +132,8 @@ pub struct Bag {
     pub seeds: u64,
     /// How long all runs took together.
     pub time: Duration,
-    /// Seeds that fail without the bug, too, and how.
+    /// Seeds that fail without the bug, too, and how. All that were met are told, so there may be
+    /// more of them with more jobs.
     pub unrelated: BTreeMap<u64, Find>,
 }
 
