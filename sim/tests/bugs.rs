@@ -5,6 +5,8 @@
 
 use std::process::{Command, Output};
 
+use stormkv_sim::report::Subject;
+
 /// Three names of the catalogue.
 const NAMES: [&str; 3] = ["failed-on-step-down", "checksum-ignored", "read-at-once"];
 
@@ -30,6 +32,16 @@ fn a_binary_has_the_names_of_bugs_only_with_the_feature() {
     for name in NAMES {
         assert_eq!(contains(name), cfg!(feature = "bugs"), "{name}");
     }
+}
+
+#[test]
+fn the_line_that_replays_a_failure_names_its_bug() {
+    let command = |beyond_quorum, bug| Subject::of_seed(7, beyond_quorum, bug).replay_command();
+    assert_eq!(command(false, Some("a-bug")), "cargo sim replay --seed 7 --bug a-bug");
+    let beyond = command(true, Some("a-bug"));
+    assert_eq!(beyond, "cargo sim replay --beyond-quorum --seed 7 --bug a-bug");
+    assert_eq!(command(false, None), "cargo sim replay --seed 7");
+    assert_eq!(command(true, None), "cargo sim replay --beyond-quorum --seed 7");
 }
 
 #[cfg(feature = "bugs")]

@@ -384,3 +384,18 @@ fn what_was_run_in_another_way_is_not_added_up() {
     refused(merged(&[&directory("ways-3")], false), &["holds no seeds-K-of-N.jsonl"]);
     refused(merged(&[Path::new("no-such-directory")], false), &["no-such-directory: "]);
 }
+
+#[test]
+fn campaigns_against_different_bugs_are_not_added_up() {
+    let (one, two) = (directory("one-bug"), directory("another-bug"));
+    let bug = |name: &str| Settings::from([(campaign::BUG.to_owned(), name.to_owned())]);
+    keep_with(&one, &range("0..5"), bug("some-bug"), &pretend).unwrap();
+    keep_with(&two, &range("5..9"), bug("another-bug"), &pretend).unwrap();
+    refused(
+        merged(&[&one, &two], false),
+        &["was run with --bug another-bug, not with --bug some-bug", "merge them separately"],
+    );
+    let totals = merged(&[&one], false).unwrap().totals;
+    assert_eq!(totals.bug.as_deref(), Some("some-bug"));
+    assert!(json(&totals).contains(r#""bug":"some-bug""#));
+}
