@@ -3,7 +3,7 @@
 //!
 //! A site is one condition, `if planted(Bug::X)`. Without the cargo feature `bugs` that is the
 //! constant false, and neither the sites nor the names below are part of the binary. With it, at
-//! most one bug is planted at a time, per thread, by [`plant`]: the simulator plants the one that a
+//! most one bug is planted at a time, per thread, by `plant`: the simulator plants the one that a
 //! plan names for as long as the plan runs, so that a run remains a function of its plan.
 //!
 //! Numbers 1 to 40 come from issues of other systems and from papers; U1 to U9 are defects of the

@@ -94,7 +94,7 @@ pub struct Totals {
     pub beyond_quorum: bool,
     /// The bug that was planted, by its name.
     pub bug: Option<String>,
-    /// How many of the seeds that is.
+    /// How many of the seeds were to fail on purpose.
     pub canaries_due: u64,
 }
 
