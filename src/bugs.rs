@@ -10,6 +10,15 @@
 //! crate `raft` 0.7.0, or of hosts that use it in a plausible way, which this crate keeps out by the
 //! way in which it configures and drives it. Planting one of these does not change the crate.
 
+use std::any::Any;
+
+use bytes::Bytes;
+
+use crate::kv::{Command, Kv, Response};
+use crate::machine::StateMachine;
+use crate::node::Proposal;
+use crate::types::LogIndex;
+
 macro_rules! bugs {
     ($($name:ident = $id:literal, $slug:literal, $class:ident, $origin:literal, $what:literal;)*) => {
         /// A mistake that can be planted. See the module.
@@ -218,6 +227,33 @@ pub struct Planted {
 impl Drop for Planted {
     fn drop(&mut self) {
         PLANTED.set(self.before);
+    }
+}
+
+/// The response to a put in the data of the entry at `index`, as soon as it is known where it is.
+pub(crate) fn response_to_put(index: LogIndex, data: &[u8]) -> Option<Bytes> {
+    let Proposal::Command(_, command) = Proposal::decode(data)? else { return None };
+    let is_put = matches!(Command::decode(command), Ok(Command::Put { .. }));
+    is_put.then(|| Response::Written { revision: index }.encode())
+}
+
+/// Whether this is the response of a compare-and-swap that found another value.
+pub(crate) fn is_failed_cas(response: &[u8]) -> bool {
+    matches!(Response::decode(response), Ok(Response::Swapped { swapped: false, .. }))
+}
+
+/// Removes a key of a key-value machine, as if its time were up.
+pub(crate) fn expire_key<M: StateMachine>(machine: &mut M) {
+    if let Some(kv) = (machine as &mut dyn Any).downcast_mut::<Kv>() {
+        kv.expire();
+    }
+}
+
+/// Leaves what a key-value machine held in the one that replaces it.
+pub(crate) fn keep_old_keys<M: StateMachine>(old: &M, new: &mut M) {
+    let (old, new) = (old as &dyn Any, new as &mut dyn Any);
+    if let (Some(old), Some(new)) = (old.downcast_ref::<Kv>(), new.downcast_mut::<Kv>()) {
+        new.keep(old);
     }
 }
 

@@ -15,6 +15,7 @@ use rpds::RedBlackTreeMapSync;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bugs::{Bug, planted};
 use crate::machine::Chunks;
 
 /// The format of the chunks. Counts up when an older build could no longer read them.
@@ -102,6 +103,9 @@ where
             count += 1;
             rest = after;
         }
+    }
+    if planted(Bug::ChunksByPeerOnly) {
+        return Ok((map, digest));
     }
     if count != entries {
         return Err(format!(

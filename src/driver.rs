@@ -17,9 +17,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::api::{Request, RequestId};
+use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::env::{Clock, Completion, Disk, DiskOp, Transport};
-use crate::error::Error;
+use crate::error::{DiskError, Error};
 use crate::machine::StateMachine;
 use crate::node::{Applied, Node, Output};
 use crate::types::{NodeId, Ticket};
@@ -55,6 +56,8 @@ pub struct Driver<M> {
     /// Batches that wait for the one in flight.
     waiting: VecDeque<(Ticket, Vec<DiskOp>)>,
     in_flight: Option<Ticket>,
+    /// The batch in flight, for [`Bug::FsyncRetried`]; otherwise empty.
+    tried: Vec<DiskOp>,
 }
 
 impl<M: StateMachine> Driver<M> {
@@ -72,6 +75,7 @@ impl<M: StateMachine> Driver<M> {
             outputs: Vec::new(),
             waiting: VecDeque::new(),
             in_flight: None,
+            tried: Vec::new(),
         };
         driver.flush(host);
         Ok(driver)
@@ -138,9 +142,12 @@ impl<M: StateMachine> Driver<M> {
     /// # Panics
     /// If it is a batch that was not submitted last: a bug of the host.
     pub fn complete(&mut self, completion: Completion) {
-        if let Completion::Done(ticket, _) = completion {
-            assert_eq!(self.in_flight, Some(ticket), "the completion of a batch not in flight");
+        if let Completion::Done(ticket, result) = &completion {
+            assert_eq!(self.in_flight, Some(*ticket), "the completion of a batch not in flight");
             self.in_flight = None;
+            if planted(Bug::FsyncRetried) && self.tries_again(*ticket, result) {
+                return;
+            }
         }
         self.node.complete(completion);
     }
@@ -187,7 +194,19 @@ impl<M: StateMachine> Driver<M> {
             merge_syncs(self.waiting.drain(..).flat_map(|(_, ops)| ops).collect())
         };
         self.in_flight = Some(ticket);
+        if planted(Bug::FsyncRetried) {
+            self.tried = ops.clone();
+        }
         host.submit(ticket, ops);
+    }
+
+    /// Whether a batch goes on from the sync that failed, as [`Bug::FsyncRetried`] has it.
+    fn tries_again(&mut self, ticket: Ticket, result: &Result<(), DiskError>) -> bool {
+        let Err(DiskError { file, operation: "fsync", .. }) = result else { return false };
+        let sync = file.map_or(DiskOp::SyncDir, |file| DiskOp::Sync { file });
+        let Some(at) = self.tried.iter().position(|op| *op == sync) else { return false };
+        self.waiting.push_front((ticket, self.tried.split_off(at)));
+        true
     }
 }
 

@@ -236,6 +236,22 @@ impl Kv {
         }
     }
 
+    /// Forgets the first key, for a bug that lets keys expire.
+    pub(crate) fn expire(&mut self) {
+        if let Some(key) = self.entries.first().map(|(key, _)| key.clone()) {
+            self.delete(&key);
+        }
+    }
+
+    /// Adds what only `old` has, for a bug that does not clear it.
+    pub(crate) fn keep(&mut self, old: &Kv) {
+        for (key, slot) in &old.entries {
+            if !self.entries.contains_key(key) {
+                self.put(key.clone(), slot.value.clone(), slot.revision);
+            }
+        }
+    }
+
     /// Whether the key was there.
     fn delete(&mut self, key: &[u8]) -> bool {
         let Some(slot) = self.entries.get(key) else {

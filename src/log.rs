@@ -6,11 +6,12 @@
 //! (asynchronous append).
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
+use crate::bugs::{Bug, planted};
 use crate::types::{LogIndex, SnapshotId, Term};
 
 /// Bytes an entry takes in a message beside its data, roughly.
@@ -34,6 +35,8 @@ pub(crate) struct Log {
     snapshot: (SnapshotId, ConfState),
     /// Raft asked for a snapshot that is newer than the one there is.
     wanted: Cell<bool>,
+    /// What [`Bug::TermBeyondTail`] still tells; otherwise empty.
+    stale_terms: BTreeMap<LogIndex, Term>,
 }
 
 impl Log {
@@ -54,6 +57,7 @@ impl Log {
             initial: RaftState { hard_state, conf_state: membership.clone() },
             snapshot: (snapshot, membership),
             wanted: Cell::new(false),
+            stale_terms: BTreeMap::new(),
         }
     }
 
@@ -102,6 +106,9 @@ impl Log {
             self.last()
         );
         let keep = (first.index - self.first()) as usize;
+        if planted(Bug::TermBeyondTail) {
+            self.stale_terms.extend(self.entries.range(keep..).map(|cut| (cut.index, cut.term)));
+        }
         self.bytes -= self.entries.drain(keep..).map(|entry| size(&entry)).sum::<u64>();
         self.bytes += entries.iter().map(size).sum::<u64>();
         self.entries.extend(entries.iter().cloned());
@@ -170,6 +177,11 @@ impl Storage for Log {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
+        if planted(Bug::TermBeyondTail)
+            && let Some(term) = self.stale_terms.get(&index)
+        {
+            return Ok(*term);
+        }
         match self.term_at(index) {
             Some(term) => Ok(term),
             None if index < self.base.index => Err(raft::Error::Store(StorageError::Compacted)),

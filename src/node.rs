@@ -62,6 +62,7 @@ use self::repair::Repair;
 use self::replica::Replica;
 use self::snapshot::Snapshots;
 use crate::api::{Reply, Request, RequestId};
+use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::env::{Completion, DiskOp, FileName};
 use crate::error::Error;
@@ -259,7 +260,9 @@ impl<M: StateMachine> Node<M> {
             if self.stopped.is_some() {
                 return;
             }
-        } else if !self.installing && !self.would_lead_alone_too_early() {
+        } else if (!self.installing || planted(Bug::TickWhileInstalling))
+            && !self.would_lead_alone_too_early()
+        {
             self.raft.tick();
             self.leave_joint();
         }
@@ -312,6 +315,9 @@ impl<M: StateMachine> Node<M> {
         match completion {
             Completion::Done(ticket, Ok(())) => self.persisted(ticket),
             Completion::Fetched(ticket, found) => self.fetched(ticket, found),
+            Completion::Done(ticket, Err(_)) if planted(Bug::AppendErrorIgnored) => {
+                self.persisted(ticket);
+            }
             Completion::Done(_, Err(error)) => self.stop(Error::Disk(error)),
         }
     }
@@ -479,7 +485,9 @@ impl<M: StateMachine> Node<M> {
             warn!(id = %self.config.id, %from, reason, "refused a message");
             return;
         }
-        if let Some(acknowledged) = self.has_lost(&message) {
+        if let Some(acknowledged) = self.has_lost(&message)
+            && !planted(Bug::WipedDiskRejoins)
+        {
             let last = self.raft.last_index();
             return self.stop(Error::DataLost { acknowledged, last });
         }

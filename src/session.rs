@@ -119,16 +119,21 @@ impl Sessions {
         assert!(!self.sessions.contains_key(&id), "one entry opens one session");
         // A table restored from a member with a higher limit may have several too many.
         while self.by_use.len() >= self.limit {
-            let (_, oldest) = self.by_use.pop_first().expect("there are sessions");
-            let evicted = self.sessions.get(&oldest).expect("both maps name the same sessions");
-            self.digest = self.digest.wrapping_sub(evicted.hash(oldest));
-            self.sessions.remove_mut(&oldest);
+            self.evict();
         }
         let session = Session::new(index);
         self.digest = self.digest.wrapping_add(session.hash(id));
         self.by_use.insert((index, id));
         self.sessions.insert_mut(id, session);
         id
+    }
+
+    /// Lets the least recently used session go, if there is any.
+    pub(crate) fn evict(&mut self) {
+        let Some((_, oldest)) = self.by_use.pop_first() else { return };
+        let evicted = self.sessions.get(&oldest).expect("both maps name the same sessions");
+        self.digest = self.digest.wrapping_sub(evicted.hash(oldest));
+        self.sessions.remove_mut(&oldest);
     }
 
     /// Judges command `seq` of session `id`, which stands in the log at `index`. The session

@@ -59,8 +59,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::bugs::{Bug, planted};
 use crate::env::{DiskOp, FileName};
-use crate::types::{Entry, HardState, LogIndex, SnapshotId};
+use crate::types::{Entry, HardState, LogIndex, NodeId, SnapshotId};
 
 mod outline;
 mod record;
@@ -355,7 +356,7 @@ impl Wal {
         len: u64,
         ops: &mut Vec<DiskOp>,
     ) {
-        let head = Head {
+        let mut head = Head {
             kind: RecordKind::Header,
             position: WalPosition { segment: number, offset: segment::PREAMBLE as u64 },
             synced: previous,
@@ -364,6 +365,10 @@ impl Wal {
             last_index: self.outline.last(),
             floor: self.stated_floor(),
         };
+        if planted(Bug::RemovalDropsHardState) {
+            let term = self.outline.last_id().term;
+            head.hard_state = HardState { term, vote: NodeId(0), ..head.hard_state };
+        }
         let file = FileName::Segment(number);
         let end = segment::header_end(head.floor);
         self.segment_len = self.config.segment_bytes.max(end + len);
@@ -371,8 +376,10 @@ impl Wal {
             DiskOp::Create { file, len: self.segment_len },
             DiskOp::Write { file, offset: 0, data: segment::encode_header(&head) },
             DiskOp::Sync { file },
-            DiskOp::SyncDir,
         ]);
+        if !planted(Bug::SegmentDirNotSynced) {
+            ops.push(DiskOp::SyncDir);
+        }
         self.position = WalPosition { segment: number, offset: end };
         // True whenever a later record can be read: the sync above comes before its write.
         self.synced = self.position;

@@ -19,6 +19,8 @@ mod soak;
 mod storm;
 mod workload;
 
+use std::collections::BTreeSet;
+
 use stormkv::types::NodeId;
 
 use crate::plan::{Call, Core, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
@@ -45,9 +47,12 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let changes = membership::operations(seed, &cluster, horizon_us);
 
     marks.extend(changes.iter().map(|row| row.at_us));
+    // One that is added again was there before.
     let new_nodes = changes.iter().flat_map(|row| row.call.op.new_nodes());
+    let nodes: BTreeSet<NodeId> =
+        (1..=u64::from(first_nodes)).map(NodeId).chain(new_nodes).collect();
     let cast = Cast {
-        nodes: (1..=u64::from(first_nodes)).map(NodeId).chain(new_nodes).collect(),
+        nodes: nodes.into_iter().collect(),
         clients: clients.count,
         horizon_us,
         election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,

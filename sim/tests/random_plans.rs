@@ -30,7 +30,7 @@ fn seeds_keep_their_plans() {
         hashes,
         [
             "0: 9aec36a8eb8cd736",
-            "1: c070f98b0319ff94",
+            "1: c8394f98df108768",
             "2: 0517ee990374d0b4",
             "42: 5cd8a935a1f28a5a",
             "18446744073709551615: 18a969b67cad7ae0",

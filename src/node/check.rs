@@ -7,6 +7,7 @@ use raft::eraftpb::{self, EntryType, MessageType};
 
 use super::membership;
 use super::{Node, Proposal};
+use crate::bugs::{Bug, planted};
 use crate::machine::StateMachine;
 use crate::types::{LogIndex, NodeId, SnapshotId, Term};
 use crate::wire::{Chunk, RaftMessage};
@@ -59,6 +60,11 @@ impl<M: StateMachine> Node<M> {
             | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestPreVoteResponse
             | MessageType::MsgTimeoutNow => Ok(()),
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp
+                if planted(Bug::ReadIndexForwarded) =>
+            {
+                Ok(())
+            }
             _ => Err("its kind is not for the wire"),
         }
     }
@@ -85,7 +91,9 @@ impl<M: StateMachine> Node<M> {
         }
         let mut previous = (inner.index, inner.log_term);
         for entry in &inner.entries {
-            if entry.index != previous.0 + 1 || entry.term < previous.1 || entry.term > inner.term {
+            let follows =
+                entry.index == previous.0 + 1 && (previous.1..=inner.term).contains(&entry.term);
+            if !follows && !planted(Bug::AppendsGlued) {
                 return Err("its entries are not in order");
             }
             let known = match entry.get_entry_type() {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType};
 use raft::{RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
 
+use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::Log;
@@ -39,9 +40,13 @@ impl Raft {
             min_election_tick: min as usize,
             max_election_tick: max as usize,
             // Lease-based reads are stale even without clock skew (etcd-io/raft #166).
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: if planted(Bug::RaftLeaseReads) {
+                ReadOnlyOption::LeaseBased
+            } else {
+                ReadOnlyOption::Safe
+            },
             // Batching glues entries to an empty append and can commit what only the leader has.
-            batch_append: false,
+            batch_append: planted(Bug::AppendsGlued),
             max_uncommitted_size: config.max_uncommitted_bytes,
             max_committed_size_per_ready: config.max_apply_bytes,
             ..raft::Config::default()
@@ -125,6 +130,10 @@ impl Raft {
     }
 
     pub fn report_snapshot(&mut self, peer: NodeId, finished: bool) {
+        if planted(Bug::SnapshotNotReported) || (planted(Bug::LostSnapshotNotReported) && !finished)
+        {
+            return;
+        }
         let status = if finished { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.inner.report_snapshot(peer.0, status);
         self.settle();
@@ -156,6 +165,11 @@ impl Raft {
         let state = self.inner.apply_conf_change(change).ok();
         self.settle();
         state
+    }
+
+    /// The membership that raft goes by.
+    pub fn membership(&self) -> ConfState {
+        self.inner.raft.prs().conf().to_conf_state()
     }
 
     pub fn log(&self) -> &Log {

@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use tracing::info;
 
 use super::{Node, Output};
+use crate::bugs::{Bug, planted};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::types::NodeId;
@@ -104,6 +105,9 @@ impl<M: StateMachine> Node<M> {
     /// not part of, and panic on almost anything that reaches a leader outside of its own
     /// configuration.
     pub(super) fn consider_stepping_down(&mut self) {
+        if planted(Bug::LeaderRemovesItself) {
+            return;
+        }
         if self.raft.is_leader() && !self.replica.membership().votes(self.config.id) {
             self.raft.step_down();
         }

@@ -12,9 +12,10 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{MAX_ADDRESS, Reconfigure};
+use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::digest::Digest;
-use crate::types::NodeId;
+use crate::types::{Entry, EntryKind, NodeId};
 
 /// The membership of a cluster at one index of its log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +149,7 @@ impl Membership {
         named > 0
             && distinct
             && !added.contains(&NodeId(0))
-            && added.is_disjoint(&self.removed)
+            && (added.is_disjoint(&self.removed) || planted(Bug::IdsReused))
             && removed.iter().all(|id| self.contains(*id))
             && voters_stay
             && change.addresses.keys().all(addressable)
@@ -170,6 +171,9 @@ impl Membership {
         let set = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect();
         let mut removed = self.removed.clone();
         removed.extend(&change.removed);
+        if planted(Bug::IdsReused) {
+            removed.retain(|id| !change.voters.contains(id) && !change.learners.contains(id));
+        }
         let mut membership = Membership {
             voters: set(&state.voters),
             outgoing: set(&state.voters_outgoing),
@@ -217,6 +221,28 @@ pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
         raft.context = Bytes::from(addresses.expect("writing to memory cannot fail"));
     }
     raft
+}
+
+/// The membership after these entries as [`Bug::MembershipWithoutApplied`] has it: changes of several
+/// members at once are not counted.
+pub(crate) fn after<'a>(
+    membership: &Membership,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> ConfState {
+    let mut state = membership.to_raft();
+    let changes = entries.filter(|entry| entry.kind == EntryKind::Membership);
+    for change in changes.filter_map(|entry| decode(&entry.data)) {
+        if let [single] = change.changes.as_slice() {
+            state.voters.retain(|id| *id != single.node_id);
+            state.learners.retain(|id| *id != single.node_id);
+            match single.get_change_type() {
+                ConfChangeType::AddNode => state.voters.push(single.node_id),
+                ConfChangeType::AddLearnerNode => state.learners.push(single.node_id),
+                ConfChangeType::RemoveNode => {}
+            }
+        }
+    }
+    state
 }
 
 /// The change in the data of a membership entry; `None` if there is none.

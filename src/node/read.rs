@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::{Node, Origin, Output};
 use crate::api::{Refusal, Reply};
+use crate::bugs::{Bug, planted};
 use crate::machine::StateMachine;
 use crate::types::{LogIndex, NodeId};
 use crate::wire::Message;
@@ -54,6 +55,8 @@ pub(super) struct Reads {
     /// For nothing but room in the answers of one `process`.
     ready: VecDeque<Read>,
     count: usize,
+    /// Until when [`Bug::LeaseSurvivesTransfer`] asks nobody.
+    lease_until: u64,
     /// Bytes answered since `process` began.
     answered: usize,
 }
@@ -79,6 +82,9 @@ impl<M: StateMachine> Node<M> {
             self.answer(origin, Reply::Refused(Refusal::NotLeader(None)));
             return;
         }
+        if matches!(origin, Origin::Client(_)) && self.trusts_itself() {
+            return self.read_stale(origin, query);
+        }
         let deadline = self.now + u64::from(self.config.request_ticks);
         self.reads.waiting.push(Read { origin, query, deadline });
         self.reads.count += 1;
@@ -96,6 +102,18 @@ impl<M: StateMachine> Node<M> {
             self.reads.ready.push_back(Read { origin, query, deadline });
             self.reads.count += 1;
         }
+    }
+
+    /// Whether the member would answer a read by itself, as several bugs have it.
+    fn trusts_itself(&self) -> bool {
+        let heard = |id: NodeId| {
+            self.raft.progress().any(|(peer, progress)| peer == id && progress.recent_active)
+        };
+        let (leads, membership) = (self.raft.is_leader(), self.replica.membership());
+        let me = |id: NodeId| id == self.config.id;
+        (planted(Bug::ReadAtOnce) && leads)
+            || (planted(Bug::LeaseReads) && leads && membership.is_quorum(|id| me(id) || heard(id)))
+            || (planted(Bug::LeaseSurvivesTransfer) && self.now < self.reads.lease_until)
     }
 
     /// Another member asks for an index.
@@ -119,7 +137,7 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let id = self.fresh_id();
-        if self.raft.is_leader() {
+        if self.raft.is_leader() || planted(Bug::ReadIndexForwarded) {
             self.raft.read_index(self.context(id));
         } else if let Some(leader) = self.raft.leader() {
             // What other members asked while this one led is theirs to ask again.
@@ -154,6 +172,9 @@ impl<M: StateMachine> Node<M> {
     /// Raft has confirmed one of our rounds as leader.
     pub(super) fn read_index_known(&mut self, context: &[u8], index: LogIndex) {
         let Some(id) = context.last_chunk::<8>() else { return };
+        if planted(Bug::LeaseSurvivesTransfer) {
+            self.reads.lease_until = self.now + u64::from(self.config.election_ticks.0) / 2;
+        }
         self.confirm(u64::from_le_bytes(*id), index);
     }
 
@@ -195,8 +216,10 @@ impl<M: StateMachine> Node<M> {
     /// Answers the confirmed queries whose index is applied, as far as there is room.
     pub(super) fn serve_reads(&mut self) {
         let applied = self.replica.applied().index;
-        while let Some((_, reads)) =
-            self.reads.confirmed.pop_front_if(|(index, _)| *index <= applied)
+        while let Some((_, reads)) = self
+            .reads
+            .confirmed
+            .pop_front_if(|(index, _)| *index <= applied || planted(Bug::ReadNotAwaited))
         {
             self.reads.ready.extend(reads);
         }
@@ -244,6 +267,12 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let (now, retry) = (self.now, u64::from(self.config.read_retry_ticks));
+        if planted(Bug::DroppedReadServedLocally)
+            && let Some(round) = self.reads.rounds.front()
+            && round.asked_at + retry <= now
+        {
+            self.confirm(round.id, 0);
+        }
         while let Some(round) =
             self.reads.rounds.pop_front_if(|round| round.asked_at + retry <= now)
         {

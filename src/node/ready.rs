@@ -19,7 +19,8 @@ use super::membership;
 use super::replica::Replica;
 use super::snapshot::Then;
 use super::{Applied, Node, Origin, Output};
-use crate::api::Reply;
+use crate::api::{Refusal, Reply};
+use crate::bugs::{self, Bug, planted};
 use crate::env::DiskOp;
 use crate::machine::StateMachine;
 use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
@@ -64,6 +65,9 @@ impl<M: StateMachine> Node<M> {
         let mut at_once = ready.take_messages();
         let mut after = ready.take_persisted_messages();
         after.extend(at_once.extract_if(.., |message| !only_leaders_say(message)));
+        if planted(Bug::CommitNotAnnounced) && !committed.is_empty() {
+            at_once.clear();
+        }
         let metadata = ready.snapshot().get_metadata();
         let install = (metadata.index > 0)
             .then_some(SnapshotId { index: metadata.index, term: metadata.term });
@@ -79,18 +83,31 @@ impl<M: StateMachine> Node<M> {
         if let Some(soft) = ready.ss() {
             let (role, leader) = (soft.raft_state, soft.leader_id);
             debug!(id = %self.config.id, term = self.raft.term(), ?role, leader, "role");
+            if planted(Bug::FailedOnStepDown) && !self.raft.is_leader() {
+                self.refuse_proposals();
+            }
         }
         if let Some(id) = install {
             self.begin_install(id);
         }
         self.raft.log_mut().append(&entries);
+        if planted(Bug::ChangeEffectiveAtAppend) {
+            for change in entries.iter().filter_map(|entry| membership::decode(&entry.data)) {
+                self.raft.apply_change(&change);
+            }
+        }
 
         let hard_state = self.hard_state();
         let vow = (hard_state.term, hard_state.vote) != (self.written.term, self.written.vote);
         // A commit index alone is not worth a write: it is found out again after a restart.
-        if vow || !entries.is_empty() || install.is_some() {
+        let writes = !entries.is_empty() || install.is_some();
+        if writes || (vow && !planted(Bug::HardStateOnlyWithEntries)) {
             let mut ops = Vec::new();
             let entries: Vec<Entry> = entries.into_iter().map(from_raft).collect();
+            if planted(Bug::SnapshotInTwoSteps) && install.is_some() {
+                self.wal.append(self.written, install, &[], &mut ops);
+                self.submit(std::mem::take(&mut ops), None);
+            }
             self.wal.append(hard_state, install, &entries, &mut ops);
             if install.is_some() {
                 self.wal.compact(&mut ops);
@@ -112,8 +129,8 @@ impl<M: StateMachine> Node<M> {
             Some(last) => last.ready = Some(number),
             None => self.raft.on_persist_ready(number),
         }
-        self.send_or_hold(at_once, self.done >= self.vow);
-        self.send_or_hold(after, self.persisting.is_empty());
+        self.send_or_hold(at_once, self.done >= self.vow || planted(Bug::LoneVoterSendsEarly));
+        self.send_or_hold(after, self.persisting.is_empty() || planted(Bug::MessagesBeforeSync));
         for state in read_states {
             self.read_index_known(&state.request_ctx, state.index);
         }
@@ -162,7 +179,12 @@ impl<M: StateMachine> Node<M> {
             if let Some(number) = first.ready {
                 self.raft.on_persist_ready(number);
             }
-            self.send(first.messages);
+            if planted(Bug::TermStampedWhenSent) {
+                let term = self.raft.term();
+                self.send(first.messages.into_iter().map(|m| stamped(m, term)).collect());
+            } else {
+                self.send(first.messages);
+            }
             for (origin, reply) in first.replies {
                 self.answer(origin, reply);
             }
@@ -198,14 +220,30 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    /// What [`Bug::FailedOnStepDown`] does.
+    fn refuse_proposals(&mut self) {
+        for (_, proposed) in std::mem::take(&mut self.proposals) {
+            self.answer(proposed.origin, Reply::Refused(Refusal::NotLeader(None)));
+        }
+    }
+
     fn apply(&mut self, entries: Vec<eraftpb::Entry>) {
         let mut reconfigured = false;
         let mut replies = Vec::new();
+        // What is applied before the first batch is done comes from the log of an earlier life.
+        let again = planted(Bug::AppliedFromZero) && self.done == Ticket(0);
+        let copies = if again { entries.clone() } else { Vec::new() };
         for entry in entries {
             let id = SnapshotId { index: entry.index, term: entry.term };
             match entry.get_entry_type() {
                 EntryType::EntryNormal => {
                     let reply = self.replica.apply(id, &entry.data);
+                    if planted(Bug::LocalClockAtApply) && self.now.is_multiple_of(16) {
+                        bugs::expire_key(&mut self.replica.machine);
+                    }
+                    if planted(Bug::SessionsExpireByClock) && self.now.is_multiple_of(64) {
+                        self.replica.expire_session();
+                    }
                     self.report_applied(false);
                     self.resolve(id, reply);
                 }
@@ -219,6 +257,9 @@ impl<M: StateMachine> Node<M> {
                     panic!("entry {} is of a kind that this crate never writes", id.index)
                 }
             }
+        }
+        for entry in copies {
+            self.replica.apply_to_machine(entry.index, &entry.data);
         }
         let applied = self.replica.applied().index;
         trace!(id = %self.config.id, applied, "applied");
@@ -245,7 +286,10 @@ impl<M: StateMachine> Node<M> {
         let change = membership::from_raft(&raft);
         let leaves_joint = raft.changes.is_empty();
         let allowed = leaves_joint || self.replica.membership().allows(&change);
-        let state = if allowed { self.raft.apply_change(&raft) } else { None };
+        let mut state = if allowed { self.raft.apply_change(&raft) } else { None };
+        if planted(Bug::ChangeEffectiveAtAppend) {
+            state = allowed.then(|| self.raft.membership());
+        }
         self.replica.reconfigure(id, &change, state.as_ref())
     }
 
@@ -261,7 +305,13 @@ impl<M: StateMachine> Node<M> {
     /// Replaces the whole state by a snapshot that is durable as a file already. Raft stands still
     /// until the log says so, durably.
     fn begin_install(&mut self, id: SnapshotId) {
-        let replica: Replica<M> = self.take_staged(id);
+        let mut replica: Replica<M> = self.take_staged(id);
+        if planted(Bug::InstallKeepsOldKeys) {
+            bugs::keep_old_keys(&self.replica.machine, &mut replica.machine);
+        }
+        if planted(Bug::AppliedBeforeLoad) {
+            self.snapshots.loading = Some(std::mem::take(&mut replica.machine));
+        }
         let membership = replica.membership().to_raft();
         self.raft.log_mut().install(id, membership);
         self.replica = replica;
@@ -278,7 +328,12 @@ impl<M: StateMachine> Node<M> {
     /// The installed snapshot is the durable state.
     pub(super) fn end_install(&mut self, id: SnapshotId) {
         self.installing = false;
-        self.raft.advance_apply_to(id.index);
+        if let Some(machine) = self.snapshots.loading.take() {
+            self.replica.machine = machine;
+        }
+        if !planted(Bug::ElectionWhileInstalling) {
+            self.raft.advance_apply_to(id.index);
+        }
         self.serve_reads();
         self.consider_stepping_down();
     }
@@ -293,6 +348,12 @@ impl<M: StateMachine> Node<M> {
             self.submit(ops, None);
         }
     }
+}
+
+/// What [`Bug::TermStampedWhenSent`] does.
+fn stamped(mut message: eraftpb::Message, term: u64) -> eraftpb::Message {
+    message.term = term;
+    message
 }
 
 /// Raft says of a whole `Ready` that it is a leader's and that its messages may overtake its

@@ -8,6 +8,7 @@ use raft::eraftpb::ConfState;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::api::{Reconfigure, Refusal, Reply};
+use crate::bugs::{self, Bug, planted};
 use crate::env::FileName;
 use crate::error::Error;
 use crate::machine::StateMachine;
@@ -139,8 +140,13 @@ impl<M: StateMachine> Replica<M> {
         match self.sessions.check(id, number, index) {
             Verdict::Fresh => {
                 let response = self.machine.apply(index, command);
-                self.sessions.record(id, number, response.clone());
+                if !planted(Bug::FailedCasNotRecorded) || !bugs::is_failed_cas(&response) {
+                    self.sessions.record(id, number, response.clone());
+                }
                 Reply::Applied { index, response }
+            }
+            Verdict::Repeated(_) if planted(Bug::DeduplicatedAtProposal) => {
+                Reply::Applied { index, response: self.machine.apply(index, command) }
             }
             Verdict::Repeated(response) => Reply::Applied { index, response },
             Verdict::OutOfOrder => Reply::Refused(Refusal::OutOfOrder),
@@ -175,8 +181,34 @@ impl<M: StateMachine> Replica<M> {
     /// Freezes the state as a snapshot.
     pub fn snapshot(&self) -> (Head, Writer) {
         let head = Head { id: self.applied, membership: self.membership.clone() };
-        let writer = Writer::new(&head, self.sessions.chunks(), self.machine.snapshot());
+        let sessions = if planted(Bug::SessionsNotInSnapshot) {
+            Sessions::new(1).chunks()
+        } else {
+            self.sessions.chunks()
+        };
+        let writer = Writer::new(&head, sessions, self.machine.snapshot());
         (head, writer)
+    }
+
+    /// The reply to a command of a session that was applied before, for bugs that need one early.
+    pub fn repeated(&self, id: SessionId, number: u64) -> Option<Reply> {
+        let index = self.applied.index;
+        match self.sessions.clone().check(id, number, index) {
+            Verdict::Repeated(response) => Some(Reply::Applied { index, response }),
+            _ => None,
+        }
+    }
+
+    /// Lets the session go that was used least recently, whenever that is asked for.
+    pub fn expire_session(&mut self) {
+        self.sessions.evict();
+    }
+
+    /// Applies a command to the machine alone, whatever was applied before.
+    pub fn apply_to_machine(&mut self, index: LogIndex, data: &[u8]) {
+        if let Some(Proposal::Command(_, command)) = Proposal::decode(data) {
+            self.machine.apply(index, command);
+        }
     }
 
     /// Rebuilds a state from the bytes of a snapshot file.

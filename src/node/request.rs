@@ -15,6 +15,7 @@ use tracing::debug;
 use super::membership;
 use super::{Forwarded, Node, Origin, Output, Proposal, Proposed};
 use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
+use crate::bugs::{self, Bug, planted};
 use crate::machine::StateMachine;
 use crate::types::{LogIndex, NodeId, SnapshotId, Term};
 use crate::wire::Message;
@@ -114,6 +115,12 @@ impl<M: StateMachine> Node<M> {
         }
         match request {
             Request::OpenSession => self.collect(origin, Proposal::OpenSession, batch),
+            Request::Command { session: Some((id, number)), .. }
+                if planted(Bug::DeduplicatedAtProposal)
+                    && let Some(reply) = self.replica.repeated(id, number) =>
+            {
+                self.answer(origin, reply);
+            }
             Request::Command { session, command } => {
                 self.collect(origin, Proposal::Command(session, &command), batch);
             }
@@ -155,7 +162,13 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         if let Some((first, term)) = self.raft.propose(&entries) {
-            for (origin, index) in origins.into_iter().zip(first..) {
+            for ((origin, index), data) in origins.into_iter().zip(first..).zip(&entries) {
+                if planted(Bug::AcknowledgedOnAppend)
+                    && let Some(response) = bugs::response_to_put(index, data)
+                {
+                    self.answer(origin, Reply::Applied { index, response });
+                    continue;
+                }
                 self.proposed(origin, Some((index, term)));
             }
             return;
@@ -168,17 +181,23 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
-        let refusal = if self.raft.has_pending_change() || self.replica.membership().is_joint() {
-            Some(Refusal::ReconfigurationPending)
-        } else if !self.replica.membership().allows(change)
-            || !self.replica.membership().keeps_roles(change)
-        {
-            Some(Refusal::InvalidReconfiguration)
-        } else if leaves(change, self.config.id) && self.hand_over(change) {
-            Some(Refusal::Transferring)
-        } else {
-            None
-        };
+        let waits = planted(Bug::RefusedChangeNotAnswered)
+            && self.proposals.values().any(|proposed| proposed.deadline == u64::MAX);
+        let refusal =
+            if waits || self.raft.has_pending_change() || self.replica.membership().is_joint() {
+                Some(Refusal::ReconfigurationPending)
+            } else if !self.replica.membership().allows(change)
+                || !self.replica.membership().keeps_roles(change)
+            {
+                Some(Refusal::InvalidReconfiguration)
+            } else if leaves(change, self.config.id)
+                && !planted(Bug::LeaderRemovesItself)
+                && self.hand_over(change)
+            {
+                Some(Refusal::Transferring)
+            } else {
+                None
+            };
         if let Some(refusal) = refusal {
             self.answer(origin, Reply::Refused(refusal));
             return;
@@ -244,9 +263,21 @@ impl<M: StateMachine> Node<M> {
 
     /// The same, but for the caller to answer.
     pub(super) fn resolved(&mut self, id: SnapshotId, reply: Reply) -> Option<(Origin, Reply)> {
-        let proposed = self.proposals.remove(&id.index)?;
-        let reply =
-            if proposed.term == id.term { reply } else { Reply::Refused(Refusal::Superseded) };
+        let mut proposed = self.proposals.remove(&id.index)?;
+        let refused = matches!(
+            reply,
+            Reply::Refused(Refusal::ReconfigurationPending | Refusal::InvalidReconfiguration)
+        );
+        if planted(Bug::RefusedChangeNotAnswered) && refused {
+            proposed.deadline = u64::MAX;
+            self.proposals.insert(id.index, proposed);
+            return None;
+        }
+        let reply = if proposed.term == id.term || planted(Bug::CompletedByIndex) {
+            reply
+        } else {
+            Reply::Refused(Refusal::Superseded)
+        };
         Some((proposed.origin, reply))
     }
 

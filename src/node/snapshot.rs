@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use super::replica::Replica;
 use super::{Node, Output};
+use crate::bugs::{Bug, planted};
 use crate::env::{DiskOp, FileName};
 use crate::error::DiskError;
 use crate::machine::StateMachine;
@@ -86,6 +87,10 @@ pub(super) struct Snapshots<M> {
     /// The complete files on disk, with their sizes.
     files: BTreeMap<SnapshotId, u64>,
     saving: Option<Saving>,
+    /// A state that waits for its head, and one that waits until its place is free: see the bugs
+    /// [`Bug::AppliedReadAfterState`] and [`Bug::AppliedBeforeLoad`].
+    frozen: Option<(Head, Writer)>,
+    pub(super) loading: Option<M>,
     outgoing: BTreeMap<NodeId, Outgoing>,
     /// Reads of files under way: for whom, which transfer, from where.
     fetches: BTreeMap<Ticket, (NodeId, u64, u64)>,
@@ -103,6 +108,8 @@ impl<M> Snapshots<M> {
         Snapshots {
             files: left.into_iter().map(|id| (id, 0)).chain(present).collect(),
             saving: None,
+            frozen: None,
+            loading: None,
             outgoing: BTreeMap::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
@@ -179,10 +186,26 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let (head, writer) = self.replica.snapshot();
+        if (planted(Bug::AppliedReadAfterState) || planted(Bug::LatestMembershipInSnapshot))
+            && self.snapshots.frozen.is_none()
+        {
+            self.snapshots.frozen = Some((head, writer));
+            return;
+        }
+        let (head, writer) = self.thaw(head, writer);
         let id = head.id;
         debug!(node = %self.config.id, index = id.index, "saving a snapshot");
         self.snapshots.saving = Some(Saving { head, writer, written: 0 });
         self.write_piece(id);
+    }
+
+    /// Puts together a snapshot of parts that were taken at different times, as two bugs do.
+    fn thaw(&mut self, head: Head, writer: Writer) -> (Head, Writer) {
+        let Some((old, state)) = self.snapshots.frozen.take() else { return (head, writer) };
+        let id = if planted(Bug::AppliedReadAfterState) { head.id } else { old.id };
+        let head = Head { id, ..head };
+        let writer = state.with_head(&head);
+        (head, writer)
     }
 
     fn write_piece(&mut self, id: SnapshotId) {
@@ -192,6 +215,10 @@ impl<M: StateMachine> Node<M> {
             _ => return self.submit(vec![DiskOp::Remove { file: partial(id) }], None),
         };
         let mut ops = Vec::new();
+        if planted(Bug::RemovedBeforeSynced) {
+            let old = self.raft.log().snapshot_id();
+            ops.extend([DiskOp::Remove { file: complete(old) }, DiskOp::SyncDir]);
+        }
         if saving.written == 0 {
             ops.push(DiskOp::Create { file: partial(id), len: 0 });
         }
@@ -433,12 +460,17 @@ impl<M: StateMachine> Node<M> {
             // There is nothing new in it. Raft gets to see its name all the same, and answers with
             // what it has, which moves the leader on.
             self.snapshots.incoming.take_if(|incoming| incoming.transfer == chunk.transfer);
-            self.step_snapshot(from, chunk.term, chunk.snapshot, None);
+            if !planted(Bug::AppendBelowMatch) {
+                self.step_snapshot(from, chunk.term, chunk.snapshot, None);
+            }
             self.outputs.push(ack(chunk.total, Some(true)));
             return;
         }
         let incoming = match &mut self.snapshots.incoming {
-            Some(incoming) if incoming.from == from && incoming.transfer == chunk.transfer => {
+            Some(incoming)
+                if incoming.from == from
+                    && (incoming.transfer == chunk.transfer || planted(Bug::ChunksByPeerOnly)) =>
+            {
                 incoming
             }
             Some(incoming) if incoming.rebuilt.is_some() || incoming.term > chunk.term => return,
@@ -537,7 +569,7 @@ impl<M: StateMachine> Node<M> {
     pub(super) fn take_staged(&mut self, id: SnapshotId) -> Replica<M> {
         let (staged, replica) = self.snapshots.staged.take().expect("raft installs what we step");
         assert_eq!(staged, id, "raft installs another snapshot than it was given");
-        self.snapshots.saving = None;
+        (self.snapshots.saving, self.snapshots.frozen) = (None, None);
         replica
     }
 }

@@ -19,6 +19,7 @@ use super::ready::to_raft;
 use super::repair::Repair;
 use super::replica::Replica;
 use super::snapshot::{self, Snapshots};
+use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::env::{Disk, DiskOp, FileName};
 use crate::error::Error;
@@ -65,10 +66,18 @@ impl<M: StateMachine> Node<M> {
         let base = present.map(|(id, _)| id).unwrap_or_default();
         let mut hard_state = recovered.hard_state;
         // The commit index is persisted only on occasion, the snapshot always.
-        hard_state.commit = hard_state.commit.max(base.index);
+        if !planted(Bug::SnapshotInTwoSteps) {
+            hard_state.commit = hard_state.commit.max(base.index);
+        }
         let log = Log::new(
             base,
-            replica.membership().to_raft(),
+            if planted(Bug::MembershipWithoutApplied) {
+                let known =
+                    recovered.entries.iter().filter(|entry| entry.index <= hard_state.commit);
+                super::membership::after(replica.membership(), known)
+            } else {
+                replica.membership().to_raft()
+            },
             eraftpb::HardState {
                 term: hard_state.term,
                 vote: hard_state.vote.0,

@@ -23,6 +23,7 @@ use super::record::Record;
 use super::recover::{CheckSnapshot, Directory, Link, Recovered, assemble};
 use super::segment::{self, Contents, Flaw};
 use super::{Damage, WalConfig, WalPosition};
+use crate::bugs::{Bug, planted};
 use crate::error::Error;
 use crate::types::{EntryKind, HardState, LogIndex, NodeId, SnapshotId, Term};
 
@@ -118,7 +119,12 @@ pub(super) fn salvage(
         vote: NodeId(0),
         commit: commit.min(last.index).max(base.index),
     };
-    let lacks = (last.rank() < floor.rank()).then_some(floor);
+    let mut lacks = (last.rank() < floor.rank()).then_some(floor);
+    let mut hard_state = hard_state;
+    if planted(Bug::UnreadableHardStateIsDefault) {
+        hard_state.term = last.term;
+        lacks = None;
+    }
     let number = directory.segments.last().expect("there is a damaged one") + 1;
     let wal = log.open(config, hard_state, lacks, number, &mut ops);
     let Flaw { file, offset, reason } = flaw;

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes};
 
 use super::record::{self, ALIGN, FIXED, FLOOR, Head, Record, RecordKind};
 use super::recover::TornTail;
+use crate::bugs::{Bug, planted};
 use crate::env::FileName;
 use crate::error::Error;
 use crate::types::{Entry, HardState, LogIndex, SnapshotId};
@@ -193,6 +194,9 @@ fn torn_tail(number: u64, data: &Bytes, at: usize, reason: &str) -> Result<Optio
     let torn = TornTail { file, offset: at as u64, bytes: bytes as u64 + 1 };
     // No record before the bad place can vouch for anything behind itself.
     for (record, _) in survivors(number, data, at) {
+        if planted(Bug::CorruptionIsTornTail) {
+            break;
+        }
         if record.synced.segment == number && record.synced.offset > torn.offset {
             let voucher = record.position.offset;
             let reason = format!("{reason}, though the record at {voucher} vouches for it");
@@ -262,10 +266,15 @@ impl Contents {
         if self.snapshot.is_some_and(|id| first <= id.index) {
             return Err("the entries reach into the snapshot");
         }
-        self.entries.truncate(first.saturating_sub(self.start) as usize);
+        let keep = (first.saturating_sub(self.start) as usize).min(self.entries.len());
+        let replaced = self.entries.split_off(keep);
         self.start = self.start.min(first);
         self.last = first - 1 + entries.len() as u64;
+        let count = entries.len();
         self.entries.extend(entries);
+        if planted(Bug::ConflictNotTruncated) {
+            self.entries.extend(replaced.into_iter().skip(count));
+        }
         Ok(())
     }
 }

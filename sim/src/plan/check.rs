@@ -9,7 +9,7 @@ use std::fmt;
 
 use stormkv::types::NodeId;
 
-use super::{Core, Delay, Fault, FaultRow, LinkFault, Member, NetEffect, OpRow, Plan, SCHEMA};
+use super::{Core, Delay, Fault, FaultRow, LinkFault, Member, NetEffect, Op, OpRow, Plan, SCHEMA};
 
 /// The most voters at the start.
 pub const MAX_NODES: u32 = 9;
@@ -243,12 +243,17 @@ impl Plan {
         end("bound_ms").time(self.end.bound_us, 1)
     }
 
-    /// Collects all nodes there will ever be. No id is used twice.
+    /// Collects all nodes there will ever be. No id is used twice, but one that an earlier row
+    /// removes may be asked for again: the cluster has to refuse it.
     fn check_new_nodes(&self) -> Result<BTreeSet<NodeId>, Problem> {
         let mut nodes: BTreeSet<NodeId> = self.voters().chain(self.learners()).collect();
+        let mut left = BTreeSet::new();
         for (row, op) in self.ops.iter().enumerate() {
+            if let Op::Remove(old) | Op::Replace { old, .. } = &op.call.op {
+                left.insert(*old);
+            }
             for node in op.call.op.new_nodes() {
-                if !nodes.insert(node) {
+                if !nodes.insert(node) && !left.contains(&node) {
                     Place::row("op", row, "do").problem(
                         format!("node {} was there before", node.0),
                         "use a new number, ids are never used again",

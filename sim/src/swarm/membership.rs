@@ -1,7 +1,8 @@
 //! What the operator of a random plan does: members come, are promoted, leave, are replaced.
 //!
-//! The sequence makes sense if every step succeeds: ids are never used again, and no step of these
-//! takes the cluster below two voters (see `churn.rs` for what goes further). Some steps follow so closely that they overlap.
+//! The sequence makes sense if every step succeeds, and no step of these takes the cluster below two
+//! voters (see `churn.rs` for what goes further). Only now and then the operator adds a member again
+//! that has left, and must be refused. Some steps follow so closely that they overlap.
 
 use stormkv::types::NodeId;
 
@@ -22,12 +23,15 @@ enum Change {
     RemoveLearner,
     Replace,
     Transfer,
+    /// Adds a member that has left, which must be refused.
+    AddAgain,
 }
 
 /// Who will be there if every step succeeds.
 pub(super) struct Members {
     pub voters: Vec<NodeId>,
     pub learners: Vec<NodeId>,
+    removed: Vec<NodeId>,
     next: u64,
 }
 
@@ -48,6 +52,7 @@ pub(super) fn operations(seed: u64, cluster: &Cluster, horizon_us: u64) -> Vec<O
             (1, Change::RemoveLearner),
             (3, Change::Replace),
             (4, Change::Transfer),
+            (2, Change::AddAgain),
         ]
     } else if dice.percent(20) {
         &[(1, Change::Transfer)]
@@ -77,6 +82,7 @@ impl Members {
         Members {
             voters: (1..=nodes).map(NodeId).collect(),
             learners: (nodes + 1..next).map(NodeId).collect(),
+            removed: Vec::new(),
             next,
         }
     }
@@ -101,13 +107,19 @@ impl Members {
                 Some(Op::Promote(node))
             }
             Change::Remove if voters > 3 || (voters == 3 && dice.percent(30)) => {
-                Some(Op::Remove(take(dice, &mut self.voters)))
+                let node = take(dice, &mut self.voters);
+                self.removed.push(node);
+                Some(Op::Remove(node))
             }
             Change::RemoveLearner if !self.learners.is_empty() => {
-                Some(Op::Remove(take(dice, &mut self.learners)))
+                let node = take(dice, &mut self.learners);
+                self.removed.push(node);
+                Some(Op::Remove(node))
             }
+            Change::AddAgain if !self.removed.is_empty() => Some(Op::Add(dice.pick(&self.removed))),
             Change::Replace if voters >= 3 => {
                 let old = take(dice, &mut self.voters);
+                self.removed.push(old);
                 let new = self.new_node();
                 self.voters.push(new);
                 Some(Op::Replace { old, new })

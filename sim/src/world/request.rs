@@ -84,6 +84,9 @@ impl World<'_> {
         });
         for id in row.call.op.new_nodes() {
             self.place(id, false);
+            if plan.bug.as_deref() == Some("ids-reused") {
+                self.begin_anew(id);
+            }
             self.start(id);
         }
         self.attempt(number);

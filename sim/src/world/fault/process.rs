@@ -93,7 +93,21 @@ impl World<'_> {
         slot.wiped = true;
         slot.disk.wipe();
         self.atlas.whole(id);
+        if self.plan.bug.as_deref() == Some("wiped-disk-rejoins") {
+            self.begin_anew(id);
+            self.schedule.push(self.now_ns + RESTART_NS, Event::Start { node: id });
+        }
         true
+    }
+
+    /// A node that should be gone for ever may start again, with an empty disk. No operator and no
+    /// host of ours would let it; two of the bugs that can be planted do.
+    pub(in crate::world) fn begin_anew(&mut self, id: NodeId) {
+        let Some(slot) = self.slot(id) else { return };
+        if slot.is_gone() && slot.lost.is_none() {
+            (slot.wiped, slot.retired) = (false, false);
+            slot.disk.wipe();
+        }
     }
 
     /// Whether the members whose disks are intact are a quorum without this one: of every
