@@ -104,11 +104,10 @@ impl<M: StateMachine> Node<M> {
         if writes || (vow && !planted(Bug::HardStateOnlyWithEntries)) {
             let mut ops = Vec::new();
             let entries: Vec<Entry> = entries.into_iter().map(from_raft).collect();
-            if planted(Bug::SnapshotInTwoSteps) && install.is_some() {
-                self.wal.append(self.written, install, &[], &mut ops);
-                self.submit(std::mem::take(&mut ops), None);
-            }
-            self.wal.append(hard_state, install, &entries, &mut ops);
+            // Otherwise the hard state follows with the next record.
+            let late = planted(Bug::SnapshotInTwoSteps) && install.is_some();
+            let recorded = if late { self.written } else { hard_state };
+            self.wal.append(recorded, install, &entries, &mut ops);
             if install.is_some() {
                 self.wal.compact(&mut ops);
                 self.remove_old_files(&mut ops);
