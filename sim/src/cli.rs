@@ -10,6 +10,7 @@ mod engine;
 mod merge;
 mod replay;
 mod run;
+mod shrink;
 mod soak;
 mod speed;
 
@@ -82,6 +83,9 @@ enum Command {
     /// Run one seed or scenario again and tell its story
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Turn a failing seed or scenario into a small scenario that fails in the same way
+    #[command(after_help = EXIT_CODES)]
+    Shrink(ShrinkArgs),
     /// Check that a recorded history is linearizable
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
@@ -120,6 +124,13 @@ struct RunArgs {
     /// cluster may stop with a clear error
     #[arg(long)]
     beyond_quorum: bool,
+    /// If seeds fail, shrink the worst failure to the scenario seed-S.toml, in DIR or here
+    #[arg(long)]
+    shrink: bool,
+    /// Shrink for so many seconds at most
+    #[arg(long, value_name = "S", default_value = "300", value_parser = time_limit)]
+    #[arg(requires = "shrink")]
+    budget: Duration,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -156,14 +167,33 @@ struct ReplayArgs {
     json: bool,
 }
 
-/// What to replay: exactly one of them.
+#[derive(Debug, Args)]
+struct ShrinkArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Write the scenario here, again and again as it gets smaller; a file that is there is only
+    /// replaced if it came of the same seed
+    #[arg(short, long, value_name = "OUT.toml")]
+    output: PathBuf,
+    /// Shrink what `run --beyond-quorum` makes of the seed
+    #[arg(long, requires = "seed")]
+    beyond_quorum: bool,
+    /// Use so many threads; the result does not depend on it [default: all cores]
+    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Stop after so many seconds; shrinking OUT.toml goes on from there
+    #[arg(long, value_name = "S", default_value = "300", value_parser = time_limit)]
+    budget: Duration,
+}
+
+/// What to run again: exactly one of them.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct SubjectArgs {
-    /// Replay this seed
+    /// Take this seed
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Replay this scenario
+    /// Take this scenario
     #[arg(value_name = "FILE.toml")]
     file: Option<PathBuf>,
 }
@@ -258,6 +288,7 @@ fn execute(
         Command::Run(args) => run::run(&args, engine, console),
         Command::Merge(args) => merge::merge(&args, console),
         Command::Replay(args) => replay::replay(&args, engine, console),
+        Command::Shrink(args) => shrink::shrink(&args, engine, console),
         Command::Check(args) => check::check(&args, console),
         Command::Soak(args) => soak::soak(&args, console),
         Command::Speed(args) => speed::speed(&args, engine, console),

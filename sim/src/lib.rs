@@ -59,5 +59,6 @@ pub mod report;
 pub mod rng;
 pub mod scenario;
 pub mod schedule;
+pub mod shrink;
 pub mod swarm;
 pub mod world;

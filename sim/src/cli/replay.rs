@@ -14,10 +14,10 @@ use stormkv_sim::{scenario, swarm};
 
 use super::console::Console;
 use super::engine::{self, Engine};
-use super::{Exit, ReplayArgs, Usage};
+use super::{Exit, ReplayArgs, SubjectArgs, Usage};
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    let (subject, plan) = load(args)?;
+    let (subject, plan) = load(&args.subject, args.beyond_quorum)?;
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
     }
@@ -43,9 +43,10 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
     Ok(Exit::of(telling.violation.as_ref()))
 }
 
-fn load(args: &ReplayArgs) -> Result<(Subject, Plan), Usage> {
-    match (args.subject.seed, &args.subject.file) {
-        (Some(seed), _) if args.beyond_quorum => {
+/// The plan that is asked for.
+pub(super) fn load(args: &SubjectArgs, beyond_quorum: bool) -> Result<(Subject, Plan), Usage> {
+    match (args.seed, &args.file) {
+        (Some(seed), _) if beyond_quorum => {
             Ok((Subject::BeyondQuorum(seed), swarm::generate_beyond(seed)))
         }
         (Some(seed), _) => Ok((Subject::Seed(seed), swarm::generate(seed))),
@@ -78,15 +79,19 @@ fn totals(seed: Option<u64>, outcome: Outcome) -> Totals {
     Totals { trace_hash, ..totals }
 }
 
-/// What is about to be run.
-fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
-    let summary = engine::summarize(plan);
-    let title = match subject {
+/// What to call it.
+pub(super) fn title(subject: &Subject) -> String {
+    match subject {
         Subject::Seed(seed) => format!("seed {seed}"),
         Subject::BeyondQuorum(seed) => format!("seed {seed}, beyond a quorum"),
         Subject::File(path) => report::one_line(path),
-    };
-    let mut text = paint.bold(&title);
+    }
+}
+
+/// What is about to be run.
+fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
+    let summary = engine::summarize(plan);
+    let mut text = paint.bold(&title(subject));
     // The name of a generated plan only repeats the seed.
     if let Subject::File(_) = subject {
         text.push_str(&format!(": {}", report::one_line(&summary.name)));
