@@ -73,7 +73,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { jobs: 1, seeds: 16, seed: None }
+        Options { jobs: 1, seeds: 256, seed: None }
     }
 }
 

@@ -14,27 +14,32 @@ const PATIENCE: usize = 2_000;
 
 /// Takes chance out.
 pub(super) fn chance(search: &mut Search<'_>) {
-    search.repeat(&|plan| {
-        let calm = |mut plan: Plan| {
-            calm(&mut plan.network);
-            plan
-        };
-        let latency = |mut plan: Plan, min_us| {
-            plan.network.latency = Delay { min_us, mean_extra_us: 0 };
-            plan
-        };
-        let Delay { min_us, mean_extra_us } = plan.network.latency;
-        let mean_us = min_us + mean_extra_us;
-        let mut candidates = vec![latency(calm(plan.clone()), 1000), calm(plan.clone())];
-        candidates.extend(
-            [1000, min_us, mean_us, 2000, 5000, 10_000].map(|us| latency(plan.clone(), us)),
-        );
-        candidates
-    });
+    search.repeat(&fixed);
     if needs_chance(search.best()) {
         explicit(search, false);
         explicit(search, true);
     }
+}
+
+/// Without rates, with fixed latencies, or both.
+pub(super) fn fixed(plan: &Plan) -> Vec<Plan> {
+    let latency = |plan: &Plan, min_us| {
+        let mut plan = plan.clone();
+        plan.network.latency = Delay { min_us, mean_extra_us: 0 };
+        plan
+    };
+    let mut calm_plan = plan.clone();
+    calm(&mut calm_plan.network);
+    let Delay { min_us, mean_extra_us } = plan.network.latency;
+    let latencies = [1000, min_us, min_us + mean_extra_us, 2000, 5000, 10_000];
+    let both = latency(&calm_plan, 1000);
+    let fixed = latencies.map(|us| latency(plan, us));
+    [both, calm_plan].into_iter().chain(fixed).collect()
+}
+
+/// Without exceptions for single messages.
+pub(super) fn without_exceptions(plan: &Plan) -> Vec<Plan> {
+    vec![Plan { net: Vec::new(), ..plan.clone() }]
 }
 
 fn calm(network: &mut Network) {

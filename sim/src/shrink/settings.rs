@@ -76,13 +76,20 @@ pub(super) fn settings(search: &mut Search<'_>) {
     }
 }
 
-/// The plan with all defaults, and its variants that keep one section.
+/// The plan with all defaults, with those of all sections but one, and with single ones.
 pub(super) fn plainer(plan: &Plan) -> Vec<Plan> {
-    let reset = |skip: usize| {
+    let without = |skip: usize| {
         let mut candidate = plan.clone();
         let resets = SECTIONS.iter().enumerate().filter(|(at, _)| *at != skip);
         resets.for_each(|(_, reset)| reset(&mut candidate));
         candidate
     };
-    (0..=SECTIONS.len()).rev().map(reset).collect()
+    let single = SINGLE.iter().map(|reset| {
+        let mut candidate = plan.clone();
+        reset(&mut candidate);
+        candidate
+    });
+    let mut candidates: Vec<Plan> = (0..=SECTIONS.len()).rev().map(without).chain(single).collect();
+    candidates.retain(|candidate| candidate != plan);
+    candidates
 }
