@@ -37,6 +37,7 @@
 //!   from elsewhere,
 //! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
 //!   panic into a finding, [`names`] and [`histogram`] help to count,
+//! - [`shrink`] turns a failing plan into a small one,
 //! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
 
 #![forbid(unsafe_code)]

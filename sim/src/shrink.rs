@@ -217,10 +217,10 @@ const PASSES: &[(&str, Pass)] = &[
     ("clients", cast::clients),
     ("settings", settings::settings),
     ("chance", chance::chance),
+    ("seeds", seeds::seeds),
     ("data", data::data),
     ("kinds", faults::faults),
     ("times", times::times),
-    ("seeds", seeds::seeds),
 ];
 
 /// Puts a name, a story, the origin and the expectation on a plan that fails like this.

@@ -62,7 +62,7 @@ pub(super) fn clients(search: &mut Search<'_>) {
     search.repeat(&fewer_clients);
 }
 
-fn fewer_clients(plan: &Plan) -> Vec<Plan> {
+pub(super) fn fewer_clients(plan: &Plan) -> Vec<Plan> {
     let used: BTreeSet<u32> = plan.ops.iter().map(|row| row.client).filter(|c| *c > 0).collect();
     // Clients that do nothing can still be cut off by a fault.
     let named = plan.faults.iter().flat_map(|row| row.fault.members());

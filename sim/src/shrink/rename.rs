@@ -17,6 +17,16 @@ pub(super) struct Names<'a> {
     pub client: &'a dyn Fn(u32) -> Option<u32>,
 }
 
+/// The plan without what names nodes or clients that are not there: an operation that was taken out
+/// may have been the one that added them.
+pub(super) fn repaired(plan: &Plan) -> Plan {
+    let added = plan.ops.iter().flat_map(|row| row.call.op.new_nodes());
+    let nodes: BTreeSet<NodeId> = plan.voters().chain(plan.learners()).chain(added).collect();
+    let node = |id: NodeId| nodes.contains(&id).then_some(id);
+    let client = |number: u32| (number <= plan.clients.count).then_some(number);
+    Names { node: &node, client: &client }.rename(plan)
+}
+
 impl Names<'_> {
     /// The plan with the new names. How many nodes and clients there are is left to the caller.
     pub fn rename(&self, plan: &Plan) -> Plan {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::weight::Weight;
 use super::{
-    DoesNotFail, Fingerprint, Options, Progress, Report, Run, Shrunk, Slip, parallel, told,
+    DoesNotFail, Fingerprint, Options, Progress, Report, Run, Shrunk, Slip, parallel, rename, told,
 };
 use crate::campaign::guarded;
 use crate::outcome::{Class, Outcome, Violation};
@@ -18,6 +18,16 @@ use crate::world::RunOptions;
 const LONGER: u64 = 2;
 /// ... and so many more: a very short run may grow by an election or two.
 const GRACE: u64 = 2_000;
+
+/// A round trip may take this part of an election timeout, in thousandths, in any plan.
+const CALM_HASTE: u64 = 100;
+
+/// Which part of the shortest election timeout a round trip on a slow link takes, in thousandths.
+fn haste(plan: &Plan) -> u64 {
+    let latency = plan.network.latency;
+    let there_us = (latency.min_us + latency.mean_extra_us) * u64::from(plan.network.spread);
+    2 * there_us * 1000 / (u64::from(plan.cluster.election_ticks[0]) * plan.cluster.tick_us)
+}
 
 /// What is known of a candidate's run.
 #[derive(Clone)]
@@ -40,6 +50,9 @@ pub(super) struct Search<'a> {
     fingerprint: Fingerprint,
     found: Found,
     bound_us: u64,
+    haste: u64,
+    /// The plan names a bug, and does not fail without it: so must whatever becomes of it.
+    controls: bool,
     known: BTreeMap<u64, Known>,
     judged: BTreeSet<u64>,
     slips: BTreeMap<Fingerprint, Slip>,
@@ -74,6 +87,8 @@ impl<'a> Search<'a> {
             outcome,
             found,
             bound_us: plan.end.bound_us,
+            haste: haste(plan),
+            controls: false,
             known: BTreeMap::new(),
             judged: BTreeSet::new(),
             slips: BTreeMap::new(),
@@ -82,6 +97,8 @@ impl<'a> Search<'a> {
             pass: "begin",
             stopped: false,
         };
+        search.controls = plan.bug.is_some()
+            && !fails_without_bug(run, plan, search.limit(), &search.fingerprint);
         search.fix_end();
         Ok(search)
     }
@@ -196,8 +213,12 @@ impl<'a> Search<'a> {
         while next < count && !self.stopped {
             let mut batch = Vec::new();
             while next < count && batch.len() < window {
-                let candidate = make(next).filter(|plan| worth(self, plan));
-                if let Some(plan) = candidate.filter(|plan| plan.check().is_ok()) {
+                let whole = |plan: Plan| match plan.check() {
+                    Ok(()) => plan,
+                    Err(_) => rename::repaired(&plan),
+                };
+                let candidate = make(next).map(whole).filter(|plan| worth(self, plan));
+                if let Some(plan) = candidate.filter(|plan| self.may_run(plan)) {
                     batch.push((next, plan.hash(), plan));
                 }
                 next += 1;
@@ -209,15 +230,29 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// Whether a plan can be run, and would not stall however good the code is: with election
+    /// timeouts that are too short for its links, any cluster does.
+    fn may_run(&self, plan: &Plan) -> bool {
+        let haste = haste(plan);
+        plan.check().is_ok() && (!self.is_stall() || haste <= self.haste.max(CALM_HASTE))
+    }
+
     fn judge(&mut self, batch: Vec<(usize, u64, Plan)>) -> Option<(usize, Plan, Outcome)> {
         let (limit, run, known) = (self.limit(), self.run, &self.known);
-        let right = &self.fingerprint;
+        let (right, controls) = (&self.fingerprint, self.controls);
         let results = parallel::judge(
             &batch,
             self.options.jobs,
             &|(_, hash, plan)| match known.get(hash) {
                 Some(known) if known.tells(limit) => known.clone(),
-                _ => Known::of(run_guarded(run, plan, limit), limit, right),
+                _ => match Known::of(run_guarded(run, plan, limit), limit, right) {
+                    Known::Fails(outcome)
+                        if controls && fails_without_bug(run, plan, limit, right) =>
+                    {
+                        Known::Ends(outcome.events, None)
+                    }
+                    known => known,
+                },
             },
             &|result| result.fails(limit),
         );
@@ -305,6 +340,12 @@ impl Known {
     fn fails(&self, limit: u64) -> bool {
         matches!(self, Known::Fails(outcome) if outcome.events <= limit)
     }
+}
+
+/// Whether the bug that a plan names has nothing to do with its failure.
+fn fails_without_bug(run: Run<'_>, plan: &Plan, limit: u64, right: &Fingerprint) -> bool {
+    let outcome = run_guarded(run, &Plan { bug: None, ..plan.clone() }, limit);
+    outcome.violation.is_some_and(|violation| Fingerprint::of(&violation) == *right)
 }
 
 /// Runs a plan up to this event. The run of a panic knows how far it came.

@@ -11,8 +11,8 @@ use super::search::Search;
 use super::{cast, chance, settings};
 use crate::plan::Plan;
 
-/// About how many events may be spent on one question: some seconds.
-const EVENTS: u64 = 8_000_000;
+/// About how many events may be spent on one question: a second or two.
+const EVENTS: u64 = 4_000_000;
 
 /// Takes something out and changes the seed in the same step.
 pub(super) fn seeds(search: &mut Search<'_>) {
@@ -20,8 +20,13 @@ pub(super) fn seeds(search: &mut Search<'_>) {
     remove(search, |plan| plan.faults.len(), |plan, kept| keep(&mut plan.faults, kept));
     remove(search, |plan| plan.ops.len(), |plan, kept| keep(&mut plan.ops, kept));
     remove(search, |plan| plan.net.len(), |plan, kept| keep(&mut plan.net, kept));
-    for wishes in [cast::fewer_nodes, settings::plainer, chance::fixed, chance::without_exceptions]
-    {
+    for wishes in [
+        cast::fewer_nodes,
+        cast::fewer_clients,
+        settings::plainer,
+        chance::fixed,
+        chance::without_exceptions,
+    ] {
         while {
             let best = search.best().clone();
             let plans = wishes(&best);

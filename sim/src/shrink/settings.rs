@@ -74,6 +74,37 @@ pub(super) fn settings(search: &mut Search<'_>) {
         reset(&mut candidate);
         search.try_all(vec![candidate]);
     }
+    search.repeat(&smaller_limits);
+}
+
+/// Limits that are reached earlier, so that fewer operations reach them.
+fn smaller_limits(plan: &Plan) -> Vec<Plan> {
+    let mut candidates = Vec::new();
+    let mut push = |set: &dyn Fn(&mut Cluster)| {
+        let mut candidate = plan.clone();
+        set(&mut candidate.cluster);
+        candidates.push(candidate);
+    };
+    let default = Cluster::default();
+    for few in [1, 2, 3, 5, 10, 20, 50] {
+        if plan.cluster.snapshot_every != default.snapshot_every {
+            push(&|cluster| cluster.snapshot_every = few);
+        }
+    }
+    for few in [0, 1, 5, 10] {
+        if plan.cluster.keep_entries != default.keep_entries {
+            push(&|cluster| cluster.keep_entries = few);
+        }
+    }
+    for few in [1, 2, 4, 8] {
+        if plan.cluster.sessions != default.sessions {
+            push(&|cluster| cluster.sessions = few);
+        }
+        if plan.cluster.segment_kib != default.segment_kib {
+            push(&|cluster| cluster.segment_kib = few);
+        }
+    }
+    candidates
 }
 
 /// The plan with all defaults, with those of all sections but one, and with single ones.

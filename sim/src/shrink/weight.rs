@@ -24,8 +24,8 @@ pub struct Weight {
     bytes: u64,
     /// Rows that stand before one that is earlier.
     disorder: u64,
-    /// The sum of all times, in microseconds.
-    time_us: u64,
+    /// The sum of all times, in microseconds, and of some limits.
+    amount: u64,
     /// The seed.
     seed: u64,
 }
@@ -48,7 +48,7 @@ impl Weight {
             bytes: text.bytes().filter(|byte| !byte.is_ascii_whitespace()).count() as u64,
             disorder: disorder(plan.ops.iter().map(|row| row.at_us))
                 + disorder(plan.faults.iter().map(|row| row.at_us)),
-            time_us: times().sum(),
+            amount: times().sum::<u64>() + limits(plan),
             seed: plan.seed,
         }
     }
@@ -110,6 +110,15 @@ fn times(plan: &Plan) -> impl Iterator<Item = u64> {
     let ops = plan.ops.iter().map(|row| row.at_us);
     let faults = plan.faults.iter().flat_map(|row| [Some(row.at_us), row.until_us]);
     ops.chain(faults.flatten()).chain(plan.end.heal_at_us)
+}
+
+/// The smaller these limits are, the less it takes to reach them.
+fn limits(plan: &Plan) -> u64 {
+    let cluster = &plan.cluster;
+    cluster.snapshot_every
+        + cluster.keep_entries
+        + u64::from(cluster.sessions)
+        + u64::from(cluster.segment_kib)
 }
 
 fn digits(mut us: u64) -> u64 {
