@@ -43,7 +43,7 @@ mod weight;
 use std::fmt;
 use std::ops::ControlFlow;
 
-pub use ddmin::ddmin;
+pub use ddmin::{Candidates, First, ddmin};
 pub use weight::Weight;
 
 use crate::outcome::{Class, Outcome, Violation};

@@ -1,15 +1,17 @@
 //! Removes as many elements of a list as possible: ddmin (Zeller and Hildebrandt, IEEE TSE 2002),
 //! by complements only, which is what makes progress in practice.
 
+/// Makes a candidate: the positions that it keeps.
+pub type Candidates<'a> = &'a dyn Fn(usize) -> Vec<usize>;
+
+/// Finds the first of so many candidates that still serves.
+pub type First<'a> = &'a mut dyn FnMut(usize, Candidates<'_>) -> Option<usize>;
+
 /// What is left of `count` elements, as their positions in order: no single one of them can be
 /// removed any more.
 ///
-/// `first` gets the number of candidates, and a function that makes each: the positions that it
-/// keeps. It returns the first candidate that still serves. The list as a whole must serve.
-pub fn ddmin(
-    count: usize,
-    first: &mut dyn FnMut(usize, &dyn Fn(usize) -> Vec<usize>) -> Option<usize>,
-) -> Vec<usize> {
+/// The list as a whole must serve.
+pub fn ddmin(count: usize, first: First<'_>) -> Vec<usize> {
     let mut kept: Vec<usize> = (0..count).collect();
     if kept.is_empty() || first(1, &|_| Vec::new()).is_some() {
         return Vec::new();
@@ -55,7 +57,7 @@ mod tests {
     /// Shrinks against `fails`; returns what is left and how often it was asked.
     fn shrink(count: usize, fails: &dyn Fn(&BTreeSet<usize>) -> bool) -> (BTreeSet<usize>, usize) {
         let mut asked = 0;
-        let mut first = |count: usize, make: &dyn Fn(usize) -> Vec<usize>| {
+        let mut first = |count: usize, make: Candidates<'_>| {
             (0..count).find(|at| {
                 asked += 1;
                 fails(&make(*at).into_iter().collect())
