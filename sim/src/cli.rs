@@ -11,6 +11,7 @@ mod engine;
 mod merge;
 mod replay;
 mod run;
+mod shrink;
 mod soak;
 mod speed;
 
@@ -83,6 +84,9 @@ enum Command {
     /// Run one seed or scenario again and tell its story
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Turn a failing seed or scenario into a small scenario that fails in the same way
+    #[command(after_help = EXIT_CODES)]
+    Shrink(ShrinkArgs),
     /// Check that a recorded history is linearizable
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
@@ -127,6 +131,13 @@ struct RunArgs {
     /// Plant this bug in every node; `cargo sim bugs --list` names them all
     #[arg(long, value_name = "NAME")]
     bug: Option<String>,
+    /// If seeds fail, shrink the worst failure to the scenario seed-S.toml, in DIR or here
+    #[arg(long)]
+    shrink: bool,
+    /// Shrink for so many seconds at most
+    #[arg(long, value_name = "S", default_value = "300", value_parser = time_limit)]
+    #[arg(requires = "shrink")]
+    budget: Duration,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -166,14 +177,36 @@ struct ReplayArgs {
     json: bool,
 }
 
-/// What to replay: exactly one of them.
+#[derive(Debug, Args)]
+struct ShrinkArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Write the scenario here, again and again as it gets smaller; a file that is there is only
+    /// replaced if it came of the same seed
+    #[arg(short, long, value_name = "OUT.toml")]
+    output: PathBuf,
+    /// Shrink what `run --beyond-quorum` makes of the seed
+    #[arg(long, requires = "seed")]
+    beyond_quorum: bool,
+    /// Shrink what `run --bug` makes of the seed
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    bug: Option<String>,
+    /// Use so many threads; the result does not depend on it [default: all cores]
+    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Stop after so many seconds; shrinking OUT.toml goes on from there
+    #[arg(long, value_name = "S", default_value = "300", value_parser = time_limit)]
+    budget: Duration,
+}
+
+/// What to run again: exactly one of them.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct SubjectArgs {
-    /// Replay this seed
+    /// Take this seed
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Replay this scenario
+    /// Take this scenario
     #[arg(value_name = "FILE.toml")]
     file: Option<PathBuf>,
 }
@@ -247,6 +280,10 @@ struct BugsArgs {
     /// Look again without each group of faults, to tell which of them it takes
     #[arg(long)]
     ablate: bool,
+    /// Shrink a typical failure of each bug, for as long as its budget again, and keep it in this
+    /// directory as a scenario
+    #[arg(long, value_name = "DIR")]
+    shrink: Option<PathBuf>,
     /// Print one JSON object, or with --list an array
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
@@ -302,7 +339,8 @@ fn execute(
         #[cfg(not(feature = "bugs"))]
         Command::Bugs(_)
         | Command::Run(RunArgs { bug: Some(_), .. })
-        | Command::Replay(ReplayArgs { bug: Some(_), .. }) => {
+        | Command::Replay(ReplayArgs { bug: Some(_), .. })
+        | Command::Shrink(ShrinkArgs { bug: Some(_), .. }) => {
             bugs::elsewhere(arguments.get(1..).unwrap_or_default(), console)
         }
         #[cfg(feature = "bugs")]
@@ -310,6 +348,7 @@ fn execute(
         Command::Run(args) => run::run(&args, engine, console),
         Command::Merge(args) => merge::merge(&args, console),
         Command::Replay(args) => replay::replay(&args, engine, console),
+        Command::Shrink(args) => shrink::shrink(&args, engine, console),
         Command::Check(args) => check::check(&args, console),
         Command::Soak(args) => soak::soak(&args, console),
         Command::Speed(args) => speed::speed(&args, engine, console),

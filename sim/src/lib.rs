@@ -38,6 +38,7 @@
 //! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
 //!   panic into a finding, [`names`] and [`histogram`] help to count,
 //! - [`bugs`] measures how soon mistakes that are planted on purpose are found,
+//! - [`shrink`] turns a failing plan into a small one,
 //! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
 
 #![forbid(unsafe_code)]
@@ -61,5 +62,6 @@ pub mod report;
 pub mod rng;
 pub mod scenario;
 pub mod schedule;
+pub mod shrink;
 pub mod swarm;
 pub mod world;

@@ -256,6 +256,8 @@ pub struct Network {
     links: Vec<Vec<Link>>,
     rules: BTreeMap<u32, Rule>,
     stats: NetworkStats,
+    /// What chance has done to single messages, if somebody wants to know.
+    noted: Option<Vec<NetRule>>,
 }
 
 impl Network {
@@ -277,6 +279,25 @@ impl Network {
             links: Vec::new(),
             rules: BTreeMap::new(),
             stats: NetworkStats::default(),
+            noted: None,
+        }
+    }
+
+    /// From now on, what chance does to single messages is noted: as the exceptions that would do
+    /// the same without chance.
+    pub fn note_chances(&mut self) {
+        self.noted.get_or_insert_default();
+    }
+
+    /// What was noted since [`note_chances`](Network::note_chances), in the order in which the
+    /// messages were sent.
+    pub fn take_noted(&mut self) -> Vec<NetRule> {
+        self.noted.take().unwrap_or_default()
+    }
+
+    fn note(&mut self, from: Endpoint, to: Endpoint, kind: u8, number: u64, action: NetAction) {
+        if let Some(noted) = &mut self.noted {
+            noted.push(NetRule { action, from, to, kind, nth: number + 1 });
         }
     }
 
@@ -315,10 +336,12 @@ impl Network {
         }
         if message.happens(self.drop, DRAW_LOSS) {
             self.stats.lost += 1;
+            self.note(from, to, kind, number, NetAction::Drop);
             return Fate::Dropped(DropReason::Loss);
         }
         if weather.dropped {
             self.stats.lost_to_weather += 1;
+            self.note(from, to, kind, number, NetAction::Drop);
             return Fate::Dropped(DropReason::Weather);
         }
         let line = &link.lines[usize::from(lane)];
@@ -354,6 +377,13 @@ impl Network {
         self.stats.garbled += u64::from(garbled.is_some());
         self.stats.lagged += u64::from(link.lag_ns > 0);
         self.stats.queued += u64::from(leaves_ns > now_ns);
+        if doubled && !excepted.duplicated {
+            self.note(from, to, kind, number, NetAction::Duplicate);
+        }
+        let by_chance_ns = weather.delay_ns + first.saturating_sub(self.config.latency_min_ns);
+        if by_chance_ns > 0 {
+            self.note(from, to, kind, number, NetAction::DelayNs(by_chance_ns));
+        }
         Fate::Delivered { at_ns, again_ns, clogged, garbled, connection }
     }
 

@@ -11,6 +11,7 @@
 //! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
 //! - `inbox.rs` is where inputs wait for a slow node,
 //! - `client.rs` and `request.rs` are the clients,
+//! - `chance.rs` names the messages that chance has lost, doubled or delayed,
 //! - `soak.rs` strings windows of a long run together,
 //! - `end.rs` heals, waits for agreement and judges the history,
 //! - `core.rs` says who is healed in the end, and how the others are lost,
@@ -19,6 +20,7 @@
 //! - `trace.rs` is the hash and the readable line.
 
 mod atlas;
+mod chance;
 mod client;
 mod core;
 mod end;
@@ -142,7 +144,13 @@ pub struct RunOptions {
     pub until_step: Option<u64>,
     /// Gets the rolling hash after each event: two runs are compared by it.
     pub digest: Option<Digest>,
+    /// Gets what chance did to single messages, once the run is over: as the exceptions that would
+    /// do the same without chance.
+    pub chances: Option<Chances>,
 }
+
+/// Takes what chance did to single messages.
+pub type Chances = Box<dyn FnMut(Vec<plan::NetRow>)>;
 
 /// Runs a plan to its end, or to the first violation.
 pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
@@ -150,8 +158,14 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     let mut world = World::new(plan);
     world.trace.sink = options.trace.take();
     world.trace.digest = options.digest.take();
+    if options.chances.is_some() {
+        world.network.note_chances();
+    }
     let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
     options.trace = world.trace.sink.take();
+    if let Some(chances) = &mut options.chances {
+        chances(chance::rows(world.network.take_noted()));
+    }
     outcome
 }
 

@@ -3,10 +3,14 @@
 //! The functions that run are values, so that tests can put ones in their place that fail, stall
 //! or panic on demand: the real simulator does none of that on demand.
 
+#[cfg(feature = "bugs")]
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
+#[cfg(feature = "bugs")]
+use stormkv_sim::shrink;
 use stormkv_sim::swarm;
 use stormkv_sim::world::{self, RunOptions};
 
@@ -18,9 +22,10 @@ pub struct Engine {
     pub run_beyond: fn(u64) -> Outcome,
     /// Runs a plan.
     pub run_plan: fn(&Plan, RunOptions) -> Outcome,
-    /// Makes a failing plan as small as it goes, and tells how many events are left of its run.
+    /// Makes the failing plan of a seed as small as it goes in this time, and tells how many events
+    /// are left of its run. `None` if it does not fail.
     #[cfg(feature = "bugs")]
-    pub events_when_shrunk: Option<fn(&Plan) -> Option<u64>>,
+    pub shrink: fn(&Plan, usize, Duration) -> Option<(Plan, u64)>,
 }
 
 impl Default for Engine {
@@ -29,15 +34,27 @@ impl Default for Engine {
             run_seed: |seed| run_plan(&swarm::generate(seed), RunOptions::default()),
             run_beyond: |seed| run_plan(&swarm::generate_beyond(seed), RunOptions::default()),
             run_plan,
-            // Until there is something that shrinks.
             #[cfg(feature = "bugs")]
-            events_when_shrunk: None,
+            shrink: shrink_plan,
         }
     }
 }
 
 fn run_plan(plan: &Plan, mut options: RunOptions) -> Outcome {
     world::run(plan, &mut options)
+}
+
+#[cfg(feature = "bugs")]
+fn shrink_plan(plan: &Plan, jobs: usize, limit: Duration) -> Option<(Plan, u64)> {
+    let started = now();
+    let mut options = shrink::Options::default();
+    options.jobs = jobs;
+    let mut report = |_: &shrink::Progress<'_>| match started.elapsed() >= limit {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let shrunk = shrink::shrink(plan, &options, &mut report).ok()?;
+    Some((shrunk.plan, shrunk.outcome.events))
 }
 
 /// Runs `body` and measures how long it took on this machine.

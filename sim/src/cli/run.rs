@@ -14,7 +14,7 @@ use stormkv_sim::{determinism, swarm, world};
 use super::console::Console;
 use super::engine::Engine;
 use super::merge::refused;
-use super::{Exit, RunArgs, Usage};
+use super::{Exit, RunArgs, Usage, shrink};
 
 /// How often the progress bar is drawn at most, per second.
 const REDRAWS_PER_S: u8 = 8;
@@ -57,7 +57,25 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
         Err(error) => return refused(&error, console),
     };
     let plural = if jobs == 1 { "" } else { "s" };
-    Ok(tell(&format!("{seeds}, {jobs} job{plural}"), &totals, args.json, console))
+    let exit = tell(&format!("{seeds}, {jobs} job{plural}"), &totals, args.json, console);
+    if args.shrink {
+        shrink_worst(args, &totals, engine, console);
+    }
+    Ok(exit)
+}
+
+/// Shrinks the worst failure, if there is one. That this fails is no news about the seeds: it does
+/// not change the exit code.
+fn shrink_worst(args: &RunArgs, totals: &Totals, engine: &Engine, console: &Console) {
+    let Some(worst) = totals.worst() else { return };
+    let plan = caught(|| plan(worst.seed, args.beyond_quorum, totals.bug.as_deref()));
+    let shrunk = match plan {
+        Ok(plan) => shrink::shrink_worst(args, worst, plan, engine, console),
+        Err(panic) => Err(Usage(format!("seed {} has no plan: {}", worst.seed, panic.message))),
+    };
+    if let Err(Usage(message)) = shrunk {
+        console.err.print(&format!("note: not shrunk: {message}\n"));
+    }
 }
 
 /// Runs one seed as the options say.

@@ -37,7 +37,7 @@ pub(super) fn fake() -> Engine {
             broken(Class::Safety, 9)
         },
         #[cfg(feature = "bugs")]
-        events_when_shrunk: None,
+        shrink: |_, _, _| None,
     }
 }
 
@@ -307,4 +307,49 @@ fn beyond_quorum_is_a_campaign_of_its_own_with_its_own_replay() {
     assert_eq!(exit, Exit::Clean, "{out}");
     let (exit, _, err) = sim(&fake(), "replay --beyond-quorum some.toml");
     assert_eq!(exit, Exit::Usage, "{err}");
+}
+
+/// A directory of this process, with nothing in it.
+fn directory(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("stormkv-sim-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    path
+}
+
+#[test]
+fn a_failing_campaign_shrinks_its_worst_failure_beside_its_file() {
+    let out = directory("shrink");
+    let line = format!("run --seeds 0..9 --jobs 2 --shrink --out {}", out.display());
+    let (exit, text, err) = sim(&fake(), &line);
+    assert_eq!((exit, err.as_str()), (Exit::Violation, ""));
+    let path = out.join("seed-3.toml");
+    let plan = stormkv_sim::scenario::load(&path).unwrap();
+    assert_eq!((plan.name.as_str(), plan.ops.len(), plan.faults.len()), ("seed-3", 0, 0));
+    assert_eq!(plan.found.map(|found| (found.seed, found.events_before)), Some((3, 50)));
+    assert!(text.ends_with(&format!("  replay   cargo sim replay {}\n", path.display())), "{text}");
+    // A clean campaign has nothing to shrink; a canary cannot be.
+    let (exit, text, _) = sim(&fake(), "run --seeds 6..9 --shrink");
+    assert_eq!(exit, Exit::Clean);
+    assert!(text.ends_with("clean: 3 seeds, no violation\n"), "{text}");
+    let (exit, _, err) = sim(&fake(), "run --seeds 6..9 --shrink --canary 1");
+    assert_eq!(exit, Exit::Violation);
+    assert_eq!(err, "note: not shrunk: seed 6 failed on purpose: nothing to shrink\n");
+    std::fs::remove_dir_all(&out).unwrap();
+}
+
+#[test]
+fn a_search_that_runs_out_of_time_says_how_to_go_on() {
+    let out = directory("budget");
+    std::fs::create_dir(&out).unwrap();
+    let file = out.join("small.toml");
+    let line = format!("shrink --seed 4 -o {} --budget 0.000001", file.display());
+    let (exit, text, _) = sim(&fake(), &line);
+    assert_eq!(exit, Exit::Violation);
+    let hint = format!("the time is up: `cargo sim shrink {0} -o {0}` goes on\n", file.display());
+    assert!(text.contains(&hint), "{text}");
+    assert!(file.exists());
+    let (exit, _, err) = sim(&fake(), &format!("shrink --seed 4 -o {}/no/x.toml", out.display()));
+    assert_eq!(exit, Exit::Usage);
+    assert!(err.contains("x.toml cannot be written: "), "{err}");
+    std::fs::remove_dir_all(&out).unwrap();
 }

@@ -69,7 +69,7 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    fn all() -> impl Iterator<Item = MessageKind> {
+    pub(crate) fn all() -> impl Iterator<Item = MessageKind> {
         let clients = [MessageKind::Request, MessageKind::Reply];
         Kind::ALL.into_iter().map(MessageKind::Peer).chain(clients)
     }

@@ -1,5 +1,7 @@
 //! Runs the campaigns against the bugs: the threads and the clock are here.
 
+use std::fs;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -8,6 +10,7 @@ use stormkv_sim::bugs::{self, Bag, Catch, Hunt, Limits, Score};
 use stormkv_sim::campaign;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
+use stormkv_sim::scenario;
 use stormkv_sim::swarm::{self, Group, Knobs};
 use stormkv_sim::world::RunOptions;
 
@@ -53,10 +56,14 @@ pub fn bugs(args: &BugsArgs, engine: &Engine, console: &Console) -> Result<Exit,
         },
         jobs: args.jobs.map_or_else(campaign::default_jobs, usize::from),
         engine,
+        shrink: args.shrink.as_deref(),
     };
+    if let Some(directory) = hunter.shrink {
+        fs::create_dir_all(directory).map_err(|error| unwritable(directory, &error))?;
+    }
     let mut rows = Vec::new();
     for info in chosen {
-        let row = hunter.measure(info, args.ablate);
+        let row = hunter.measure(info, args.ablate)?;
         console.err.print(&format!("{}\n", table::progress(&row)));
         warn_of_unrelated(&row, console);
         rows.push(row);
@@ -64,6 +71,11 @@ pub fn bugs(args: &BugsArgs, engine: &Engine, console: &Console) -> Result<Exit,
     table::tell(&rows, args, console);
     let all = rows.iter().all(|row| row.score.is_found());
     Ok(if all { Exit::Clean } else { Exit::Violation })
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Usage {
+    let name = report::one_line(&path.to_string_lossy());
+    Usage(format!("{name} cannot be written: {error}; name another directory"))
 }
 
 /// The bugs that are asked for, in the order of the catalogue.
@@ -92,18 +104,36 @@ struct Hunter<'a> {
     limits: Limits,
     jobs: usize,
     engine: &'a Engine,
+    /// Where to keep a shrunk failure of each bug.
+    shrink: Option<&'a Path>,
 }
 
 impl Hunter<'_> {
-    fn measure(&self, info: &'static Info, ablate: bool) -> Row {
+    fn measure(&self, info: &'static Info, ablate: bool) -> Result<Row, Usage> {
         let bag = self.hunt(info, &Knobs::default(), self.limits);
         let score = Score::of(&bag);
-        let events_after = score.typical.as_ref().and_then(|typical| {
-            let shrink = self.engine.events_when_shrunk?;
-            shrink(&plan(typical.seed, info, &Knobs::default()))
-        });
+        let events_after = match (&score.typical, self.shrink) {
+            (Some(typical), Some(directory)) => self.shrink(info, typical.seed, directory)?,
+            _ => None,
+        };
         let needs = score.seeds.value.filter(|_| ablate).map(|median| self.ablate(info, median));
-        Row { info, bag, score, events_after, needs }
+        Ok(Row { info, bag, score, events_after, needs })
+    }
+
+    /// Shrinks the failing plan of a seed and keeps it. Tells how many events are left of its run.
+    fn shrink(
+        &self,
+        info: &'static Info,
+        seed: u64,
+        directory: &Path,
+    ) -> Result<Option<u64>, Usage> {
+        let plan = plan(seed, info, &Knobs::default());
+        let shrunk = (self.engine.shrink)(&plan, self.jobs, self.limits.budget);
+        let Some((mut plan, events)) = shrunk else { return Ok(None) };
+        info.name.clone_into(&mut plan.name);
+        let path = directory.join(format!("{}.toml", info.name));
+        fs::write(&path, scenario::save(&plan)).map_err(|error| unwritable(&path, &error))?;
+        Ok(Some(events))
     }
 
     /// Looks for the bug without each group of faults. As soon as half of the repeats have found it,

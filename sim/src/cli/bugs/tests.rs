@@ -163,13 +163,20 @@ fn what_a_bug_needs_is_told() {
 
 #[test]
 fn the_failure_with_the_median_of_events_is_shrunk() {
-    let shrink = |plan: &Plan| (plan.seed == 4_000_002 && plan.bug.is_some()).then_some(42);
-    let engine = Engine { events_when_shrunk: Some(shrink), ..engine() };
-    let (_, out, _) = sim(&engine, "bugs --only 30 --json");
+    let shrink = |plan: &Plan, _, _| {
+        (plan.seed == 4_000_002 && plan.bug.is_some()).then(|| (plan.clone(), 42))
+    };
+    let engine = Engine { shrink, ..engine() };
+    let directory = std::env::temp_dir().join(format!("stormkv-bugs-{}", std::process::id()));
+    let line = format!("bugs --only 30 --shrink {}", directory.display());
+    let (_, out, _) = sim(&engine, &format!("{line} --json"));
     let object: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(object["bugs"][0]["events_after"], 42);
-    let (_, out, _) = sim(&engine, "bugs --only 30");
+    let (_, out, _) = sim(&engine, &line);
     assert!(out.contains("  104, shrunk 42\n"), "{out}");
+    let kept = stormkv_sim::scenario::load(directory.join("read-at-once.toml")).unwrap();
+    assert_eq!(kept.bug.as_deref(), Some("read-at-once"));
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
