@@ -210,7 +210,7 @@ impl Plan {
         }
         place("snapshot_every").within(cluster.snapshot_every, 1, 1_000_000_000)?;
         place("keep_entries").within(cluster.keep_entries, 0, 1_000_000_000)?;
-        place("segment_kib").within(cluster.segment_kib.into(), 1, 65_536)?;
+        place("segment_kib").within(cluster.segment_kib.into(), 4, 65_536)?;
         place("sessions").within(cluster.sessions.into(), 1, 1_000_000)?;
         place("chunk_bytes").within(cluster.chunk_bytes.into(), 16, 1 << 20)?;
         place("batch_us").within(cluster.batch_us, 0, 1_000_000)
