@@ -16,14 +16,17 @@ use stormkv_sim::world::{self, RunOptions};
 const SEEDS: &str = "0..60";
 
 /// Builds the simulator into the usual target directory and says where it is. Cargo knows best:
-/// the place depends on CARGO_TARGET_DIR and on its configuration.
+/// the place depends on CARGO_TARGET_DIR and on its configuration. With the features of this build:
+/// another one would take the place of the program that other tests use.
 fn build(profile: &[&str]) -> PathBuf {
+    let features: &[&str] = if cfg!(feature = "bugs") { &["--features", "bugs"] } else { &[] };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let output = Command::new(cargo)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--offline", "--quiet", "--package", "stormkv-sim"])
         .args(["--bin", "stormkv-sim", "--message-format", "json-render-diagnostics"])
         .args(profile)
+        .args(features)
         .output()
         .expect("cargo starts");
     let errors = String::from_utf8_lossy(&output.stderr);

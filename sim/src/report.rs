@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
 pub use text::{Paint, Table, duration, one_line, thousands};
 
-use crate::campaign::{Canaries, Failure, RecoveryTimes, Totals};
+use crate::campaign::{CANARY, Canaries, Failure, RecoveryTimes, Totals};
 use crate::outcome::{Class, Violation};
 
 /// The version of this build.
@@ -242,6 +242,13 @@ impl Subject {
             Subject::File(path) => format!("cargo sim replay {}", text::shell_word(path)),
         }
     }
+
+    /// The line that makes a small scenario of it. A scenario is small already.
+    fn shrink_command(&self) -> Option<String> {
+        let seed = self.seed()?;
+        let shrink = self.replay_command().replacen("replay", "shrink", 1);
+        Some(format!("{shrink} -o seed-{seed}.toml"))
+    }
 }
 
 /// The last lines about a failure: what broke, in one sentence, and all it takes to see it again.
@@ -262,8 +269,10 @@ pub fn last_words(
         seed => ("seed", seed.seed().unwrap_or_default().to_string()),
     };
     let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
+    let shrink = subject.shrink_command().filter(|_| violation.checker != CANARY);
+    let shrink = shrink.map_or(String::new(), |line| format!("  shrink   {line}\n"));
     format!(
-        "{kind} ({}): {}\n{}  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n  \
+        "{kind} ({}): {}\n{}  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n{shrink}  \
          replay   {}\n",
         violation.checker,
         sentence(&violation.message),
@@ -405,6 +414,7 @@ peaks of a node
         let expected = format!(
             "safety violation (election-safety): n2 was elected in term 4, which n1 already led\n  \
              seed     17\n  plan     0000000000000abc\n  version  {BUILD}\n  \
+             shrink   cargo sim shrink --seed 17 -o seed-17.toml\n  \
              replay   cargo sim replay --seed 17\n"
         );
         assert_eq!(text, expected);

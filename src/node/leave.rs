@@ -66,9 +66,11 @@ impl<M: StateMachine> Node<M> {
     /// Another member says that this one was removed.
     pub(super) fn told_removed(&mut self, from: NodeId) {
         info!(id = %self.config.id, %from, "told to have been removed");
-        self.farewell.told_by.insert(from);
         self.farewell.since.get_or_insert(self.now);
         let (me, membership) = (self.config.id, self.replica.membership());
+        if membership.votes(from) {
+            self.farewell.told_by.insert(from);
+        }
         let knows = |id: NodeId| id == me || self.farewell.told_by.contains(&id);
         if membership.is_quorum(knows) {
             self.stop(Error::Removed);

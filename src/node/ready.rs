@@ -97,6 +97,26 @@ impl<M: StateMachine> Node<M> {
             }
         }
 
+        self.record(install, entries);
+        self.raft.advance_append_async(ready);
+
+        // From here on raft may change again.
+        match self.persisting.back_mut() {
+            Some(last) => last.ready = Some(number),
+            None => self.raft.on_persist_ready(number),
+        }
+        self.send_or_hold(at_once, self.done >= self.vow || planted(Bug::LoneVoterSendsEarly));
+        self.send_or_hold(after, self.persisting.is_empty() || planted(Bug::MessagesBeforeSync));
+        for state in read_states {
+            self.read_index_known(&state.request_ctx, state.index);
+        }
+        if !committed.is_empty() {
+            self.apply(committed);
+        }
+    }
+
+    /// Writes down what must be durable, if anything must.
+    fn record(&mut self, install: Option<SnapshotId>, entries: Vec<eraftpb::Entry>) {
         let hard_state = self.hard_state();
         let vow = (hard_state.term, hard_state.vote) != (self.written.term, self.written.vote);
         // A commit index alone is not worth a write: it is found out again after a restart.
@@ -121,21 +141,6 @@ impl<M: StateMachine> Node<M> {
             }
         }
         self.written = hard_state;
-        self.raft.advance_append_async(ready);
-
-        // From here on raft may change again.
-        match self.persisting.back_mut() {
-            Some(last) => last.ready = Some(number),
-            None => self.raft.on_persist_ready(number),
-        }
-        self.send_or_hold(at_once, self.done >= self.vow || planted(Bug::LoneVoterSendsEarly));
-        self.send_or_hold(after, self.persisting.is_empty() || planted(Bug::MessagesBeforeSync));
-        for state in read_states {
-            self.read_index_known(&state.request_ctx, state.index);
-        }
-        if !committed.is_empty() {
-            self.apply(committed);
-        }
     }
 
     /// Term, vote and commit as raft has them now.
