@@ -110,7 +110,7 @@ impl Task<'_> {
         let mut trouble = None;
         let mut report = |progress: &Progress<'_>| {
             if progress.improved && there.is_none_or(|there| Weight::of(progress.best) < there) {
-                trouble = self.write(self.out, progress.best).err();
+                trouble = write(self.out, progress.best).err();
             }
             bar.set_message(format!(
                 "{}, {} events, {} candidates tried: {}",
@@ -134,7 +134,7 @@ impl Task<'_> {
             return Err(trouble);
         }
         let shrunk = shrunk.map_err(|error| Usage(format!("{} {error}", self.title)))?;
-        let plan = self.write(self.out, &shrunk.plan)?;
+        let plan = write(self.out, &shrunk.plan)?;
         let slips = self.save_slips(&shrunk)?;
         stream.print(&self.tell(&plan, &shrunk, started.elapsed()));
         stream.print(&slips);
@@ -158,24 +158,6 @@ impl Task<'_> {
         }
     }
 
-    /// Writes a scenario, whole or not at all, and returns it as it is in the file: it is called
-    /// like its file, as all scenarios are.
-    fn write(&self, path: &Path, plan: &Plan) -> Result<Plan, Usage> {
-        let mut plan = plan.clone();
-        if let Some(stem) = path.file_stem() {
-            plan.name = report::one_line(&stem.to_string_lossy());
-        }
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(".part");
-        let draft = PathBuf::from(draft);
-        let written = fs::write(&draft, scenario::save(&plan));
-        written.and_then(|()| fs::rename(&draft, path)).map_err(|error| {
-            let name = shown(path);
-            Usage(format!("{name} cannot be written: {error}; name a file in another directory"))
-        })?;
-        Ok(plan)
-    }
-
     /// Saves what else failed on the way, unless that was done before.
     fn save_slips(&self, shrunk: &Shrunk) -> Result<String, Usage> {
         let mut text = String::new();
@@ -183,7 +165,7 @@ impl Task<'_> {
             let checker = slip.violation.checker;
             let path = self.out.with_extension(format!("{checker}.toml"));
             if !path.exists() {
-                self.write(&path, &slip.plan)?;
+                write(&path, &slip.plan)?;
             }
             let sentence = slip.violation.message.split("\n\n").next().unwrap_or_default();
             writeln!(
@@ -229,6 +211,24 @@ impl Task<'_> {
         let paint = console.paint();
         stream.print(&report::last_words(&subject, Some(plan.hash()), violation, paint));
     }
+}
+
+/// Writes a scenario, whole or not at all, and returns it as it is in the file: it is called like its
+/// file, as all scenarios are.
+pub fn write(path: &Path, plan: &Plan) -> Result<Plan, Usage> {
+    let mut plan = plan.clone();
+    if let Some(stem) = path.file_stem() {
+        plan.name = report::one_line(&stem.to_string_lossy());
+    }
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".part");
+    let draft = PathBuf::from(draft);
+    let written = fs::write(&draft, scenario::save(&plan));
+    written.and_then(|()| fs::rename(&draft, path)).map_err(|error| {
+        let name = shown(path);
+        Usage(format!("{name} cannot be written: {error}; name a file in another directory"))
+    })?;
+    Ok(plan)
 }
 
 fn shown(path: &Path) -> String {

@@ -10,13 +10,12 @@ use stormkv_sim::bugs::{self, Bag, Catch, Hunt, Limits, Score};
 use stormkv_sim::campaign;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
-use stormkv_sim::scenario;
 use stormkv_sim::swarm::{self, Group, Knobs};
 use stormkv_sim::world::RunOptions;
 
 use super::super::console::Console;
 use super::super::engine::{self, Engine};
-use super::super::{BugsArgs, Exit, Usage};
+use super::super::{BugsArgs, Exit, Usage, shrink};
 use super::table;
 
 /// A group of faults is needed if the median without it is more than this many times as large.
@@ -59,7 +58,10 @@ pub fn bugs(args: &BugsArgs, engine: &Engine, console: &Console) -> Result<Exit,
         shrink: args.shrink.as_deref(),
     };
     if let Some(directory) = hunter.shrink {
-        fs::create_dir_all(directory).map_err(|error| unwritable(directory, &error))?;
+        fs::create_dir_all(directory).map_err(|error| {
+            let name = report::one_line(&directory.to_string_lossy());
+            Usage(format!("{name} cannot be written: {error}; name another directory"))
+        })?;
     }
     let mut rows = Vec::new();
     for info in chosen {
@@ -71,11 +73,6 @@ pub fn bugs(args: &BugsArgs, engine: &Engine, console: &Console) -> Result<Exit,
     table::tell(&rows, args, console);
     let all = rows.iter().all(|row| row.score.is_found());
     Ok(if all { Exit::Clean } else { Exit::Violation })
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Usage {
-    let name = report::one_line(&path.to_string_lossy());
-    Usage(format!("{name} cannot be written: {error}; name another directory"))
 }
 
 /// The bugs that are asked for, in the order of the catalogue.
@@ -129,10 +126,8 @@ impl Hunter<'_> {
     ) -> Result<Option<u64>, Usage> {
         let plan = plan(seed, info, &Knobs::default());
         let shrunk = (self.engine.shrink)(&plan, self.jobs, self.limits.budget);
-        let Some((mut plan, events)) = shrunk else { return Ok(None) };
-        info.name.clone_into(&mut plan.name);
-        let path = directory.join(format!("{}.toml", info.name));
-        fs::write(&path, scenario::save(&plan)).map_err(|error| unwritable(&path, &error))?;
+        let Some((plan, events)) = shrunk else { return Ok(None) };
+        shrink::write(&directory.join(format!("{}.toml", info.name)), &plan)?;
         Ok(Some(events))
     }
 
