@@ -276,6 +276,11 @@ impl<M: StateMachine> Node<M> {
         while let Some(round) =
             self.reads.rounds.pop_front_if(|round| round.asked_at + retry <= now)
         {
+            if planted(Bug::ReadIndexForwarded) && round.reads.iter().all(|r| r.deadline > now) {
+                self.raft.read_index(self.context(round.id));
+                self.reads.rounds.push_back(Round { asked_at: now, ..round });
+                continue;
+            }
             self.reads.waiting.extend(round.reads);
         }
         let mut late: Vec<Read> =
