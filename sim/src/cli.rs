@@ -280,6 +280,9 @@ struct BugsArgs {
     /// Look again without each group of faults, to tell which of them it takes
     #[arg(long)]
     ablate: bool,
+    /// Compare ways to choose plans: how soon does each find the bugs, given the same time?
+    #[arg(long, conflicts_with_all = ["ablate", "shrink", "seeds_per_repeat"])]
+    bake_off: bool,
     /// Shrink a typical failure of each bug, for as long as its budget again, and keep it in this
     /// directory as a scenario
     #[arg(long, value_name = "DIR")]

@@ -37,7 +37,8 @@
 //!   from elsewhere,
 //! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
 //!   panic into a finding, [`names`] and [`histogram`] help to count,
-//! - [`bugs`] measures how soon mistakes that are planted on purpose are found,
+//! - [`bugs`] measures how soon mistakes that are planted on purpose are found, and [`explore`] has
+//!   other ways to choose plans, to compare them by that,
 //! - [`shrink`] turns a failing plan into a small one,
 //! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
 
@@ -51,6 +52,7 @@ pub mod checker;
 mod clock;
 pub mod determinism;
 pub mod disk;
+pub mod explore;
 pub mod histogram;
 pub mod history;
 pub mod names;

@@ -455,7 +455,12 @@ impl Network {
 
     /// Whether some fault has this effect at present.
     pub fn suffers(&self, is_it: impl Fn(&Rule) -> bool) -> bool {
-        self.rules.values().any(is_it)
+        self.rules().any(is_it)
+    }
+
+    /// The faults that it suffers from.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.values()
     }
 
     /// No message is lost, duplicated or damaged by chance any more; rules, latencies and

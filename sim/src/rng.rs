@@ -49,6 +49,8 @@ pub enum Purpose {
     BrokenConnection = 53,
     /// Whether a campaign fails this seed on purpose.
     Canary = 90,
+    /// From which plan a campaign goes on.
+    Exploration = 91,
     /// Who is in the core that is healed in the end. Parts: node, or none for its size.
     Core = 70,
     /// How a node outside of the core is lost for good. Parts: node.

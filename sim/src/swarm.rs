@@ -14,6 +14,8 @@ mod dice;
 mod families;
 mod knobs;
 mod membership;
+mod mutate;
+mod priorities;
 mod shape;
 mod soak;
 mod storm;
@@ -25,7 +27,8 @@ use stormkv::types::NodeId;
 
 use crate::plan::{Call, Core, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
 
-pub use knobs::{Group, Knobs};
+pub use knobs::{Group, Knobs, Mix};
+pub use mutate::mutate;
 pub use soak::{WINDOW_US, soak_window};
 
 use dice::{Dice, Purpose};
@@ -36,7 +39,7 @@ pub fn generate(seed: u64) -> Plan {
     generate_with(seed, &Knobs::default())
 }
 
-/// Draws the plan of this seed, and leaves out of it what is switched off.
+/// Draws the plan of this seed in this way, and leaves out of it what is switched off.
 pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
     shape::fit(&mut cluster, &mut clients);
@@ -60,6 +63,11 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     };
     let mut faults = storm::faults(seed, &cast, knobs);
     knobs.keep_founders(&mut faults, first_nodes);
+    if knobs.mix() == Mix::Priorities {
+        let founders = (1..=u64::from(first_nodes)).map(NodeId).collect::<Vec<_>>();
+        faults.extend(priorities::lags(seed, &founders, &cast));
+        faults.sort_by_key(|row| row.at_us);
+    }
     let free = cast.nodes.iter().map(|node| node.0).max().unwrap_or(0) + 1;
     if !knobs.is_off(Group::Membership) {
         ops.extend(changes);
@@ -67,7 +75,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     ops.extend(combos::replacements(seed, &faults, free));
     ops.sort_by_key(|row| row.at_us);
 
-    let mut network = knobs.calm(shape::network(seed));
+    let mut network = knobs.calm(shape::network(seed, knobs.mix() != Mix::Uniform));
     shape::widen(&mut network, &ops);
     Plan {
         cluster,

@@ -12,6 +12,7 @@
 //! - `inbox.rs` is where inputs wait for a slow node,
 //! - `client.rs` and `request.rs` are the clients,
 //! - `chance.rs` names the messages that chance has lost, doubled or delayed,
+//! - `portrait.rs` is a coarse picture of the cluster, for a search for new behaviour,
 //! - `soak.rs` strings windows of a long run together,
 //! - `end.rs` heals, waits for agreement and judges the history,
 //! - `core.rs` says who is healed in the end, and how the others are lost,
@@ -29,6 +30,7 @@ mod fault;
 mod inbox;
 mod life;
 mod message;
+mod portrait;
 mod recovery;
 mod request;
 mod slot;
@@ -47,11 +49,13 @@ use stormkv::types::{LogIndex, NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
 pub use self::client::action;
+pub use self::portrait::Pictures;
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
 pub use self::trace::{Digest, Sink};
 
 use self::atlas::Atlas;
 use self::client::Clients;
+use self::portrait::Portrait;
 use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Bounds, Broken, Safety};
@@ -147,6 +151,8 @@ pub struct RunOptions {
     /// Gets what chance did to single messages, once the run is over: as the exceptions that would
     /// do the same without chance.
     pub chances: Option<Chances>,
+    /// Gets a coarse picture of the cluster after each event of a node.
+    pub pictures: Option<Pictures>,
 }
 
 /// Takes what chance did to single messages.
@@ -158,11 +164,13 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     let mut world = World::new(plan);
     world.trace.sink = options.trace.take();
     world.trace.digest = options.digest.take();
+    world.portrait = options.pictures.take().map(|sink| Box::new(Portrait::new(sink)));
     if options.chances.is_some() {
         world.network.note_chances();
     }
     let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
     options.trace = world.trace.sink.take();
+    options.pictures = world.portrait.take().map(|portrait| portrait.sink);
     if let Some(chances) = &mut options.chances {
         chances(chance::rows(world.network.take_noted()));
     }
@@ -256,6 +264,7 @@ pub(crate) struct World<'p> {
     bounds: Bounds,
     atlas: Atlas,
     trace: Trace,
+    portrait: Option<Box<Portrait>>,
     effects: Vec<Effect>,
     messages: u64,
     faults: BTreeMap<&'static str, u64>,
@@ -324,6 +333,7 @@ impl<'p> World<'p> {
             bounds: Bounds::new(&life::config(plan, NodeId(1), false, 0)),
             atlas: Atlas::default(),
             trace: Trace::default(),
+            portrait: None,
             effects: Vec::new(),
             messages: 0,
             faults: BTreeMap::new(),

@@ -7,8 +7,11 @@
 //! started by its path says how to build the other one.
 //!
 //! - `measure.rs` runs the campaigns, on threads and with a clock,
+//! - `bake_off.rs` runs campaigns that choose their plans in different ways, and compares them,
 //! - `table.rs` prints what came of them.
 
+#[cfg(feature = "bugs")]
+mod bake_off;
 #[cfg(feature = "bugs")]
 mod measure;
 #[cfg(feature = "bugs")]
@@ -32,6 +35,9 @@ The interval holds the true median with a chance of at least 95 percent, whateve
 takes six repeats. A failure that the seed shows without the bug, too, does not count.
 
 With --ablate, a group of faults is needed if without it the median is more than five times as large.
+
+With --bake-off, each way to choose plans has the budget for each bug, and each of its repeats an equal
+part of that. What a way spends on choosing counts as its time.
 
 Exit codes: 0 all were found, 1 some were not, 64 usage, 70 internal error";
 

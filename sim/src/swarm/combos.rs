@@ -249,6 +249,29 @@ pub(super) fn ring_of_leaders(scene: &mut Scene<'_>) {
     }
 }
 
+/// What the others send to a node comes late, each message by its own span, some of it twice; then
+/// they neither hear that node any more nor send it anything new. If it was the leader, it goes on
+/// hearing from before, while another one leads.
+pub(super) fn late_mail(scene: &mut Scene<'_>) {
+    let election_us = scene.cast.election_us;
+    let elections_us = |tenths: u32| election_us * u64::from(tenths) / 10_000 * 1000;
+    let mut from = scene.shuffled();
+    let to = vec![from.pop().expect("three nodes are needed")];
+    from.sort_unstable();
+    let path = Path::Between { from: from.clone(), to: to.clone() };
+    let at_us = scene.when();
+    let cut_us = at_us + elections_us(scene.dice.between(15, 50));
+    let until_us = cut_us + scene.new_leader_us();
+    let duplicate = f64::from(scene.dice.between(0, 40)) / 100.0;
+    let delay_us = elections_us(scene.dice.between(8, 40));
+    let late = LinkFault::Weather { path: path.clone(), drop: 0.0, duplicate, delay_us };
+    scene.push(at_us, cut_us, late);
+    // Unlike a cut, this spares what is under way.
+    let silent = LinkFault::Weather { path, drop: 1.0, duplicate: 0.0, delay_us: 0 };
+    scene.push(cut_us, until_us, silent);
+    scene.push(cut_us, until_us, LinkFault::OneWay { from: to, to: from });
+}
+
 /// Nodes in turn are stopped, and started again by the present release on the files of an earlier
 /// one: all of them, or some.
 pub(super) fn rolling_upgrade(scene: &mut Scene<'_>) {

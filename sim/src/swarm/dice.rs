@@ -27,6 +27,8 @@ pub(super) enum Purpose {
     Hands = 15,
     Replacement = 12,
     BeyondQuorum = 16,
+    Priorities = 18,
+    Mutation = 19,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

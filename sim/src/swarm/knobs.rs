@@ -1,4 +1,5 @@
-//! Knobs: the storm of a seed with some kinds of faults taken out, to see what is found without them.
+//! Knobs: the storm of a seed with some kinds of faults taken out, or drawn in another way, to see
+//! what is found then.
 //!
 //! All is drawn as ever, and what is switched off is taken out of the plan afterwards. So nothing
 //! else moves: a plan with a group switched off is the seed's own plan, less that group.
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 
 use stormkv::types::NodeId;
 
-use crate::plan::{DiskFault, Fault, FaultRow, Member, Network, ProcessFault};
+use crate::plan::{Delay, DiskFault, Fault, FaultRow, LinkFault, Member, Network, ProcessFault};
 
 /// A group of faults, as a user knows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,17 +71,41 @@ impl Group {
     }
 }
 
-/// What is switched off; by default nothing is.
+/// How the faults of a plan are chosen. The cluster, its clients and what they do are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mix {
+    /// Each plan has some families only, and an intensity of its own: see `storm.rs`.
+    #[default]
+    Swarm,
+    /// Each plan has all families, each as likely, and any number of faults; no link is perfect.
+    Uniform,
+    /// As in a swarm, but which message comes first is a matter of priorities: see `priorities.rs`.
+    Priorities,
+}
+
+/// What is switched off, and how the rest is chosen; by default nothing is, as in a swarm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Knobs {
     off: BTreeSet<Group>,
+    mix: Mix,
 }
 
 impl Knobs {
     /// Everything but this group.
     #[must_use]
     pub fn without(group: Group) -> Knobs {
-        Knobs { off: BTreeSet::from([group]) }
+        Knobs { off: BTreeSet::from([group]), ..Knobs::default() }
+    }
+
+    /// Everything, chosen in this way.
+    #[must_use]
+    pub fn mixed(mix: Mix) -> Knobs {
+        Knobs { mix, ..Knobs::default() }
+    }
+
+    /// How the faults are chosen.
+    pub(super) fn mix(&self) -> Mix {
+        self.mix
     }
 
     /// Whether this group is switched off.
@@ -93,7 +118,8 @@ impl Knobs {
     pub(super) fn keeps(&self, row: &FaultRow, story: bool) -> bool {
         // A disk that is lost for ever is an order to the operator to replace the member.
         let wipe = matches!(row.fault, Fault::Process(_, ProcessFault::Wipe));
-        let off = self.is_off(Group::of(&row.fault))
+        let off = (self.mix == Mix::Priorities && orders_messages(&row.fault))
+            || self.is_off(Group::of(&row.fault))
             || (story && self.is_off(Group::Stories))
             || (wipe && self.is_off(Group::Membership));
         !off
@@ -111,13 +137,25 @@ impl Knobs {
     }
 
     /// Calm weather as links have it that never lose, repeat or damage anything. They still take
-    /// their time.
+    /// their time. With priorities, each message takes the same.
     pub(super) fn calm(&self, network: Network) -> Network {
         match self.is_off(Group::Links) {
             true => Network { drop: 0.0, duplicate: 0.0, garble: 0.0, heavy_tail: 0.0, ..network },
+            false if self.mix == Mix::Priorities => Network {
+                latency: Delay { mean_extra_us: 0, ..network.latency },
+                heavy_tail: 0.0,
+                spread: 1,
+                ..network
+            },
             false => network,
         }
     }
+}
+
+/// Whether a fault only decides which message comes first.
+fn orders_messages(fault: &Fault) -> bool {
+    use LinkFault::{Clog, Lag, Throttle};
+    matches!(fault, Fault::Link(Clog { .. } | Lag { .. } | Throttle { .. }))
 }
 
 #[cfg(test)]
@@ -170,6 +208,41 @@ mod tests {
             let Network { drop, duplicate, garble, heavy_tail, .. } = part.network;
             assert!([drop, duplicate, garble, heavy_tail].iter().all(|share| *share == 0.0));
             assert_eq!(part.network.latency, whole.network.latency);
+        }
+    }
+
+    #[test]
+    fn another_mix_changes_the_faults_only() {
+        for mix in [Mix::Uniform, Mix::Priorities] {
+            for seed in 0..300 {
+                let (swarm, other) = (generate(seed), generate_with(seed, &Knobs::mixed(mix)));
+                other.check().unwrap_or_else(|problem| panic!("{mix:?} {seed}: {problem}"));
+                assert_eq!((&other.cluster, &other.clients), (&swarm.cluster, &swarm.clients));
+                let asked = |plan: &Plan| {
+                    plan.ops
+                        .iter()
+                        .filter(|row| !row.call.op.is_admin())
+                        .cloned()
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!(asked(&other), asked(&swarm));
+            }
+        }
+    }
+
+    #[test]
+    fn with_priorities_nothing_else_decides_what_comes_first() {
+        for seed in 0..100 {
+            let plan = generate_with(seed, &Knobs::mixed(Mix::Priorities));
+            assert_eq!((plan.network.latency.mean_extra_us, plan.network.heavy_tail), (0, 0.0));
+            let is_link = |row: &&FaultRow| orders_messages(&row.fault);
+            let only_lags = plan.faults.iter().filter(is_link);
+            assert!(
+                only_lags
+                    .clone()
+                    .all(|row| matches!(row.fault, Fault::Link(LinkFault::Lag { .. })))
+            );
+            assert_eq!(only_lags.count() == 0, plan.cluster.nodes + plan.cluster.learners < 2);
         }
     }
 

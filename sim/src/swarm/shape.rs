@@ -36,16 +36,16 @@ fn batch_us(seed: u64) -> u64 {
     if dice.percent(50) { 0 } else { u64::from(dice.scaled(1, 100)) * 50 }
 }
 
-/// Draws the links in calm weather.
-pub(super) fn network(seed: u64) -> Network {
+/// Draws the links in calm weather. Many seeds have no losses at all, because they would hide what
+/// only a perfect network shows; unless no link is `perfect`.
+pub(super) fn network(seed: u64, perfect: bool) -> Network {
     let dice = &mut Dice::new(seed, Purpose::Weather);
     let latency = Delay {
         min_us: u64::from(dice.scaled(1, 100)) * 100,
         mean_extra_us: u64::from(dice.scaled(1, 100)) * 100,
     };
-    // Many seeds have no losses at all: they would hide what only a perfect network shows.
     let mut share = |off_percent, most_per_mille| {
-        if dice.percent(off_percent) {
+        if dice.percent(off_percent) && perfect {
             0.0
         } else {
             f64::from(dice.scaled(1, most_per_mille)) / 1000.0

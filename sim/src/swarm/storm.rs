@@ -12,7 +12,7 @@ use crate::plan::{Fault, FaultRow, Member, Who};
 use super::combos;
 use super::dice::{Dice, Purpose};
 use super::families::{clock, damage, disk, link, process};
-use super::knobs::Knobs;
+use super::knobs::{Knobs, Mix};
 
 /// The most faults of a random plan.
 const MOST_FAULTS: usize = 25;
@@ -80,6 +80,7 @@ const FAMILIES: &[(usize, bool, Family)] = &[
     (3, PLAIN, damage::misdirected_and_crash),
     (3, PLAIN, damage::stale_read),
     (3, PLAIN, damage::damage_during_repair),
+    (3, STORY, combos::late_mail),
 ];
 
 /// Who is there to be hit, and when something happens anyway.
@@ -207,13 +208,15 @@ impl Scene<'_> {
 /// Draws the faults of a plan, in order of time, and leaves out what is switched off.
 pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
     let dice = &mut Dice::new(seed, Purpose::Intensity);
+    let uniform = knobs.mix() == Mix::Uniform;
     let budget = match dice.weighted(&[(8, 0), (27, 1), (40, 2), (25, 3)]) {
+        _ if uniform => dice.between(0, MOST_FAULTS as u32),
         0 => return Vec::new(),
         1 => dice.between(1, 4),
         2 => dice.between(5, 12),
         _ => dice.between(13, MOST_FAULTS as u32),
     };
-    let mut playing = playing(seed, dice, cast);
+    let mut playing = playing(seed, dice, cast, uniform);
     let weights: Vec<(u32, usize)> =
         playing.iter().enumerate().map(|(position, playing)| (playing.weight, position)).collect();
     let (mut rows, mut stories) = (Vec::new(), Vec::new());
@@ -239,13 +242,13 @@ struct Playing {
     family: Family,
 }
 
-/// Switches families on.
-fn playing(seed: u64, dice: &mut Dice, cast: &Cast) -> Vec<Playing> {
+/// Switches families on: all of them, with the same weight, if the choice is `uniform`.
+fn playing(seed: u64, dice: &mut Dice, cast: &Cast, uniform: bool) -> Vec<Playing> {
     let share = dice.between(10, 60);
     let mut playing = Vec::new();
     for (position, (least_nodes, story, family)) in FAMILIES.iter().enumerate() {
-        let on = dice.percent(share);
-        let weight = dice.between(1, 5);
+        let on = dice.percent(share) || uniform;
+        let weight = if uniform { 1 } else { dice.between(1, 5) };
         if on && cast.nodes.len() >= *least_nodes {
             let dice = Dice::family(seed, position);
             playing.push(Playing { weight, dice, story: *story, family: *family });

@@ -246,6 +246,7 @@ impl World<'_> {
         self.watch_damage(id);
         self.trace.mix(status.hard_state.term << 32 ^ status.hard_state.commit);
         self.trace.mix(status.last.index << 8 ^ status.role as u64);
+        self.portray();
     }
 
     fn elected(&mut self, id: NodeId, term: Term) {

@@ -47,6 +47,9 @@ impl World<'_> {
             }
             return;
         };
+        if let Some(portrait) = &mut self.portrait {
+            portrait.sent(message.kind(), at_ns.max(again_ns.unwrap_or(0)));
+        }
         // A refusal of a forwarded request speaks for one copy of it, so the transport must not
         // make a second one.
         if let Some(at_ns) = again_ns.filter(|_| message.kind() != Kind::Forward) {

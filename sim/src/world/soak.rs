@@ -164,6 +164,7 @@ impl World<'_> {
             newest,
             handed_over,
             atlas,
+            portrait,
         } = self;
         World {
             plan,
@@ -193,6 +194,7 @@ impl World<'_> {
             newest,
             handed_over,
             atlas,
+            portrait,
         }
     }
 

@@ -16,7 +16,7 @@ use stormkv_sim::world::RunOptions;
 use super::super::console::Console;
 use super::super::engine::{self, Engine};
 use super::super::{BugsArgs, Exit, Usage, shrink};
-use super::table;
+use super::{bake_off, table};
 
 /// A group of faults is needed if the median without it is more than this many times as large.
 const FARTHER: f64 = 5.0;
@@ -45,6 +45,9 @@ pub fn bugs(args: &BugsArgs, engine: &Engine, console: &Console) -> Result<Exit,
     if args.list {
         table::list(&chosen, args, console);
         return Ok(Exit::Clean);
+    }
+    if args.bake_off {
+        return Ok(bake_off::bake_off(&chosen, args, engine, console));
     }
     let hunter = Hunter {
         limits: Limits {
@@ -175,8 +178,8 @@ impl Hunter<'_> {
 }
 
 /// Runs cannot poison it: what they do to themselves is caught before.
-fn lock(hunt: &Mutex<Hunt>) -> MutexGuard<'_, Hunt> {
-    hunt.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The plan of a seed with a bug planted.

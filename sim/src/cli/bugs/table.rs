@@ -120,7 +120,7 @@ impl FindJson {
 }
 
 /// More digits of a wall clock say nothing.
-fn micros(seconds: f64) -> f64 {
+pub fn micros(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e6
 }
 
@@ -140,7 +140,7 @@ pub fn list(chosen: &[&'static Info], args: &BugsArgs, console: &Console) {
     for info in chosen {
         grid.row([info.id, info.name, info.class.letter(), info.origin, info.what]);
     }
-    console.out.print(&if args.markdown { grid.markdown() } else { grid.plain() });
+    console.out.print(&grid.text(args.markdown));
 }
 
 /// What came of it.
@@ -159,7 +159,7 @@ pub fn tell(rows: &[Row], args: &BugsArgs, console: &Console) {
         });
     } else {
         let grid = grid(rows, args.ablate);
-        console.out.print(&if args.markdown { grid.markdown() } else { grid.plain() });
+        console.out.print(&grid.text(args.markdown));
     }
     let stream = if args.json { &console.err } else { &console.out };
     if !missed.is_empty() {
@@ -251,20 +251,25 @@ fn needed(needs: &Needs) -> String {
 }
 
 /// Cells that line up.
-struct Grid {
+pub struct Grid {
     rows: Vec<Vec<String>>,
     /// The columns with numbers.
     right: Vec<usize>,
 }
 
 impl Grid {
-    fn new(titles: &[&str], right: &[usize]) -> Grid {
+    pub fn new(titles: &[&str], right: &[usize]) -> Grid {
         let titles = titles.iter().map(ToString::to_string).collect();
         Grid { rows: vec![titles], right: right.to_vec() }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// In Markdown, or as plain text.
+    pub fn text(&self, markdown: bool) -> String {
+        if markdown { self.markdown() } else { self.plain() }
     }
 
     fn plain(&self) -> String {

@@ -197,3 +197,27 @@ fn a_campaign_with_a_bug_says_so_and_its_failures_replay_with_it() {
     let last = "cargo sim replay --beyond-quorum --seed 2 --bug read-at-once\n";
     assert!(out.ends_with(last), "{out}");
 }
+
+#[test]
+fn a_bake_off_compares_all_ways_to_choose_plans() {
+    let line = "bugs --bake-off --only 30 --repeats 6 --budget 600 --jobs 1 --json";
+    let (exit, out, err) = sim(&engine(), line);
+    assert_eq!(exit, Exit::Clean);
+    assert!(err.starts_with("30 read-at-once: swarm 0.0"), "{err}");
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let ways = ["swarm", "uniform", "priorities", "novelty"];
+    let explorers = told["bugs"][0]["explorers"].as_array().unwrap();
+    assert_eq!(explorers.len(), ways.len());
+    for (cell, way) in explorers.iter().zip(ways) {
+        assert_eq!((&cell["explorer"], &cell["detected"]), (&json!(way), &json!(6)));
+        // The second fails by itself, too.
+        assert_eq!(cell["plans_median"], json!(3.0));
+        assert!(cell["cpu_s_ci"][1].as_f64() >= cell["cpu_s_median"].as_f64());
+    }
+    for (overall, way) in told["overall"].as_array().unwrap().iter().zip(ways) {
+        assert_eq!((&overall["explorer"], &overall["repeats"]), (&json!(way), &json!(6)));
+    }
+    assert_eq!(told["overall"][0]["ratio_median"], json!(1.0));
+    let (_, out, _) = sim(&engine(), &line.replace("--json", "--markdown"));
+    assert!(out.contains("\n| explorer | bugs | repeats | time, as a multiple |\n"), "{out}");
+}
