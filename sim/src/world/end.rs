@@ -71,16 +71,17 @@ impl World<'_> {
                 let placed = stats.answers + stats.gets + stats.scans;
                 self.safety.count(Check::Witness, placed);
             }
-            Err(message) => {
+            Err(why) => {
                 self.violation = None;
+                let message = why.sentence;
                 return self.fail(Class::Safety, Broken { checker: "linearizability", message });
             }
         }
         if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };
             match linearizable::check(&self.clients.history, limits, &mut || false) {
-                linearizable::Verdict::Violation(message) => {
-                    let checker = "linearizability-black-box";
+                linearizable::Verdict::Violation(why) => {
+                    let (checker, message) = ("linearizability-black-box", why.sentence);
                     self.fail(Class::Safety, Broken { checker, message });
                 }
                 linearizable::Verdict::Linearizable => self.safety.count(Check::BlackBox, 1),
