@@ -39,7 +39,7 @@
 //!   panic into a finding, [`names`] and [`histogram`] help to count,
 //! - [`bugs`] measures how soon mistakes that are planted on purpose are found,
 //! - [`shrink`] turns a failing plan into a small one,
-//! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
+//! - [`report`] says it in words or as JSON, `words` what requests and answers are; the program in `main.rs` and `cli.rs` does the rest.
 
 #![forbid(unsafe_code)]
 
@@ -64,4 +64,5 @@ pub mod scenario;
 pub mod schedule;
 pub mod shrink;
 pub mod swarm;
+mod words;
 pub mod world;

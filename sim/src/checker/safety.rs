@@ -209,9 +209,10 @@ impl Safety {
         if index >= floor {
             return Ok(());
         }
+        let what = self.raft.what(floor).map_or_else(String::new, |what| format!(" ({what})"));
         let message = format!(
-            "{id} answered a query from its state at index {index}, although index {floor} was \
-             committed before the query was sent"
+            "{id} answered a query from its state as of entry {index}, although entry \
+             {floor}{what} was committed before the query was sent"
         );
         Err(broken("read-index", message))
     }

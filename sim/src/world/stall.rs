@@ -118,7 +118,8 @@ impl World<'_> {
             }
             Missing::Requests(id) => {
                 let pending = self.node(id).map_or(0, Node::pending);
-                format!("{id} keeps {pending} requests waiting that nobody asks for any more")
+                let requests = if pending == 1 { "request" } else { "requests" };
+                format!("{id} keeps {pending} {requests} waiting that nobody asks for any more")
             }
             Missing::Running(_, id) => format!("{id} is not running: {}", self.whereabouts(id)),
             Missing::Agreement(leader, id) => self.explain_lag(leader, id),

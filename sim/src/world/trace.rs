@@ -3,6 +3,8 @@
 use stormkv::types::NodeId;
 use stormkv::wire::{Kind, Message};
 
+use crate::words;
+
 /// Takes the line of one event.
 pub type Sink = Box<dyn FnMut(&str)>;
 
@@ -149,8 +151,8 @@ pub(super) fn describe(from: NodeId, to: NodeId, message: &Message) -> String {
         Message::ReadIndexAnswer { index: Some(index), .. } => {
             text.push_str(&format!(" index={index}"));
         }
-        Message::Answer { reply, .. } => text.push_str(&format!(" {reply:?}")),
-        Message::Forward { request, .. } => text.push_str(&format!(" {request:?}")),
+        Message::Answer { reply, .. } => text.push_str(&format!(" {}", words::reply(reply))),
+        Message::Forward { request, .. } => text.push_str(&format!(" {}", words::request(request))),
         _ => {}
     }
     text
