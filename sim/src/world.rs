@@ -17,7 +17,7 @@
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
-//! - `trace.rs` is the hash and the readable line.
+//! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs.
 
 mod atlas;
 mod chance;
@@ -29,6 +29,7 @@ mod fault;
 mod inbox;
 mod life;
 mod message;
+mod recorder;
 mod recovery;
 mod request;
 mod slot;
@@ -47,11 +48,13 @@ use stormkv::types::{LogIndex, NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
 pub use self::client::action;
+pub use self::recorder::{Choice, Line, NodeRecord, Operation, Record, Recorded, State, Struck};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
 pub use self::trace::{Digest, Sink};
 
 use self::atlas::Atlas;
 use self::client::Clients;
+use self::recorder::Weight;
 use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Bounds, Broken, Safety};
@@ -147,6 +150,8 @@ pub struct RunOptions {
     /// Gets what chance did to single messages, once the run is over: as the exceptions that would
     /// do the same without chance.
     pub chances: Option<Chances>,
+    /// Gets what a page about the failure needs, once the run is over and if it has failed.
+    pub record: Option<Record>,
 }
 
 /// Takes what chance did to single messages.
@@ -161,7 +166,15 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     if options.chances.is_some() {
         world.network.note_chances();
     }
+    if options.record.is_some() {
+        world.trace.recorder = Some(Box::default());
+    }
     let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
+    if let Some(record) = &mut options.record
+        && let Some(recorded) = world.take_record().filter(|_| outcome.violation.is_some())
+    {
+        record(recorded);
+    }
     options.trace = world.trace.sink.take();
     if let Some(chances) = &mut options.chances {
         chances(chance::rows(world.network.take_noted()));
@@ -411,7 +424,8 @@ impl<'p> World<'p> {
 
     fn fail(&mut self, class: Class, broken: Broken) {
         if self.violation.is_none() {
-            let Broken { checker, message } = broken;
+            let Broken { checker, message, node, ops } = broken;
+            self.trace.blame(node, &ops);
             let (step, at_ns) = (self.step, self.now_ns);
             self.violation = Some(Violation { class, checker, message, step, at_ns });
         }
@@ -437,6 +451,7 @@ impl<'p> World<'p> {
             self.trace.begin(self.step, at_ns);
             self.handle(event);
             if self.healed_ns.is_some() && self.violation.is_none() {
+                self.trace.turn_to(None, Weight::Mere);
                 self.watch_recovery();
             }
             self.trace.end();
