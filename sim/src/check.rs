@@ -47,7 +47,8 @@ impl CheckReport {
     pub fn explanation(&self) -> &str {
         match &self.verdict {
             Verdict::Linearizable => "",
-            Verdict::Violation(why) | Verdict::Unknown(why) => why,
+            Verdict::Violation(why) => &why.sentence,
+            Verdict::Unknown(why) => why,
         }
     }
 

@@ -24,9 +24,11 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod view;
+mod why;
 pub mod witness;
 
 pub use self::bounds::{BOUNDED, Bounds, Peaks};
 pub use self::safety::{Broken, Check, Safety};
 use self::safety::{Checks, broken};
 pub use self::view::View;
+pub use self::why::Why;

@@ -9,6 +9,7 @@ mod check;
 mod console;
 mod engine;
 mod merge;
+mod page;
 mod replay;
 mod run;
 mod shrink;

@@ -250,13 +250,26 @@ pub struct History {
     events: u64,
     /// Positions are line numbers of a file, so explanations name lines instead of times.
     lines: bool,
+    /// What the clients are called, see [`called`](History::called).
+    names: Arc<[String]>,
 }
 
 impl History {
     /// An empty history, to be recorded with [`invoke`](Self::invoke) and
     /// [`complete`](Self::complete).
     pub fn new(model: Model) -> History {
-        History { model, ops: Vec::new(), events: 0, lines: false }
+        History { model, ops: Vec::new(), events: 0, lines: false, names: Arc::default() }
+    }
+
+    /// An empty history whose process `p` is called by the name at `p` modulo the number of names:
+    /// whoever numbers processes so gives a client a new one without a new name.
+    pub fn called(self, names: Arc<[String]>) -> History {
+        History { names, ..self }
+    }
+
+    /// What the clients are called; empty if they have no names.
+    pub fn names(&self) -> &Arc<[String]> {
+        &self.names
     }
 
     /// Records a call; the result names the operation to [`complete`](Self::complete).
@@ -302,10 +315,31 @@ impl History {
     /// to 9)`.
     pub fn describe(&self, op: usize) -> String {
         let op = &self.ops[op];
-        format!("{} by process {} ({})", self.phrase(op), op.process, describe_span(op, self.lines))
+        let answer = match &op.outcome {
+            Outcome::Ok(answer) => describe_answer(answer),
+            Outcome::Fail => ", which failed,".to_string(),
+            Outcome::Info => ", whose outcome is unknown,".to_string(),
+        };
+        let (what, who) = (self.phrase(op), self.client(op));
+        format!("{what}{answer} by {who} ({})", describe_span(op, self.lines))
     }
 
-    fn phrase(&self, op: &Op) -> String {
+    /// An operation in few words: what and by whom, for example `put x "1" by process 3`.
+    pub fn name(&self, op: usize) -> String {
+        let op = &self.ops[op];
+        format!("{} by {}", self.phrase(op), self.client(op))
+    }
+
+    /// Whose operation it is: `process 3`, or the client's name if it has one.
+    pub fn client(&self, op: &Op) -> String {
+        match self.names.len() as u64 {
+            0 => format!("process {}", op.process),
+            count => self.names[(op.process % count) as usize].clone(),
+        }
+    }
+
+    /// What an operation asks for, for example `put x "1"`.
+    pub fn phrase(&self, op: &Op) -> String {
         let name = op.action.name(self.model);
         let object = match &op.action {
             Action::Get { key } | Action::Delete { key } => key.to_string(),
@@ -318,12 +352,7 @@ impl History {
                 txn.then.len() + txn.otherwise.len()
             ),
         };
-        let answer = match &op.outcome {
-            Outcome::Ok(answer) => describe_answer(answer),
-            Outcome::Fail => ", which failed,".to_string(),
-            Outcome::Info => ", whose outcome is unknown,".to_string(),
-        };
-        format!("{name} {}{answer}", object.trim_start())
+        format!("{name} {}", object.trim_start()).trim_end().to_owned()
     }
 }
 
@@ -401,5 +430,14 @@ mod tests {
         let op = history.invoke(3, Action::Get { key: "x".into() }, 1_500_000);
         history.complete(op, Outcome::Ok(Answer::Value(None)), 2_000_001);
         assert_eq!(history.describe(op), "get x -> null by process 3 (1.500000 ms to 2.000001 ms)");
+    }
+
+    #[test]
+    fn clients_may_have_names() {
+        let names = ["c0", "c1"].map(str::to_owned);
+        let mut history = History::new(Model::Kv).called(names.into());
+        let op = history.invoke(5, Action::Get { key: "x".into() }, 1_500_000);
+        let told = "get x, whose outcome is unknown, by c1 (called at 1.500000 ms)";
+        assert_eq!(history.describe(op), told);
     }
 }

@@ -40,7 +40,7 @@
 //! - [`bugs`] measures how soon mistakes that are planted on purpose are found, and [`explore`] has
 //!   other ways to choose plans, to compare them by that,
 //! - [`shrink`] turns a failing plan into a small one,
-//! - [`report`] says it in words or as JSON; the program in `main.rs` and `cli.rs` does the rest.
+//! - [`report`] says it in words or as JSON, `words` what requests and answers are; the program in `main.rs` and `cli.rs` does the rest.
 
 #![forbid(unsafe_code)]
 
@@ -66,4 +66,5 @@ pub mod scenario;
 pub mod schedule;
 pub mod shrink;
 pub mod swarm;
+mod words;
 pub mod world;

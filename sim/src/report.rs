@@ -6,11 +6,13 @@
 //! means that passing proves less than it seems to.
 
 mod json;
+mod page;
 mod text;
 
 use std::fmt::Write as _;
 
 pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
+pub use page::page;
 pub use text::{Paint, Table, duration, one_line, thousands};
 
 use crate::campaign::{CANARY, Canaries, Failure, RecoveryTimes, Totals};

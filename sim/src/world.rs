@@ -18,7 +18,7 @@
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
-//! - `trace.rs` is the hash and the readable line.
+//! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs.
 
 mod atlas;
 mod chance;
@@ -31,6 +31,7 @@ mod inbox;
 mod life;
 mod message;
 mod portrait;
+mod recorder;
 mod recovery;
 mod request;
 mod slot;
@@ -50,12 +51,14 @@ use stormkv::wire::Message;
 
 pub use self::client::action;
 pub use self::portrait::Pictures;
+pub use self::recorder::{Choice, Line, NodeRecord, Operation, Record, Recorded, State, Struck};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
 pub use self::trace::{Digest, Sink};
 
 use self::atlas::Atlas;
 use self::client::Clients;
 use self::portrait::Portrait;
+use self::recorder::Weight;
 use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Bounds, Broken, Safety};
@@ -153,6 +156,8 @@ pub struct RunOptions {
     pub chances: Option<Chances>,
     /// Gets a coarse picture of the cluster after each event of a node.
     pub pictures: Option<Pictures>,
+    /// Gets what a page about the failure needs, once the run is over and if it has failed.
+    pub record: Option<Record>,
 }
 
 /// Takes what chance did to single messages.
@@ -168,7 +173,15 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     if options.chances.is_some() {
         world.network.note_chances();
     }
+    if options.record.is_some() {
+        world.trace.recorder = Some(Box::default());
+    }
     let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
+    if let Some(record) = &mut options.record
+        && let Some(recorded) = world.take_record().filter(|_| outcome.violation.is_some())
+    {
+        record(recorded);
+    }
     options.trace = world.trace.sink.take();
     options.pictures = world.portrait.take().map(|portrait| portrait.sink);
     if let Some(chances) = &mut options.chances {
@@ -421,7 +434,8 @@ impl<'p> World<'p> {
 
     fn fail(&mut self, class: Class, broken: Broken) {
         if self.violation.is_none() {
-            let Broken { checker, message } = broken;
+            let Broken { checker, message, node, ops } = broken;
+            self.trace.blame(node, &ops);
             let (step, at_ns) = (self.step, self.now_ns);
             self.violation = Some(Violation { class, checker, message, step, at_ns });
         }
@@ -447,6 +461,7 @@ impl<'p> World<'p> {
             self.trace.begin(self.step, at_ns);
             self.handle(event);
             if self.healed_ns.is_some() && self.violation.is_none() {
+                self.trace.turn_to(None, Weight::Mere);
                 self.watch_recovery();
             }
             self.trace.end();

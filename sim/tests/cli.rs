@@ -203,3 +203,46 @@ fn a_soak_tells_its_peaks_by_quarter() {
     let progress = text(&output.stderr);
     assert!(progress.contains("100 %  ") && progress.contains(" simulated, "), "{progress}");
 }
+
+#[test]
+fn a_failure_ends_with_a_page_and_the_line_that_replays_it() {
+    let scenario = r#"
+schema = 1
+name = "majority-down"
+seed = 1
+
+[end]
+bound_ms = 1
+
+[[op]]
+at_ms = 500
+client = 1
+do = "put a 1"
+
+[[fault]]
+at_ms = 400
+do = "crash 1"
+
+[[fault]]
+at_ms = 400
+do = "crash 2"
+"#;
+    let path = file("majority-down.toml", scenario);
+    let output = sim(&["replay", &path]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let (_, page) = out.split_once("\nthe operation that was open\n").expect("the page");
+    let (page, words) = page.rsplit_once("\n\n").expect("the last words");
+    for block in ["put a 1    open, asks n", "\n\nthe last faults before it\n", "\n  n3  "] {
+        assert!(page.contains(block), "{block:?} is missing: {page}");
+    }
+    let lines = || page.lines().filter(|line| line.starts_with("    "));
+    assert!(lines().any(|line| line.ends_with("n1 is down")), "{page}");
+    assert!(!lines().any(|line| line.contains("ticks")), "{page}");
+    assert!(words.starts_with("liveness violation (convergence): for 0.0 s after "), "{words}");
+    assert!(words.ends_with(&format!("  replay   cargo sim replay {path}\n")), "{words}");
+    // With --json the page goes where it does not disturb the object.
+    let output = sim(&["replay", &path, "--json"]);
+    assert_eq!(object(&output)["checker"], "convergence");
+    assert!(text(&output.stderr).starts_with("the operation that was open\n"));
+}

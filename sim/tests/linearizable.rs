@@ -65,7 +65,11 @@ proptest! {
             Verdict::Linearizable => prop_assert!(legal, "accepted: {:#?}", generated.history),
             Verdict::Violation(why) => {
                 prop_assert!(!legal, "rejected: {why}: {:#?}", generated.history);
-                prop_assert!(!why.contains('\n') && why.len() < 600, "{why}");
+                let one_line = !why.sentence.contains('\n') && why.sentence.len() < 600;
+                prop_assert!(one_line, "{why}");
+                prop_assert!((1..=4).contains(&why.ops.len()), "{why}: {:?}", why.ops);
+                let told = |&op: &usize| why.sentence.contains(&generated.history.describe(op));
+                prop_assert!(why.ops.iter().all(told), "{why}: {:?}", why.ops);
             }
             Verdict::Unknown(why) => prop_assert!(false, "{why}"),
         }
@@ -92,7 +96,13 @@ proptest! {
         }
         match witness::check(&damaged.history, &damaged.applied) {
             Ok(_) => prop_assert!(legal, "accepted: {:#?}", damaged.history),
-            Err(why) => prop_assert!(!why.contains('\n') && why.len() < 900, "{why}"),
+            Err(why) => {
+                let one_line = !why.sentence.contains('\n') && why.sentence.len() < 900;
+                prop_assert!(one_line, "{why}");
+                prop_assert!((1..=4).contains(&why.ops.len()), "{why}: {:?}", why.ops);
+                let told = |&op: &usize| why.sentence.contains(&damaged.history.describe(op));
+                prop_assert!(why.ops.iter().all(told), "{why}: {:?}", why.ops);
+            }
         }
     }
 }
@@ -167,12 +177,12 @@ fn both_reject(lines: &[Line], order: &[usize], black_box_says: &str, witness_sa
     assert!(!brute_force(&history));
     match black_box(&history) {
         Verdict::Violation(why) => {
-            assert!(why.contains(black_box_says), "{why:?} lacks {black_box_says:?}");
+            assert!(why.sentence.contains(black_box_says), "{why:?} lacks {black_box_says:?}");
         }
         other => panic!("{other:?}"),
     }
     let why = witness::check(&history, &applied(order)).expect_err("illegal");
-    assert!(why.contains(witness_says), "{why:?} lacks {witness_says:?}");
+    assert!(why.sentence.contains(witness_says), "{why:?} lacks {witness_says:?}");
 }
 
 #[test]
@@ -217,7 +227,7 @@ fn lost_update() {
     let lost = history(&[put(1, 1, 2, "x", "a"), get(2, 3, 4, "x", "")]);
     assert!(matches!(black_box(&lost), Verdict::Violation(_)));
     let why = witness::check(&lost, &[]).expect_err("lost");
-    assert!(why.contains("was acknowledged but never took effect"), "{why}");
+    assert!(why.sentence.contains("was acknowledged but never took effect"), "{why}");
 }
 
 #[test]
@@ -413,7 +423,7 @@ fn an_undecided_key_does_not_hide_an_illegal_one() {
     lines.push(get(42, 204, 205, "b", ""));
     let both = history(&lines);
     let verdict = linearizable::check(&both, limits, &mut || false);
-    assert!(matches!(verdict, Verdict::Violation(why) if why.contains("get b -> null")));
+    assert!(matches!(verdict, Verdict::Violation(why) if why.sentence.contains("get b -> null")));
 }
 
 const LARGE: Shape = Shape {
@@ -463,8 +473,8 @@ fn one_stale_read_in_a_large_history_is_found_and_explained_briefly() {
         let Verdict::Violation(why) = black_box(&generated.history) else {
             panic!("shape {number}: accepted or undecided")
         };
-        assert!(why.starts_with(&generated.history.describe(late)), "{why}");
-        assert!(why.matches("by process").count() <= 4, "{why}");
+        assert!(why.sentence.starts_with(&generated.history.describe(late)), "{why}");
+        assert!(why.sentence.matches("by process").count() <= 4, "{why}");
         assert!(witness::check(&generated.history, &generated.applied).is_err());
     }
 }

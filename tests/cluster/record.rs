@@ -121,7 +121,7 @@ pub fn judge(history: &History, folder: &Path, name: &str) {
             println!("{name}: {operations} operations, linearizable ({:?})", began.elapsed());
             return;
         }
-        Verdict::Violation(why) => why,
+        Verdict::Violation(why) => why.sentence,
         Verdict::Unknown(why) => format!("not decided: {why}"),
     };
     let path = folder.join(format!("{name}.jsonl"));

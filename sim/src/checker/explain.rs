@@ -8,6 +8,7 @@
 
 use super::compile::{Partition, compile};
 use super::search::{Progress, Search};
+use super::why::Why;
 use crate::history::{Action, Answer, History, Outcome, show};
 
 const STEPS_IN_ALL: u64 = 20_000_000;
@@ -17,7 +18,7 @@ const STATES: u64 = 2_000_000;
 const NAMED: usize = 4;
 
 /// Explains why a partition that was proven illegal is so.
-pub(super) fn explain(history: &History, partition: &Partition) -> String {
+pub(super) fn explain(history: &History, partition: &Partition) -> Why {
     let mut trials = Trials { history, partition, steps_left: STEPS_IN_ALL };
     let mut completed: Vec<usize> = partition.ops.clone();
     completed.retain(|&op| history.ops()[op].returned().is_some());
@@ -114,15 +115,10 @@ impl Trials<'_> {
     }
 }
 
-fn sentence(
-    history: &History,
-    culprit: usize,
-    others: &[usize],
-    expected: Option<String>,
-) -> String {
+fn sentence(history: &History, culprit: usize, others: &[usize], expected: Option<String>) -> Why {
     let what = history.describe(culprit);
     if let Some(never) = never_written(history, culprit) {
-        return format!("{what} cannot be explained: {never}");
+        return Why::new(format!("{what} cannot be explained: {never}"), [culprit]);
     }
     // The latest ones are nearest to the contradiction.
     let named = &others[others.len().saturating_sub(NAMED - 1)..];
@@ -142,7 +138,8 @@ fn sentence(
         }
         _ => String::new(),
     };
-    format!("{what} fits into no order{together}{expected}")
+    let shown = named.iter().copied().chain([culprit]);
+    Why::new(format!("{what} fits into no order{together}{expected}"), shown)
 }
 
 /// For a get: says so if nobody ever wrote that value or anything that could grow into it.

@@ -9,6 +9,7 @@
 use super::compile::{Partition, compile, partition};
 use super::explain::explain;
 use super::search::{Progress, Search};
+use super::why::Why;
 use crate::history::{History, Key};
 
 /// What came of a check.
@@ -16,8 +17,8 @@ use crate::history::{History, Key};
 pub enum Verdict {
     /// There is an order that explains every answer.
     Linearizable,
-    /// There is none; the text says why, in one sentence.
-    Violation(String),
+    /// There is none, and why.
+    Violation(Why),
     /// Neither was proven within the limits; the text says which keys are undecided.
     Unknown(String),
 }

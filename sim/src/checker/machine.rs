@@ -15,6 +15,7 @@ use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 
 use super::ledger::Version;
 use super::{Broken, Check, Checks, broken};
+use crate::words;
 
 pub(super) struct MachineChecker {
     limit: usize,
@@ -55,7 +56,10 @@ impl MachineChecker {
             return Ok(());
         }
         match Proposal::decode(&version.data) {
-            None => Err(broken("codec", format!("the entry at {index} holds no proposal"))),
+            None => Err(broken(
+                "codec",
+                format!("committed entry {index} holds no proposal that can be read"),
+            )),
             Some(Proposal::OpenSession) => {
                 while self.sessions.len() >= self.limit {
                     let oldest = self.sessions.iter().min_by_key(|(id, (used, _))| (*used, **id));
@@ -153,19 +157,22 @@ impl MachineChecker {
         match self.responses.get(&(session, number)) {
             None => Err(broken(
                 "response",
-                format!("{name} was acknowledged (index {index}) but never took effect in the log"),
+                format!(
+                    "{name} was acknowledged (entry {index}) but has not taken effect in the \
+                     committed log"
+                ),
             )),
             Some((first, _)) if *first > index => Err(broken(
                 "response",
-                format!("{name} was acknowledged at index {index}, before its effect at {first}"),
+                format!("{name} was acknowledged at entry {index}, before its effect at {first}"),
             )),
             Some((first, expected)) if **expected != *response => Err(broken(
                 "response",
                 format!(
-                    "{name} took effect at index {first}, but its client was told {:?} instead \
-                     of {:?}",
-                    Response::decode(response),
-                    Response::decode(expected)
+                    "{name} took effect at entry {first}, but its client was told `{}` instead of \
+                     `{}`",
+                    words::response(response),
+                    words::response(expected)
                 ),
             )),
             Some(_) => Ok(()),
@@ -187,9 +194,10 @@ impl MachineChecker {
             return Ok(());
         }
         let message = format!(
-            "of {attempts} attempts at command {number} of session {} {refused} were refused, yet \
-             {copies} are in the log",
-            session.0
+            "of {attempts} attempts at command {number} of session {}, {refused} {} refused for \
+             certain, yet {copies} are in the log",
+            session.0,
+            if refused == 1 { "was" } else { "were" }
         );
         Err(broken("refusal", message))
     }
@@ -212,7 +220,8 @@ impl MachineChecker {
                 });
                 if !same {
                     let message = format!(
-                        "{id} holds key {:?} of revision {}, where the committed log makes it {}",
+                        "{id} holds key {:?} of revision {}, where the committed log makes it {}: it is no \
+                         copy of what was committed",
                         found.key,
                         found.revision,
                         model.map_or("end".to_owned(), |(key, (_, revision))| format!(
@@ -228,7 +237,10 @@ impl MachineChecker {
             }
         }
         match expected.next() {
-            Some((key, _)) => Err(broken("content", format!("{id} has lost key {key:?}"))),
+            Some((key, _)) => Err(broken(
+                "content",
+                format!("{id} has lost key {key:?}, which the committed log has set"),
+            )),
             None => Ok(()),
         }
     }

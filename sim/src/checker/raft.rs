@@ -25,6 +25,7 @@ use super::view::View;
 use super::{Broken, Check, Checks, broken};
 
 mod damage;
+mod tell;
 
 use damage::{Wound, explains};
 
@@ -109,7 +110,7 @@ impl RaftChecker {
             let mut steps: Vec<Step> = Vec::new();
             for record in decode_records(data) {
                 let record = record.map_err(|reason| {
-                    let message = format!("{id} wrote a record that cannot be read: {reason}");
+                    let message = format!("{id} wrote a record that no restart can read: {reason}");
                     broken("wal-format", message)
                 })?;
                 let end = steps.iter().rev().find_map(Step::end);
@@ -177,7 +178,7 @@ impl RaftChecker {
             checks.hit(Check::LogMatching);
             previous = self.ledger.write(id, previous, entry).map_err(|other| {
                 let message = format!(
-                    "{id} wrote entry {}@{} with another payload or past than {other} did",
+                    "{id} wrote entry {}@{} with another payload or past than {other} did, although one leader made it",
                     entry.index, entry.term
                 );
                 broken("log-matching", message)
@@ -270,15 +271,16 @@ impl RaftChecker {
         }
         let durable = &self.nodes[&id].shadow.durable;
         let message = format!(
-            "{id} came back with term {} (vote {}), log up to {}@{} and snapshot {}, but it had \
-             made durable: term {} (vote {}), log up to {}@{} and snapshot {}",
+            "{id} came back with term {} ({}), log up to {}@{} and snapshot {}, but it had made \
+             durable: term {} ({}), log up to {}@{} and snapshot {}: it has forgotten what others \
+             rely on",
             status.hard_state.term,
-            status.hard_state.vote,
+            tell::vote(status.hard_state.vote),
             status.last.index,
             status.last.term,
             status.snapshot.index,
             durable.term,
-            durable.vote,
+            tell::vote(durable.vote),
             durable.last().0.index,
             durable.last().0.term,
             durable.snapshot.index,
@@ -347,7 +349,8 @@ impl RaftChecker {
         checks.hit(Check::OneVote);
         let first = *self.votes.entry((id, term)).or_insert(vote);
         if first != vote {
-            let message = format!("{id} votes for {vote} in term {term}, but voted for {first}");
+            let message =
+                format!("{id} votes for {vote} in term {term}, but has voted for {first}");
             return Err(broken("one-vote", message));
         }
         Ok(())
@@ -368,14 +371,17 @@ impl RaftChecker {
             if applied.by_snapshot { index.max(node.applied + 1) } else { node.applied + 1 };
         checks.hit(Check::AppliedInOrder);
         if index != expected {
-            let message = format!("{id} applied index {index} after index {}", node.applied);
+            let message = format!(
+                "{id} applied entry {index} after entry {}: each must be applied once, in order",
+                node.applied
+            );
             return Err(broken("applied-in-order", message));
         }
         node.applied = index;
         let at = index as usize;
         self.digests.reach(at + 1, || None);
         let Some(known) = self.digests.get_mut(at) else {
-            let message = format!("{id} applied index {index}, which no log can hold any more");
+            let message = format!("{id} applied entry {index}, which no log can hold any more");
             return Err(broken("applied-in-order", message));
         };
         let Some((state, membership, first)) = *known else {
@@ -386,14 +392,10 @@ impl RaftChecker {
             checks.hit(Check::StateHash);
         }
         if state != applied.digest {
-            let how = if applied.by_snapshot { " through a snapshot" } else { "" };
-            let message =
-                format!("{id} and {first} applied index {index}{how} but hold different states");
-            return Err(broken("state-hash", message));
+            return Err(self.different_states(id, first, applied));
         }
         if membership != applied.membership {
-            let message = format!("{id} and {first} differ in the membership at index {index}");
-            return Err(broken("membership-hash", message));
+            return Err(self.different_members(id, first, applied));
         }
         Ok(())
     }
@@ -502,7 +504,7 @@ impl RaftChecker {
         checks.hit(Check::ElectionSafety);
         let first = *self.leader_of.entry(term).or_insert(id);
         if first != id {
-            let message = format!("{id} leads term {term}, but {first} was elected in it");
+            let message = format!("{id} leads term {term}, but {first} was elected in it already");
             return Err(broken("election-safety", message));
         }
         // Everything committed in earlier terms must be in the new leader's log.
@@ -538,8 +540,9 @@ impl RaftChecker {
             };
             if progress.matched > durable {
                 let message = format!(
-                    "{id} believes that {} holds everything up to {}, but durable there is only {}",
-                    progress.id, progress.matched, durable
+                    "{id}, leader of term {}, believes that {} holds everything up to {}, but \
+                     only {durable} is durable there",
+                    status.hard_state.term, progress.id, progress.matched
                 );
                 return Err(broken("match-durable", message));
             }
@@ -568,7 +571,8 @@ impl RaftChecker {
             checks.hit(Check::CommitsOwnTerm);
             if node.term_at(commit) != Some(now.hard_state.term) {
                 let message = format!(
-                    "{id} leads term {} and committed entry {commit} of an earlier term directly",
+                    "{id} leads term {} and committed entry {commit} of an earlier term directly: a \
+                     later leader may still replace it",
                     now.hard_state.term
                 );
                 return Err(broken("commits-own-term", message));
@@ -579,7 +583,8 @@ impl RaftChecker {
         for index in from..=commit {
             let term = node.term_at(index).unwrap_or(0);
             let Some(hash) = self.ledger.version(index, term).map(|version| version.hash) else {
-                let message = format!("{id} committed entry {index}@{term}, which nobody wrote");
+                let message =
+                    format!("{id} committed entry {index}@{term}, which nobody has ever written");
                 return Err(broken("state-machine-safety", message));
             };
             match self.ledger.committed(index) {
@@ -622,8 +627,9 @@ impl RaftChecker {
         let holders: Vec<String> =
             self.nodes.keys().filter(|peer| holds(**peer)).map(NodeId::to_string).collect();
         let message = format!(
-            "{id} committed entry {commit}@{term}, which is durable only on {}",
-            if holders.is_empty() { "no node".to_owned() } else { holders.join(", ") }
+            "{id} committed entry {commit}@{term}, which is durable only on {}: no quorum of {}",
+            if holders.is_empty() { "no node".to_owned() } else { holders.join(", ") },
+            now.voters().iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
         );
         Err(broken("quorum-durable", message))
     }

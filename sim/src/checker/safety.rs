@@ -22,10 +22,31 @@ pub struct Broken {
     pub checker: &'static str,
     /// One sentence.
     pub message: String,
+    /// The node that it is about, if that is not whoever the present event happens to.
+    pub node: Option<NodeId>,
+    /// The operations that prove it, as indices into the history; empty if none do.
+    pub ops: Vec<usize>,
+}
+
+impl Broken {
+    /// A promise that the node breaks to whom the present event happens.
+    pub fn new(checker: &'static str, message: String) -> Broken {
+        Broken { checker, message, node: None, ops: Vec::new() }
+    }
+
+    /// The same, about this node.
+    pub fn at(self, node: NodeId) -> Broken {
+        Broken { node: Some(node), ..self }
+    }
+
+    /// The same, proven by these operations.
+    pub fn shown_by(self, ops: impl IntoIterator<Item = usize>) -> Broken {
+        Broken { ops: ops.into_iter().collect(), ..self }
+    }
 }
 
 pub(super) fn broken(checker: &'static str, message: String) -> Broken {
-    Broken { checker, message }
+    Broken::new(checker, message)
 }
 
 macro_rules! checks {
@@ -209,9 +230,10 @@ impl Safety {
         if index >= floor {
             return Ok(());
         }
+        let what = self.raft.what(floor).map_or_else(String::new, |what| format!(" ({what})"));
         let message = format!(
-            "{id} answered a query from its state at index {index}, although index {floor} was \
-             committed before the query was sent"
+            "{id} answered a query from its state as of entry {index}, although entry \
+             {floor}{what} was committed before the query was sent"
         );
         Err(broken("read-index", message))
     }

@@ -22,6 +22,7 @@ mod explain;
 use std::collections::BTreeMap;
 
 use super::model::{self, Store};
+use super::why::Why;
 use crate::history::{Action, Answer, History, Key, Outcome, Value, describe_answer};
 
 /// One write that took effect: the first time that its command was applied. Retries that were
@@ -54,12 +55,12 @@ pub struct Stats {
 /// Checks a history against the effects of its writes, which must be in log order.
 ///
 /// # Errors
-/// The first contradiction, in one sentence that names at most four operations.
+/// The first contradiction, which at most four operations prove.
 ///
 /// # Panics
 /// If `applied` is not in ascending order of the log indices, or names an operation that does not
 /// exist or only reads.
-pub fn check(history: &History, applied: &[Applied]) -> Result<Stats, String> {
+pub fn check(history: &History, applied: &[Applied]) -> Result<Stats, Why> {
     let mut stats = Stats::default();
     let ranks = rank(history, applied)?;
     check_effects(history, &ranks, &mut stats)?;
@@ -72,7 +73,7 @@ pub fn check(history: &History, applied: &[Applied]) -> Result<Stats, String> {
 const NOWHERE: u32 = u32::MAX;
 
 /// For each operation, its place among the effects.
-fn rank(history: &History, applied: &[Applied]) -> Result<Vec<u32>, String> {
+fn rank(history: &History, applied: &[Applied]) -> Result<Vec<u32>, Why> {
     assert!(applied.is_sorted_by(|a, b| a.index < b.index), "effects are given in log order");
     assert!(applied.len() < NOWHERE as usize, "places fit into 32 bits");
     let mut ranks = vec![NOWHERE; history.ops().len()];
@@ -81,34 +82,33 @@ fn rank(history: &History, applied: &[Applied]) -> Result<Vec<u32>, String> {
         assert!(!action.is_read(), "a read has no effect to place in the log");
         let earlier = std::mem::replace(&mut ranks[effect.op], place as u32);
         if earlier != NOWHERE {
-            return Err(format!(
+            let sentence = format!(
                 "{} took effect twice, at log index {} and at {}",
                 history.describe(effect.op),
                 applied[earlier as usize].index,
                 effect.index
-            ));
+            );
+            return Err(Why::new(sentence, [effect.op]));
         }
     }
     Ok(ranks)
 }
 
-fn check_effects(history: &History, ranks: &[u32], stats: &mut Stats) -> Result<(), String> {
+fn check_effects(history: &History, ranks: &[u32], stats: &mut Stats) -> Result<(), Why> {
     for (index, (op, &rank)) in history.ops().iter().zip(ranks).enumerate() {
         if op.action.is_read() {
             continue;
         }
         match (&op.outcome, rank == NOWHERE) {
             (Outcome::Ok(_), true) => {
-                return Err(format!(
-                    "{} was acknowledged but never took effect",
-                    history.describe(index)
-                ));
+                let what = history.describe(index);
+                let sentence = format!("{what} was acknowledged but never took effect");
+                return Err(Why::new(sentence, [index]));
             }
             (Outcome::Fail, false) => {
-                return Err(format!(
-                    "{} was refused for certain, yet it took effect",
-                    history.describe(index)
-                ));
+                let what = history.describe(index);
+                let sentence = format!("{what} was refused for certain, yet it took effect");
+                return Err(Why::new(sentence, [index]));
             }
             (Outcome::Info, false) => stats.unknown_effective += 1,
             (Outcome::Info, true) => stats.unknown_ineffective += 1,
@@ -182,7 +182,7 @@ fn value_at(versions: &[Version], gap: u32) -> Option<&Value> {
 }
 
 /// Replays the writes on the reference model and compares the answers.
-fn replay(history: &History, applied: &[Applied], stats: &mut Stats) -> Result<Versions, String> {
+fn replay(history: &History, applied: &[Applied], stats: &mut Stats) -> Result<Versions, Why> {
     let mut store = Versions::default();
     for effect in applied {
         let op = &history.ops()[effect.op];
@@ -192,7 +192,7 @@ fn replay(history: &History, applied: &[Applied], stats: &mut Stats) -> Result<V
         let Outcome::Ok(told) = &op.outcome else { continue };
         stats.answers += 1;
         if !model::agrees(told, &modelled) {
-            return Err(format!(
+            let sentence = format!(
                 "{} took effect at log index {}, where the answer must be{}",
                 history.describe(effect.op),
                 effect.index,
@@ -200,28 +200,30 @@ fn replay(history: &History, applied: &[Applied], stats: &mut Stats) -> Result<V
                     none if none.is_empty() => " empty".to_string(),
                     answer => answer,
                 }
-            ));
+            );
+            return Err(Why::new(sentence, [effect.op]));
         }
     }
     Ok(store)
 }
 
 /// No write returned before a write with an earlier place was called.
-fn check_real_time(history: &History, applied: &[Applied]) -> Result<(), String> {
+fn check_real_time(history: &History, applied: &[Applied]) -> Result<(), Why> {
     let mut latest: Option<(u64, &Applied)> = None;
     for effect in applied {
         let op = &history.ops()[effect.op];
         if let (Some(ret), Some((call, earlier))) = (op.returned(), latest)
             && ret < call
         {
-            return Err(format!(
+            let sentence = format!(
                 "{} returned before {} was called, but took effect after it, at log index {} \
                  instead of before {}",
                 history.describe(effect.op),
                 history.describe(earlier.op),
                 effect.index,
                 earlier.index
-            ));
+            );
+            return Err(Why::new(sentence, [effect.op, earlier.op]));
         }
         if latest.is_none_or(|(call, _)| call < op.call) {
             latest = Some((op.call, effect));
@@ -244,7 +246,7 @@ struct Bound {
     by: Option<usize>,
 }
 
-fn place_reads(context: &Context<'_>, stats: &mut Stats) -> Result<(), String> {
+fn place_reads(context: &Context<'_>, stats: &mut Stats) -> Result<(), Why> {
     let ops = context.history.ops();
     let limits = limits(context);
     let mut by_return: Vec<(u64, u32)> =
@@ -281,10 +283,9 @@ fn place_reads(context: &Context<'_>, stats: &mut Stats) -> Result<(), String> {
                     .ok_or_else(|| explain::scan(context, index, (prefix, pairs), floor, limit))?
             }
             _ => {
-                return Err(format!(
-                    "{} was answered as if it were another operation",
-                    context.history.describe(index)
-                ));
+                let what = context.history.describe(index);
+                let sentence = format!("{what} was answered as if it were another operation");
+                return Err(Why::new(sentence, [index]));
             }
         };
         gaps[index] = gap;

@@ -44,7 +44,7 @@ pub fn check(args: &CheckArgs, console: &Console) -> Result<Exit, Usage> {
         Verdict::Linearizable => {
             ("linearizable", "there is an order that explains every answer", Exit::Clean)
         }
-        Verdict::Violation(why) => ("violation", why.as_str(), Exit::Violation),
+        Verdict::Violation(why) => ("violation", why.sentence.as_str(), Exit::Violation),
         Verdict::Unknown(why) => ("unknown", why.as_str(), Exit::Unknown),
     };
     if args.json {

@@ -1,6 +1,7 @@
 //! `cargo sim merge`: the files of many shards as one campaign, told as `cargo sim run` tells it.
 
-use stormkv_sim::campaign::{self, FileError, Merged, Totals};
+use stormkv_sim::campaign::{self, Failure, FileError, Merged, Totals};
+use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
 
 use super::console::Console;
@@ -16,7 +17,9 @@ pub fn merge(args: &MergeArgs, console: &Console) -> Result<Exit, Usage> {
     if let Some(missing) = missing {
         console.err.print(&format!("warning: {}\n", report::one_line(&missing)));
     }
-    Ok(tell(&label, &Totals { wall, ..totals }, args.json, console))
+    // It may have come from far away: nothing is run.
+    let page = |_: &Failure, _: &Plan, _| String::new();
+    Ok(tell(&label, &Totals { wall, ..totals }, args.json, console, &page))
 }
 
 /// What a file that cannot be used means for the exit code.

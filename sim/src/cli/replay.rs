@@ -10,10 +10,11 @@ use stormkv_sim::outcome::{Outcome, Recovery, Violation};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Json, JsonFailure, Paint, Subject, Table};
 use stormkv_sim::scenario;
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::world::{self, Recorded, RunOptions};
 
 use super::console::Console;
 use super::engine::{self, Engine};
+use super::page::Kept;
 use super::{Exit, ReplayArgs, SubjectArgs, Usage, bugs, run};
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
@@ -22,8 +23,10 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
     }
+    let kept = Kept::default();
     let options =
         RunOptions { trace: trace(args, console), until_step: args.until, ..RunOptions::default() };
+    let options = kept.recording(options);
     let (outcome, wall) = engine::timed(|| campaign::guarded(|| (engine.run_plan)(&plan, options)));
     let planted = plan.bug.clone().filter(|_| cfg!(feature = "bugs"));
     let telling = Telling {
@@ -32,6 +35,7 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
         expected: engine::expected(&plan),
         stopped: args.until.filter(|until| *until <= outcome.events),
         violation: outcome.violation.clone(),
+        recorded: kept.take(),
         steps: outcome.events,
         recovery: outcome.recovery,
         totals: Totals { wall, bug: planted, ..totals(args.subject.seed, outcome) },
@@ -144,6 +148,7 @@ struct Telling {
     /// The event at which the user asked to stop, if the run came that far.
     stopped: Option<u64>,
     violation: Option<Violation>,
+    recorded: Option<Recorded>,
     steps: u64,
     recovery: Recovery,
     totals: Totals,
@@ -263,7 +268,11 @@ impl Telling {
     /// Empty if there is nothing to complain about.
     fn last_words(&self, paint: Paint) -> String {
         self.violation.as_ref().map_or_else(String::new, |violation| {
-            report::last_words(&self.subject, Some(self.plan_hash), violation, paint)
+            let page = match &self.recorded {
+                Some(recorded) => report::page(recorded, violation, paint) + "\n",
+                None => String::new(),
+            };
+            page + &report::last_words(&self.subject, Some(self.plan_hash), violation, paint)
         })
     }
 }

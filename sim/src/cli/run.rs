@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stormkv_sim::campaign::{
-    self, BEYOND_QUORUM, BUG, FileError, Kept, Manifest, Seeds, Settings, Totals,
+    self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, Seeds, Settings, Totals,
 };
 use stormkv_sim::caught::caught;
 use stormkv_sim::outcome::Outcome;
@@ -14,6 +14,7 @@ use stormkv_sim::{determinism, swarm, world};
 use super::console::Console;
 use super::engine::Engine;
 use super::merge::refused;
+use super::page::{self, Page};
 use super::{Exit, RunArgs, Usage, shrink};
 
 /// How often the progress bar is drawn at most, per second.
@@ -57,7 +58,9 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
         Err(error) => return refused(&error, console),
     };
     let plural = if jobs == 1 { "" } else { "s" };
-    let exit = tell(&format!("{seeds}, {jobs} job{plural}"), &totals, args.json, console);
+    let label = format!("{seeds}, {jobs} job{plural}");
+    let page = |worst: &Failure, plan: &Plan, paint| page::again(worst, plan, engine, paint);
+    let exit = tell(&label, &totals, args.json, console, &page);
     if args.shrink {
         shrink_worst(args, &totals, engine, console);
     }
@@ -134,14 +137,14 @@ fn open(
 }
 
 /// Tells what came of a campaign: the JSON object or the summary, and the last lines.
-pub fn tell(label: &str, totals: &Totals, json: bool, console: &Console) -> Exit {
+pub fn tell(label: &str, totals: &Totals, json: bool, console: &Console, page: Page<'_>) -> Exit {
     if json {
         console.print_json(&report::campaign_json(totals, world::WAYPOINTS));
     } else {
         let paint = console.paint();
         console.out.print(&report::summary(label, totals, world::WAYPOINTS, paint));
     }
-    conclude(totals, json, console);
+    conclude(totals, json, console, page);
     let lost = totals.canaries().map_or(0, |canaries| canaries.lost());
     if lost > 0 {
         console.err.print(&format!(
@@ -172,7 +175,7 @@ fn choose(args: &RunArgs) -> Result<Seeds, Usage> {
 }
 
 /// The last lines: the worst failure and how to see it again, or that there is none.
-fn conclude(totals: &Totals, json: bool, console: &Console) {
+fn conclude(totals: &Totals, json: bool, console: &Console, page: Page<'_>) {
     let Some(worst) = totals.worst() else {
         if !json {
             let word = console.paint().green("clean");
@@ -188,8 +191,12 @@ fn conclude(totals: &Totals, json: bool, console: &Console) {
     // A plan that cannot even be generated is a panic of its seed, and has no hash.
     let (beyond_quorum, bug) = (totals.beyond_quorum, totals.bug.as_deref());
     let subject = Subject::of_seed(worst.seed, beyond_quorum, bug);
-    let plan_hash = caught(|| plan(worst.seed, beyond_quorum, bug).hash()).ok();
-    let words = |paint| report::last_words(&subject, plan_hash, &worst.violation, paint);
+    let plan = caught(|| plan(worst.seed, beyond_quorum, bug)).ok();
+    let words = |paint| {
+        let page = plan.as_ref().map_or_else(String::new, |plan| page(worst, plan, paint));
+        let plan_hash = plan.as_ref().map(Plan::hash);
+        page + &report::last_words(&subject, plan_hash, &worst.violation, paint)
+    };
     if json {
         console.err.print(&words(console.err_paint()));
     } else {

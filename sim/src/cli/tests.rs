@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use stormkv_sim::outcome::{Outcome, Recovery};
+use stormkv_sim::world::{NodeRecord, Recorded};
 
 use super::console::tests::captured;
 use super::*;
@@ -352,4 +353,66 @@ fn a_search_that_runs_out_of_time_says_how_to_go_on() {
     assert_eq!(exit, Exit::Usage);
     assert!(err.contains("x.toml cannot be written: "), "{err}");
     std::fs::remove_dir_all(&out).unwrap();
+}
+
+/// What an engine in the place of the simulator has recorded.
+fn fake_record() -> Recorded {
+    let nodes = vec![NodeRecord {
+        id: stormkv::types::NodeId(1),
+        condition: "up".to_owned(),
+        state: None,
+        lines: Vec::new(),
+    }];
+    Recorded { nodes, ..Recorded::default() }
+}
+
+/// Fails in the same way as the campaign of [`fake`] does at seed 3, and records it.
+fn recording() -> Engine {
+    Engine {
+        run_plan: |plan, mut options| {
+            if let Some(record) = &mut options.record {
+                record(fake_record());
+            }
+            broken(Class::Safety, plan.seed)
+        },
+        ..fake()
+    }
+}
+
+const FAKE_PAGE: &str = "\nno operation had begun\n\neach node in the end, at event 40 after \
+                         2500.000 ms\n  n1  up\n\nsafety violation (election-safety): seed ";
+
+#[test]
+fn a_failure_ends_with_a_page_and_then_with_the_last_words() {
+    let (_, out, err) = sim(&recording(), "run --seeds 0..9 --jobs 2");
+    assert!(out.contains(&format!("{FAKE_PAGE}3 broke\n  seed     3\n")), "{out}");
+    assert!(out.ends_with("  replay   cargo sim replay --seed 3\n"), "{out}");
+    assert_eq!(err, "");
+    let (_, out, _) = sim(&recording(), "replay --seed 9");
+    assert!(out.contains(&format!("{FAKE_PAGE}9 broke\n  seed     9\n")), "{out}");
+    assert!(out.ends_with("  replay   cargo sim replay --seed 9\n"), "{out}");
+}
+
+#[test]
+fn with_json_the_page_goes_to_standard_error() {
+    for line in ["run --seeds 0..9 --jobs 2 --json", "replay --seed 9 --json"] {
+        let (_, out, err) = sim(&recording(), line);
+        assert_eq!(out.lines().count(), 1, "{out}");
+        assert!(err.contains("\neach node in the end, at event 40"), "{err}");
+    }
+}
+
+#[test]
+fn a_failure_that_does_not_show_again_has_no_page() {
+    let (_, out, _) = sim(&fake(), "run --seeds 0..9 --jobs 2");
+    let (_, words) = out.rsplit_once("\n\n").unwrap();
+    assert!(words.starts_with("safety violation (election-safety): seed 3 broke\n"), "{words}");
+    assert!(out.contains("\nnote: run once more, this seed did not fail in the same way"), "{out}");
+    // What the plan alone does not do is not run again.
+    let (_, out, _) = sim(&recording(), "run --seeds 6..9 --canary 1");
+    assert!(!out.contains("each node") && !out.contains("note: "), "{out}");
+    // Nor does a run that panics leave anything.
+    let engine = Engine { run_plan: |_, _| panic!("index out of bounds"), ..fake() };
+    let (_, out, _) = sim(&engine, "replay --seed 9");
+    assert!(!out.contains("each node") && out.contains("the run panicked"), "{out}");
 }

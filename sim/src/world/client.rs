@@ -129,9 +129,11 @@ impl Clients {
             })
             .collect();
         deal(&mut all, plan);
+        // A new process of a client has a number that is greater by the number of lanes.
+        let names = all.iter().map(Client::name).collect();
         Clients {
             all,
-            history: History::new(Model::Kv),
+            history: History::new(Model::Kv).called(names),
             owner: FxHashMap::default(),
             refused: BTreeMap::new(),
             before: None,
@@ -159,6 +161,12 @@ impl Client {
             0 => format!("c{}", self.number),
             hand => format!("c{}.{}", self.number, hand + 1),
         }
+    }
+
+    /// The operation in the history that an attempt belongs to, if it is the present one.
+    pub fn recorded(&self, token: u64) -> Option<usize> {
+        let current = self.current.as_ref()?;
+        (token >= current.first_token).then_some(current.recorded)?
     }
 
     /// Where its messages come from.

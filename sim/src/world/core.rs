@@ -12,6 +12,7 @@ use stormkv::node::Membership;
 use stormkv::types::NodeId;
 
 use super::World;
+use super::recorder::Weight;
 use super::slot::Slot;
 use crate::disk::Crash;
 use crate::network::{Endpoint, Rule, Side};
@@ -195,6 +196,7 @@ impl World<'_> {
         slot.deferred.clear();
         *self.faults.entry(loss.kind()).or_default() += 1;
         self.trace.mix(13 ^ id.0 << 8 ^ (loss as u64) << 16);
+        self.trace.turn_to(Some(id), Weight::Full);
         self.trace.line(self.now_ns, || format!("{id} {}", loss.describe()));
         let fault = FOR_GOOD + id.0 as u32;
         let end = Endpoint::Node(id.0);

@@ -1,6 +1,7 @@
 //! The end of a run: the members must agree, and have told their clients the truth.
 
 use super::World;
+use super::recorder::Weight;
 use crate::checker::linearizable::{self, Limits};
 use crate::checker::{Broken, Check, witness};
 use crate::outcome::Class;
@@ -41,6 +42,7 @@ impl World<'_> {
                 continue;
             }
             if let Err(broken) = self.safety.content(slot.id, node.machine()) {
+                let broken = broken.at(slot.id);
                 self.fail(Class::Safety, broken);
                 return;
             }
@@ -54,10 +56,14 @@ impl World<'_> {
         if self.violation.is_some() && !stalled {
             return;
         }
+        self.trace.turn_to(None, Weight::Mere);
         for (&(session, number), &(attempts, refused)) in &self.clients.refused {
             if let Err(broken) = self.safety.refused(session, number, attempts, refused) {
                 self.violation = None;
-                return self.fail(Class::Safety, broken);
+                let op = self.clients.owner.get(&(session, number)).copied();
+                let name = op.map_or_else(String::new, |op| self.clients.history.name(op) + ": ");
+                let message = name + &broken.message;
+                return self.fail(Class::Safety, Broken { message, ..broken }.shown_by(op));
             }
         }
         let owner = &self.clients.owner;
@@ -71,17 +77,18 @@ impl World<'_> {
                 let placed = stats.answers + stats.gets + stats.scans;
                 self.safety.count(Check::Witness, placed);
             }
-            Err(message) => {
+            Err(why) => {
                 self.violation = None;
-                return self.fail(Class::Safety, Broken { checker: "linearizability", message });
+                let broken = Broken::new("linearizability", why.sentence).shown_by(why.ops);
+                return self.fail(Class::Safety, broken);
             }
         }
         if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };
             match linearizable::check(&self.clients.history, limits, &mut || false) {
-                linearizable::Verdict::Violation(message) => {
-                    let checker = "linearizability-black-box";
-                    self.fail(Class::Safety, Broken { checker, message });
+                linearizable::Verdict::Violation(why) => {
+                    let broken = Broken::new("linearizability-black-box", why.sentence);
+                    self.fail(Class::Safety, broken.shown_by(why.ops));
                 }
                 linearizable::Verdict::Linearizable => self.safety.count(Check::BlackBox, 1),
                 linearizable::Verdict::Unknown(_) => self.safety.count(Check::BlackBoxUnknown, 1),

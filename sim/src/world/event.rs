@@ -9,9 +9,10 @@ use stormkv::node::Role;
 use stormkv::types::{NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
+use super::recorder::Weight;
 use super::slot::{Batch, Judge};
 use super::trace::reply_code;
-use super::{Event, World};
+use super::{Event, World, recorder, stall};
 use crate::caught::{Panic, caught};
 use crate::checker::{Broken, Check};
 use crate::disk::Crash;
@@ -22,6 +23,7 @@ use crate::port::{Effect, Port};
 
 impl World<'_> {
     pub(super) fn handle(&mut self, event: Event) {
+        self.trace.turn_to(recorder::owner(&event), recorder::weight(&event));
         let Some(node) = target(&event) else { return self.dispatch(event) };
         if let Some(slot) = self.slot(node) {
             if slot.paused {
@@ -29,13 +31,17 @@ impl World<'_> {
                 if slot.lost.is_none() {
                     slot.deferred.push(event);
                 }
+                self.trace.turn_to(None, Weight::Mere);
                 self.trace.line(self.now_ns, || format!("{node} is paused: it may happen later"));
                 return;
             }
             if slot.inbox.is_some() {
                 return match self.queue_up(node, event) {
                     Some(event) => self.dispatch(event),
-                    None => self.trace.line(self.now_ns, || format!("{node} is busy")),
+                    None => {
+                        self.trace.turn_to(None, Weight::Mere);
+                        self.trace.line(self.now_ns, || format!("{node} is busy"));
+                    }
                 };
             }
         }
@@ -156,6 +162,7 @@ impl World<'_> {
             self.trace.mix(applied.digest);
         }
         if let Err(panic) = caught {
+            self.trace.leaves(id, before);
             self.panicked(id, &panic);
             return;
         }
@@ -203,8 +210,14 @@ impl World<'_> {
     }
 
     pub(super) fn panicked(&mut self, id: NodeId, panic: &Panic) {
-        let message = format!("{id} panicked at {}: {}", panic.place, panic.message);
-        self.fail(Class::Safety, Broken { checker: "panic", message });
+        let (role, term) = self.roles[id.0 as usize];
+        let role = stall::role(role);
+        let message = format!(
+            "{id}, {role} in term {term}, panicked: {} (at {})",
+            panic.message, panic.place
+        );
+        self.trace.note(self.now_ns, id, || format!("{id} panics"));
+        self.fail(Class::Safety, Broken::new("panic", message).at(id));
     }
 
     /// Lets the checkers compare the node with what it was before.
@@ -237,6 +250,8 @@ impl World<'_> {
         let now = (status.role, status.hard_state.term);
         let before = std::mem::replace(&mut self.roles[id.0 as usize], now);
         if before.0 != now.0 {
+            let (role, term) = (stall::role(now.0), now.1);
+            self.trace.note(self.now_ns, id, || format!("{id} becomes {role} in term {term}"));
             match (before.0, now.0) {
                 (_, Role::Leader) => self.elected(id, now.1),
                 (Role::Leader, _) => self.reach("leader-deposed"),
@@ -375,6 +390,7 @@ impl World<'_> {
                 }
             }
             Err(error) => {
+                self.trace.note(self.now_ns, id, || format!("{id} disk fails: {error}"));
                 // A failed write may have written all of it.
                 if matches!(op, DiskOp::Write { .. }) {
                     self.safety.executed(id, &op);
@@ -406,7 +422,7 @@ impl World<'_> {
 }
 
 /// Whom an event happens to, if it cannot happen while that node is paused.
-fn target(event: &Event) -> Option<NodeId> {
+pub(super) fn target(event: &Event) -> Option<NodeId> {
     match event {
         Event::Tick { node, .. }
         | Event::DiskStep { node, .. }

@@ -77,6 +77,11 @@ impl World<'_> {
             },
         };
         if struck {
+            let victim = row.fault.who().and(self.victims.get(&at)).and_then(|ids| ids.first());
+            self.trace.strikes(at, self.now_ns, || match (row.fault.who(), victim) {
+                (Some(Who::Leader | Who::Same), Some(id)) => format!("{} ({id})", row.fault),
+                _ => row.fault.to_string(),
+            });
             debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
             self.count(row.fault.kind());
         }
@@ -85,6 +90,7 @@ impl World<'_> {
     fn strike_node(&mut self, at: usize, id: NodeId) -> bool {
         let plan = self.plan;
         let fault = at as u32;
+        self.trace.note(self.now_ns, id, || format!("fault {at}: {}", plan.faults[at].fault));
         match &plan.faults[at].fault {
             Fault::Crash(_) => self.crash_if_up(id, Crash::PowerLoss, fault),
             Fault::Kill(_) => self.crash_if_up(id, Crash::Kill, fault),
@@ -118,6 +124,7 @@ impl World<'_> {
         if self.healed_ns.is_some() {
             return;
         }
+        self.trace.mends(Some(at), self.now_ns);
         self.network.mend(at as u32);
         for id in self.victims.remove(&at).unwrap_or_default() {
             let Some(slot) = self.slot(id) else { continue };
@@ -161,6 +168,7 @@ impl World<'_> {
             self.slots.iter().flatten().filter(stays).map(|slot| slot.id).collect();
         let present: Vec<_> = outside.iter().map(|id| self.present_loss(*id)).collect();
         self.begin_recovery();
+        self.trace.mends(None, now_ns);
         self.network.calm();
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);

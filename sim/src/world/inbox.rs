@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use stormkv::env::Completion;
 use stormkv::types::NodeId;
 
-use super::{Event, World};
+use super::{Event, World, recorder};
 
 /// Inputs that wait. Far fewer than in production, so that an inbox is full now and then: then
 /// messages and requests are lost, as they are by a peer whose queue for this node is full.
@@ -97,6 +97,7 @@ impl World<'_> {
             && let Some(event) = inbox.waiting.pop_front()
         {
             inbox.busy_until_ns = now_ns + inbox.input_ns;
+            self.trace.turn_to(Some(id), recorder::weight(&event));
             self.dispatch(event);
         }
         self.serve_later(id);

@@ -8,6 +8,7 @@ use stormkv::error::Error;
 use stormkv::node::Role;
 use stormkv::types::NodeId;
 
+use super::recorder::Weight;
 use super::slot::{Judge, Starting};
 use super::{Event, World};
 use crate::caught::caught;
@@ -46,7 +47,7 @@ impl World<'_> {
             }
             error => {
                 let message = format!("{id} stopped: {error}");
-                self.fail(Class::Safety, Broken { checker: "fail-stop", message });
+                self.fail(Class::Safety, Broken::new("fail-stop", message).at(id));
             }
         }
         let healed = self.healed_ns.is_some();
@@ -66,6 +67,7 @@ impl World<'_> {
     }
 
     pub(super) fn take_down(&mut self, id: NodeId, crash: Crash, fault: u32, cache_survives: bool) {
+        self.trace.turn_to(Some(id), Weight::Full);
         self.trace.line(self.now_ns, || format!("{id} is down"));
         if self.roles[id.0 as usize].0 == Role::Leader {
             self.reach("crash-of-leader");
@@ -73,9 +75,12 @@ impl World<'_> {
         self.roles[id.0 as usize] = (Role::Follower, 0);
         let slot = self.slot(id).expect("it is up");
         slot.remember_membership();
-        if let Some(driver) = slot.driver.take() {
-            slot.snapshot = driver.node().status().snapshot.index;
+        let status = slot.driver.take().map(|driver| driver.node().status());
+        if let Some(status) = status {
+            slot.snapshot = status.snapshot.index;
+            self.trace.leaves(id, status);
         }
+        let slot = self.slot(id).expect("it was up");
         let unsynced = slot.batch.take().is_some();
         (slot.fuse, slot.disk_fuse, slot.name_fuse) = (None, None, None);
         slot.stuck.clear();
@@ -111,13 +116,16 @@ impl World<'_> {
             (Error::Corrupt { .. }, true, Some(mark)) => mark.stopped = true,
             (error, ..) => {
                 let message = format!("{id} refuses to start: {error}");
-                self.fail(Class::Safety, Broken { checker: "recovery", message });
+                self.fail(Class::Safety, Broken::new("recovery", message).at(id));
             }
         }
     }
 
     pub(super) fn start(&mut self, id: NodeId) {
         self.trace.mix(4 ^ id.0 << 8);
+        let starts = self.slot(id).is_some_and(|slot| !slot.is_up() && !slot.is_gone());
+        let weight = if starts { Weight::Full } else { Weight::Mere };
+        self.trace.turn_to(Some(id), weight);
         self.trace.line(self.now_ns, || format!("{id} starts"));
         let plan = self.plan;
         let now_ns = self.now_ns;

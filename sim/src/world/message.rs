@@ -9,6 +9,7 @@ use bytes::Bytes;
 use stormkv::types::NodeId;
 use stormkv::wire::{HEADER, Kind, Lane, Message};
 
+use super::recorder::{Weight, weight_of};
 use super::trace::{describe, mix_message};
 use super::{Event, World};
 use crate::checker::{Broken, Check};
@@ -22,6 +23,9 @@ const MANY_CHUNKS: u64 = 16;
 impl World<'_> {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         if let Err(broken) = self.safety.sending(from, to, &message) {
+            self.trace.note(self.now_ns, from, || {
+                format!("{} is about to be sent", describe(from, to, &message))
+            });
             self.fail(Class::Safety, broken);
             return;
         }
@@ -31,6 +35,14 @@ impl World<'_> {
                 let term = self.roles[from.0 as usize].1;
                 self.handed_over = Some((to, term + 1));
             }
+            Kind::VoteResp if grants(&message) => {
+                self.trace.note(self.now_ns, from, || {
+                    format!("{} is sent", describe(from, to, &message))
+                });
+            }
+            _ => {}
+        }
+        match message.kind() {
             Kind::VoteResp if self.is_repairing(from) && grants(&message) => {
                 self.reach("damaged-member-voted");
             }
@@ -86,6 +98,7 @@ impl World<'_> {
         connection: Connection,
     ) {
         self.trace.mix(2 ^ from.0 << 8 ^ to.0 << 16);
+        self.trace.turn_to(Some(to), weight_of(&message));
         if !self.gets_through(from, to, &message, connection) {
             return;
         }
@@ -119,6 +132,10 @@ impl World<'_> {
         let arrives = if up { self.network.arrives(ends.0, ends.1, connection) } else { Ok(()) };
         if arrives == Err(DropReason::Reset) && message.kind() == Kind::Chunk {
             self.reach("chunk-lost-in-reset");
+        }
+        if !up {
+            // That says nothing that its state does not say.
+            self.trace.turn_to(None, Weight::Mere);
         }
         if !up || arrives.is_err() {
             self.trace.line(self.now_ns, || format!("{} is lost", describe(from, to, message)));
@@ -167,7 +184,7 @@ impl World<'_> {
                     describe(from, to, &read),
                     describe(from, to, message)
                 );
-                self.fail(Class::Safety, Broken { checker: "frame-integrity", message });
+                self.fail(Class::Safety, Broken::new("frame-integrity", message));
             }
         }
     }

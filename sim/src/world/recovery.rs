@@ -8,6 +8,7 @@
 
 use stormkv::types::NodeId;
 
+use super::stall::Missing;
 use super::{Event, World};
 use crate::checker::{Broken, Check};
 use crate::outcome::Class;
@@ -151,6 +152,11 @@ impl World<'_> {
         };
         let ms = waited_ns / 1_000_000;
         let message = format!("for {}.{} s after {healed}, {what}", ms / 1000, ms % 1000 / 100);
-        self.fail(Class::Liveness, Broken { checker: "convergence", message });
+        let broken = Broken::new("convergence", message);
+        let broken = match self.missing().and_then(Missing::about) {
+            Some(id) => broken.at(id),
+            None => broken,
+        };
+        self.fail(Class::Liveness, broken);
     }
 }

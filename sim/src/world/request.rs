@@ -10,9 +10,12 @@ use crate::history::{Answer, Outcome};
 use crate::network::{Connection, Endpoint, Fate};
 use crate::outcome::Class;
 use crate::plan::{MessageKind, Op, Part};
+use crate::words;
 
 /// How long a client waits after a refusal.
 const PAUSE_NS: u64 = 20_000_000;
+/// How many of the writes are named that a read has missed.
+const MISSED: usize = 3;
 /// How often the operator looks whether the damaged members are whole again.
 const UNTIL_REPAIRED_NS: u64 = 100_000_000;
 
@@ -66,6 +69,7 @@ impl World<'_> {
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
         let recorded = client::action(&row.call.op)
             .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
+        self.trace.begins(recorded, at);
         client.current = Some(Current {
             row: at,
             recorded,
@@ -153,10 +157,12 @@ impl World<'_> {
         let client = &self.clients.all[number as usize];
         let ends = (client.endpoint(), Endpoint::Node(node.0));
         let arrives = self.network.arrives(ends.0, ends.1, connection).is_ok();
-        self.trace.line(self.now_ns, || {
-            let name = client.name();
-            format!("{name} -> {node} {request:?}{}", if arrives { "" } else { " is lost" })
-        });
+        let line = || {
+            let (name, what) = (client.name(), words::request(&request));
+            format!("{name} -> {node} {what}{}", if arrives { "" } else { " is lost" })
+        };
+        self.trace.line(self.now_ns, line);
+        self.trace.attempt(client.recorded(token), self.now_ns, line);
         if arrives {
             let id = RequestId(token);
             self.with(node, None, |driver| driver.request(id, request));
@@ -172,11 +178,11 @@ impl World<'_> {
         if let Reply::Value { index, .. } = &reply {
             let client = &self.clients.all[number as usize];
             // Only the newest attempt knows what was committed when it was sent.
-            let floor = client.current.as_ref().filter(|_| client.token == request.0);
-            if let Some(floor) = floor.map(|current| current.floor)
+            let current = client.current.as_ref().filter(|_| client.token == request.0);
+            if let Some((floor, op)) = current.map(|current| (current.floor, current.recorded))
                 && let Err(broken) = self.safety.read(node, *index, floor)
             {
-                return self.fail(Class::Safety, broken);
+                return self.stale(node, broken, op, (*index, floor));
             }
             if !self.leads(node) {
                 self.reach("read-by-follower");
@@ -204,10 +210,12 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let ends = (Endpoint::Node(node.0), client.endpoint());
         let arrives = self.network.arrives(ends.0, ends.1, connection).is_ok();
-        self.trace.line(self.now_ns, || {
-            let name = client.name();
-            format!("{node} -> {name} {reply:?}{}", if arrives { "" } else { " is lost" })
-        });
+        let line = || {
+            let (name, what) = (client.name(), words::reply(&reply));
+            format!("{node} -> {name} {what}{}", if arrives { "" } else { " is lost" })
+        };
+        self.trace.line(self.now_ns, line);
+        self.trace.attempt(client.recorded(token), self.now_ns, line);
         let newest = client.token == token;
         let Some(current) = client.current.as_mut() else { return };
         if !arrives || token < current.first_token {
@@ -250,15 +258,45 @@ impl World<'_> {
         }
     }
 
+    /// A read was answered from a state that is too old.
+    fn stale(
+        &mut self,
+        node: NodeId,
+        broken: Broken,
+        op: Option<usize>,
+        (index, floor): (u64, u64),
+    ) {
+        let name = op.map_or_else(String::new, |op| self.clients.history.name(op) + ": ");
+        let line = || format!("{node} is about to answer as of {index}");
+        self.trace.attempt(op, self.now_ns, line);
+        // What the answer does not show.
+        let effects = self.safety.effects().iter();
+        let missed = effects.rev().skip_while(|(at, ..)| *at > floor);
+        let missed = missed.take_while(|(at, ..)| *at > index).take(MISSED);
+        let owner = &self.clients.owner;
+        let writes = missed.filter_map(|(_, session, number)| owner.get(&(*session, *number)));
+        let mut proof: Vec<usize> = writes.copied().chain(op).collect();
+        proof.sort_unstable();
+        let message = name + &broken.message;
+        self.fail(Class::Safety, Broken { message, ..broken }.shown_by(proof));
+    }
+
     fn answered(&mut self, number: u32, index: u64, response: &[u8], read: bool) {
         let plan = self.plan;
         let client = &self.clients.all[number as usize];
         let current = client.current.as_ref().expect("it was answered");
-        let op = &plan.ops[current.row].call.op;
+        let (op, recorded) = (&plan.ops[current.row].call.op, current.recorded);
         if let (Some(session), false) = (client.session, read) {
             let command = client.command + 1;
             if let Err(broken) = self.safety.acknowledged(session, command, index, response) {
-                return self.fail(Class::Safety, broken);
+                let broken = match recorded.map(|op| self.clients.history.name(op)) {
+                    Some(name) => {
+                        let message = format!("{name} was answered wrongly: {}", broken.message);
+                        Broken { message, ..broken }
+                    }
+                    None => broken,
+                };
+                return self.fail(Class::Safety, broken.shown_by(recorded));
             }
             let effects = self.safety.effects();
             let at = effects.partition_point(|(effect, ..)| *effect < index);
@@ -274,8 +312,9 @@ impl World<'_> {
                 self.finish(number, outcome);
             }
             Err(reason) => {
-                let message = format!("{:?} made no sense: {reason}", op);
-                self.fail(Class::Safety, Broken { checker: "response", message });
+                let who = self.clients.all[number as usize].name();
+                let message = format!("the answer to {op} of {who} is none to that: {reason}");
+                self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
             }
         }
     }
@@ -287,6 +326,7 @@ impl World<'_> {
         let current = client.current.take().expect("an operation is under way");
         client.token += 1;
         let token = client.token;
+        self.trace.ends(number, &current, self.now_ns, &outcome);
         let op = &plan.ops[current.row].call.op;
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));

@@ -110,7 +110,7 @@ pub fn soak(
     if idle.violation.is_none()
         && let Some(message) = growth(&quarters[0], &quarters[3])
     {
-        idle.fail(Class::Safety, Broken { checker: "bounds", message });
+        idle.fail(Class::Safety, Broken::new("bounds", message));
     }
     let outcome = Outcome { peaks: all.named(), ..idle.outcome() };
     Soaked { outcome, quarters, windows: done, remembered }
@@ -223,7 +223,9 @@ impl World<'_> {
             TxnOp::Put(Arc::from(text(key).as_str()), history::Value::text(&text(value)))
         });
         let contents = Txn { then: puts.collect(), ..Txn::default() };
-        let old = std::mem::replace(&mut self.clients.history, History::new(Model::Kv));
+        let names = self.clients.history.names().clone();
+        let new = History::new(Model::Kv).called(names);
+        let old = std::mem::replace(&mut self.clients.history, new);
         let history = &mut self.clients.history;
         // The operator's operations are not recorded, so this process is free.
         let op = history.invoke(0, Action::Txn(Box::new(contents)), self.now_ns);

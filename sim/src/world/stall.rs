@@ -33,13 +33,29 @@ pub(super) enum Missing {
     Requests(NodeId),
 }
 
+impl Missing {
+    /// The node that it is about.
+    pub(super) fn about(self) -> Option<NodeId> {
+        match self {
+            Missing::Leader => None,
+            Missing::Answer(id, _)
+            | Missing::SingleMembership(id)
+            | Missing::Applied(id)
+            | Missing::Running(_, id)
+            | Missing::Agreement(_, id)
+            | Missing::Repair(_, id)
+            | Missing::Requests(id) => Some(id),
+        }
+    }
+}
+
 /// `n1, n2`; `nobody` if there are none.
 pub(super) fn list(ids: impl IntoIterator<Item = NodeId>) -> String {
     let names: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
     if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }
 
-fn role(role: Role) -> &'static str {
+pub(super) fn role(role: Role) -> &'static str {
     match role {
         Role::Follower => "a follower",
         Role::PreCandidate => "a pre-candidate",
@@ -118,7 +134,8 @@ impl World<'_> {
             }
             Missing::Requests(id) => {
                 let pending = self.node(id).map_or(0, Node::pending);
-                format!("{id} keeps {pending} requests waiting that nobody asks for any more")
+                let requests = if pending == 1 { "request" } else { "requests" };
+                format!("{id} keeps {pending} {requests} waiting that nobody asks for any more")
             }
             Missing::Running(_, id) => format!("{id} is not running: {}", self.whereabouts(id)),
             Missing::Agreement(leader, id) => self.explain_lag(leader, id),

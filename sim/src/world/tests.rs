@@ -12,6 +12,7 @@ use crate::scenario;
 
 mod clock;
 mod process;
+mod recorder;
 
 const N1: NodeId = NodeId(1);
 
@@ -83,8 +84,10 @@ fn a_node_that_panics_is_reported_under_its_name() {
     world.with(N1, None, |_| panic!("a bug of the node"));
     let violation = world.violation.expect("it was caught");
     assert_eq!((violation.class, violation.checker), (Class::Safety, "panic"));
-    assert!(violation.message.starts_with("n1 panicked at "), "{}", violation.message);
-    assert!(violation.message.ends_with(": a bug of the node"), "{}", violation.message);
+    let start = "n1, a follower in term 2, panicked: a bug of the node (at ";
+    assert!(violation.message.starts_with(start), "{}", violation.message);
+    let place = crate::shrink::Fingerprint::of(&violation).place.expect("it has one");
+    assert!(place.contains("tests.rs:"), "panics are told apart by their places: {place}");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use stormkv::types::NodeId;
 use stormkv::wire::{Kind, Message};
 
+use super::recorder::Recorder;
+use crate::words;
+
 /// Takes the line of one event.
 pub type Sink = Box<dyn FnMut(&str)>;
 
@@ -12,10 +15,11 @@ pub type Digest = Box<dyn FnMut(u64)>;
 #[derive(Default)]
 pub(super) struct Trace {
     hash: u64,
-    step: u64,
+    pub step: u64,
     /// The present event has its line already.
     told: bool,
     pub sink: Option<Sink>,
+    pub recorder: Option<Box<Recorder>>,
     pub digest: Option<Digest>,
 }
 
@@ -31,13 +35,18 @@ impl Trace {
     /// Hands a line to the reader, if there is one; the first of an event begins with its number
     /// and time. The line costs nothing otherwise.
     pub fn line(&mut self, at_ns: u64, text: impl FnOnce() -> String) {
+        if self.sink.is_none() && self.recorder.is_none() {
+            return;
+        }
+        let text = text();
+        self.record(at_ns, &text);
         let Some(sink) = &mut self.sink else { return };
         if std::mem::replace(&mut self.told, true) {
-            sink(&format!("{:>20}  ..{}", "", text()));
+            sink(&format!("{:>20}  ..{text}", ""));
             return;
         }
         let (ms, us) = (at_ns / 1_000_000, at_ns / 1000 % 1000);
-        sink(&format!("{:>6} {ms:>6}.{us:03} ms  {}", self.step, text()));
+        sink(&format!("{:>6} {ms:>6}.{us:03} ms  {text}", self.step));
     }
 
     /// The next event begins.
@@ -149,8 +158,8 @@ pub(super) fn describe(from: NodeId, to: NodeId, message: &Message) -> String {
         Message::ReadIndexAnswer { index: Some(index), .. } => {
             text.push_str(&format!(" index={index}"));
         }
-        Message::Answer { reply, .. } => text.push_str(&format!(" {reply:?}")),
-        Message::Forward { request, .. } => text.push_str(&format!(" {request:?}")),
+        Message::Answer { reply, .. } => text.push_str(&format!(" {}", words::reply(reply))),
+        Message::Forward { request, .. } => text.push_str(&format!(" {}", words::request(request))),
         _ => {}
     }
     text

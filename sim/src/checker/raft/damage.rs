@@ -93,7 +93,7 @@ impl RaftChecker {
             if floor.is_none() {
                 return Ok(false);
             }
-            let message = format!("{id} says that it is damaged, but its disk is as it left it");
+            let message = format!("{id} says that it is damaged, but its disk is as it was left");
             return Err(broken("damage-imagined", message));
         }
         checks.hit(Check::DamageNoticed);
@@ -225,7 +225,7 @@ fn too_low(id: NodeId, floor: Option<SnapshotId>, last: SnapshotId, owed: Snapsh
         None => {
             let message = format!(
                 "{id} came back from a damaged disk with a log up to {}, of one up to {owed} that \
-                 was durable, and says nothing",
+                 was durable, and says nothing: it may vote for a leader that lacks the rest",
                 show(last)
             );
             broken("damage-unnoticed", message)
@@ -235,7 +235,7 @@ fn too_low(id: NodeId, floor: Option<SnapshotId>, last: SnapshotId, owed: Snapsh
 
 fn whole_too_early(id: NodeId, last: SnapshotId, owed: SnapshotId) -> Broken {
     let message = format!(
-        "{id} says that it is whole again with a log up to {}, but it had one up to {}",
+        "{id} says that it is whole again with a log up to {}, but it had a durable one up to {}",
         show(last),
         show(owed)
     );

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Applied, Bound, Context, started, value_at};
+use super::{Applied, Bound, Context, Why, started, value_at};
 use crate::history::{Key, Value, show};
 
 /// Why a get fits nowhere between its bounds.
@@ -13,7 +13,7 @@ pub(super) fn get(
     (key, value): (&Key, &Option<Value>),
     floor: Bound,
     limit: Bound,
-) -> String {
+) -> Why {
     let versions = context.store.of(key);
     let current = value_at(versions, floor.gap).cloned();
     let started = started(versions, floor.gap);
@@ -28,7 +28,8 @@ pub(super) fn get(
     if let Some(writer) = writer.filter(|writer| Some(writer.op) != floor.by) {
         text += &format!(" by {}", at(context, writer));
     }
-    text + &until(context, limit)
+    let named = [Some(read), floor.by, writer.map(|writer| writer.op), limit.by];
+    Why::new(text + &until(context, limit), named.into_iter().flatten())
 }
 
 /// Why a scan fits nowhere between its bounds.
@@ -38,12 +39,13 @@ pub(super) fn scan(
     (prefix, pairs): (&Key, &[(Key, Value)]),
     floor: Bound,
     limit: Bound,
-) -> String {
+) -> Why {
     let mut text = context.history.describe(read) + &since(context, floor);
     let told: BTreeMap<&Key, &Value> = pairs.iter().map(|(key, value)| (key, value)).collect();
     let mut keys: Vec<&Key> = context.store.with_prefix(prefix).map(|(key, _)| key).collect();
     keys.extend(told.keys());
     keys.sort_unstable();
+    let mut named = vec![Some(read), floor.by, limit.by];
     let value = |key| value_at(context.store.of(key), floor.gap);
     if let Some(key) = keys.into_iter().find(|&key| value(key) != told.get(key).copied()) {
         let current = show(&value(key).cloned());
@@ -53,9 +55,11 @@ pub(super) fn scan(
         let writer = writer.map(|nth| &context.applied[versions[nth].gap as usize - 1]);
         if let Some(writer) = writer.filter(|writer| Some(writer.op) != floor.by) {
             text += &format!(" by {}", at(context, writer));
+            named.push(Some(writer.op));
         }
     }
-    text + " and no later moment has exactly these pairs" + &until(context, limit)
+    text += " and no later moment has exactly these pairs";
+    Why::new(text + &until(context, limit), named.into_iter().flatten())
 }
 
 fn since(context: &Context<'_>, floor: Bound) -> String {

@@ -1,0 +1,72 @@
+//! Sentences about two nodes that hold different things.
+
+use stormkv::node::{Applied, Proposal};
+use stormkv::types::{EntryKind, LogIndex, NodeId, SnapshotId};
+
+use super::RaftChecker;
+use crate::checker::ledger::Version;
+use crate::checker::{Broken, broken};
+use crate::words;
+
+impl RaftChecker {
+    /// A node and the first one hold different states after the same entry.
+    pub(super) fn different_states(&self, id: NodeId, first: NodeId, applied: &Applied) -> Broken {
+        let entry = self.entry(applied.id);
+        let message = match (applied.by_snapshot, first == id) {
+            (true, _) => format!(
+                "the snapshot that {id} has loaded up to {entry} is not the state that {first} had \
+                 there, although the same log must give the same state"
+            ),
+            (false, true) => format!(
+                "{id} has applied {entry} again, after a restart, and holds another state than \
+                 before: the same log must give the same state"
+            ),
+            (false, false) => format!(
+                "{id} and {first} hold different states after {entry}, although the same log must \
+                 give the same state"
+            ),
+        };
+        broken("state-hash", message)
+    }
+
+    /// A node and the first one go by different memberships after the same entry.
+    pub(super) fn different_members(&self, id: NodeId, first: NodeId, applied: &Applied) -> Broken {
+        let (entry, again) = (self.entry(applied.id), if first == id { " before" } else { "" });
+        let who = match applied.by_snapshot {
+            true => format!("the snapshot that {id} has loaded up to {entry} has"),
+            false => format!("{id} has after {entry}"),
+        };
+        let message = format!(
+            "{who} another membership than {first} had there{again}: they may count different \
+             quorums"
+        );
+        broken("membership-hash", message)
+    }
+
+    /// An entry, and what it does: `entry 9@3 (put k1 v7)`.
+    fn entry(&self, SnapshotId { index, term }: SnapshotId) -> String {
+        let what = self.committed_version(index).map(describe);
+        let what = what.map_or_else(String::new, |what| format!(" ({what})"));
+        format!("entry {index}@{term}{what}")
+    }
+
+    /// What the committed entry at `index` does, if it is still known.
+    pub(in crate::checker) fn what(&self, index: LogIndex) -> Option<String> {
+        self.committed_version(index).map(describe)
+    }
+}
+
+/// `vote n2`, or `no vote`.
+pub(super) fn vote(vote: NodeId) -> String {
+    if vote == NodeId(0) { "no vote".to_owned() } else { format!("vote {vote}") }
+}
+
+fn describe(version: &Version) -> String {
+    match (version.kind, Proposal::decode(&version.data)) {
+        (EntryKind::Normal, _) if version.data.is_empty() => "empty, of a new leader".to_owned(),
+        (EntryKind::Normal, Some(Proposal::OpenSession)) => "opens a session".to_owned(),
+        (EntryKind::Normal, Some(Proposal::Command(_, command))) => words::command(command),
+        (EntryKind::Normal, None) => "not a proposal".to_owned(),
+        _ => "a change of the membership".to_owned(),
+    }
+}
