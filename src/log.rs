@@ -12,7 +12,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::bugs::{Bug, planted};
-use crate::types::{LogIndex, SnapshotId, Term};
+use crate::types::{LogIndex, NodeId, SnapshotId, Term};
 
 /// Bytes an entry takes in a message beside its data, roughly.
 const ENTRY_OVERHEAD: u64 = 16;
@@ -118,6 +118,12 @@ impl Log {
     pub fn saved(&mut self, snapshot: SnapshotId, membership: ConfState) {
         assert!(snapshot.index >= self.snapshot.0.index, "snapshots never go back");
         self.snapshot = (snapshot, membership);
+    }
+
+    /// Whether this is the only voter, as far as the newest snapshot knows.
+    pub fn snapshot_is_of_one(&self, id: NodeId) -> bool {
+        let (_, membership) = &self.snapshot;
+        membership.voters == [id.0] && membership.voters_outgoing.is_empty()
     }
 
     /// Drops the entries up to `index`, which the durable snapshot must cover.

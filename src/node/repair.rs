@@ -32,7 +32,8 @@
 //!
 //! If nobody repairs it the member stops, so that somebody looks. That a member cannot be repaired
 //! at all is known only if it is the only voter: that one is refused at once, before anything is
-//! changed.
+//! changed. So that damage to the log cannot make an only voter of one that has others by now, a
+//! snapshot is taken as soon as it has.
 
 use raft::eraftpb::MessageType;
 use tracing::info;

@@ -167,10 +167,15 @@ impl<M: StateMachine> Node<M> {
         let applied = self.replica.applied().index;
         let since = applied - log.snapshot_id().index;
         let heavy = log.bytes() >= self.config.max_log_bytes;
+        // Only the log says that there are others: see `repair.rs`.
+        let me = self.config.id;
+        let outgrown =
+            log.snapshot_is_of_one(me) && !self.replica.membership().is_quorum(|id| id == me);
         // The same bytes would be refused again.
         let suspect = self.snapshots.suspect == Some(log.snapshot_id());
-        let due =
-            since >= self.config.snapshot_every || ((wanted || heavy) && since > 0) || suspect;
+        let due = since >= self.config.snapshot_every
+            || ((wanted || heavy || outgrown) && since > 0)
+            || suspect;
         // A received one that is being written may turn out to be the same, with the same file.
         let receiving = self.snapshots.is_writing_received();
         if !due || self.installing || receiving || self.snapshots.saving.is_some() {

@@ -252,39 +252,28 @@ impl RaftChecker {
     }
 
     /// A node is back. What it remembers must be explained by what was durable, plus some of what
-    /// was on its way to the disk, in order. Call before the operations of its start are queued.
+    /// was on its way to the disk, in order; by nothing, if it `founds` its cluster. Call before the
+    /// operations of its start are queued.
     pub fn recovered(
         &mut self,
         id: NodeId,
         found: &impl View,
+        founds: bool,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         checks.hit(Check::Durability);
         let status = found.status();
         let ledger = &self.ledger;
-        let explained =
-            node.shadow.recovered(node.killed, |image| explains(image, found, &status, ledger));
+        let explained = node.shadow.recovered(node.killed, |image| {
+            (!founds || image.is_blank()) && explains(image, found, &status, ledger)
+        });
         node.applied = 0;
         if self.recovered_damaged(id, found, explained, checks)? {
             return Ok(());
         }
         let durable = &self.nodes[&id].shadow.durable;
-        let message = format!(
-            "{id} came back with term {} ({}), log up to {}@{} and snapshot {}, but it had made \
-             durable: term {} ({}), log up to {}@{} and snapshot {}: it has forgotten what others \
-             rely on",
-            status.hard_state.term,
-            tell::vote(status.hard_state.vote),
-            status.last.index,
-            status.last.term,
-            status.snapshot.index,
-            durable.term,
-            tell::vote(durable.vote),
-            durable.last().0.index,
-            durable.last().0.term,
-            durable.snapshot.index,
-        );
+        let message = tell::forgotten(id, &status, durable);
         Err(broken("durability", message))
     }
 

@@ -154,8 +154,8 @@ impl Safety {
     ///
     /// # Errors
     /// As [`queued`](Self::queued).
-    pub fn recovered(&mut self, id: NodeId, node: &impl View) -> Result<(), Broken> {
-        self.raft.recovered(id, node, &mut self.checks)
+    pub fn recovered(&mut self, id: NodeId, node: &impl View, founds: bool) -> Result<(), Broken> {
+        self.raft.recovered(id, node, founds, &mut self.checks)
     }
 
     /// A node sends a message.

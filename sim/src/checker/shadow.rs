@@ -42,6 +42,11 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// Whether nothing was ever recorded.
+    pub fn is_blank(&self) -> bool {
+        self.term == 0 && self.last().0.index == 0
+    }
+
     /// The last entry, and its chain hash.
     pub fn last(&self) -> (SnapshotId, u64) {
         match self.log.back() {

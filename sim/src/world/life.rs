@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stormkv::config::Config;
 use stormkv::driver::Driver;
+use stormkv::env::{DiskOp, FileName};
 use stormkv::error::Error;
 use stormkv::node::Role;
 use stormkv::types::NodeId;
@@ -90,6 +91,7 @@ impl World<'_> {
         }
         slot.deferred.clear();
         slot.paused = false;
+        let cache_survives = cache_survives && !std::mem::take(&mut slot.write_failed);
         slot.disk.crash(crash, fault);
         self.safety.crashed(id, cache_survives);
         if unsynced {
@@ -158,9 +160,10 @@ impl World<'_> {
             Ok(Ok(driver)) => driver,
         };
         let torn = driver.node().recovered_torn_tail();
+        let founds = kept.queued.iter().any(founds);
         let judged = self
             .safety
-            .recovered(id, driver.node())
+            .recovered(id, driver.node(), founds)
             .and_then(|()| self.safety.queued(id, &kept.queued))
             .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
         self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
@@ -180,6 +183,11 @@ impl World<'_> {
         self.set_timer(id);
         self.crash_in_loop(id);
     }
+}
+
+/// Whether a node founds its cluster with this operation: no other start begins this snapshot.
+fn founds(op: &DiskOp) -> bool {
+    matches!(op, DiskOp::Create { file: FileName::Partial(1, 1), .. })
 }
 
 /// How much an append may carry: what a path carries between two heartbeats, as [`Config`] asks for.

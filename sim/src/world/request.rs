@@ -14,6 +14,8 @@ use crate::words;
 
 /// How long a client waits after a refusal.
 const PAUSE_NS: u64 = 20_000_000;
+/// The longest that a client waits for an answer, unless its plan says so.
+const LONGEST_NS: u64 = 3_000_000_000;
 /// How many of the writes are named that a read has missed.
 const MISSED: usize = 3;
 /// How often the operator looks whether the damaged members are whole again.
@@ -126,6 +128,7 @@ impl World<'_> {
         current.pausing = false;
         current.floor = commit;
         let node = current.target;
+        let backoff = if patient { backoff(current.attempts) } else { 0 };
         if current.attempts > 1 {
             self.reach("request-retried");
         }
@@ -134,7 +137,8 @@ impl World<'_> {
         let request = client.request(row, &mut self.clients.owner);
         client.token += 1;
         let token = client.token;
-        let patience = self.now_ns + plan.clients.retry_us * 1000;
+        let retry_ns = plan.clients.retry_us * 1000;
+        let patience = self.now_ns + (retry_ns << backoff).min(retry_ns.max(LONGEST_NS));
         self.schedule.push(patience, Event::Client { client: number, token });
         let ends = (client.endpoint(), Endpoint::Node(node.0));
         let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Request.code());
@@ -452,12 +456,22 @@ impl World<'_> {
 
     /// The next attempt is made after a moment.
     fn pause(&mut self, number: u32) {
+        let patient = self.healed_ns.is_some();
         let client = &mut self.clients.all[number as usize];
         let Some(current) = &mut client.current else { return };
         current.pausing = true;
         client.token += 1;
-        let wait = PAUSE_NS / 2 + client.choices.below(PAUSE_NS);
+        let backoff = if patient { backoff(current.attempts) } else { 0 };
+        let wait = (PAUSE_NS / 2 + client.choices.below(PAUSE_NS)) << backoff;
         let event = Event::Client { client: number, token: client.token };
         self.schedule.push(self.now_ns + wait, event);
     }
+}
+
+/// How often a client has doubled its waits. Before the faults stop, clients press on, to be there
+/// at every moment; afterwards they behave. If they did not, a cluster with a backlog of what they
+/// have asked for again and again would have to work it off before any of it is news to them, and
+/// they would add to it at the same pace.
+fn backoff(attempts: u32) -> u32 {
+    (attempts / 8).min(5)
 }

@@ -75,6 +75,9 @@ pub(super) struct Slot {
     pub has_old_files: bool,
     /// The membership that it went by when it went down.
     pub left_in: Option<Membership>,
+    /// A write has failed since it started, of which it may not have heard yet: not all that is in
+    /// the cache is what it wrote.
+    pub write_failed: bool,
     /// The disk hangs; and what waits for it.
     pub stalled: bool,
     pub stuck: Vec<Event>,
@@ -116,6 +119,7 @@ impl Slot {
             wiped: false,
             has_old_files: false,
             left_in: None,
+            write_failed: false,
             stalled: false,
             stuck: Vec::new(),
             name_fuse: None,

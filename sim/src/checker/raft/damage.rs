@@ -269,7 +269,7 @@ fn what_is_left(found: &impl View, shadow: &Shadow, ledger: &Ledger) -> Option<I
 
 /// Whether `image` is what a node that has just started believes in.
 pub(super) fn explains(image: &Image, node: &impl View, status: &Status, ledger: &Ledger) -> bool {
-    if image.term == 0 && image.last().0.index == 0 {
+    if image.is_blank() {
         // Nothing was durable: a founder begins with its founding snapshot, or a joiner with
         // nothing.
         return status.last.index <= 1;

@@ -1,10 +1,11 @@
-//! Sentences about two nodes that hold different things.
+//! Sentences about nodes that hold different things, or less than before.
 
-use stormkv::node::{Applied, Proposal};
+use stormkv::node::{Applied, Proposal, Status};
 use stormkv::types::{EntryKind, LogIndex, NodeId, SnapshotId};
 
 use super::RaftChecker;
 use crate::checker::ledger::Version;
+use crate::checker::shadow::Image;
 use crate::checker::{Broken, broken};
 use crate::words;
 
@@ -69,4 +70,23 @@ fn describe(version: &Version) -> String {
         (EntryKind::Normal, None) => "not a proposal".to_owned(),
         _ => "a change of the membership".to_owned(),
     }
+}
+
+/// A node that came back with less than was durable.
+pub(super) fn forgotten(id: NodeId, status: &Status, durable: &Image) -> String {
+    format!(
+        "{id} came back with term {} ({}), log up to {}@{} and snapshot {}, but it had made \
+         durable: term {} ({}), log up to {}@{} and snapshot {}: it has forgotten what others \
+         rely on",
+        status.hard_state.term,
+        vote(status.hard_state.vote),
+        status.last.index,
+        status.last.term,
+        status.snapshot.index,
+        durable.term,
+        vote(durable.vote),
+        durable.last().0.index,
+        durable.last().0.term,
+        durable.snapshot.index,
+    )
 }

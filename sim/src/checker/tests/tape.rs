@@ -110,7 +110,7 @@ impl Tape {
                 Fed::Executed(id, op) => safety.executed(*id, op),
                 Fed::Crashed(id, cache_survives) => safety.crashed(*id, *cache_survives),
                 Fed::Damaged(id) => safety.damaged(*id),
-                Fed::Recovered(id, seen) => safety.recovered(*id, seen)?,
+                Fed::Recovered(id, seen) => safety.recovered(*id, seen, false)?,
                 Fed::Sending(id, to, message) => safety.sending(*id, *to, message)?,
                 Fed::Applied(id, applied) => safety.applied(*id, applied)?,
                 Fed::After(id, seen) => safety.after(*id, seen).map(drop)?,
