@@ -126,7 +126,7 @@ bugs! {
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";
     AppendsGlued = "U2", "appends-glued", Hard, "raft 0.7.0",
         "Appends are batched: entries are glued to an append that was waiting.";
-    ReadIndexForwarded = "U3", "read-index-forwarded", VeryHard, "etcd #20418",
+    ReadIndexForwarded = "U3", "read-index-forwarded", Hard, "etcd #20418",
         "Questions for a read index are passed on by raft itself, and repeated under their old number.";
     RaftLeaseReads = "U4", "raft-lease-reads", Hard, "etcd-io/raft #166",
         "Raft's own lease-based reads.";
