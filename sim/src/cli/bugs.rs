@@ -34,7 +34,8 @@ when it is used up is finished. A repeat that found nothing by then counts as la
 The interval holds the true median with a chance of at least 95 percent, whatever the distribution; it
 takes six repeats. A failure that the seed shows without the bug, too, does not count.
 
-With --ablate, a group of faults is needed if without it the median is more than five times as large.
+With --ablate, a group of faults is needed if without it the median is more than five times as large, and
+beyond the interval.
 
 With --bake-off, each way to choose plans has the budget for each bug, and each of its repeats an equal
 part of that. What a way spends on choosing counts as its time.

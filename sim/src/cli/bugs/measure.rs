@@ -18,11 +18,9 @@ use super::super::engine::{self, Engine};
 use super::super::{BugsArgs, Exit, Usage, shrink};
 use super::{bake_off, table};
 
-/// A group of faults is needed if the median without it is more than this many times as large.
+/// A group of faults is needed if the median without it is more than this many times as large, and
+/// beyond the interval.
 const FARTHER: f64 = 5.0;
-/// So many repeats at most, to tell that. Of repeats that do without the group, one in 32 takes more
-/// than five times the median; that this is so in three of five is next to impossible.
-const ABLATION_REPEATS: u64 = 5;
 
 /// What is told about a bug.
 pub struct Row {
@@ -119,7 +117,8 @@ impl Hunter<'_> {
             (Some(typical), Some(directory)) => self.shrink(info, typical.seed, directory)?,
             _ => None,
         };
-        let needs = score.seeds.value.filter(|_| ablate).map(|median| self.ablate(info, median));
+        let needs = ablate.then(|| self.farthest(&score)).flatten();
+        let needs = needs.map(|seeds| self.ablate(info, seeds));
         Ok(Row { info, bag, score, events_after, needs })
     }
 
@@ -137,13 +136,19 @@ impl Hunter<'_> {
         Ok(Some(events))
     }
 
+    /// How many seeds without a group of faults say that it is needed. With few repeats the median
+    /// may be far off, so the interval counts, too.
+    fn farthest(&self, score: &Score) -> Option<u64> {
+        let high = score.seeds.interval.and_then(|interval| interval.high).unwrap_or(0.0);
+        let seeds = (score.seeds.value? * FARTHER).max(high).ceil() as u64;
+        Some(seeds.min(self.limits.seeds))
+    }
+
     /// Looks for the bug without each group of faults. As soon as half of the repeats have found it,
     /// the median without that group is known to be within the limit.
-    fn ablate(&self, info: &'static Info, median: f64) -> Needs {
-        let seeds = ((median * FARTHER).ceil() as u64).min(self.limits.seeds);
-        let repeats = self.limits.repeats.min(ABLATION_REPEATS);
-        let enough = repeats.div_ceil(2);
-        let limits = Limits { repeats, seeds, enough, ..self.limits };
+    fn ablate(&self, info: &'static Info, seeds: u64) -> Needs {
+        let enough = self.limits.repeats.div_ceil(2);
+        let limits = Limits { seeds, enough, ..self.limits };
         let mut needs = Needs::default();
         for group in Group::ALL {
             let bag = self.hunt(info, &Knobs::without(group), limits);
