@@ -240,7 +240,11 @@ impl Camera {
 
     /// The run has failed, because of this node or of whom the present event happens to.
     pub fn blame(&mut self, node: Option<NodeId>, proof: &[usize]) {
-        let present = self.film.steps.last().map(|step| step.lane).filter(|lane| {
+        // Faults that end, and the end of all faults, happen to nobody, but start nodes.
+        let starts = |mark: &&Mark| mark.step == self.step && mark.kind == MarkKind::Start;
+        let started = self.film.marks.last().filter(starts).map(|mark| mark.lane);
+        let present = started.or(self.film.steps.last().map(|step| step.lane));
+        let present = present.filter(|lane| {
             !self.over && self.film.lanes[usize::from(*lane)].kind == LaneKind::Node
         });
         self.film.blamed = node.map(|id| self.node(id)).or(present);
