@@ -8,6 +8,7 @@ mod bugs;
 mod check;
 mod console;
 mod engine;
+mod file;
 mod merge;
 mod page;
 mod replay;
@@ -15,6 +16,7 @@ mod run;
 mod shrink;
 mod soak;
 mod speed;
+mod view;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
@@ -88,6 +90,9 @@ enum Command {
     /// Turn a failing seed or scenario into a small scenario that fails in the same way
     #[command(after_help = EXIT_CODES)]
     Shrink(ShrinkArgs),
+    /// Run one seed or scenario again and write it down event by event, for other programs
+    #[command(after_help = view::HELP)]
+    View(ViewArgs),
     /// Check that a recorded history is linearizable
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
@@ -198,6 +203,39 @@ struct ShrinkArgs {
     /// Stop after so many seconds; shrinking OUT.toml goes on from there
     #[arg(long, value_name = "S", default_value = "300", value_parser = time_limit)]
     budget: Duration,
+}
+
+#[derive(Debug, Args)]
+struct ViewArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// View what `run --beyond-quorum` makes of the seed
+    #[arg(long, requires = "seed")]
+    beyond_quorum: bool,
+    /// View what `run --bug` makes of the seed
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    bug: Option<String>,
+    /// Write in this format
+    #[arg(long, value_enum)]
+    format: ViewFormat,
+    /// Leave out what the violation cannot follow from
+    #[arg(long)]
+    past: bool,
+    /// Write to this file, which is replaced; - is standard output
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ViewFormat {
+    /// A line for each event, in fixed columns
+    Text,
+    /// A log with vector clocks for ShiViz, which draws what happened before what
+    Shiviz,
+    /// A trace for ui.perfetto.dev: tracks of nodes, and messages as flows
+    Perfetto,
+    /// The data block: all that is known of the run, as one JSON object
+    Json,
 }
 
 /// What to run again: exactly one of them.
@@ -344,7 +382,8 @@ fn execute(
         Command::Bugs(_)
         | Command::Run(RunArgs { bug: Some(_), .. })
         | Command::Replay(ReplayArgs { bug: Some(_), .. })
-        | Command::Shrink(ShrinkArgs { bug: Some(_), .. }) => {
+        | Command::Shrink(ShrinkArgs { bug: Some(_), .. })
+        | Command::View(ViewArgs { bug: Some(_), .. }) => {
             bugs::elsewhere(arguments.get(1..).unwrap_or_default(), console)
         }
         #[cfg(feature = "bugs")]
@@ -353,6 +392,7 @@ fn execute(
         Command::Merge(args) => merge::merge(&args, console),
         Command::Replay(args) => replay::replay(&args, engine, console),
         Command::Shrink(args) => shrink::shrink(&args, engine, console),
+        Command::View(args) => view::view(&args, engine, console),
         Command::Check(args) => check::check(&args, console),
         Command::Soak(args) => soak::soak(&args, console),
         Command::Speed(args) => speed::speed(&args, engine, console),

@@ -255,6 +255,8 @@ pub struct Network {
     endpoints: Vec<Endpoint>,
     links: Vec<Vec<Link>>,
     rules: BTreeMap<u32, Rule>,
+    /// Counts the changes of what faults mean for links.
+    version: u64,
     stats: NetworkStats,
     /// What chance has done to single messages, if somebody wants to know.
     noted: Option<Vec<NetRule>>,
@@ -278,6 +280,7 @@ impl Network {
             endpoints: Vec::new(),
             links: Vec::new(),
             rules: BTreeMap::new(),
+            version: 0,
             stats: NetworkStats::default(),
             noted: None,
         }
@@ -463,6 +466,21 @@ impl Network {
         self.rules.values()
     }
 
+    /// Another number after each change of the faults or of who takes part.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The links on which nothing passes at present, among those who have sent or received.
+    pub fn cut_links(&self) -> impl Iterator<Item = (Endpoint, Endpoint)> + '_ {
+        let ends = |(from, row): (usize, &'_ Vec<Link>)| {
+            let cut = (0..row.len()).filter(|to| row[*to].cut && *to != from);
+            cut.map(move |to| (from, to)).collect::<Vec<_>>()
+        };
+        let pairs = self.links.iter().enumerate().flat_map(ends);
+        pairs.map(|(from, to)| (self.endpoints[from], self.endpoints[to]))
+    }
+
     /// No message is lost, duplicated or damaged by chance any more; rules, latencies and
     /// capacities stay.
     pub fn calm(&mut self) {
@@ -539,6 +557,7 @@ impl Network {
 
     /// Works out what the active rules mean for each link.
     fn rebuild(&mut self) {
+        self.version += 1;
         for link in self.links.iter_mut().flatten() {
             link.cut = false;
             link.clogged_until_ns = 0;

@@ -5,6 +5,10 @@
 use bytes::Bytes;
 use stormkv::api::{Refusal, Reply, Request};
 use stormkv::kv::{Command, Query, Response, TxnOp};
+use stormkv::node::Proposal;
+use stormkv::types::EntryKind;
+
+use crate::plan::{Op, Step};
 
 /// What a client asks a node for: `put k1 v7 (s6 #1)`.
 pub fn request(request: &Request) -> String {
@@ -33,6 +37,38 @@ pub fn request(request: &Request) -> String {
         }
         Request::Transfer(id) => format!("transfer to {id}"),
     }
+}
+
+/// What an entry of the log says: `put k1 v7`.
+pub fn entry(kind: EntryKind, data: &Bytes) -> String {
+    match (kind, Proposal::decode(data)) {
+        (EntryKind::Normal, _) if data.is_empty() => "empty, of a new leader".to_owned(),
+        (EntryKind::Normal, Some(Proposal::OpenSession)) => "opens a session".to_owned(),
+        (EntryKind::Normal, Some(Proposal::Command(_, bytes))) => command(bytes),
+        (EntryKind::Normal, None) => "not a proposal".to_owned(),
+        _ => "a change of the membership".to_owned(),
+    }
+}
+
+/// The keys that an operation is about, each once; a prefix ends in `*`.
+pub fn keys(op: &Op) -> Vec<String> {
+    let mut keys = match op {
+        Op::Put { key, .. } | Op::Get { key } | Op::Delete { key } | Op::Cas { key, .. } => {
+            vec![key.clone()]
+        }
+        Op::Scan { prefix } => vec![format!("{prefix}*")],
+        Op::Txn { conditions, then, otherwise } => {
+            let of = |step: &Step| match step {
+                Step::Put { key, .. } | Step::Delete { key } | Step::Get { key } => key.clone(),
+            };
+            let asked = conditions.iter().map(|condition| condition.key.clone());
+            asked.chain(then.iter().chain(otherwise).map(of)).collect()
+        }
+        _ => Vec::new(),
+    };
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 /// What a command does: `cas k1 - v3`.

@@ -18,9 +18,11 @@
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
-//! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs.
+//! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
+//! - `camera.rs` films a run for those who want to look at all of it.
 
 mod atlas;
+mod camera;
 mod chance;
 mod client;
 mod core;
@@ -49,6 +51,7 @@ use stormkv::node::{Membership, Role};
 use stormkv::types::{LogIndex, NodeId, Term, Ticket};
 use stormkv::wire::Message;
 
+pub use self::camera::FilmSink;
 pub use self::client::action;
 pub use self::portrait::Pictures;
 pub use self::recorder::{Choice, Line, NodeRecord, Operation, Record, Recorded, State, Struck};
@@ -56,6 +59,7 @@ pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
 pub use self::trace::{Digest, Sink};
 
 use self::atlas::Atlas;
+use self::camera::Mail;
 use self::client::Clients;
 use self::portrait::Portrait;
 use self::recorder::Weight;
@@ -158,6 +162,8 @@ pub struct RunOptions {
     pub pictures: Option<Pictures>,
     /// Gets what a page about the failure needs, once the run is over and if it has failed.
     pub record: Option<Record>,
+    /// Gets the run as data, once it is over.
+    pub film: Option<FilmSink>,
 }
 
 /// Takes what chance did to single messages.
@@ -176,7 +182,15 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     if options.record.is_some() {
         world.trace.recorder = Some(Box::default());
     }
+    if options.film.is_some() {
+        world.start_filming();
+    }
     let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
+    if let Some(sink) = &mut options.film
+        && let Some(film) = world.take_film(outcome.violation.is_some())
+    {
+        sink(film);
+    }
     if let Some(record) = &mut options.record
         && let Some(recorded) = world.take_record().filter(|_| outcome.violation.is_some())
     {
@@ -216,9 +230,15 @@ enum Event {
     /// A node's timer is due.
     Tick { node: NodeId, life: u64, timer: u64 },
     /// A message arrives.
-    Deliver { from: NodeId, to: NodeId, message: Box<Message>, connection: Connection },
+    Deliver { from: NodeId, to: NodeId, message: Box<Message>, connection: Connection, mail: Mail },
     /// As bytes.
-    DeliverFrame { from: NodeId, to: NodeId, frame: bytes::Bytes, connection: Connection },
+    DeliverFrame {
+        from: NodeId,
+        to: NodeId,
+        frame: bytes::Bytes,
+        connection: Connection,
+        mail: Mail,
+    },
     /// As bytes, which are damaged on the way.
     DeliverGarbled {
         from: NodeId,
@@ -226,14 +246,29 @@ enum Event {
         message: Box<Message>,
         draw: Draw,
         connection: Connection,
+        mail: Mail,
     },
     /// A node hears from its host that messages to a peer were lost, and perhaps that the
     /// connection for requests was.
     Unreachable { node: NodeId, life: u64, peer: NodeId, disconnected: bool },
     /// A client's request arrives at a node.
-    Ask { client: u32, token: u64, node: NodeId, request: Box<Request>, connection: Connection },
+    Ask {
+        client: u32,
+        token: u64,
+        node: NodeId,
+        request: Box<Request>,
+        connection: Connection,
+        mail: Mail,
+    },
     /// A reply arrives at its client.
-    Tell { client: u32, token: u64, node: NodeId, reply: Box<Reply>, connection: Connection },
+    Tell {
+        client: u32,
+        token: u64,
+        node: NodeId,
+        reply: Box<Reply>,
+        connection: Connection,
+        mail: Mail,
+    },
     /// A client's process dies and a new one begins.
     Restart { client: u32 },
     /// A client begins, or its patience ends.
@@ -436,6 +471,7 @@ impl<'p> World<'p> {
         if self.violation.is_none() {
             let Broken { checker, message, node, ops } = broken;
             self.trace.blame(node, &ops);
+            self.trace.film(|camera| camera.blame(node, &ops));
             let (step, at_ns) = (self.step, self.now_ns);
             self.violation = Some(Violation { class, checker, message, step, at_ns });
         }
@@ -459,11 +495,13 @@ impl<'p> World<'p> {
             self.now_ns = at_ns;
             self.step += 1;
             self.trace.begin(self.step, at_ns);
+            self.film_step();
             self.handle(event);
             if self.healed_ns.is_some() && self.violation.is_none() {
                 self.trace.turn_to(None, Weight::Mere);
                 self.watch_recovery();
             }
+            self.film_all();
             self.trace.end();
             if self.rested {
                 complete = true;

@@ -246,3 +246,87 @@ do = "crash 2"
     assert_eq!(object(&output)["checker"], "convergence");
     assert!(text(&output.stderr).starts_with("the operation that was open\n"));
 }
+
+#[test]
+fn a_view_is_written_to_a_file_and_tells_the_verdict() {
+    let out = file("view.out", "what was there before");
+    for (format, beginning) in [
+        ("text", "      1      0.000 ms  n1 "),
+        ("shiviz", "(?<host>"),
+        ("perfetto", "\n"),
+        ("json", "{\"format\":\"stormkv-view\",\"version\":1,"),
+    ] {
+        let output = sim(&["view", "--seed", "7", "--format", format, "-o", &out]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(said.starts_with("seed 7: clean, ") && said.lines().count() == 1, "{said}");
+        let written = std::fs::read(&out).expect("it is written");
+        assert!(written.starts_with(beginning.as_bytes()), "{format}");
+    }
+    assert!(!PathBuf::from(format!("{out}.part")).exists());
+}
+
+#[test]
+fn a_view_on_standard_output_leaves_it_to_the_file() {
+    let output = sim(&["view", "--seed", "7", "--format", "json", "-o", "-"]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    let block = object(&output);
+    let replayed = object(&sim(&["replay", "--seed", "7", "--json"]));
+    for (field, same) in
+        [("trace_hash", "trace_hash"), ("plan_hash", "plan_hash"), ("steps", "steps")]
+    {
+        assert_eq!(block["about"][field], replayed[same], "{field}");
+    }
+    assert_eq!(block["about"]["replay"], "cargo sim replay --seed 7");
+    assert_eq!(block["violation"], Value::Null);
+}
+
+#[test]
+fn a_view_of_a_failure_ends_like_one() {
+    let scenario = r#"
+schema = 1
+name = "unheard"
+seed = 1
+
+[end]
+bound_ms = 1
+
+[[op]]
+at_ms = 500
+client = 1
+do = "put a 1"
+
+[[fault]]
+at_ms = 400
+do = "isolate leader"
+"#;
+    let path = file("unheard.toml", scenario);
+    let output = sim(&["view", &path, "--format", "text", "--past", "-o", "-"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("fault 0: isolate leader\n"));
+    let words = text(&output.stderr);
+    assert!(words.starts_with("liveness violation (convergence): "), "{words}");
+    assert!(words.ends_with(&format!("  replay   cargo sim replay {path}\n")), "{words}");
+}
+
+#[test]
+fn a_view_that_cannot_be_says_what_to_do() {
+    let directory = env!("CARGO_TARGET_TMPDIR");
+    let seed = ["view", "--seed", "7"];
+    for (arguments, expected) in [
+        (&["--format", "text", "--past", "-o", "-"][..], "seed 7 is clean, so there is nothing to"),
+        (&["--format", "json", "--past", "-o", "-"], "leave out --past"),
+        (&["--format", "text", "-o", directory], "name a file in another directory"),
+        (&["--format", "dot", "-o", "-"], "invalid value 'dot'"),
+        (&["--format", "text"], "--output <OUT>"),
+        (&["-o", "-"], "--format <FORMAT>"),
+    ] {
+        let output = sim(&[&seed[..], arguments].concat());
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(64), ""), "{arguments:?}");
+        let message = text(&output.stderr);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    let output = sim(&["view", "no-such-scenario.toml", "--format", "text", "-o", "-"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("no-such-scenario.toml"));
+}

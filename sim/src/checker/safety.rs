@@ -251,6 +251,11 @@ impl Safety {
         self.machine.effects()
     }
 
+    /// The last entry that a crash cannot take from a node; 0 for one that was never seen.
+    pub fn durable(&self, id: NodeId) -> LogIndex {
+        self.raft.nodes.get(&id).map_or(0, |node| node.shadow.durable.last().0.index)
+    }
+
     /// The last index that is committed anywhere.
     pub fn commit(&self) -> LogIndex {
         self.raft.ledger.commit()

@@ -99,6 +99,11 @@ impl Stream {
         self.attempt(|inner| inner.write_all(text.as_bytes()));
     }
 
+    /// Writes bytes.
+    pub fn write(&self, bytes: &[u8]) {
+        self.attempt(|inner| inner.write_all(bytes));
+    }
+
     /// Writes the text and a newline.
     pub fn print_line(&self, text: &str) {
         self.attempt(|inner| {

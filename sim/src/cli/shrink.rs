@@ -5,9 +5,8 @@
 //! is itself the shrunk scenario of the same seed.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,7 +18,7 @@ use stormkv_sim::shrink::{self, Options, Progress, Shrunk, Weight};
 
 use super::console::{Console, Stream};
 use super::engine::{self, Engine};
-use super::{Exit, RunArgs, ShrinkArgs, Usage, bugs, replay};
+use super::{Exit, RunArgs, ShrinkArgs, Usage, bugs, file, replay};
 
 /// How often the line of progress is drawn at most, per second.
 const REDRAWS_PER_S: u8 = 8;
@@ -220,14 +219,7 @@ pub fn write(path: &Path, plan: &Plan) -> Result<Plan, Usage> {
     if let Some(stem) = path.file_stem() {
         plan.name = report::one_line(&stem.to_string_lossy());
     }
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".part");
-    let draft = PathBuf::from(draft);
-    let written = fs::write(&draft, scenario::save(&plan));
-    written.and_then(|()| fs::rename(&draft, path)).map_err(|error| {
-        let name = shown(path);
-        Usage(format!("{name} cannot be written: {error}; name a file in another directory"))
-    })?;
+    file::write(path, scenario::save(&plan).as_bytes())?;
     Ok(plan)
 }
 

@@ -18,6 +18,7 @@ use crate::disk::Crash;
 use crate::network::{Endpoint, Rule, Side};
 use crate::plan::{Core, LinkFault, MAX_NODE_ID, Member, Op};
 use crate::rng::{Purpose, Stream};
+use crate::view::film::MarkKind;
 
 /// Numbers of the faults that are never mended: this plus the node's number.
 const FOR_GOOD: u32 = u32::MAX - MAX_NODE_ID;
@@ -198,6 +199,7 @@ impl World<'_> {
         self.trace.mix(13 ^ id.0 << 8 ^ (loss as u64) << 16);
         self.trace.turn_to(Some(id), Weight::Full);
         self.trace.line(self.now_ns, || format!("{id} {}", loss.describe()));
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Lost, loss.describe()));
         let fault = FOR_GOOD + id.0 as u32;
         let end = Endpoint::Node(id.0);
         match loss {

@@ -57,6 +57,7 @@ impl World<'_> {
             return;
         }
         self.trace.turn_to(None, Weight::Mere);
+        self.trace.film(|camera| camera.over());
         for (&(session, number), &(attempts, refused)) in &self.clients.refused {
             if let Err(broken) = self.safety.refused(session, number, attempts, refused) {
                 self.violation = None;

@@ -12,7 +12,7 @@ use stormkv::wire::Message;
 use super::recorder::Weight;
 use super::slot::{Batch, Judge};
 use super::trace::reply_code;
-use super::{Event, World, recorder, stall};
+use super::{Event, World, camera, recorder, stall};
 use crate::caught::{Panic, caught};
 use crate::checker::{Broken, Check};
 use crate::disk::Crash;
@@ -20,16 +20,21 @@ use crate::network::Rule;
 use crate::outcome::Class;
 use crate::plan::Delay;
 use crate::port::{Effect, Port};
+use crate::view::film::{Fate, MarkKind};
 
 impl World<'_> {
     pub(super) fn handle(&mut self, event: Event) {
         self.trace.turn_to(recorder::owner(&event), recorder::weight(&event));
+        self.film_event(&event, false);
         let Some(node) = target(&event) else { return self.dispatch(event) };
         if let Some(slot) = self.slot(node) {
             if slot.paused {
                 // What happens to a node that never goes on is as good as lost.
                 if slot.lost.is_none() {
                     slot.deferred.push(event);
+                } else {
+                    let mail = camera::mail(&event);
+                    self.trace.film(|camera| camera.ends(mail, Fate::Forgotten, false));
                 }
                 self.trace.turn_to(None, Weight::Mere);
                 self.trace.line(self.now_ns, || format!("{node} is paused: it may happen later"));
@@ -50,26 +55,27 @@ impl World<'_> {
     }
 
     pub(super) fn dispatch(&mut self, event: Event) {
+        self.film_event(&event, true);
         match event {
             Event::Tick { node, life, timer } => self.tick(node, life, timer),
-            Event::Deliver { from, to, message, connection } => {
-                self.deliver(from, to, *message, connection);
+            Event::Deliver { from, to, message, connection, mail } => {
+                self.deliver((from, to), *message, connection, mail);
             }
-            Event::DeliverFrame { from, to, frame, connection } => {
+            Event::DeliverFrame { from, to, frame, connection, mail } => {
                 let message = Message::decode(&frame).expect("this frame is not damaged");
-                self.deliver(from, to, message, connection);
+                self.deliver((from, to), message, connection, mail);
             }
-            Event::DeliverGarbled { from, to, message, draw, connection } => {
-                self.deliver_garbled(from, to, *message, draw, connection);
+            Event::DeliverGarbled { from, to, message, draw, connection, mail } => {
+                self.deliver_garbled((from, to), *message, draw, connection, mail);
             }
             Event::Unreachable { node, life, peer, disconnected } => {
                 self.unreachable(node, life, peer, disconnected);
             }
-            Event::Ask { client, token, node, request, connection } => {
-                self.asked(client, token, node, *request, connection);
+            Event::Ask { client, token, node, request, connection, mail } => {
+                self.asked((client, token), node, *request, connection, mail);
             }
-            Event::Tell { client, token, node, reply, connection } => {
-                self.told(client, token, node, *reply, connection);
+            Event::Tell { client, token, node, reply, connection, mail } => {
+                self.told((client, token), node, *reply, connection, mail);
             }
             Event::Client { client, token } => self.client_timer(client, token),
             Event::Restart { client } => self.restart_client(client),
@@ -153,11 +159,14 @@ impl World<'_> {
         // One that was stopped by an input acts on none: what it was told, it does not believe yet.
         let acts = driver.node().stopped().is_none();
         let safety = &mut self.safety;
-        let watch = Judge { id, safety, broken: None, applied: None, starting: None };
+        let watch = Judge { id, safety, broken: None, applied: None, wrote: false, starting: None };
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
         let mut port = Port { now_ns: slot.clock.at(now_ns), disk, effects, watch };
         let caught = caught(|| driver.flush(&mut port));
-        let Judge { broken, applied, .. } = port.watch;
+        let Judge { broken, applied, wrote, .. } = port.watch;
+        if wrote {
+            self.trace.film(|camera| camera.wrote(id));
+        }
         if let Some(applied) = applied {
             self.trace.mix(applied.digest);
         }
@@ -217,6 +226,7 @@ impl World<'_> {
             panic.message, panic.place
         );
         self.trace.note(self.now_ns, id, || format!("{id} panics"));
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Panic, &panic.message));
         self.fail(Class::Safety, Broken::new("panic", message).at(id));
     }
 
@@ -234,9 +244,11 @@ impl World<'_> {
         // One that has stopped may have heard of a commit whose entry it will never write down.
         let heard_only =
             driver.node().stopped().is_some() && status.hard_state.commit > status.last.index;
-        if !heard_only && let Err(broken) = self.safety.after(id, driver.node()) {
-            self.fail(Class::Safety, broken);
-            return;
+        if !heard_only {
+            match self.safety.after(id, driver.node()) {
+                Ok(fresh) => self.trace.film(|camera| camera.commits(fresh)),
+                Err(broken) => return self.fail(Class::Safety, broken),
+            }
         }
         if driver.node().stopped().is_none() {
             let load = driver.node().load();
@@ -367,6 +379,7 @@ impl World<'_> {
         let result = slot.disk.execute(&op);
         let is_last = batch.ops.is_empty();
         self.trace.line(self.now_ns, || format!("{id} disk {}", describe_op(&op)));
+        self.trace.film(|camera| camera.disk(id, &op, result.is_err()));
         match result {
             Ok(()) => {
                 self.safety.executed(id, &op);
@@ -391,6 +404,9 @@ impl World<'_> {
             }
             Err(error) => {
                 self.trace.note(self.now_ns, id, || format!("{id} disk fails: {error}"));
+                self.trace.film(|camera| {
+                    camera.mark(Some(id), MarkKind::DiskError, &error.to_string());
+                });
                 // A failed write may have written all of it.
                 if matches!(op, DiskOp::Write { .. }) {
                     self.safety.executed(id, &op);

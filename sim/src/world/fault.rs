@@ -18,6 +18,7 @@ use super::stall::list;
 use crate::clock::TRUE_RATE;
 use crate::disk::Crash;
 use crate::plan::{Fault, Who};
+use crate::view::film::MarkKind;
 
 impl World<'_> {
     pub(super) fn leads(&self, id: NodeId) -> bool {
@@ -82,6 +83,9 @@ impl World<'_> {
                 (Some(Who::Leader | Who::Same), Some(id)) => format!("{} ({id})", row.fault),
                 _ => row.fault.to_string(),
             });
+            let victims = self.victims.get(&at).map_or(&[][..], Vec::as_slice);
+            let (kind, what) = (row.fault.kind(), &row.fault);
+            self.trace.film(|camera| camera.strikes(at, kind, &what.to_string(), victims));
             debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
             self.count(row.fault.kind());
         }
@@ -125,6 +129,7 @@ impl World<'_> {
             return;
         }
         self.trace.mends(Some(at), self.now_ns);
+        self.trace.film(|camera| camera.mends(Some(at)));
         self.network.mend(at as u32);
         for id in self.victims.remove(&at).unwrap_or_default() {
             let Some(slot) = self.slot(id) else { continue };
@@ -159,16 +164,21 @@ impl World<'_> {
         self.trace.mix(11);
         let now_ns = self.now_ns;
         self.core = self.choose_core();
-        self.trace.line(now_ns, || match &self.core {
+        let core = match &self.core {
             None => "all is healed".to_owned(),
             Some(core) => format!("the core {} is healed", list(core.clone())),
-        });
+        };
+        self.trace.line(now_ns, || core.clone());
         let stays = |slot: &&Slot| !slot.retired && !self.is_core(slot.id);
         let outside: Vec<NodeId> =
             self.slots.iter().flatten().filter(stays).map(|slot| slot.id).collect();
         let present: Vec<_> = outside.iter().map(|id| self.present_loss(*id)).collect();
         self.begin_recovery();
         self.trace.mends(None, now_ns);
+        self.trace.film(|camera| {
+            camera.mends(None);
+            camera.mark(None, MarkKind::Healed, &core);
+        });
         self.network.calm();
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);

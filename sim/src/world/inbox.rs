@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use stormkv::env::Completion;
 use stormkv::types::NodeId;
 
-use super::{Event, World, recorder};
+use super::{Event, World, camera, recorder};
+use crate::view::film::Fate;
 
 /// Inputs that wait. Far fewer than in production, so that an inbox is full now and then: then
 /// messages and requests are lost, as they are by a peer whose queue for this node is full.
@@ -38,6 +39,11 @@ impl Inbox {
         (self.busy_until_ns, self.serve_ns) = (0, None);
     }
 
+    /// What waits.
+    pub fn waiting(&self) -> impl Iterator<Item = &Event> {
+        self.waiting.iter()
+    }
+
     /// The node has applied so many entries.
     pub fn applied(&mut self, now_ns: u64, entries: u64) {
         self.busy_until_ns = self.busy_until_ns.max(now_ns) + entries * self.apply_ns;
@@ -63,6 +69,8 @@ impl World<'_> {
             matches!(event, Event::Deliver { .. } | Event::DeliverFrame { .. } | Event::Ask { .. });
         if may_be_lost && inbox.waiting.len() >= MAX_WAITING {
             self.reach("inbox-full");
+            let mail = camera::mail(&event);
+            self.trace.film(|camera| camera.ends(mail, Fate::InboxFull, false));
             return None;
         }
         inbox.waiting.push_back(event);

@@ -18,6 +18,7 @@ use crate::disk::{self, Crash};
 use crate::outcome::Class;
 use crate::port::Port;
 use crate::rng::{Purpose, Stream};
+use crate::view::film::MarkKind;
 
 /// A node whose disk could not be read is started again after this time.
 pub(super) const START_AGAIN_NS: u64 = 100_000_000;
@@ -30,18 +31,17 @@ impl World<'_> {
     /// A node that has stopped by itself leaves its place.
     pub(super) fn consider_stop(&mut self, id: NodeId) {
         let damaged = self.atlas.is_damaged(id);
-        let Some(slot) = self.slot(id) else { return };
-        let Some(error) = slot.driver.as_ref().and_then(|driver| driver.node().stopped()) else {
-            return;
-        };
+        let Some(error) = self.node(id).and_then(|node| node.stopped()).cloned() else { return };
         let reason = error.to_string();
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Stop, &reason));
+        let slot = self.slot(id).expect("it has stopped");
         match error {
             Error::Removed => {
                 slot.retired = true;
                 self.atlas.whole(id);
                 self.reach("removed-node-stopped");
             }
-            Error::Disk(fault) if disk::is_fault(fault) => self.reach("node-stopped-by-disk"),
+            Error::Disk(fault) if disk::is_fault(&fault) => self.reach("node-stopped-by-disk"),
             Error::BeyondRepair { .. } if damaged => {
                 let message = error.to_string();
                 return self.gives_up(id, &message);
@@ -81,6 +81,7 @@ impl World<'_> {
             slot.snapshot = status.snapshot.index;
             self.trace.leaves(id, status);
         }
+        self.film_forgotten(id);
         let slot = self.slot(id).expect("it was up");
         let unsynced = slot.batch.take().is_some();
         (slot.fuse, slot.disk_fuse, slot.name_fuse) = (None, None, None);
@@ -92,7 +93,9 @@ impl World<'_> {
         slot.deferred.clear();
         slot.paused = false;
         let cache_survives = cache_survives && !std::mem::take(&mut slot.write_failed);
+        let disk = *slot.disk.stats();
         slot.disk.crash(crash, fault);
+        self.film_down(id, crash, disk);
         self.safety.crashed(id, cache_survives);
         if unsynced {
             self.reach("crash-with-unsynced-writes");
@@ -106,6 +109,7 @@ impl World<'_> {
     /// A node does not start, which must have a reason.
     fn refused(&mut self, id: NodeId, error: Error) {
         self.trace.line(self.now_ns, || format!("{id} does not start: {error}"));
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Refused, &error.to_string()));
         self.effects.clear();
         let healed = self.healed_ns.is_some();
         let slot = self.slot(id).expect("it was to start");
@@ -139,6 +143,7 @@ impl World<'_> {
             slot.stuck.push(Event::Start { node: id });
             return;
         }
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Start, ""));
         self.strike_at_start(id);
         let slot = self.slots[id.0 as usize].as_mut().expect("it has a place");
         slot.life += 1;
@@ -146,7 +151,7 @@ impl World<'_> {
         let config = config(plan, id, slot.founder, life);
         let starting = Some(Starting::default());
         let safety = &mut self.safety;
-        let watch = Judge { id, safety, broken: None, applied: None, starting };
+        let watch = Judge { id, safety, broken: None, applied: None, wrote: false, starting };
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
         // A start takes a while, so nodes do not tick in step.
         let took_ns =

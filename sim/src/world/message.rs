@@ -6,9 +6,10 @@
 //! world does as the hosts of production do.
 
 use bytes::Bytes;
-use stormkv::types::NodeId;
+use stormkv::types::{NodeId, Term};
 use stormkv::wire::{HEADER, Kind, Lane, Message};
 
+use super::camera::{self, Mail};
 use super::recorder::{Weight, weight_of};
 use super::trace::{describe, mix_message};
 use super::{Event, World};
@@ -16,6 +17,7 @@ use crate::checker::{Broken, Check};
 use crate::network::{Connection, DropReason, Endpoint, Fate, Parcel};
 use crate::outcome::Class;
 use crate::rng::{Draw, mix};
+use crate::view::film::Fate::{Delivered, Garbled};
 
 /// From so many chunks on, a snapshot takes several windows of the transfer.
 const MANY_CHUNKS: u64 = 16;
@@ -53,6 +55,16 @@ impl World<'_> {
         let parcel = Parcel { kind: message.kind() as u8, lane: lane.number(), bytes };
         let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
         let fate = self.network.fate(self.now_ns, ends.0, ends.1, parcel);
+        // A refusal of a forwarded request speaks for one copy of it, so the transport must not
+        // make a second one.
+        let copies = message.kind() != Kind::Forward;
+        let (mail, copy) = self.trace.film(|camera| {
+            let fate = match fate {
+                Fate::Delivered { again_ns, .. } => Ok(again_ns.filter(|_| copies)),
+                Fate::Dropped(reason) => Err(reason),
+            };
+            camera.sends((from, to), &message, fate)
+        });
         let Fate::Delivered { at_ns, again_ns, garbled, connection, .. } = fate else {
             if let Fate::Dropped(reason) = fate {
                 self.tell_of_loss(from, to, parcel, lane, reason);
@@ -62,16 +74,15 @@ impl World<'_> {
         if let Some(portrait) = &mut self.portrait {
             portrait.sent(message.kind(), at_ns.max(again_ns.unwrap_or(0)));
         }
-        // A refusal of a forwarded request speaks for one copy of it, so the transport must not
-        // make a second one.
-        if let Some(at_ns) = again_ns.filter(|_| message.kind() != Kind::Forward) {
-            let event = self.delivery(from, to, message.clone(), connection);
+        if let Some(at_ns) = again_ns.filter(|_| copies) {
+            let event = self.delivery((from, to), message.clone(), connection, copy);
             self.schedule.push(at_ns, event);
         }
         let event = match garbled {
-            None => self.delivery(from, to, message, connection),
+            None => self.delivery((from, to), message, connection, mail),
             Some(draw) => {
-                Event::DeliverGarbled { from, to, message: Box::new(message), draw, connection }
+                let message = Box::new(message);
+                Event::DeliverGarbled { from, to, message, draw, connection, mail }
             }
         };
         self.schedule.push(at_ns, event);
@@ -79,29 +90,31 @@ impl World<'_> {
 
     fn delivery(
         &self,
-        from: NodeId,
-        to: NodeId,
+        (from, to): (NodeId, NodeId),
         message: Message,
         connection: Connection,
+        mail: Mail,
     ) -> Event {
         if self.encodes() {
-            return Event::DeliverFrame { from, to, frame: message.encode(), connection };
+            return Event::DeliverFrame { from, to, frame: message.encode(), connection, mail };
         }
-        Event::Deliver { from, to, message: Box::new(message), connection }
+        Event::Deliver { from, to, message: Box::new(message), connection, mail }
     }
 
     pub(super) fn deliver(
         &mut self,
-        from: NodeId,
-        to: NodeId,
+        (from, to): (NodeId, NodeId),
         message: Message,
         connection: Connection,
+        mail: Mail,
     ) {
         self.trace.mix(2 ^ from.0 << 8 ^ to.0 << 16);
         self.trace.turn_to(Some(to), weight_of(&message));
-        if !self.gets_through(from, to, &message, connection) {
+        if !self.gets_through((from, to), &message, connection, mail) {
             return;
         }
+        let term = self.roles[to.0 as usize].1;
+        self.trace.film(|camera| camera.ends(mail, Delivered, is_over(&message, term)));
         self.trace.line(self.now_ns, || describe(from, to, &message));
         if matches!(message, Message::Raft(_)) {
             self.messages += 1;
@@ -121,10 +134,10 @@ impl World<'_> {
     /// Whether a message that was on its way finds its receiver.
     fn gets_through(
         &mut self,
-        from: NodeId,
-        to: NodeId,
+        (from, to): (NodeId, NodeId),
         message: &Message,
         connection: Connection,
+        mail: Mail,
     ) -> bool {
         mix_message(&mut self.trace, message);
         let up = self.slot(to).is_some_and(|slot| slot.is_up());
@@ -137,7 +150,8 @@ impl World<'_> {
             // That says nothing that its state does not say.
             self.trace.turn_to(None, Weight::Mere);
         }
-        if !up || arrives.is_err() {
+        if let Some(fate) = camera::stopped(up, arrives) {
+            self.trace.film(|camera| camera.ends(mail, fate, false));
             self.trace.line(self.now_ns, || format!("{} is lost", describe(from, to, message)));
         }
         up && arrives.is_ok()
@@ -147,16 +161,17 @@ impl World<'_> {
     /// the connection.
     pub(super) fn deliver_garbled(
         &mut self,
-        from: NodeId,
-        to: NodeId,
+        (from, to): (NodeId, NodeId),
         message: Message,
         draw: Draw,
         connection: Connection,
+        mail: Mail,
     ) {
         self.trace.mix(13 ^ from.0 << 8 ^ to.0 << 16);
-        if !self.gets_through(from, to, &message, connection) {
+        if !self.gets_through((from, to), &message, connection, mail) {
             return;
         }
+        self.trace.film(|camera| camera.ends(mail, Garbled, false));
         let frame = damaged(&message.encode(), draw);
         self.receive_damaged(from, to, &message, &frame);
     }
@@ -280,6 +295,15 @@ fn damaged(frame: &[u8], draw: Draw) -> Bytes {
     };
     bytes[start..].iter_mut().zip(burst).for_each(|(byte, damage)| *byte ^= damage);
     bytes.into()
+}
+
+/// Whether the term that a message speaks for is over.
+fn is_over(message: &Message, term: Term) -> bool {
+    match message {
+        Message::Raft(raft) => raft.term() < term,
+        Message::Chunk(chunk) => chunk.term < term,
+        _ => false,
+    }
 }
 
 fn grants(message: &Message) -> bool {

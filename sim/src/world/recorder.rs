@@ -460,7 +460,8 @@ impl World<'_> {
     }
 }
 
-fn answer(outcome: &Outcome) -> String {
+/// How an operation ended.
+pub(super) fn answer(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Ok(Answer::Done | Answer::Deleted(None)) => "ok".to_owned(),
         Outcome::Ok(answer) => describe_answer(answer).trim_start_matches(" -> ").to_owned(),

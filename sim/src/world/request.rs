@@ -3,13 +3,16 @@
 use stormkv::api::{Reply, Request, RequestId};
 use stormkv::types::NodeId;
 
+use super::camera::{self, Mail};
 use super::client::{self, Client, Current, Next};
+use super::slot::Slot;
 use super::{Event, World};
 use crate::checker::Broken;
 use crate::history::{Answer, Outcome};
-use crate::network::{Connection, Endpoint, Fate};
+use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
 use crate::plan::{MessageKind, Op, Part};
+use crate::view::film;
 use crate::words;
 
 /// How long a client waits after a refusal.
@@ -72,6 +75,7 @@ impl World<'_> {
         let recorded = client::action(&row.call.op)
             .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
         self.trace.begins(recorded, at);
+        self.trace.film(|camera| camera.calls(number, &row.call.op, recorded));
         client.current = Some(Current {
             row: at,
             recorded,
@@ -142,25 +146,35 @@ impl World<'_> {
         self.schedule.push(patience, Event::Client { client: number, token });
         let ends = (client.endpoint(), Endpoint::Node(node.0));
         let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Request.code());
+        let mail = self
+            .trace
+            .film(|camera| camera.asks(number, node, &words::request(&request), arrival(fate)));
         if let Fate::Delivered { at_ns, connection, .. } = fate {
             let request = Box::new(request);
-            let event = Event::Ask { client: number, token, node, request, connection };
+            let event = Event::Ask { client: number, token, node, request, connection, mail };
             self.schedule.push(at_ns, event);
         }
     }
 
     pub(super) fn asked(
         &mut self,
-        number: u32,
-        token: u64,
+        (number, token): (u32, u64),
         node: NodeId,
         request: Request,
         connection: Connection,
+        mail: Mail,
     ) {
         self.trace.mix(5 ^ node.0 << 8 ^ token << 16);
         let client = &self.clients.all[number as usize];
         let ends = (client.endpoint(), Endpoint::Node(node.0));
-        let arrives = self.network.arrives(ends.0, ends.1, connection).is_ok();
+        let arrives = self.network.arrives(ends.0, ends.1, connection);
+        let slot = self.slots.get(node.0 as usize).and_then(Option::as_ref);
+        let fate = camera::stopped(slot.is_some_and(Slot::is_up), arrives);
+        let stale = !camera::waits(client, token);
+        self.trace.film(|camera| {
+            camera.ends(mail, fate.unwrap_or(film::Fate::Delivered), fate.is_none() && stale);
+        });
+        let arrives = arrives.is_ok();
         let line = || {
             let (name, what) = (client.name(), words::request(&request));
             format!("{name} -> {node} {what}{}", if arrives { "" } else { " is lost" })
@@ -194,26 +208,37 @@ impl World<'_> {
         }
         let ends = (Endpoint::Node(node.0), self.clients.all[number as usize].endpoint());
         let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Reply.code());
+        let token = request.0;
+        let waits = camera::waits(&self.clients.all[number as usize], token);
+        let mail = self.trace.film(|camera| {
+            camera.replies(number, node, (&words::reply(&reply), waits), arrival(fate))
+        });
         if let Fate::Delivered { at_ns, connection, .. } = fate {
             let reply = Box::new(reply);
-            let token = request.0;
-            let event = Event::Tell { client: number, token, node, reply, connection };
+            let event = Event::Tell { client: number, token, node, reply, connection, mail };
             self.schedule.push(at_ns, event);
         }
     }
 
     pub(super) fn told(
         &mut self,
-        number: u32,
-        token: u64,
+        (number, token): (u32, u64),
         node: NodeId,
         reply: Reply,
         connection: Connection,
+        mail: Mail,
     ) {
         self.trace.mix(6 ^ node.0 << 8 ^ token << 16);
         let client = &mut self.clients.all[number as usize];
         let ends = (Endpoint::Node(node.0), client.endpoint());
-        let arrives = self.network.arrives(ends.0, ends.1, connection).is_ok();
+        let arrives = self.network.arrives(ends.0, ends.1, connection);
+        let fate = camera::stopped(true, arrives);
+        let stale = !camera::waits(client, token);
+        self.trace.film(|camera| {
+            camera.ends(mail, fate.unwrap_or(film::Fate::Delivered), fate.is_none() && stale);
+            camera.hears(number, told_index(&reply));
+        });
+        let arrives = arrives.is_ok();
         let line = || {
             let (name, what) = (client.name(), words::reply(&reply));
             format!("{node} -> {name} {what}{}", if arrives { "" } else { " is lost" })
@@ -331,6 +356,7 @@ impl World<'_> {
         client.token += 1;
         let token = client.token;
         self.trace.ends(number, &current, self.now_ns, &outcome);
+        self.trace.film(|camera| camera.returns(number, &outcome));
         let op = &plan.ops[current.row].call.op;
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
@@ -409,6 +435,7 @@ impl World<'_> {
             }
             let client = &mut self.clients.all[lane as usize];
             client.session = None;
+            self.trace.film(|camera| camera.client_restarts(lane));
             client.process = process + lanes;
             if session.is_some() {
                 self.reach("client-restarted");
@@ -465,6 +492,23 @@ impl World<'_> {
         let wait = (PAUSE_NS / 2 + client.choices.below(PAUSE_NS)) << backoff;
         let event = Event::Client { client: number, token: client.token };
         self.schedule.push(self.now_ns + wait, event);
+    }
+}
+
+/// Whether a message goes on its way.
+fn arrival(fate: Fate) -> Result<(), DropReason> {
+    match fate {
+        Fate::Delivered { .. } => Ok(()),
+        Fate::Dropped(reason) => Err(reason),
+    }
+}
+
+/// The place in the log that an answer speaks of; 0 if it speaks of none.
+fn told_index(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Applied { index, .. } | Reply::Value { index, .. } => *index,
+        Reply::Reconfigured { index } => *index,
+        _ => 0,
     }
 }
 

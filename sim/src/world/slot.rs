@@ -168,6 +168,8 @@ pub(super) struct Judge<'a> {
     /// The first invariant that was broken during this flush.
     pub broken: Option<Broken>,
     pub applied: Option<Applied>,
+    /// It has written something down.
+    pub wrote: bool,
     /// During a start, what the checkers should see is kept back until the recovered state is
     /// judged.
     pub starting: Option<Starting>,
@@ -201,6 +203,7 @@ impl Watch for Judge<'_> {
     }
 
     fn queued(&mut self, ops: &[DiskOp]) {
+        self.wrote = true;
         match &mut self.starting {
             Some(kept) => kept.queued.extend_from_slice(ops),
             None => {

@@ -10,6 +10,7 @@ use super::*;
 use crate::disk::Crash;
 use crate::scenario;
 
+mod camera;
 mod clock;
 mod process;
 mod recorder;

@@ -3,6 +3,7 @@
 use stormkv::types::NodeId;
 use stormkv::wire::{Kind, Message};
 
+use super::camera::Camera;
 use super::recorder::Recorder;
 use crate::words;
 
@@ -20,6 +21,7 @@ pub(super) struct Trace {
     told: bool,
     pub sink: Option<Sink>,
     pub recorder: Option<Box<Recorder>>,
+    pub camera: Option<Box<Camera>>,
     pub digest: Option<Digest>,
 }
 

@@ -1,7 +1,7 @@
 //! Sentences about nodes that hold different things, or less than before.
 
-use stormkv::node::{Applied, Proposal, Status};
-use stormkv::types::{EntryKind, LogIndex, NodeId, SnapshotId};
+use stormkv::node::{Applied, Status};
+use stormkv::types::{LogIndex, NodeId, SnapshotId};
 
 use super::RaftChecker;
 use crate::checker::ledger::Version;
@@ -63,13 +63,7 @@ pub(super) fn vote(vote: NodeId) -> String {
 }
 
 fn describe(version: &Version) -> String {
-    match (version.kind, Proposal::decode(&version.data)) {
-        (EntryKind::Normal, _) if version.data.is_empty() => "empty, of a new leader".to_owned(),
-        (EntryKind::Normal, Some(Proposal::OpenSession)) => "opens a session".to_owned(),
-        (EntryKind::Normal, Some(Proposal::Command(_, command))) => words::command(command),
-        (EntryKind::Normal, None) => "not a proposal".to_owned(),
-        _ => "a change of the membership".to_owned(),
-    }
+    words::entry(version.kind, &version.data)
 }
 
 /// A node that came back with less than was durable.

@@ -17,6 +17,7 @@ use super::super::{Event, World};
 use crate::disk::{Crash, SECTOR, SimDisk};
 use crate::plan::{DiskFault, DiskPart, Rot};
 use crate::rng::{Purpose, Stream};
+use crate::view::film::MarkKind;
 
 /// The last so many records of a log are as likely to be hit as all the others together.
 const NEWEST: usize = 4;
@@ -60,6 +61,8 @@ impl World<'_> {
             self.reach("second-damage-during-repair");
         }
         self.trace.line(self.now_ns, || format!("{id} {file} is damaged"));
+        let what = || format!("{kind}: {file}");
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Damage, &what()));
         self.atlas.damaged(id, kind, within);
         self.safety.damaged(id);
         true
@@ -158,6 +161,7 @@ impl World<'_> {
             self.reach_refilled(mark.in_snapshot);
         }
         self.trace.line(self.now_ns, || format!("{id} is whole again"));
+        self.trace.film(|camera| camera.mark(Some(id), MarkKind::Whole, ""));
     }
 
     fn reach_refilled(&mut self, in_snapshot: bool) {

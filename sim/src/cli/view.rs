@@ -1,0 +1,101 @@
+//! `cargo sim view`: one run as a file that other programs show.
+//!
+//! The run is made once more, with a camera. As with `replay`, the exit code tells the verdict, and a
+//! failure ends with its sentence and the line that replays it. These go where the file does not:
+//! to standard error if that is standard output.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+use stormkv_sim::campaign;
+use stormkv_sim::report;
+use stormkv_sim::view::{About, Film, block, perfetto, shiviz, text};
+use stormkv_sim::world::RunOptions;
+
+use super::console::Console;
+use super::engine::Engine;
+use super::{Exit, Usage, ViewArgs, ViewFormat, bugs, file, replay};
+
+/// What `cargo sim view --help` ends with.
+pub const HELP: &str = "\
+ShiViz reads its log from a file, whose first line says how to take the others apart. It draws some
+thousand events at most: of a failing run, --past leaves those that matter.
+
+Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
+
+pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
+    if args.past && args.format == ViewFormat::Json {
+        return Err(Usage(
+            "the data block has all events, and says itself which are the past of the violation; \
+             leave out --past"
+                .to_owned(),
+        ));
+    }
+    let (subject, plan) = replay::load(&args.subject, args.beyond_quorum, args.bug.as_deref())?;
+    bugs::warn_if_missing(&subject, &plan, console);
+    let kept = Rc::new(RefCell::new(None));
+    let sink = Rc::clone(&kept);
+    let film = move |film| *sink.borrow_mut() = Some(film);
+    let options = RunOptions { film: Some(Box::new(film)), ..RunOptions::default() };
+    let outcome = campaign::guarded(|| (engine.run_plan)(&plan, options));
+    let about = About {
+        title: replay::title(&subject),
+        replay: subject.replay_command(),
+        plan_hash: plan.hash(),
+        trace_hash: outcome.trace_hash,
+        bug: plan.bug.clone().filter(|_| cfg!(feature = "bugs")),
+        violation: outcome.violation.clone(),
+    };
+    let film = kept.take();
+    let to_file = args.output.as_os_str() != "-";
+    let (stream, paint) = match to_file {
+        true => (&console.out, console.paint()),
+        false => (&console.err, console.err_paint()),
+    };
+    match &film {
+        // A panic outside of a node ends the run before there is a film.
+        None => stream.print("note: the run panicked, so there is nothing to show\n"),
+        Some(film) => {
+            let written = written(args, film, &about)?;
+            if to_file {
+                file::write(&args.output, &written)?;
+                stream.print(&summary(film, &about, (&args.output, written.len())));
+            } else {
+                console.out.write(&written);
+            }
+        }
+    }
+    if let Some(violation) = &about.violation {
+        let blank = if to_file { "\n" } else { "" };
+        stream.print(blank);
+        stream.print(&report::last_words(&subject, Some(about.plan_hash), violation, paint));
+    }
+    Ok(Exit::of(about.violation.as_ref()))
+}
+
+/// What goes into the file.
+fn written(args: &ViewArgs, film: &Film, about: &About) -> Result<Vec<u8>, Usage> {
+    if args.past && about.violation.is_none() {
+        let title = &about.title;
+        return Err(Usage(format!(
+            "{title} is clean, so there is nothing to look for the past of; leave out --past"
+        )));
+    }
+    let wanted = |step| !args.past || film.is_past(step);
+    Ok(match args.format {
+        ViewFormat::Text => text::render(film, wanted).into_bytes(),
+        ViewFormat::Shiviz => shiviz::render(film, wanted).into_bytes(),
+        ViewFormat::Perfetto => perfetto::render(film, wanted),
+        ViewFormat::Json => (block::json(film, about) + "\n").into_bytes(),
+    })
+}
+
+/// What was written where: `seed 7: clean, 12,345 events, 1,204 KB in run.json`.
+fn summary(film: &Film, about: &About, (path, bytes): (&Path, usize)) -> String {
+    let verdict = report::verdict(about.violation.as_ref());
+    let events = report::thousands(film.steps.len() as u128);
+    let size = report::thousands(bytes.div_ceil(1000) as u128);
+    let name = report::one_line(&path.to_string_lossy());
+    format!("{}: {verdict}, {events} events, {size} KB in {name}\n", about.title)
+}

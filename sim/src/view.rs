@@ -1,0 +1,45 @@
+//! One run as data, for whoever wants to look at it: every event, what it did, and what led to the
+//! violation.
+//!
+//! A trace is text for a person who reads from top to bottom. Here the same run is a handful of
+//! tables, so that a program can ask what a node held after event 812, where a message went that was
+//! sent in it, and which events the violation follows from. A run is filmed only if it is asked for
+//! ([`RunOptions::film`](crate::world::RunOptions::film)), and the same run either way.
+//!
+//! - [`film`] has the tables, as they are filled while the run goes on,
+//! - [`past`] finds the events that may have led to the violation,
+//! - [`block`] is the data block: the film as versioned JSON, and what a reader has to know,
+//! - [`text`] has a line for each event, [`shiviz`] a log for ShiViz, [`perfetto`] a trace for
+//!   Perfetto, with `wire.rs` for its encoding; `words.rs` is what they say alike.
+//!
+//! Left out on purpose: the state machine's content, which the log explains; and the bytes on disks.
+
+pub mod block;
+pub mod film;
+pub mod past;
+pub mod perfetto;
+pub mod shiviz;
+pub mod text;
+mod wire;
+mod words;
+
+pub use film::Film;
+
+use crate::outcome::Violation;
+
+/// What the film does not know by itself: what was run, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// What was run, in a few words, for example `seed 7`.
+    pub title: String,
+    /// The line to paste that runs it again; with ` --until STEP` behind it, up to an event.
+    pub replay: String,
+    /// The plan.
+    pub plan_hash: u64,
+    /// The run.
+    pub trace_hash: u64,
+    /// The bug that was planted, if one was.
+    pub bug: Option<String>,
+    /// What is wrong; `None` if the run is clean.
+    pub violation: Option<Violation>,
+}

@@ -1,0 +1,117 @@
+//! A film as a log for ShiViz (<https://bestchai.bitbucket.io/shiviz/>), which draws what happened
+//! before what from vector clocks.
+//!
+//! The first line is the regular expression that takes the others apart and the second, empty one says
+//! that there is one run: ShiViz reads both from a file. Each further line is an event of a node or a
+//! client: who, its clock as JSON, when and what. As ShiViz demands, the own entry of each clock grows
+//! by one from line to line. Events in which nobody sends, receives or changes are left out, and so is
+//! what disks do: they would only make the picture longer.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::film::{Fate, Film, LaneNumber, State, StepNumber};
+use super::words::{self, Index};
+
+/// Takes a line apart.
+pub const PARSER: &str = r"(?<host>\S+) (?<clock>\{[^}]*\}) (?<event>.*)";
+
+/// By lane: how many of its events are known.
+type Clock = Vec<u32>;
+
+/// The log of a film, of all events for which `wanted` is true. Whatever is wanted should come with
+/// its [past](super::past), or messages seem to come from nowhere.
+pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> String {
+    let index = Index::new(film);
+    let mut text = format!("{PARSER}\n\n");
+    let lanes = film.lanes.len();
+    let mut clocks: Vec<Clock> = vec![vec![0; lanes]; lanes];
+    let mut states = vec![State::default(); lanes];
+    let mut lasts = vec![0; lanes];
+    // What the sender of a message knew.
+    let mut sent: Vec<Option<Clock>> = vec![None; film.letters.len()];
+    for step in (1..).take(film.steps.len()) {
+        let mut told = operations(film, &index, step);
+        for fault in index.faults.begins(step).map(|row| &film.faults[row]) {
+            let what = format!("fault: {}", film.text(fault.what));
+            fault.victims.iter().for_each(|lane| tell(&mut told, *lane, what.clone()));
+        }
+        for mark in index.marks(step) {
+            tell(&mut told, mark.lane, words::mark(film, mark));
+        }
+        for (row, letter) in index.ended(step).filter(|(_, l)| l.fate == Fate::Delivered) {
+            let what = words::message(film, letter);
+            tell(&mut told, letter.to, format!("receives {what} from {}", film.name(letter.from)));
+            if let Some(known) = sent[row].take() {
+                let clock = &mut clocks[usize::from(letter.to)];
+                clock.iter_mut().zip(known).for_each(|(own, other)| *own = other.max(*own));
+            }
+        }
+        for change in index.states(step) {
+            let lane = usize::from(change.lane);
+            let what = words::change(film, &states[lane], lasts[lane], change);
+            tell(&mut told, change.lane, what);
+            states[lane] = change.state;
+            lasts[lane] = words::last(lasts[lane], change);
+        }
+        for (_, letter) in index.sent(step) {
+            let (what, to) = (words::message(film, letter), film.name(letter.to));
+            let lost = match letter.fate {
+                Fate::Delivered | Fate::UnderWay => String::new(),
+                fate => format!(", which is lost: {}", fate.name()),
+            };
+            tell(&mut told, letter.from, format!("sends {what} to {to}{lost}"));
+        }
+        if !wanted(step) {
+            continue;
+        }
+        for (lane, parts) in told.into_iter().filter(|(lane, _)| *lane > 0) {
+            let clock = &mut clocks[usize::from(lane)];
+            clock[usize::from(lane)] += 1;
+            line(&mut text, film, lane, (clock, step), &parts.join("; "));
+        }
+        for (row, letter) in index.sent(step).filter(|(_, l)| l.fate == Fate::Delivered) {
+            sent[row] = Some(clocks[usize::from(letter.from)].clone());
+        }
+    }
+    text
+}
+
+fn tell(told: &mut BTreeMap<LaneNumber, Vec<String>>, lane: LaneNumber, what: String) {
+    if !what.is_empty() {
+        told.entry(lane).or_default().push(what);
+    }
+}
+
+/// What clients ask for and are told in an event.
+fn operations(
+    film: &Film,
+    index: &Index<'_>,
+    step: StepNumber,
+) -> BTreeMap<LaneNumber, Vec<String>> {
+    let mut told = BTreeMap::new();
+    for op in index.ops.ends(step).map(|row| &film.ops[row]) {
+        let (what, answer) = (film.text(op.what), film.text(op.answer));
+        tell(&mut told, op.lane, format!("returns from {what}: {answer}"));
+    }
+    for op in index.ops.begins(step).map(|row| &film.ops[row]) {
+        tell(&mut told, op.lane, format!("calls {}", film.text(op.what)));
+    }
+    told
+}
+
+fn line(
+    text: &mut String,
+    film: &Film,
+    lane: LaneNumber,
+    (clock, step): (&Clock, StepNumber),
+    what: &str,
+) {
+    let known = clock.iter().zip(&film.lanes).filter(|(count, _)| **count > 0);
+    let known: Vec<String> =
+        known.map(|(count, lane)| format!("\"{}\":{count}", lane.name)).collect();
+    let at_us = film.time_ns(step) / 1000;
+    let (name, clock) = (film.name(lane), known.join(","));
+    let (ms, us, what) = (at_us / 1000, at_us % 1000, what.replace('\n', " "));
+    writeln!(text, "{name} {{{clock}}} {ms}.{us:03} ms {what}").expect("a string takes all");
+}

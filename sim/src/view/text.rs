@@ -1,0 +1,156 @@
+//! A film as text: at least one line for each event, in fixed columns, for `grep` and `less`.
+//!
+//! ```text
+//!    812     12.034 ms  n2     n1@2 -> n2 Append prev=3@1 [4@2] commit=3
+//! ```
+//!
+//! The number of the event, its time, whom the line is about, and what happened. A message is told when
+//! it arrives, with its sender's term; one that is lost when it is sent or lost, with `-x` instead of
+//! the arrow and the reason; one that is under way when the run ends when it was sent.
+
+use std::fmt::Write as _;
+
+use super::film::{Fate, Film, Letter, STORM, State, StepKind, StepNumber};
+use super::words::{self, Index};
+
+/// The lines of a film, of all events for which `wanted` is true.
+pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> String {
+    let index = Index::new(film);
+    let mut lines = Lines::new(film);
+    for (step, event) in (1..).zip(&film.steps) {
+        lines.step = step;
+        lines.wanted = wanted(step);
+        lines.event(&index, event.kind);
+        lines.faults(&index);
+        for mark in index.marks(step) {
+            lines.push(mark.lane, &words::mark(film, mark));
+        }
+        for work in index.disk(step) {
+            lines.push(work.lane, &words::disk(film, work));
+        }
+        lines.changes(&index);
+        for (_, letter) in index.sent(step) {
+            match letter.fate {
+                Fate::UnderWay => lines.message(letter, "->", " (under way)"),
+                fate if words::is_lost_at_once(letter) => {
+                    lines.message(letter, "-x", &format!(" lost: {}", fate.name()));
+                }
+                _ => {}
+            }
+        }
+        lines.operations(&index);
+        lines.at_least_one(event.lane, event.kind);
+    }
+    lines.text
+}
+
+struct Lines<'a> {
+    film: &'a Film,
+    text: String,
+    step: StepNumber,
+    wanted: bool,
+    /// The present event has a line.
+    told: bool,
+    states: Vec<State>,
+    lasts: Vec<u64>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(film: &'a Film) -> Lines<'a> {
+        Lines {
+            film,
+            text: String::new(),
+            step: 0,
+            wanted: true,
+            told: false,
+            states: vec![State::default(); film.lanes.len()],
+            lasts: vec![0; film.lanes.len()],
+        }
+    }
+
+    fn push(&mut self, lane: u16, what: &str) {
+        if self.wanted && !what.is_empty() {
+            let at_us = self.film.time_ns(self.step) / 1000;
+            let (ms, us) = (at_us / 1000, at_us % 1000);
+            let name = if lane == STORM { "" } else { self.film.name(lane) };
+            // What follows a sentence in another line is no other event.
+            let what = what.replace('\n', " ");
+            writeln!(self.text, "{:>7} {ms:>6}.{us:03} ms  {name:<5}  {what}", self.step)
+                .expect("a string takes all");
+        }
+        self.told = true;
+    }
+
+    fn message(&mut self, letter: &Letter, arrow: &str, end: &str) {
+        let (from, to) = (words::sender(self.film, letter), self.film.name(letter.to));
+        let what = format!("{from} {arrow} {to} {}{end}", words::message(self.film, letter));
+        let lane = if letter.end > letter.sent { letter.to } else { letter.from };
+        self.push(lane, &what);
+    }
+
+    /// What arrives in an event.
+    fn event(&mut self, index: &Index<'_>, kind: StepKind) {
+        self.told = false;
+        for (_, letter) in index.ended(self.step) {
+            match letter.fate {
+                Fate::Delivered => self.message(letter, "->", ""),
+                fate => self.message(letter, "-x", &format!(" lost: {}", fate.name())),
+            }
+        }
+        if kind == StepKind::Heal {
+            self.push(STORM, "all faults end");
+        }
+    }
+
+    fn faults(&mut self, index: &Index<'_>) {
+        let film = self.film;
+        let begun = index.faults.begins(self.step).map(|row| (row, ""));
+        for (row, ends) in begun.chain(index.faults.ends(self.step).map(|row| (row, " ends"))) {
+            let fault = &film.faults[row];
+            let lane = match fault.victims.as_slice() {
+                [lane] => *lane,
+                _ => STORM,
+            };
+            self.push(lane, &format!("fault {}{ends}: {}", fault.number, film.text(fault.what)));
+        }
+    }
+
+    fn changes(&mut self, index: &Index<'_>) {
+        for change in index.states(self.step) {
+            let lane = usize::from(change.lane);
+            let what = words::change(self.film, &self.states[lane], self.lasts[lane], change);
+            self.push(change.lane, &what);
+            self.states[lane] = change.state;
+            self.lasts[lane] = words::last(self.lasts[lane], change);
+        }
+    }
+
+    fn operations(&mut self, index: &Index<'_>) {
+        let film = self.film;
+        for op in index.ops.ends(self.step).map(|row| &film.ops[row]) {
+            let (what, answer) = (film.text(op.what), film.text(op.answer));
+            self.push(op.lane, &format!("returns from {what}: {answer}"));
+        }
+        for op in index.ops.begins(self.step).map(|row| &film.ops[row]) {
+            self.push(op.lane, &format!("calls {}", film.text(op.what)));
+        }
+    }
+
+    /// Nothing came of an event: it is told all the same.
+    fn at_least_one(&mut self, lane: u16, kind: StepKind) {
+        if !self.told {
+            let what = match kind {
+                StepKind::PutOff => "must wait",
+                StepKind::Tick => "ticks",
+                StepKind::Client => "looks at the clock",
+                StepKind::Disk => "has nothing to do for its disk",
+                StepKind::Read => "has read something",
+                StepKind::Flush => "acts on its inputs",
+                StepKind::Notice => "hears that messages were lost",
+                StepKind::Rest => "not at rest yet",
+                kind => kind.name(),
+            };
+            self.push(lane, what);
+        }
+    }
+}
