@@ -29,11 +29,11 @@ fn seeds_keep_their_plans() {
     assert_eq!(
         hashes,
         [
-            "0: 9aec36a8eb8cd736",
+            "0: 4fef7f48494ef73c",
             "1: c8394f98df108768",
-            "2: 0517ee990374d0b4",
-            "42: 5cd8a935a1f28a5a",
-            "18446744073709551615: 18a969b67cad7ae0",
+            "2: 582bdc6b801efe8d",
+            "42: 51a2921df3beb9ce",
+            "18446744073709551615: c97b0944e0d1ed04",
         ]
     );
 }

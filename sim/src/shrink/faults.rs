@@ -4,7 +4,7 @@ use stormkv::types::NodeId;
 
 use super::search::Search;
 use super::text;
-use crate::plan::{Fault, LinkFault, Plan, Who};
+use crate::plan::{Fault, FaultRow, LinkFault, Plan, Who};
 
 /// Makes each fault as plain as it can be.
 pub(super) fn faults(search: &mut Search<'_>) {
@@ -13,9 +13,10 @@ pub(super) fn faults(search: &mut Search<'_>) {
     }
 }
 
+/// There may be fewer faults than there were: a plan that is tried may lose some on the way.
 fn plainer_at(plan: &Plan, at: usize) -> Vec<Plan> {
+    let Some(FaultRow { fault, .. }) = plan.faults.get(at) else { return Vec::new() };
     let nodes: Vec<NodeId> = plan.voters().chain(plan.learners()).collect();
-    let fault = &plan.faults[at].fault;
     let with = |fault: Fault| {
         let mut candidate = plan.clone();
         candidate.faults[at].fault = fault;

@@ -63,10 +63,9 @@ fn shift(plan: &mut Plan, dice: &mut Dice) {
 }
 
 fn move_row(row: &mut FaultRow, by_us: u64, later: bool) {
-    let by_us = if later { by_us } else { by_us.min(row.at_us) };
-    let moved = |us: u64| if later { us + by_us } else { us - by_us };
-    row.at_us = moved(row.at_us);
-    row.until_us = row.until_us.map(moved);
+    let before_us = row.at_us;
+    row.at_us = if later { before_us + by_us } else { before_us.saturating_sub(by_us) };
+    row.until_us = row.until_us.map(|until_us| row.at_us + (until_us - before_us));
 }
 
 /// Takes over some faults that stand together, at their own time or at another.
