@@ -10,12 +10,14 @@ mod page;
 mod text;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
 pub use page::page;
 pub use text::{Paint, Table, duration, one_line, thousands};
 
 use crate::campaign::{CANARY, Canaries, Failure, RecoveryTimes, Totals};
+use crate::determinism;
 use crate::outcome::{Class, Violation};
 
 /// The version of this build.
@@ -251,6 +253,18 @@ impl Subject {
         let shrink = self.replay_command().replacen("replay", "shrink", 1);
         Some(format!("{shrink} -o seed-{seed}.toml"))
     }
+
+    /// The line that writes down what led to the failure, event by event.
+    fn view_command(&self) -> String {
+        let name = match self {
+            Subject::File(path) => {
+                Path::new(path).file_stem().unwrap_or_default().to_string_lossy()
+            }
+            seed => format!("seed-{}", seed.seed().unwrap_or_default()).into(),
+        };
+        let view = self.replay_command().replacen("replay", "view", 1);
+        format!("{view} --format text --past -o {}", text::shell_word(&format!("{name}.txt")))
+    }
 }
 
 /// The last lines about a failure: what broke, in one sentence, and all it takes to see it again.
@@ -271,10 +285,14 @@ pub fn last_words(
         seed => ("seed", seed.seed().unwrap_or_default().to_string()),
     };
     let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
-    let shrink = subject.shrink_command().filter(|_| violation.checker != CANARY);
+    // What the plan alone did not do is not in its run.
+    let by_plan = ![CANARY, determinism::CHECKER].contains(&violation.checker);
+    let shrink = subject.shrink_command().filter(|_| by_plan);
     let shrink = shrink.map_or(String::new(), |line| format!("  shrink   {line}\n"));
+    let view =
+        if by_plan { format!("  view     {}\n", subject.view_command()) } else { String::new() };
     format!(
-        "{kind} ({}): {}\n{}  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n{shrink}  \
+        "{kind} ({}): {}\n{}  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n{shrink}{view}  \
          replay   {}\n",
         violation.checker,
         sentence(&violation.message),
@@ -417,6 +435,7 @@ peaks of a node
             "safety violation (election-safety): n2 was elected in term 4, which n1 already led\n  \
              seed     17\n  plan     0000000000000abc\n  version  {BUILD}\n  \
              shrink   cargo sim shrink --seed 17 -o seed-17.toml\n  \
+             view     cargo sim view --seed 17 --format text --past -o seed-17.txt\n  \
              replay   cargo sim replay --seed 17\n"
         );
         assert_eq!(text, expected);
