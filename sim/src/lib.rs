@@ -36,7 +36,8 @@
 //! - [`checker`] judges, with [`history`] for what clients were told; [`mod@check`] judges histories
 //!   from elsewhere,
 //! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
-//!   panic into a finding, [`names`] and [`histogram`] help to count,
+//!   panic into a finding, [`names`] and [`histogram`] help to count, [`parallel`] is for who judges
+//!   many runs,
 //! - [`bugs`] measures how soon mistakes that are planted on purpose are found, and [`explore`] has
 //!   other ways to choose plans, to compare them by that,
 //! - [`shrink`] turns a failing plan into a small one,
@@ -59,6 +60,7 @@ pub mod history;
 pub mod names;
 pub mod network;
 pub mod outcome;
+pub mod parallel;
 pub mod plan;
 mod port;
 pub mod report;

@@ -13,7 +13,7 @@
 //! but taken in their order, the first that serves. A run is cut off when it has become much longer
 //! than the best failing one; such a candidate does not count as failing.
 //!
-//! - `search.rs` tries candidates and keeps the best, `parallel.rs` runs them, `weight.rs` compares,
+//! - `search.rs` tries candidates and keeps the best, `weight.rs` compares,
 //! - `ddmin.rs` removes as many elements of a list as possible,
 //! - `rows.rs` takes out what happens after the end, faults, operations and exceptions,
 //! - `cast.rs` takes out nodes and clients, `rename.rs` carries that through all rows,
@@ -28,7 +28,6 @@ mod chance;
 mod data;
 mod ddmin;
 mod faults;
-mod parallel;
 mod rename;
 mod rows;
 mod search;

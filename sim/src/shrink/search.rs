@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::weight::Weight;
-use super::{
-    DoesNotFail, Fingerprint, Options, Progress, Report, Run, Shrunk, Slip, parallel, rename, told,
-};
+use super::{DoesNotFail, Fingerprint, Options, Progress, Report, Run, Shrunk, Slip, rename, told};
 use crate::campaign::guarded;
 use crate::outcome::{Class, Outcome, Violation};
+use crate::parallel;
 use crate::plan::{Found, Plan};
 use crate::report::REVISION;
 use crate::world::RunOptions;

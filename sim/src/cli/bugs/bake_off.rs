@@ -6,9 +6,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
@@ -17,6 +14,7 @@ use stormkv::bugs::Info;
 use stormkv_sim::bugs::{self, Catch, Interval, Median, SEEDS_APART};
 use stormkv_sim::campaign;
 use stormkv_sim::explore::{Exploration, Explorer};
+use stormkv_sim::parallel;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
 use stormkv_sim::world::RunOptions;
@@ -24,7 +22,6 @@ use stormkv_sim::world::RunOptions;
 use super::super::console::Console;
 use super::super::engine::{self, Engine};
 use super::super::{BugsArgs, Exit};
-use super::measure::lock;
 use super::table::{Grid, micros};
 
 /// How long a repeat took until it found the bug, and how many plans; `None` if its time was up.
@@ -132,29 +129,20 @@ pub fn bake_off(
 
 /// All repeats of all ways against one bug.
 fn compare(info: &'static Info, args: &BugsArgs, engine: &Engine) -> Vec<Cell> {
-    let ways = Explorer::ALL.len() as u64;
-    let results: Vec<Mutex<Vec<Repeat>>> = Explorer::ALL.iter().map(|_| Mutex::default()).collect();
-    let next = AtomicU64::new(0);
+    let turns: Vec<(u64, Explorer)> = (0..args.repeats)
+        .flat_map(|repeat| Explorer::ALL.map(|explorer| (repeat, explorer)))
+        .collect();
     let budget = args.budget / args.repeats as u32;
-    let work = || {
-        loop {
-            let turn = next.fetch_add(1, Ordering::Relaxed);
-            let (repeat, at) = (turn / ways, (turn % ways) as usize);
-            if repeat >= args.repeats {
-                break;
-            }
-            let exploration = Exploration::new(Explorer::ALL[at], repeat * SEEDS_APART);
-            let result = search(exploration, info, budget, engine);
-            lock(&results[at]).push(result);
-        }
+    let run = |(repeat, explorer): &(u64, Explorer)| {
+        search(Exploration::new(*explorer, repeat * SEEDS_APART), info, budget, engine)
     };
-    thread::scope(|scope| {
-        for _ in 1..args.jobs.map_or_else(campaign::default_jobs, usize::from) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    results.iter().map(|repeats| Cell::of(&lock(repeats))).collect()
+    let jobs = args.jobs.map_or_else(campaign::default_jobs, usize::from);
+    let results = parallel::judge(&turns, jobs, &run, &|_| false);
+    let cell = |way: Explorer| {
+        let turns = turns.iter().zip(&results).filter(|((_, explorer), _)| *explorer == way);
+        Cell::of(&turns.map(|(_, result)| result.flatten()).collect::<Vec<_>>())
+    };
+    Explorer::ALL.map(cell).into()
 }
 
 /// One campaign, until the bug is found or the time is up. What proves that the bug is to blame is

@@ -187,8 +187,8 @@ impl Hunter<'_> {
 }
 
 /// Runs cannot poison it: what they do to themselves is caught before.
-pub fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
-    value.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(hunt: &Mutex<Hunt>) -> MutexGuard<'_, Hunt> {
+    hunt.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The plan of a seed with a bug planted.

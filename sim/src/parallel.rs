@@ -1,4 +1,4 @@
-//! Runs candidates on several threads. The threads are host code: no run sees them.
+//! Judges many things on several threads. The threads are host code: no run sees them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::thread;
 
 /// Judges each item, `None` for those that need not be judged: all behind the first one that
 /// `serves`, if another thread was quick enough to find it.
-pub(super) fn judge<T: Sync, R: Send>(
+pub fn judge<T: Sync, R: Send>(
     items: &[T],
     jobs: usize,
     judge: &(dyn Fn(&T) -> R + Sync),
