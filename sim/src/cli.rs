@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use stormkv_sim::campaign::{Canary, Seeds, Shard};
 use stormkv_sim::outcome::{Class, Violation};
 use stormkv_sim::report::BUILD;
@@ -166,12 +166,6 @@ struct MergeArgs {
 struct ReplayArgs {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Replay what `run --beyond-quorum` makes of the seed
-    #[arg(long, requires = "seed")]
-    beyond_quorum: bool,
-    /// Replay what `run --bug` makes of the seed
-    #[arg(long, value_name = "NAME", requires = "seed")]
-    bug: Option<String>,
     /// Print one line for each event; with --json, to standard error
     #[arg(long)]
     trace: bool,
@@ -191,12 +185,6 @@ struct ShrinkArgs {
     /// replaced if it came of the same seed
     #[arg(short, long, value_name = "OUT.toml")]
     output: PathBuf,
-    /// Shrink what `run --beyond-quorum` makes of the seed
-    #[arg(long, requires = "seed")]
-    beyond_quorum: bool,
-    /// Shrink what `run --bug` makes of the seed
-    #[arg(long, value_name = "NAME", requires = "seed")]
-    bug: Option<String>,
     /// Use so many threads; the result does not depend on it [default: all cores]
     #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -209,12 +197,6 @@ struct ShrinkArgs {
 struct ViewArgs {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// View what `run --beyond-quorum` makes of the seed
-    #[arg(long, requires = "seed")]
-    beyond_quorum: bool,
-    /// View what `run --bug` makes of the seed
-    #[arg(long, value_name = "NAME", requires = "seed")]
-    bug: Option<String>,
     /// Write in this format
     #[arg(long, value_enum)]
     format: ViewFormat,
@@ -238,9 +220,10 @@ enum ViewFormat {
     Json,
 }
 
-/// What to run again: exactly one of them.
+/// What to run again: a seed, as a campaign ran it, or a scenario.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(skip)]
+#[command(group(ArgGroup::new("subject").args(["seed", "file"]).required(true)))]
 struct SubjectArgs {
     /// Take this seed
     #[arg(long, value_name = "S")]
@@ -248,6 +231,12 @@ struct SubjectArgs {
     /// Take this scenario
     #[arg(value_name = "FILE.toml")]
     file: Option<PathBuf>,
+    /// Take what `run --beyond-quorum` makes of the seed
+    #[arg(long, requires = "seed")]
+    beyond_quorum: bool,
+    /// Take what `run --bug` makes of the seed
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    bug: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -381,9 +370,9 @@ fn execute(
         #[cfg(not(feature = "bugs"))]
         Command::Bugs(_)
         | Command::Run(RunArgs { bug: Some(_), .. })
-        | Command::Replay(ReplayArgs { bug: Some(_), .. })
-        | Command::Shrink(ShrinkArgs { bug: Some(_), .. })
-        | Command::View(ViewArgs { bug: Some(_), .. }) => {
+        | Command::Replay(ReplayArgs { subject: SubjectArgs { bug: Some(_), .. }, .. })
+        | Command::Shrink(ShrinkArgs { subject: SubjectArgs { bug: Some(_), .. }, .. })
+        | Command::View(ViewArgs { subject: SubjectArgs { bug: Some(_), .. }, .. }) => {
             bugs::elsewhere(arguments.get(1..).unwrap_or_default(), console)
         }
         #[cfg(feature = "bugs")]

@@ -267,6 +267,12 @@ impl Subject {
     }
 }
 
+/// Whether the plan alone broke it, so that its run shows it again: not so of canaries, and of
+/// differences between two runs.
+pub fn is_by_plan(violation: &Violation) -> bool {
+    ![CANARY, determinism::CHECKER].contains(&violation.checker)
+}
+
 /// The last lines about a failure: what broke, in one sentence, and all it takes to see it again.
 /// `plan_hash` is `None` if the plan itself could not be made.
 pub fn last_words(
@@ -285,8 +291,7 @@ pub fn last_words(
         seed => ("seed", seed.seed().unwrap_or_default().to_string()),
     };
     let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
-    // What the plan alone did not do is not in its run.
-    let by_plan = ![CANARY, determinism::CHECKER].contains(&violation.checker);
+    let by_plan = is_by_plan(violation);
     let shrink = subject.shrink_command().filter(|_| by_plan);
     let shrink = shrink.map_or(String::new(), |line| format!("  shrink   {line}\n"));
     let view =

@@ -204,11 +204,16 @@ fn a_soak_tells_its_peaks_by_quarter() {
     assert!(progress.contains("100 %  ") && progress.contains(" simulated, "), "{progress}");
 }
 
-#[test]
-fn a_failure_ends_with_a_page_and_the_line_that_replays_it() {
-    let scenario = r#"
+/// A scenario in which a client asks after these faults, and is not answered in time.
+fn stall(name: &str, faults: &[&str]) -> String {
+    let faults: String = faults
+        .iter()
+        .map(|fault| format!("[[fault]]\nat_ms = 400\ndo = \"{fault}\"\n\n"))
+        .collect();
+    let scenario = format!(
+        r#"
 schema = 1
-name = "majority-down"
+name = "{name}"
 seed = 1
 
 [end]
@@ -219,15 +224,14 @@ at_ms = 500
 client = 1
 do = "put a 1"
 
-[[fault]]
-at_ms = 400
-do = "crash 1"
+{faults}"#
+    );
+    file(&format!("{name}.toml"), &scenario)
+}
 
-[[fault]]
-at_ms = 400
-do = "crash 2"
-"#;
-    let path = file("majority-down.toml", scenario);
+#[test]
+fn a_failure_ends_with_a_page_and_the_line_that_replays_it() {
+    let path = stall("majority-down", &["crash 1", "crash 2"]);
     let output = sim(&["replay", &path]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     let out = text(&output.stdout);
@@ -283,24 +287,7 @@ fn a_view_on_standard_output_leaves_it_to_the_file() {
 
 #[test]
 fn a_view_of_a_failure_ends_like_one() {
-    let scenario = r#"
-schema = 1
-name = "unheard"
-seed = 1
-
-[end]
-bound_ms = 1
-
-[[op]]
-at_ms = 500
-client = 1
-do = "put a 1"
-
-[[fault]]
-at_ms = 400
-do = "isolate leader"
-"#;
-    let path = file("unheard.toml", scenario);
+    let path = stall("unheard", &["isolate leader"]);
     let output = sim(&["view", &path, "--format", "text", "--past", "-o", "-"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("fault 0: isolate leader\n"));

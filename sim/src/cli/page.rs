@@ -6,8 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use stormkv_sim::campaign::{self, CANARY, Failure};
-use stormkv_sim::determinism;
+use stormkv_sim::campaign::{self, Failure};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Paint};
 use stormkv_sim::world::{Recorded, RunOptions};
@@ -39,11 +38,10 @@ impl Kept {
     }
 }
 
-/// Runs a plan that has failed once more, for the page. What the plan alone did not do it does not
-/// show again: canaries, and differences between two runs.
+/// Runs a plan that has failed once more, for the page.
 pub fn again(worst: &Failure, plan: &Plan, engine: &Engine, paint: Paint) -> String {
     let violation = &worst.violation;
-    if [CANARY, determinism::CHECKER].contains(&violation.checker) {
+    if !report::is_by_plan(violation) {
         return String::new();
     }
     let kept = Kept::default();

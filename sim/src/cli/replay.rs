@@ -18,7 +18,7 @@ use super::page::Kept;
 use super::{Exit, ReplayArgs, SubjectArgs, Usage, bugs, run};
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    let (subject, plan) = load(&args.subject, args.beyond_quorum, args.bug.as_deref())?;
+    let (subject, plan) = load(&args.subject)?;
     bugs::warn_if_missing(&subject, &plan, console);
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
@@ -50,16 +50,12 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
 }
 
 /// The plan that is asked for.
-pub(super) fn load(
-    args: &SubjectArgs,
-    beyond_quorum: bool,
-    bug: Option<&str>,
-) -> Result<(Subject, Plan), Usage> {
+pub(super) fn load(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
     match (args.seed, &args.file) {
         (Some(seed), _) => {
-            let bug = bugs::resolve(bug)?;
-            let subject = Subject::of_seed(seed, beyond_quorum, bug.as_deref());
-            Ok((subject, run::plan(seed, beyond_quorum, bug.as_deref())))
+            let bug = bugs::resolve(args.bug.as_deref())?;
+            let subject = Subject::of_seed(seed, args.beyond_quorum, bug.as_deref());
+            Ok((subject, run::plan(seed, args.beyond_quorum, bug.as_deref())))
         }
         (None, Some(path)) => {
             let plan = scenario::load(path)

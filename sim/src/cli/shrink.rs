@@ -36,7 +36,7 @@ struct Task<'a> {
 }
 
 pub fn shrink(args: &ShrinkArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    let (subject, plan) = replay::load(&args.subject, args.beyond_quorum, args.bug.as_deref())?;
+    let (subject, plan) = replay::load(&args.subject)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let task = Task {
         seed: args.subject.seed.unwrap_or_else(|| origin(&plan)),

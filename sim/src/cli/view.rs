@@ -32,7 +32,7 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
                 .to_owned(),
         ));
     }
-    let (subject, plan) = replay::load(&args.subject, args.beyond_quorum, args.bug.as_deref())?;
+    let (subject, plan) = replay::load(&args.subject)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
