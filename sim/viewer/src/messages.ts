@@ -1,0 +1,213 @@
+// Draws messages: arrows from lane to lane, by type; a cross where one was lost, dashes for a copy, pale
+// if it told its receiver nothing that still counts.
+
+import { COPY, End, GROUPS, REJECT, STALE } from "./run";
+import { SMALL, type Scene, band } from "./stage";
+import { content } from "./words";
+
+/** A line from (x1, y1) to (x2, y2). */
+export interface Arrow {
+    x1: number;
+    y1: number;
+    x2: number;
+    y2: number;
+}
+
+/** Above this many messages in the window, what falls on the same pixels is drawn once. */
+const MANY = 1500;
+/** Below this many, each says what it is. */
+const FEW = 70;
+
+/** How far a message goes that is lost at once, or has not arrived: a part of the way. */
+const STUB = 0.3;
+
+/** Where a message is drawn; null if one of its ends has no lane. */
+export function arrow(scene: Scene, row: number): Arrow | null {
+    const { run, axis } = scene.app;
+    const { from, to } = run.block.messages;
+    const source = scene.byLane.get(from[row]);
+    const target = scene.byLane.get(to[row]);
+    if (source === undefined || target === undefined || source === target) return null;
+    const down = target.y > source.y;
+    const edge = (lane: typeof source, lower: boolean) => {
+        if (lane.kind !== "node") return lane.y + (lower ? lane.height - 3 : 3);
+        const { top, bottom } = band(lane);
+        return lower ? bottom : top;
+    };
+    const x1 = axis.xOf(run.sent[row]);
+    const y1 = edge(source, down);
+    const y2 = edge(target, !down);
+    switch (run.ending[row]) {
+        case End.LostAtOnce:
+            return { x1, y1, x2: x1 + Math.min(Math.abs(y2 - y1) * 0.12, 14), y2: y1 + (y2 - y1) * STUB };
+        case End.UnderWay:
+            return { x1, y1, x2: x1 + Math.min(Math.abs(y2 - y1) * 0.12, 14), y2: y1 + (y2 - y1) * STUB };
+        default:
+            return { x1, y1, x2: axis.xOf(run.end[row]), y2 };
+    }
+}
+
+/** The shown messages that have a part in the window. */
+export function visible(scene: Scene): number[] {
+    const { run, axis, shown } = scene.app;
+    const [first, last] = axis.steps;
+    const rows: number[] = [];
+    for (let row = 0; row < run.messages && run.sent[row] <= last; row++) {
+        const end = run.end[row] === 0 ? run.sent[row] : run.end[row];
+        if (shown.messages[row] === 1 && end >= first) rows.push(row);
+    }
+    return rows;
+}
+
+interface Style {
+    colour: string;
+    alpha: number;
+    dashed: boolean;
+    lines: Arrow[];
+    heads: Path2D;
+}
+
+export function drawMessages(scene: Scene): void {
+    const { app, context } = scene;
+    const { run, axis, theme } = app;
+    const rows = visible(scene);
+    const flags = run.block.messages.flags;
+    const width = Math.ceil(axis.width / 2) + 2;
+    const lanes = run.block.lanes.name.length;
+    const taken = rows.length > MANY ? new Uint8Array(lanes * lanes * width) : null;
+    const styles = new Map<string, Style>();
+    const crosses: Arrow[] = [];
+    const drawn: [number, Arrow][] = [];
+    const heads = rows.length < 900;
+    for (const row of rows) {
+        const line = arrow(scene, row);
+        if (line === null) continue;
+        const lost = run.ending[row] === End.LostAtOnce || run.ending[row] === End.LostLater;
+        if (taken !== null && line.x2 - line.x1 < 4) {
+            const column = Math.min(Math.max(Math.round((line.x1 - axis.left) / 2), 0), width - 1);
+            const place = (run.block.messages.from[row] * lanes + run.block.messages.to[row]) * width + column;
+            if (taken[place] === 2 || (taken[place] === 1 && !lost)) continue;
+            taken[place] = lost ? 2 : 1;
+        }
+        drawn.push([row, line]);
+    }
+    const crowd = drawn.length < 250 ? 0.95 : Math.max(0.95 * Math.sqrt(250 / drawn.length), 0.14);
+    for (const [row, line] of drawn) {
+        const group = GROUPS[run.messageGroup[row]];
+        const lost = run.ending[row] === End.LostAtOnce || run.ending[row] === End.LostLater;
+        const pale = (flags[row] & STALE) !== 0;
+        const dashed = (flags[row] & COPY) !== 0;
+        const name = `${group} ${lost} ${pale} ${dashed}`;
+        let style = styles.get(name);
+        if (style === undefined) {
+            const alpha = pale
+                ? crowd * 0.4
+                : lost
+                  ? Math.max(crowd, 0.5)
+                  : group === "heartbeat"
+                    ? crowd * 0.8
+                    : crowd;
+            style = { colour: theme.groups[group], alpha, dashed, lines: [], heads: new Path2D() };
+            styles.set(name, style);
+        }
+        style.lines.push(line);
+        if (lost) crosses.push(line);
+        else if (heads && run.ending[row] === End.Delivered) head(style.heads, line);
+    }
+    for (const style of styles.values()) {
+        context.globalAlpha = style.alpha;
+        context.strokeStyle = style.colour;
+        context.fillStyle = style.colour;
+        context.lineWidth = drawn.length < 250 ? 1.6 : 1.1;
+        context.setLineDash(style.dashed ? [5, 4] : []);
+        // One by one: many lines in one path cost much more, for each of its crossings is looked for.
+        for (const { x1, y1, x2, y2 } of style.lines) {
+            context.beginPath();
+            context.moveTo(x1, y1);
+            context.lineTo(x2, y2);
+            context.stroke();
+        }
+        context.setLineDash([]);
+        context.fill(style.heads);
+    }
+    context.globalAlpha = Math.max(crowd, 0.6);
+    context.strokeStyle = theme.loss;
+    context.lineWidth = 1.8;
+    for (const { x2, y2 } of crosses) cross(context, x2, y2);
+    context.globalAlpha = 1;
+    if (drawn.length <= FEW) {
+        const places: { x: number; y: number }[] = [];
+        // What comes all the time gets what room is left.
+        const rare = ([row]: [number, Arrow]) => (GROUPS[run.messageGroup[row]] === "heartbeat" ? 1 : 0);
+        for (const [row, line] of drawn.toSorted((a, b) => rare(a) - rare(b))) label(scene, row, line, places);
+    }
+}
+
+function cross(context: CanvasRenderingContext2D, x: number, y: number): void {
+    context.beginPath();
+    context.moveTo(x - 3.5, y - 3.5);
+    context.lineTo(x + 3.5, y + 3.5);
+    context.moveTo(x + 3.5, y - 3.5);
+    context.lineTo(x - 3.5, y + 3.5);
+    context.stroke();
+}
+
+export function head(path: Path2D, { x1, y1, x2, y2 }: Arrow): void {
+    const angle = Math.atan2(y2 - y1, x2 - x1);
+    const wing = (by: number) => [x2 - 8 * Math.cos(angle + by), y2 - 8 * Math.sin(angle + by)] as const;
+    path.moveTo(x2, y2);
+    path.lineTo(...wing(0.38));
+    path.lineTo(...wing(-0.38));
+    path.closePath();
+}
+
+/** A few letters along an arrow: what it carries; nothing where another label is. */
+function label(scene: Scene, row: number, line: Arrow, places: { x: number; y: number }[]): void {
+    const { app, context } = scene;
+    const { run, theme } = app;
+    const length = Math.hypot(line.x2 - line.x1, line.y2 - line.y1);
+    const m = run.block.messages;
+    const kind = run.block.names.message[m.kind[row]];
+    const text = short(kind, content(run, row), (m.flags[row] & REJECT) !== 0);
+    context.font = SMALL;
+    const width = context.measureText(text).width;
+    if (width > length - 26) return;
+    let angle = Math.atan2(line.y2 - line.y1, line.x2 - line.x1);
+    // Rather near its sender, where lines are apart; in the middle they cross. Never over a bar.
+    const reach = (Math.abs(Math.sin(angle)) * width) / 2 + 8;
+    const bars = scene.rows.filter((row) => row.kind === "node").map(band);
+    const free = [0.36, 0.5, 0.64, 0.25, 0.75, 0.17, 0.83]
+        .map((at) => ({ x: line.x1 + (line.x2 - line.x1) * at, y: line.y1 + (line.y2 - line.y1) * at, at }))
+        .find(
+            ({ x, y, at }) =>
+                Math.min(at, 1 - at) * length > width / 2 + 6 &&
+                x - width / 2 > scene.app.axis.left &&
+                bars.every((bar) => y + reach < bar.top || y - reach > bar.bottom) &&
+                places.every((other) => Math.abs(other.x - x) > width / 2 + 34 || Math.abs(other.y - y) > 15),
+        );
+    if (free === undefined) return;
+    places.push(free);
+    const { x, y } = free;
+    if (Math.abs(angle) > Math.PI / 2) angle += Math.PI;
+    context.save();
+    context.translate(x, y);
+    context.rotate(angle);
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillStyle = theme.paper;
+    context.globalAlpha = 0.82;
+    context.fillRect(-width / 2 - 2, -7, width + 4, 13);
+    context.globalAlpha = 1;
+    context.fillStyle = theme.groups[GROUPS[run.messageGroup[row]]];
+    context.fillText(text, 0, 0);
+    context.restore();
+}
+
+function short(kind: string, content: string, reject: boolean): string {
+    const carried = /\[(.+)\]/.exec(content)?.[1];
+    if (kind === "Append") return carried === undefined ? "Append" : `Append ${carried}`;
+    if (kind.endsWith("Resp") && kind !== "HeartbeatResp")
+        return `${kind} ${reject ? "no" : kind === "AppendResp" ? content : "yes"}`;
+    if (kind === "Request" || kind === "Reply") return content.length > 28 ? `${content.slice(0, 27)}…` : content;
+    return kind;
+}

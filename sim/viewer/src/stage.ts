@@ -1,0 +1,35 @@
+// What all that is drawn on the timeline has in common: where the lanes are, fonts, how a text is cut.
+
+import type { App } from "./app";
+import type { Row } from "./layout";
+import type { Lane } from "./run";
+
+export const FONT = '12px ui-sans-serif, system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
+export const SMALL = FONT.replace("12px", "11px");
+export const BOLD = `600 ${FONT}`;
+const BAND = 20;
+
+export interface Scene {
+    app: App;
+    context: CanvasRenderingContext2D;
+    rows: Row[];
+    byLane: Map<Lane, Row>;
+    height: number;
+    /** Device pixels in a pixel. */
+    scale: number;
+}
+
+/** The bar of a node's lane that says its role. */
+export function band(row: Row): { top: number; bottom: number } {
+    const height = Math.min(BAND, row.height * 0.4);
+    const middle = row.y + row.height * 0.52;
+    return { top: middle - height / 2, bottom: middle + height / 2 };
+}
+
+/** As much of a text as there is room for. */
+export function clip(context: CanvasRenderingContext2D, text: string, room: number): string {
+    if (context.measureText(text).width <= room) return text;
+    let length = Math.floor((room / context.measureText(text).width) * text.length);
+    while (length > 0 && context.measureText(`${text.slice(0, length)}…`).width > room) length--;
+    return length > 0 ? `${text.slice(0, length)}…` : "";
+}
