@@ -90,7 +90,7 @@ enum Command {
     /// Turn a failing seed or scenario into a small scenario that fails in the same way
     #[command(after_help = EXIT_CODES)]
     Shrink(ShrinkArgs),
-    /// Run one seed or scenario again and write it down event by event, for other programs
+    /// Run one seed or scenario again and make a page of it to look at, or data for other programs
     #[command(after_help = view::HELP)]
     View(ViewArgs),
     /// Check that a recorded history is linearizable
@@ -198,7 +198,7 @@ struct ViewArgs {
     #[command(flatten)]
     subject: SubjectArgs,
     /// Write in this format
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, default_value_t)]
     format: ViewFormat,
     /// Leave out what the violation cannot follow from
     #[arg(long)]
@@ -208,8 +208,11 @@ struct ViewArgs {
     output: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ViewFormat {
+    /// A page for any browser, all in one file: who told whom what, and what each node was when
+    #[default]
+    Html,
     /// A line for each event, in fixed columns
     Text,
     /// A log with vector clocks for ShiViz, which draws what happened before what

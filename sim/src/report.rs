@@ -254,7 +254,7 @@ impl Subject {
         Some(format!("{shrink} -o seed-{seed}.toml"))
     }
 
-    /// The line that writes down what led to the failure, event by event.
+    /// The line that makes a page of the run, to look at.
     fn view_command(&self) -> String {
         let name = match self {
             Subject::File(path) => {
@@ -263,7 +263,7 @@ impl Subject {
             seed => format!("seed-{}", seed.seed().unwrap_or_default()).into(),
         };
         let view = self.replay_command().replacen("replay", "view", 1);
-        format!("{view} --format text --past -o {}", text::shell_word(&format!("{name}.txt")))
+        format!("{view} -o {}", text::shell_word(&format!("{name}.html")))
     }
 }
 
@@ -440,7 +440,7 @@ peaks of a node
             "safety violation (election-safety): n2 was elected in term 4, which n1 already led\n  \
              seed     17\n  plan     0000000000000abc\n  version  {BUILD}\n  \
              shrink   cargo sim shrink --seed 17 -o seed-17.toml\n  \
-             view     cargo sim view --seed 17 --format text --past -o seed-17.txt\n  \
+             view     cargo sim view --seed 17 -o seed-17.html\n  \
              replay   cargo sim replay --seed 17\n"
         );
         assert_eq!(text, expected);

@@ -9,6 +9,7 @@
 //! - [`film`] has the tables, as they are filled while the run goes on,
 //! - [`past`] finds the events that may have led to the violation,
 //! - [`block`] is the data block: the film as versioned JSON, and what a reader has to know,
+//! - [`html`] puts the block into a page that shows it,
 //! - [`text`] has a line for each event, [`shiviz`] a log for ShiViz, [`perfetto`] a trace for
 //!   Perfetto, with `wire.rs` for its encoding; `words.rs` is what they say alike.
 //!
@@ -16,6 +17,7 @@
 
 pub mod block;
 pub mod film;
+pub mod html;
 pub mod past;
 pub mod perfetto;
 pub mod shiviz;

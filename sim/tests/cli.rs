@@ -255,6 +255,7 @@ fn a_failure_ends_with_a_page_and_the_line_that_replays_it() {
 fn a_view_is_written_to_a_file_and_tells_the_verdict() {
     let out = file("view.out", "what was there before");
     for (format, beginning) in [
+        ("html", "<!"),
         ("text", "      1      0.000 ms  n1 "),
         ("shiviz", "(?<host>"),
         ("perfetto", "\n"),
@@ -303,10 +304,10 @@ fn a_view_that_cannot_be_says_what_to_do() {
     for (arguments, expected) in [
         (&["--format", "text", "--past", "-o", "-"][..], "seed 7 is clean, so there is nothing to"),
         (&["--format", "json", "--past", "-o", "-"], "leave out --past"),
+        (&["--past", "-o", "-"], "the page has all events"),
         (&["--format", "text", "-o", directory], "name a file in another directory"),
         (&["--format", "dot", "-o", "-"], "invalid value 'dot'"),
         (&["--format", "text"], "--output <OUT>"),
-        (&["-o", "-"], "--format <FORMAT>"),
     ] {
         let output = sim(&[&seed[..], arguments].concat());
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(64), ""), "{arguments:?}");

@@ -1,4 +1,4 @@
-//! `cargo sim view`: one run as a file that other programs show.
+//! `cargo sim view`: one run as a page to look at, or as a file that other programs show.
 //!
 //! The run is made once more, with a camera. As with `replay`, the exit code tells the verdict, and a
 //! failure ends with its sentence and the line that replays it. These go where the file does not:
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use stormkv_sim::campaign;
 use stormkv_sim::report;
-use stormkv_sim::view::{About, Film, block, perfetto, shiviz, text};
+use stormkv_sim::view::{About, Film, block, html, perfetto, shiviz, text};
 use stormkv_sim::world::RunOptions;
 
 use super::console::Console;
@@ -19,19 +19,15 @@ use super::{Exit, Usage, ViewArgs, ViewFormat, bugs, file, replay};
 
 /// What `cargo sim view --help` ends with.
 pub const HELP: &str = "\
+The page is one file that any browser opens, and loads nothing from anywhere.
+
 ShiViz reads its log from a file, whose first line says how to take the others apart. It draws some
 thousand events at most: of a failing run, --past leaves those that matter.
 
 Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
 
 pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    if args.past && args.format == ViewFormat::Json {
-        return Err(Usage(
-            "the data block has all events, and says itself which are the past of the violation; \
-             leave out --past"
-                .to_owned(),
-        ));
-    }
+    refuse_past(args)?;
     let (subject, plan) = replay::load(&args.subject)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let kept = Rc::new(RefCell::new(None));
@@ -74,6 +70,18 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     Ok(Exit::of(about.violation.as_ref()))
 }
 
+/// Some formats always have all events.
+fn refuse_past(args: &ViewArgs) -> Result<(), Usage> {
+    let why = match args.format {
+        ViewFormat::Html => "the page has all events, and shows the past of the violation if asked",
+        ViewFormat::Json => {
+            "the data block has all events, and says itself which are the past of the violation"
+        }
+        ViewFormat::Text | ViewFormat::Shiviz | ViewFormat::Perfetto => return Ok(()),
+    };
+    if args.past { Err(Usage(format!("{why}; leave out --past"))) } else { Ok(()) }
+}
+
 /// What goes into the file.
 fn written(args: &ViewArgs, film: &Film, about: &About) -> Result<Vec<u8>, Usage> {
     if args.past && about.violation.is_none() {
@@ -84,11 +92,17 @@ fn written(args: &ViewArgs, film: &Film, about: &About) -> Result<Vec<u8>, Usage
     }
     let wanted = |step| !args.past || film.is_past(step);
     Ok(match args.format {
+        ViewFormat::Html => html::render(&block::json(film, about), &title(about)).into_bytes(),
         ViewFormat::Text => text::render(film, wanted).into_bytes(),
         ViewFormat::Shiviz => shiviz::render(film, wanted).into_bytes(),
         ViewFormat::Perfetto => perfetto::render(film, wanted),
         ViewFormat::Json => (block::json(film, about) + "\n").into_bytes(),
     })
+}
+
+/// What the page is called: `seed 7: violation · stormkv`.
+fn title(about: &About) -> String {
+    format!("{}: {} · stormkv", about.title, report::verdict(about.violation.as_ref()))
 }
 
 /// What was written where: `seed 7: clean, 12,345 events, 1,204 KB in run.json`.
