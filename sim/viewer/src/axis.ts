@@ -92,7 +92,7 @@ export class Axis {
 
     set(from: number, to: number): void {
         const length = this.length;
-        const span = Math.min(Math.max(to - from, Math.min(NARROWEST[this.mode], length)), length);
+        const span = this.span(to - from);
         // A little beyond the ends may be seen, so that these can be brought to the middle.
         const margin = span * 0.05;
         const begin = Math.min(Math.max(from, -margin), length - span + margin);
@@ -102,8 +102,15 @@ export class Axis {
 
     /** By a factor (greater than 1 comes closer), while a place stays where it is. */
     zoom(factor: number, around: number): void {
-        const from = around - (around - this.from) / factor;
-        this.set(from, from + (this.to - this.from) / factor);
+        const span = this.span((this.to - this.from) / factor);
+        const share = (around - this.from) / (this.to - this.from);
+        this.set(around - share * span, around + (1 - share) * span);
+    }
+
+    /** The nearest width that a window can have. */
+    private span(wanted: number): number {
+        const { length } = this;
+        return Math.min(Math.max(wanted, Math.min(NARROWEST[this.mode], length)), length);
     }
 
     /** By a part of the window. */
