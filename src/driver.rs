@@ -86,6 +86,11 @@ impl<M: StateMachine> Driver<M> {
         &self.node
     }
 
+    /// Draws other election timeouts from now on; see [`Node::reseed`].
+    pub fn reseed(&mut self, seed: u64) {
+        self.node.reseed(seed);
+    }
+
     /// Whether anything waits for the disk.
     pub fn is_writing(&self) -> bool {
         self.in_flight.is_some() || !self.waiting.is_empty()

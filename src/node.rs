@@ -243,6 +243,11 @@ pub struct Node<M> {
 }
 
 impl<M: StateMachine> Node<M> {
+    /// Draws other election timeouts from now on: they follow from this seed, too.
+    pub fn reseed(&mut self, seed: u64) {
+        self.raft.reseed(seed);
+    }
+
     /// One tick of time has passed.
     pub fn tick(&mut self) {
         if self.stopped.is_some() {

@@ -203,6 +203,13 @@ struct ViewArgs {
     /// Leave out what the violation cannot follow from
     #[arg(long)]
     past: bool,
+    /// Run so many continuations from each of some 50 events on, for the share of them that fails;
+    /// 0 for none. For html and json [default: 20 of a run that fails, otherwise 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    continuations: Option<u32>,
+    /// Run them on so many threads; the result does not depend on it [default: all cores]
+    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
     /// Write to this file, which is replaced; - is standard output
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use stormkv::env::{DiskOp, FileName};
 use stormkv::error::DiskError;
 
-use crate::rng::{Purpose, Stream};
+use crate::rng::{self, Purpose, Stream};
 use file::File;
 use rot::Stale;
 use survival::{Fate, Survival};
@@ -155,6 +155,12 @@ impl SimDisk {
             writeback: Stream::new(seed, Purpose::DiskWriteback, [node]),
             stats: DiskStats::default(),
         }
+    }
+
+    /// From now on, chance decides as in the fork with this salt; see [`rng::fork`].
+    pub(crate) fn fork(&mut self, salt: u64) {
+        self.seed = rng::fork(self.seed, salt);
+        self.writeback.fork(salt);
     }
 
     /// Carries out one operation.

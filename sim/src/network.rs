@@ -31,7 +31,7 @@ use self::draws::{
     DRAW_DUPLICATE, DRAW_LATENCY, DRAW_LOSS, DRAW_SECOND_LATENCY, Excepted, Message, Troubles,
 };
 use self::link::Link;
-use crate::rng::{Chance, Draw};
+use crate::rng::{self, Chance, Draw};
 pub use link::Capacity;
 pub use rule::{Rule, Side};
 
@@ -283,6 +283,15 @@ impl Network {
             version: 0,
             stats: NetworkStats::default(),
             noted: None,
+        }
+    }
+
+    /// From now on, chance decides as in the fork with this salt; see [`rng::fork`]. Links stay as
+    /// fast as they are.
+    pub(crate) fn fork(&mut self, salt: u64) {
+        self.seed = rng::fork(self.seed, salt);
+        for link in self.links.iter_mut().flatten() {
+            link.channels.iter_mut().for_each(|channel| channel.stream.fork(salt));
         }
     }
 

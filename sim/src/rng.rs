@@ -88,6 +88,12 @@ pub const fn mix(seed: u64, stream: u64, counter: u64) -> u64 {
     draw(key(seed, stream), counter)
 }
 
+/// The seed of a fork: of a run that is this one up to some moment, and goes on by other draws. Forks
+/// with different salts have nothing to do with each other.
+pub const fn fork(seed: u64, salt: u64) -> u64 {
+    key(seed, salt)
+}
+
 /// The generator that plans are drawn from. It is sequential: a plan is made in one go.
 pub fn plan_rng(seed: u64) -> ChaCha8Rng {
     let stream = Stream::new(seed, Purpose::Plan, []);
@@ -126,6 +132,12 @@ impl Stream {
         let draw = self.at(self.counter);
         self.counter += 1;
         draw
+    }
+
+    /// From now on, draws of the fork with this salt; see [`fork`]. They are still counted from the
+    /// beginning: draw number `i` does not depend on when the stream was forked.
+    pub fn fork(&mut self, salt: u64) {
+        self.key = fork(self.key, salt);
     }
 
     /// 64 random bits.
@@ -306,6 +318,22 @@ mod tests {
         for i in 0..100 {
             assert_eq!(fixed.at(i).0, moving.next_u64());
         }
+    }
+
+    #[test]
+    fn forks_agree_on_when_and_differ_in_what() {
+        let (mut early, mut late, mut other) = (stream(7), stream(7), stream(7));
+        early.fork(1);
+        other.fork(2);
+        let before = late.next_u64();
+        late.fork(1);
+        assert_ne!([early.next_u64(), other.next_u64()], [before; 2]);
+        for _ in 0..10 {
+            let draw = early.next_u64();
+            assert_eq!(draw, late.next_u64());
+            assert_ne!(draw, other.next_u64());
+        }
+        assert_ne!(fork(7, 1), fork(7, 2));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! - [`film`] has the tables, as they are filled while the run goes on,
 //! - [`past`] finds the events that may have led to the violation,
+//! - [`curve`] runs continuations, to find the event that sealed it,
 //! - [`block`] is the data block: the film as versioned JSON, and what a reader has to know,
 //! - [`html`] puts the block into a page that shows it,
 //! - [`text`] has a line for each event, [`shiviz`] a log for ShiViz, [`perfetto`] a trace for
@@ -16,6 +17,7 @@
 //! Left out on purpose: the state machine's content, which the log explains; and the bytes on disks.
 
 pub mod block;
+pub mod curve;
 pub mod film;
 pub mod html;
 pub mod past;
@@ -25,6 +27,7 @@ pub mod text;
 mod wire;
 mod words;
 
+pub use curve::Curve;
 pub use film::Film;
 
 use crate::outcome::Violation;
@@ -44,4 +47,6 @@ pub struct About {
     pub bug: Option<String>,
     /// What is wrong; `None` if the run is clean.
     pub violation: Option<Violation>,
+    /// Which of its continuations fail, if somebody wanted to know.
+    pub curve: Option<Curve>,
 }

@@ -18,6 +18,7 @@
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
+//! - `fork.rs` lets a run go on in another way than it did,
 //! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
 //! - `camera.rs` films a run for those who want to look at all of it.
 
@@ -29,6 +30,7 @@ mod core;
 mod end;
 mod event;
 mod fault;
+mod fork;
 mod inbox;
 mod life;
 mod message;
@@ -53,6 +55,7 @@ use stormkv::wire::Message;
 
 pub use self::camera::FilmSink;
 pub use self::client::action;
+pub use self::fork::Fork;
 pub use self::portrait::Pictures;
 pub use self::recorder::{Choice, Line, NodeRecord, Operation, Record, Recorded, State, Struck};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
@@ -153,6 +156,8 @@ pub struct RunOptions {
     pub trace: Option<Sink>,
     /// Stop after this many events.
     pub until_step: Option<u64>,
+    /// Go on by other draws than those of the plan's seed, from some event on.
+    pub fork: Option<Fork>,
     /// Gets the rolling hash after each event: two runs are compared by it.
     pub digest: Option<Digest>,
     /// Gets what chance did to single messages, once the run is over: as the exceptions that would
@@ -185,7 +190,12 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
     if options.film.is_some() {
         world.start_filming();
     }
-    let outcome = world.run(options.until_step.unwrap_or(u64::MAX));
+    let until_step = options.until_step.unwrap_or(u64::MAX);
+    if let Some(Fork { after, salt }) = options.fork {
+        world.pass(after.min(until_step));
+        world.fork(salt);
+    }
+    let outcome = world.run(until_step);
     if let Some(sink) = &mut options.film
         && let Some(film) = world.take_film(outcome.violation.is_some())
     {
@@ -299,6 +309,8 @@ enum Event {
 
 pub(crate) struct World<'p> {
     plan: &'p Plan,
+    /// What chance is keyed with: the plan's, or that of a fork.
+    seed: u64,
     now_ns: u64,
     /// When the plan's time began: 0, except in a window of a long run.
     base_ns: u64,
@@ -370,6 +382,7 @@ impl<'p> World<'p> {
     fn new(plan: &'p Plan) -> Self {
         let mut world = World {
             plan,
+            seed: plan.seed,
             now_ns: 0,
             base_ns: 0,
             step: 0,
@@ -450,7 +463,7 @@ impl<'p> World<'p> {
             self.roles.resize(at + 1, (Role::Follower, 0));
         }
         if self.slots[at].is_none() {
-            self.slots[at] = Some(Slot::new(self.plan.seed, id, founder));
+            self.slots[at] = Some(Slot::new(self.seed, id, founder));
         }
     }
 
@@ -489,8 +502,15 @@ impl<'p> World<'p> {
     /// Runs until the cluster rests, and judges what its clients were told; or to a violation, or
     /// to this step.
     fn drive(&mut self, until_step: u64) {
-        let mut complete = false;
-        while self.violation.is_none() && self.step < until_step {
+        self.pass(until_step);
+        if self.rested || self.violation.is_some() {
+            self.judge_history();
+        }
+    }
+
+    /// Lets one event happen after the other, up to this step or the end.
+    fn pass(&mut self, until_step: u64) {
+        while self.violation.is_none() && !self.rested && self.step < until_step {
             let Some((at_ns, event)) = self.schedule.pop() else { break };
             self.now_ns = at_ns;
             self.step += 1;
@@ -503,13 +523,6 @@ impl<'p> World<'p> {
             }
             self.film_all();
             self.trace.end();
-            if self.rested {
-                complete = true;
-                break;
-            }
-        }
-        if complete || self.violation.is_some() {
-            self.judge_history();
         }
     }
 

@@ -283,7 +283,41 @@ fn a_view_on_standard_output_leaves_it_to_the_file() {
         assert_eq!(block["about"][field], replayed[same], "{field}");
     }
     assert_eq!(block["about"]["replay"], "cargo sim replay --seed 7");
-    assert_eq!(block["violation"], Value::Null);
+    assert_eq!((&block["violation"], &block["curve"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_failure_is_continued_in_other_ways_as_often_as_is_asked() {
+    let path = stall("continued", &["isolate leader"]);
+    let view = |more: &[&str]| {
+        let output = sim(&[&["view", &path, "--format", "json", "-o", "-"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        object(&output)
+    };
+    let block = view(&["--continuations", "2", "--jobs", "1"]);
+    let curve = &block["curve"];
+    let column = |name: &str| -> Vec<u64> {
+        let numbers = curve[name].as_array().expect("a column").iter();
+        numbers.map(|number| number.as_u64().expect("a number")).collect()
+    };
+    assert_eq!((&curve["runs"], column("step").len()), (&2.into(), 50));
+    assert!(column("step").is_sorted() && column("step")[0] == 0);
+    // After the last event there is nothing left to chance.
+    assert_eq!(column("step").last(), block["violation"]["step"].as_u64().as_ref());
+    assert_eq!((column("failed").last(), column("same").last()), (Some(&2), Some(&2)));
+    assert_eq!(view(&["--continuations", "2", "--jobs", "2"])["curve"], *curve);
+    assert_eq!(view(&["--continuations", "0"])["curve"], Value::Null);
+}
+
+#[test]
+fn a_clean_run_is_continued_if_asked() {
+    let scenario = "schema = 1\nname = \"calm\"\nseed = 1\n\n[[op]]\nat_ms = 100\nclient = 1\ndo = \"put a 1\"\n";
+    let path = file("calm.toml", scenario);
+    let output = sim(&["view", &path, "--format", "json", "--continuations", "1", "-o", "-"]);
+    let block = object(&output);
+    let steps = block["curve"]["step"].as_array().expect("a column");
+    assert_eq!((steps.len(), steps.last()), (50, Some(&block["about"]["steps"])));
+    assert_eq!(block["curve"]["same"][0], 0);
 }
 
 #[test]
@@ -304,6 +338,8 @@ fn a_view_that_cannot_be_says_what_to_do() {
     for (arguments, expected) in [
         (&["--format", "text", "--past", "-o", "-"][..], "seed 7 is clean, so there is nothing to"),
         (&["--format", "json", "--past", "-o", "-"], "leave out --past"),
+        (&["--format", "text", "--continuations", "0", "-o", "-"], "take --format html or json"),
+        (&["--continuations", "1001", "-o", "-"], "1001 is not in 0..=1000"),
         (&["--past", "-o", "-"], "the page has all events"),
         (&["--format", "text", "-o", directory], "name a file in another directory"),
         (&["--format", "dot", "-o", "-"], "invalid value 'dot'"),

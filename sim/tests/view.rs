@@ -10,6 +10,7 @@ use protobuf::CodedInputStream;
 use protobuf::wire_format::WireType;
 use serde_json::Value;
 use stormkv_sim::plan::Plan;
+use stormkv_sim::view::curve::{self, Original};
 use stormkv_sim::view::film::{Fate, State};
 use stormkv_sim::view::{About, Film, block, perfetto, shiviz, text};
 use stormkv_sim::world::{self, RunOptions};
@@ -62,6 +63,7 @@ fn film(plan: &Plan) -> (About, Film) {
         trace_hash: outcome.trace_hash,
         bug: None,
         violation: outcome.violation,
+        curve: None,
     };
     (about, kept.take().expect("it was filmed"))
 }
@@ -184,7 +186,13 @@ fn a_block_that_is_read_as_its_description_says_holds_the_film() {
 /// change of what a field means needs a new version.
 #[test]
 fn the_block_of_a_small_run_is_as_it_was() {
-    let (about, film) = film(&small());
+    let plan = small();
+    let (mut about, film) = film(&plan);
+    let violation = about.violation.as_ref().expect("a bound that nobody can keep");
+    let (last, checker) = (violation.step as u32, Some(violation.checker));
+    let original = Original { plan: &plan, last, checker };
+    let run = |plan: &Plan, mut options| world::run(plan, &mut options);
+    about.curve = Some(curve::curve(&original, 4, 2, &run, &mut |_, _| ()));
     let block = block::json(&film, &about).replace(report::BUILD, "BUILD");
     // A line for each table.
     let mut lines = String::new();

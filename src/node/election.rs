@@ -19,7 +19,7 @@ use crate::types::{LogIndex, NodeId, Term};
 
 pub(crate) struct Raft {
     inner: RawNode<Log>,
-    /// Hash of seed, member and life.
+    /// Hash of seed, member and life, and of later seeds.
     key: u64,
     min: u64,
     span: u64,
@@ -59,6 +59,12 @@ impl Raft {
             Raft { inner, key, min: u64::from(min), span: u64::from(max) - u64::from(min) };
         raft.settle();
         Ok(raft)
+    }
+
+    /// From now on, other election timeouts.
+    pub fn reseed(&mut self, seed: u64) {
+        self.key = mix(self.key, seed);
+        self.settle();
     }
 
     fn settle(&mut self) {

@@ -9,9 +9,13 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::rc::Rc;
 
 use clap::builder::StyledStr;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stormkv_sim::report::Paint;
 
 use super::Exit;
+
+/// How often a line about progress is drawn at most, per second.
+const REDRAWS_PER_S: u8 = 8;
 
 /// Where a command prints.
 pub struct Console {
@@ -51,6 +55,17 @@ impl Console {
     /// The colours for `err`.
     pub fn err_paint(&self) -> Paint {
         if self.err_colours { Paint::coloured() } else { Paint::plain() }
+    }
+
+    /// A line about progress on standard error if that is a terminal; otherwise one that draws
+    /// nothing.
+    pub fn progress_line(&self) -> ProgressBar {
+        if !self.err_terminal {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is ours");
+        let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S);
+        ProgressBar::with_draw_target(None, target).with_style(style)
     }
 
     /// Prints one JSON object on standard output.

@@ -9,7 +9,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stormkv_sim::campaign::{self, CANARY, Failure};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Subject};
@@ -19,9 +18,6 @@ use stormkv_sim::shrink::{self, Options, Progress, Shrunk, Weight};
 use super::console::{Console, Stream};
 use super::engine::{self, Engine};
 use super::{Exit, RunArgs, ShrinkArgs, Usage, bugs, file, replay};
-
-/// How often the line of progress is drawn at most, per second.
-const REDRAWS_PER_S: u8 = 8;
 
 /// What to shrink, and how.
 struct Task<'a> {
@@ -104,7 +100,7 @@ impl Task<'_> {
         stream: &Stream,
     ) -> Result<Shrunk, Usage> {
         let there = self.what_is_there()?;
-        let bar = progress_line(console);
+        let bar = console.progress_line();
         let started = engine::now();
         let mut trouble = None;
         let mut report = |progress: &Progress<'_>| {
@@ -225,14 +221,4 @@ pub fn write(path: &Path, plan: &Plan) -> Result<Plan, Usage> {
 
 fn shown(path: &Path) -> String {
     report::one_line(&path.to_string_lossy())
-}
-
-/// A line on standard error if that is a terminal; otherwise one that draws nothing.
-fn progress_line(console: &Console) -> ProgressBar {
-    if !console.err_terminal {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is ours");
-    let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S);
-    ProgressBar::with_draw_target(None, target).with_style(style)
 }

@@ -2,15 +2,20 @@
 //!
 //! The run is made once more, with a camera. As with `replay`, the exit code tells the verdict, and a
 //! failure ends with its sentence and the line that replays it. These go where the file does not:
-//! to standard error if that is standard output.
+//! to standard error if that is standard output. Of a failure, the page and the data block say how
+//! likely it was, event by event, which takes a thousand runs more.
 
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
 use stormkv_sim::campaign;
+use stormkv_sim::outcome::Class;
+use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
-use stormkv_sim::view::{About, Film, block, html, perfetto, shiviz, text};
+use stormkv_sim::view::curve::{self, Original};
+use stormkv_sim::view::film::StepNumber;
+use stormkv_sim::view::{About, Curve, Film, block, html, perfetto, shiviz, text};
 use stormkv_sim::world::RunOptions;
 
 use super::console::Console;
@@ -19,7 +24,9 @@ use super::{Exit, Usage, ViewArgs, ViewFormat, bugs, file, replay};
 
 /// What `cargo sim view --help` ends with.
 pub const HELP: &str = "\
-The page is one file that any browser opens, and loads nothing from anywhere.
+The page is one file that any browser opens, and loads nothing from anywhere. Continuations are the run
+up to an event, and from there on the same plan with other chance. Where the share of them that fails
+jumps, something happened that the failure follows from.
 
 ShiViz reads its log from a file, whose first line says how to take the others apart. It draws some
 thousand events at most: of a failing run, --past leaves those that matter.
@@ -27,7 +34,7 @@ thousand events at most: of a failing run, --past leaves those that matter.
 Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
 
 pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    refuse_past(args)?;
+    refuse(args)?;
     let (subject, plan) = replay::load(&args.subject)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let kept = Rc::new(RefCell::new(None));
@@ -35,15 +42,17 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     let film = move |film| *sink.borrow_mut() = Some(film);
     let options = RunOptions { film: Some(Box::new(film)), ..RunOptions::default() };
     let outcome = campaign::guarded(|| (engine.run_plan)(&plan, options));
-    let about = About {
+    let mut about = About {
         title: replay::title(&subject),
         replay: subject.replay_command(),
         plan_hash: plan.hash(),
         trace_hash: outcome.trace_hash,
         bug: plan.bug.clone().filter(|_| cfg!(feature = "bugs")),
-        violation: outcome.violation.clone(),
+        violation: outcome.violation,
+        curve: None,
     };
     let film = kept.take();
+    about.curve = film.as_ref().and_then(|film| curve(args, &plan, film, &about, engine, console));
     let to_file = args.output.as_os_str() != "-";
     let (stream, paint) = match to_file {
         true => (&console.out, console.paint()),
@@ -70,16 +79,61 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     Ok(Exit::of(about.violation.as_ref()))
 }
 
-/// Some formats always have all events.
-fn refuse_past(args: &ViewArgs) -> Result<(), Usage> {
-    let why = match args.format {
-        ViewFormat::Html => "the page has all events, and shows the past of the violation if asked",
-        ViewFormat::Json => {
-            "the data block has all events, and says itself which are the past of the violation"
-        }
-        ViewFormat::Text | ViewFormat::Shiviz | ViewFormat::Perfetto => return Ok(()),
+/// How many continuations there are of a failure, if nobody says.
+const CONTINUATIONS: u32 = 20;
+
+/// Which continuations of the run fail, if that is wanted.
+fn curve(
+    args: &ViewArgs,
+    plan: &Plan,
+    film: &Film,
+    about: &About,
+    engine: &Engine,
+    console: &Console,
+) -> Option<Curve> {
+    let has_room = matches!(args.format, ViewFormat::Html | ViewFormat::Json);
+    let failure = about.violation.as_ref().filter(|found| found.class != Class::Unknown);
+    let runs = args.continuations.unwrap_or(if failure.is_some() { CONTINUATIONS } else { 0 });
+    if runs == 0 || !has_room {
+        return None;
+    }
+    let events = film.steps.len() as StepNumber;
+    let original = Original {
+        plan,
+        last: failure.map_or(events, |failure| failure.step as StepNumber),
+        checker: failure.map(|failure| failure.checker),
     };
-    if args.past { Err(Usage(format!("{why}; leave out --past"))) } else { Ok(()) }
+    let bar = console.progress_line();
+    let jobs = args.jobs.map_or_else(campaign::default_jobs, usize::from);
+    let run = |plan: &Plan, options| (engine.run_plan)(plan, options);
+    let curve = curve::curve(&original, runs, jobs, &run, &mut |done, of| {
+        let (done, of) = (report::thousands(done.into()), report::thousands(of.into()));
+        bar.set_message(format!("{done} of {of} continuations"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    Some(curve)
+}
+
+/// The page and the data block have room for all that is known; the exports have not.
+fn refuse(args: &ViewArgs) -> Result<(), Usage> {
+    let problem = match args.format {
+        ViewFormat::Html if args.past => {
+            "the page has all events, and shows the past of the violation if asked; leave out --past"
+        }
+        ViewFormat::Json if args.past => {
+            "the data block has all events, and says itself which are the past of the violation; \
+             leave out --past"
+        }
+        ViewFormat::Text | ViewFormat::Shiviz | ViewFormat::Perfetto
+            if args.continuations.is_some() =>
+        {
+            "only the page and the data block have room for what comes of continuations; leave out \
+             --continuations, or take --format html or json"
+        }
+        _ => return Ok(()),
+    };
+    Err(Usage(problem.to_owned()))
 }
 
 /// What goes into the file.

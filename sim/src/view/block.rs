@@ -94,10 +94,17 @@
 //! `past`: the causal past of the violation: steps in ranges, `[skip, take, skip, take, ..]`; the first
 //! `skip` steps are no part of it, the next `take` are, and so on. null without a violation. See
 //! [`past`](super::past).
+//!
+//! `curve`: null, or which continuations of the run fail: the run up to an event, and from there on the
+//! same plan with other chance. `runs` is how many there are from each event on. Columns, a row for each
+//! of some events in their order: `step` (the last event that they share with the run; 0 is its
+//! beginning), `failed` (how many break safety or liveness) and `same` (how many do so by the word of the
+//! checker that the violation is of; 0 without one). See [`curve`](super::curve).
 
 use serde::Serialize;
 
 use super::About;
+use super::curve::Curve;
 use super::film::{
     Answered, CONDITIONS, DiskVerb, Fate, Film, LaneKind, MarkKind, ROLES, State, StateChange,
     StepKind, StepNumber, TermRun, message_kinds,
@@ -149,6 +156,7 @@ struct Block<'a> {
     commits: Commits,
     violation: Option<ViolationObject<'a>>,
     past: Option<Column>,
+    curve: Option<CurveObject>,
 }
 
 #[derive(Serialize)]
@@ -290,6 +298,14 @@ struct ViolationObject<'a> {
     ops: Column,
 }
 
+#[derive(Serialize)]
+struct CurveObject {
+    runs: u32,
+    step: Column,
+    failed: Column,
+    same: Column,
+}
+
 /// The data block of a film, without a line break.
 pub fn json(film: &Film, about: &About) -> String {
     let block = Block {
@@ -333,6 +349,7 @@ pub fn json(film: &Film, about: &About) -> String {
         },
         violation: about.violation.as_ref().map(|violation| violation_object(film, violation)),
         past: about.violation.as_ref().map(|_| past(&film.past)),
+        curve: about.curve.as_ref().map(curve_object),
     };
     serde_json::to_string(&block).expect("our objects have string keys")
 }
@@ -507,6 +524,15 @@ fn violation_object<'a>(film: &Film, violation: &'a Violation) -> ViolationObjec
         time: violation.at_ns,
         lane: film.blamed.unwrap_or(0).into(),
         ops: proof.map(|(row, _)| row as u64).collect(),
+    }
+}
+
+fn curve_object(curve: &Curve) -> CurveObject {
+    CurveObject {
+        runs: curve.runs,
+        step: column(&curve.points, |point| point.step.into()),
+        failed: column(&curve.points, |point| point.failed.into()),
+        same: column(&curve.points, |point| point.same.into()),
     }
 }
 

@@ -108,7 +108,7 @@ impl World<'_> {
             Core::Random => {
                 let all = self.slots.iter().flatten().filter(|slot| !slot.retired);
                 let present: Vec<NodeId> = all.map(|slot| slot.id).collect();
-                choose(self.plan.seed, &self.newest.1, &present, |id| self.is_intact(id))
+                choose(self.seed, &self.newest.1, &present, |id| self.is_intact(id))
             }
         };
         self.reach(if core.is_some() { "core-healed" } else { "core-undecided" });
@@ -189,7 +189,7 @@ impl World<'_> {
     /// A node outside of the core: as it has failed it stays, and if it has not, it fails now.
     pub(super) fn lose(&mut self, id: NodeId, present: Option<Loss>) {
         let loss = present.unwrap_or_else(|| {
-            let draw = Stream::new(self.plan.seed, Purpose::Lost, [id.0]).at(0);
+            let draw = Stream::new(self.seed, Purpose::Lost, [id.0]).at(0);
             Loss::ALL[draw.below(Loss::ALL.len() as u64) as usize]
         });
         let Some(slot) = self.slot(id) else { return };

@@ -84,6 +84,7 @@ impl World<'_> {
                 return self.fail(Class::Safety, broken);
             }
         }
+        // A fork is judged like its run.
         if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };
             match linearizable::check(&self.clients.history, limits, &mut || false) {

@@ -133,7 +133,7 @@ impl World<'_> {
         let weight = if starts { Weight::Full } else { Weight::Mere };
         self.trace.turn_to(Some(id), weight);
         self.trace.line(self.now_ns, || format!("{id} starts"));
-        let plan = self.plan;
+        let (plan, seed) = (self.plan, self.seed);
         let now_ns = self.now_ns;
         let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
         if slot.is_up() || slot.is_gone() {
@@ -148,14 +148,15 @@ impl World<'_> {
         let slot = self.slots[id.0 as usize].as_mut().expect("it has a place");
         slot.life += 1;
         let life = slot.life;
-        let config = config(plan, id, slot.founder, life);
+        let mut config = config(plan, id, slot.founder, life);
+        config.seed = seed;
         let starting = Some(Starting::default());
         let safety = &mut self.safety;
         let watch = Judge { id, safety, broken: None, applied: None, wrote: false, starting };
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
         // A start takes a while, so nodes do not tick in step.
         let took_ns =
-            Stream::new(plan.seed, Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
+            Stream::new(seed, Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
         let mut port = Port { now_ns: slot.clock.at(now_ns) + took_ns, disk, effects, watch };
         let started = caught(|| Driver::start(config, &mut port));
         let kept = port.watch.starting.unwrap_or_default();
@@ -205,6 +206,7 @@ fn message_bytes(plan: &crate::plan::Plan) -> u64 {
     }
 }
 
+/// How a node is set up, apart from the seed of its elections.
 pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
     let cluster = &plan.cluster;
     let founders = if founder { plan.voters().collect() } else { Vec::new() };
@@ -212,7 +214,6 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     if founder {
         config.founding_learners = plan.learners().collect();
     }
-    config.seed = plan.seed;
     config.incarnation = life;
     config.tick = Duration::from_micros(cluster.tick_us);
     config.election_ticks = (cluster.election_ticks[0], cluster.election_ticks[1]);

@@ -138,6 +138,7 @@ impl World<'_> {
     fn under(self, plan: &Plan) -> World<'_> {
         let World {
             plan: _,
+            seed: _,
             now_ns,
             base_ns: _,
             step,
@@ -168,6 +169,7 @@ impl World<'_> {
         } = self;
         World {
             plan,
+            seed: plan.seed,
             now_ns,
             base_ns: now_ns,
             step,

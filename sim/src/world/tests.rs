@@ -12,6 +12,7 @@ use crate::scenario;
 
 mod camera;
 mod clock;
+mod fork;
 mod process;
 mod recorder;
 

@@ -13,7 +13,7 @@ impl World<'_> {
     /// Begins the fault with this number. The clock belongs to the machine: it is hit even if the
     /// node is down.
     pub(super) fn strike_clock(&mut self, id: NodeId, fault: ClockFault, number: u32) -> bool {
-        let (seed, now_ns) = (self.plan.seed, self.now_ns);
+        let (seed, now_ns) = (self.seed, self.now_ns);
         let Some(slot) = self.slot(id) else { return false };
         match fault {
             ClockFault::Drift(rate) => slot.clock.set_rate(now_ns, rate),

@@ -34,7 +34,7 @@ impl World<'_> {
     /// Damages the disk of a node, if the atlas allows it. Returns whether anything was damaged.
     pub(super) fn strike_silently(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
         let kind = self.plan.faults[at].fault.kind();
-        let seed = self.plan.seed;
+        let seed = self.seed;
         let mut draws = Stream::new(seed, Purpose::DiskRot, [id.0, at as u64]);
         let Some(slot) = self.slot(id) else { return false };
         let targets = targets(&slot.disk, fault.part());

@@ -16,7 +16,7 @@ impl World<'_> {
     /// Begins the fault with this number. Returns whether it did anything.
     pub(super) fn strike_disk(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
         let number = at as u32;
-        let seed = self.plan.seed;
+        let seed = self.seed;
         if fault.is_silent() && !matches!(fault, DiskFault::StaleRead(_)) {
             return self.strike_silently(id, fault, at);
         }
