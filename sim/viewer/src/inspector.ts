@@ -80,23 +80,32 @@ export class Inspector {
             }
             card.append(element("h3", "", "the operations that prove it"), list);
         }
-        const { jump } = app;
-        const runs = app.run.block.curve?.runs ?? 0;
-        if (jump !== null && found.class !== "unknown") {
-            const share = (part: number) => `${Math.round(part * 100)} %`;
-            card.append(
-                element(
-                    "p",
-                    "",
-                    `Of ${runs} other continuations, ${share(jump.from)} fail after event `,
-                    this.toStep(Math.max(jump.before, 1), words.thousands(jump.before)),
-                    ` and ${share(jump.to)} after event `,
-                    this.toStep(jump.after),
-                    ": the largest rise.",
-                ),
-            );
-        }
+        card.append(...this.sealed());
         return card;
+    }
+
+    /** What the curve says: when it was sealed that it fails. */
+    private sealed(): HTMLElement[] {
+        const { jump } = this.app;
+        const curve = this.app.run.block.curve ?? null;
+        if (curve === null || curve.step.length === 0) return [];
+        const share = (part: number) => `${Math.round(part * 100)} %`;
+        const heading = element("h3", "", "when it was sealed");
+        if (Math.min(...curve.failed) === curve.runs) {
+            const text = `All of ${curve.runs} other continuations fail, even from the beginning: the plan alone makes it fail, whatever chance does.`;
+            return [heading, element("p", "", text)];
+        }
+        if (jump === null) return [];
+        const text = element(
+            "p",
+            "",
+            `Of ${curve.runs} other continuations ${share(jump.from)} fail after event `,
+            this.toStep(Math.max(jump.before, 1), words.thousands(jump.before)),
+            `, ${share(jump.to)} after event `,
+            this.toStep(jump.after),
+            ": the largest rise.",
+        );
+        return [heading, text];
     }
 
     private event(): HTMLElement {
