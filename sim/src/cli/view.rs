@@ -35,6 +35,10 @@ Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage
 
 pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     refuse(args)?;
+    let to_file = args.output.as_os_str() != "-";
+    if to_file {
+        file::check(&args.output)?;
+    }
     let (subject, plan) = replay::load(&args.subject)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let kept = Rc::new(RefCell::new(None));
@@ -53,7 +57,6 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     };
     let film = kept.take();
     about.curve = film.as_ref().and_then(|film| curve(args, &plan, film, &about, engine, console));
-    let to_file = args.output.as_os_str() != "-";
     let (stream, paint) = match to_file {
         true => (&console.out, console.paint()),
         false => (&console.err, console.err_paint()),
@@ -126,10 +129,10 @@ fn refuse(args: &ViewArgs) -> Result<(), Usage> {
              leave out --past"
         }
         ViewFormat::Text | ViewFormat::Shiviz | ViewFormat::Perfetto
-            if args.continuations.is_some() =>
+            if args.continuations.is_some() || args.jobs.is_some() =>
         {
             "only the page and the data block have room for what comes of continuations; leave out \
-             --continuations, or take --format html or json"
+             --continuations and --jobs, or take --format html or json"
         }
         _ => return Ok(()),
     };

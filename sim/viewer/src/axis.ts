@@ -29,7 +29,7 @@ export class Axis {
 
     /** The whole axis: from 0 to this. */
     get length(): number {
-        return this.mode === "time" ? Math.max(this.run.time[this.run.steps], 1) * 1.01 : this.shown.steps.length + 1;
+        return this.mode === "time" ? Math.max(this.run.time[this.run.steps], 1) * 1.02 : this.shown.steps.length + 1;
     }
 
     /** Where an event stands, in the unit of the axis. */

@@ -119,14 +119,16 @@ export function stacked(spans: { from: number; to: number }[], most: number): nu
     });
 }
 
-/** The clients that do something in this run. */
+/** The clients that do something in this run; first those whose operations prove the violation. */
 export function busyClients(run: Run): Lane[] {
+    const proof = new Set(run.block.violation?.ops.map((op) => run.block.ops.lane[op]));
     const busy = new Set<Lane>(run.block.ops.lane);
     for (let row = 0; row < run.messages; row++) {
         busy.add(run.block.messages.from[row]);
         busy.add(run.block.messages.to[row]);
     }
-    return run.clients.filter((lane) => busy.has(lane));
+    const clients = run.clients.filter((lane) => busy.has(lane));
+    return [...clients.filter((lane) => proof.has(lane)), ...clients.filter((lane) => !proof.has(lane))];
 }
 
 export const RULER = 26;
