@@ -4,7 +4,7 @@
 
 import { Axis, type Mode } from "./axis";
 import type { Block } from "./block";
-import { type Split, type Spell, busyClients, spells, splits } from "./layout";
+import { type Split, type Spell, busyClients, faultLines, spells, splits } from "./layout";
 import { type Lane, Run, type Step } from "./run";
 import { type Filter, Shown, effects } from "./shown";
 import { type History, histories } from "./state";
@@ -39,6 +39,7 @@ export class App {
     readonly spells: Map<Lane, Spell[]>;
     readonly splits: Split[];
     readonly clients: Lane[];
+    readonly faultLines: { lines: number[]; count: number };
     readonly axis: Axis;
     readonly jump: Jump | null;
     private readonly effects: Uint16Array;
@@ -62,6 +63,7 @@ export class App {
         this.spells = new Map([...this.histories].map(([lane, history]) => [lane, spells(history)]));
         this.splits = splits(this.run);
         this.clients = busyClients(this.run);
+        this.faultLines = faultLines(this.run);
         this.effects = effects(this.run);
         const violation = block.violation;
         this.shown = new Shown(this.run, this.effects, {

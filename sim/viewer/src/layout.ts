@@ -108,8 +108,8 @@ export function splitAt(all: Split[], step: Step): Split | undefined {
     return split !== undefined && (split.to === 0 || step < split.to) ? split : undefined;
 }
 
-/** Faults on as few lines as possible without one over another, by their places on the axis. */
-export function stacked(spans: { from: number; to: number }[], most: number): number[] {
+/** Spans on as few lines as possible without one over another. */
+function stacked(spans: { from: number; to: number }[], most: number): number[] {
     const ends: number[] = [];
     return spans.map((span) => {
         let line = ends.findIndex((end) => end <= span.from);
@@ -117,6 +117,18 @@ export function stacked(spans: { from: number; to: number }[], most: number): nu
         ends[line] = span.to;
         return line;
     });
+}
+
+/** On which line each fault is drawn, and how many lines there are. */
+export function faultLines(run: Run): { lines: number[]; count: number } {
+    const { start, end } = run.block.faults;
+    const spans = start.map((from, i) => {
+        const to = end[i] === 0 ? run.steps + 1 : end[i];
+        // Short ones get room for their name.
+        return { from, to: Math.max(to, from + run.steps * 0.04) };
+    });
+    const lines = stacked(spans, 5);
+    return { lines, count: Math.max(0, ...lines.map((line) => line + 1)) };
 }
 
 /** The clients that do something in this run; first those whose operations prove the violation. */
@@ -139,11 +151,11 @@ export function rows(
     run: Run,
     hidden: ReadonlySet<Lane>,
     clients: Lane[],
-    faultLines: number,
+    lines: number,
     room: number,
 ): { rows: Row[]; height: number } {
     const nodes = run.nodes.filter((lane) => !hidden.has(lane));
-    const storm = faultLines > 0 ? faultLines * FAULT_LINE + 6 : 0;
+    const storm = lines > 0 ? lines * FAULT_LINE + 6 : 0;
     const left = room - RULER - storm - 4;
     // Clients get what they need, but of a crowd of them the nodes leave only a part in sight.
     const clientHeight = Math.min(Math.max((left * 0.3) / Math.max(clients.length, 1), 13), 22);

@@ -99,7 +99,7 @@ export class Logs {
         pen.font = SMALL;
         pen.fillStyle = theme.dim;
         pen.fillText(`applied ${state.applied}`, 36, middle);
-        const up = (state.condition & (1 << run.block.names.condition.indexOf("up"))) !== 0;
+        const up = run.is(state.condition, "up");
         const end = begin + cells;
         const roomy = this.line >= 26;
         const high = this.line - (roomy ? 12 : 6);

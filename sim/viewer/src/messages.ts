@@ -1,17 +1,9 @@
 // Draws messages: arrows from lane to lane, by type; a cross where one was lost, dashes for a copy, pale
 // if it told its receiver nothing that still counts.
 
-import { COPY, End, GROUPS, REJECT, STALE } from "./run";
-import { SMALL, type Scene, band } from "./stage";
+import { COPY, End, GROUPS, REJECT, type Run, STALE } from "./run";
+import { type Arrow, SMALL, type Scene, band } from "./stage";
 import { content } from "./words";
-
-/** A line from (x1, y1) to (x2, y2). */
-export interface Arrow {
-    x1: number;
-    y1: number;
-    x2: number;
-    y2: number;
-}
 
 /** Above this many messages in the window, what falls on the same pixels is drawn once. */
 const MANY = 1500;
@@ -47,16 +39,41 @@ export function arrow(scene: Scene, row: number): Arrow | null {
     }
 }
 
-/** The shown messages that have a part in the window. */
-export function visible(scene: Scene): number[] {
+/** Finds the shown messages that have a part in the window. */
+function find(scene: Scene): void {
     const { run, axis, shown } = scene.app;
     const [first, last] = axis.steps;
-    const rows: number[] = [];
+    const right = axis.left + axis.width;
+    scene.arrows = [];
     for (let row = 0; row < run.messages && run.sent[row] <= last; row++) {
         const end = run.end[row] === 0 ? run.sent[row] : run.end[row];
-        if (shown.messages[row] === 1 && end >= first) rows.push(row);
+        if (shown.messages[row] === 0 || end < first) continue;
+        const line = arrow(scene, row);
+        if (line !== null && line.x2 >= axis.left && line.x1 <= right) scene.arrows.push([row, line]);
     }
-    return rows;
+}
+
+function isLost(run: Run, row: number): boolean {
+    return run.ending[row] === End.LostAtOnce || run.ending[row] === End.LostLater;
+}
+
+/** Of those that fall on the same pixels one, and rather a lost one. */
+function thinned(scene: Scene): [number, Arrow][] {
+    const { run, axis } = scene.app;
+    if (scene.arrows.length <= MANY) return scene.arrows;
+    const { from, to } = run.block.messages;
+    const lanes = run.block.lanes.name.length;
+    const columns = Math.ceil(axis.width / 2) + 2;
+    const taken = new Uint8Array(lanes * lanes * columns);
+    return scene.arrows.filter(([row, line]) => {
+        if (line.x2 - line.x1 >= 4) return true;
+        const column = Math.min(Math.max(Math.round((line.x1 - axis.left) / 2), 0), columns - 1);
+        const place = (from[row] * lanes + to[row]) * columns + column;
+        const rank = isLost(run, row) ? 2 : 1;
+        if (taken[place] >= rank) return false;
+        taken[place] = rank;
+        return true;
+    });
 }
 
 interface Style {
@@ -69,44 +86,25 @@ interface Style {
 
 export function drawMessages(scene: Scene): void {
     const { app, context } = scene;
-    const { run, axis, theme } = app;
-    const rows = visible(scene);
+    const { run, theme } = app;
+    find(scene);
+    const drawn = thinned(scene);
     const flags = run.block.messages.flags;
-    const width = Math.ceil(axis.width / 2) + 2;
-    const lanes = run.block.lanes.name.length;
-    const taken = rows.length > MANY ? new Uint8Array(lanes * lanes * width) : null;
     const styles = new Map<string, Style>();
     const crosses: Arrow[] = [];
-    const drawn: [number, Arrow][] = [];
-    const heads = rows.length < 900;
-    for (const row of rows) {
-        const line = arrow(scene, row);
-        if (line === null) continue;
-        const lost = run.ending[row] === End.LostAtOnce || run.ending[row] === End.LostLater;
-        if (taken !== null && line.x2 - line.x1 < 4) {
-            const column = Math.min(Math.max(Math.round((line.x1 - axis.left) / 2), 0), width - 1);
-            const place = (run.block.messages.from[row] * lanes + run.block.messages.to[row]) * width + column;
-            if (taken[place] === 2 || (taken[place] === 1 && !lost)) continue;
-            taken[place] = lost ? 2 : 1;
-        }
-        drawn.push([row, line]);
-    }
+    const heads = scene.arrows.length < 900;
     const crowd = drawn.length < 250 ? 0.95 : Math.max(0.95 * Math.sqrt(250 / drawn.length), 0.14);
     for (const [row, line] of drawn) {
         const group = GROUPS[run.messageGroup[row]];
-        const lost = run.ending[row] === End.LostAtOnce || run.ending[row] === End.LostLater;
+        const lost = isLost(run, row);
         const pale = (flags[row] & STALE) !== 0;
         const dashed = (flags[row] & COPY) !== 0;
         const name = `${group} ${lost} ${pale} ${dashed}`;
         let style = styles.get(name);
         if (style === undefined) {
-            const alpha = pale
-                ? crowd * 0.4
-                : lost
-                  ? Math.max(crowd, 0.5)
-                  : group === "heartbeat"
-                    ? crowd * 0.8
-                    : crowd;
+            let alpha = group === "heartbeat" ? crowd * 0.8 : crowd;
+            if (lost) alpha = Math.max(crowd, 0.5);
+            if (pale) alpha = crowd * 0.4;
             style = { colour: theme.groups[group], alpha, dashed, lines: [], heads: new Path2D() };
             styles.set(name, style);
         }

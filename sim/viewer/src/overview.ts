@@ -81,10 +81,9 @@ export class Overview {
         pen.fillText("the whole run", 8, HEIGHT / 2);
         if (axis.mode === "time") this.drawDensity(pen);
         const leader = run.block.names.role.indexOf("leader");
-        const up = 1 << run.block.names.condition.indexOf("up");
         for (const [lane, all] of app.spells) {
             for (const spell of all) {
-                if (spell.role !== leader || (spell.condition & up) === 0) continue;
+                if (spell.role !== leader || !run.is(spell.condition, "up")) continue;
                 const from = this.x(axis.place(spell.from));
                 const to = this.x(axis.placeOfEnd(spell.to));
                 pen.fillStyle = theme.roles[leader][0];

@@ -216,6 +216,11 @@ export class Run {
         return this.block.names.lane[this.block.lanes.kind[lane]] === "node";
     }
 
+    /** Whether the bits of a node's condition have this one, for example `up`. */
+    is(condition: number, name: string): boolean {
+        return (condition & (1 << this.block.names.condition.indexOf(name))) !== 0;
+    }
+
     stepKind(step: Step): string {
         return this.block.names.step[this.kind[step]];
     }

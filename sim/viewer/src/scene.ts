@@ -2,8 +2,7 @@
 //
 // However much is in the window, little is drawn: what falls on the same pixels is drawn once.
 
-import type { App } from "./app";
-import { FAULT_LINE, type Row, stacked } from "./layout";
+import { FAULT_LINE, type Row } from "./layout";
 import { drawMessages } from "./messages";
 import { drawClock, drawGlyph } from "./glyphs";
 import { type Lane, type Step, lowerBound, upperBound } from "./run";
@@ -87,39 +86,26 @@ function ruler({ app, context, height }: Scene): void {
     }
 }
 
-/** On which line each fault is drawn, and how many lines there are. */
-export function faultLines(app: App): { lines: number[]; count: number } {
-    const { start, end } = app.run.block.faults;
-    const length = app.run.steps;
-    const spans = start.map((from, i) => {
-        // Short ones get room for their name.
-        const to = end[i] === 0 ? length + 1 : end[i];
-        return { from, to: Math.max(to, from + length * 0.04) };
-    });
-    const lines = stacked(spans, 5);
-    return { lines, count: Math.max(0, ...lines.map((line) => line + 1)) };
-}
-
 /** Where a fault is drawn; null if it is outside of the window. */
-export function faultBox(scene: Scene, i: number, line: number): { x: number; y: number; width: number } | null {
+export function faultBox(scene: Scene, i: number): { x: number; y: number; width: number } | null {
     const row = scene.rows[0];
     if (row?.kind !== "storm") return null;
     const { start, end } = scene.app.run.block.faults;
     const [from, to] = span(scene, start[i], end[i]);
     if (to < scene.app.axis.left || from > scene.app.axis.left + scene.app.axis.width) return null;
-    return { x: from, y: row.y + 3 + line * FAULT_LINE, width: Math.max(to - from, 4) };
+    return { x: from, y: row.y + 3 + scene.app.faultLines.lines[i] * FAULT_LINE, width: Math.max(to - from, 4) };
 }
 
 function faults(scene: Scene): void {
     const { app, context } = scene;
     const { theme, run, axis } = app;
     const { what } = run.block.faults;
-    const { lines } = faultLines(app);
+    const { lines } = app.faultLines;
     context.textBaseline = "middle";
     context.textAlign = "left";
     context.font = SMALL;
     const taken: number[] = [];
-    const boxes = what.map((_, i) => faultBox(scene, i, lines[i]));
+    const boxes = what.map((_, i) => faultBox(scene, i));
     boxes.forEach((box, i) => {
         if (box === null) return;
         context.fillStyle = theme.fault;
@@ -167,8 +153,6 @@ function roles(scene: Scene, row: Row): void {
     const { app, context, scale } = scene;
     const { theme, run, axis } = app;
     const names = run.block.names;
-    const bit = (name: string) => 1 << names.condition.indexOf(name);
-    const [UP, PAUSED, HANGS, DAMAGED, SLOW, GONE] = ["up", "paused", "disk-hangs", "damaged", "slow", "gone"].map(bit);
     const { top, bottom } = band(row);
     const height = bottom - top;
     context.font = BOLD;
@@ -186,17 +170,19 @@ function roles(scene: Scene, row: Row): void {
         if (to < axis.left || from > axis.left + axis.width || to - drawnTo < 0.5) continue;
         drawnTo = to;
         const width = Math.max(to - from, 1);
-        const up = (spell.condition & UP) !== 0;
+        const is = (name: string) => run.is(spell.condition, name);
+        const up = is("up");
+        const stopped = !up || is("paused") || is("disk-hangs");
         const [colour, ink] = up ? theme.roles[spell.role] : [theme.down, theme.dim];
         context.fillStyle = colour;
         context.fillRect(from, top, width, height);
-        if (!up || spell.condition & (PAUSED | HANGS)) {
+        if (stopped) {
             context.fillStyle = hatching(context, theme.hatch, scale);
             // A disk that hangs is the lower half of a node.
-            const onlyDisk = up && (spell.condition & PAUSED) === 0;
+            const onlyDisk = up && !is("paused");
             context.fillRect(from, onlyDisk ? (top + bottom) / 2 : top, width, onlyDisk ? height / 2 : height);
         }
-        if (up && spell.condition & DAMAGED) {
+        if (up && is("damaged")) {
             context.fillStyle = theme.loss;
             context.fillRect(from, top - 3, width, 3);
         }
@@ -207,15 +193,15 @@ function roles(scene: Scene, row: Row): void {
         if (room < 8) continue;
         const role = names.role[spell.role];
         const state = !up
-            ? spell.condition & GONE
+            ? is("gone")
                 ? "gone"
                 : "down"
             : [
                   role,
-                  spell.condition & PAUSED ? "paused" : "",
-                  spell.condition & HANGS ? "disk hangs" : "",
-                  spell.condition & SLOW ? "slow" : "",
-                  spell.condition & DAMAGED ? "damaged" : "",
+                  is("paused") ? "paused" : "",
+                  is("disk-hangs") ? "disk hangs" : "",
+                  is("slow") ? "slow" : "",
+                  is("damaged") ? "damaged" : "",
               ]
                   .filter((word) => word !== "")
                   .join(", ");
@@ -223,7 +209,7 @@ function roles(scene: Scene, row: Row): void {
         const short = up ? `${role[0].toUpperCase()}${spell.term}` : "";
         const label = [long, short].find((text) => context.measureText(text).width <= room);
         if (label === undefined || label === "") continue;
-        if (!up || spell.condition & (PAUSED | HANGS)) {
+        if (stopped) {
             // Over a hatching, a text needs a ground.
             context.fillStyle = colour;
             context.fillRect(begin - 3, top + 2, context.measureText(label).width + 6, height - 4);

@@ -9,11 +9,21 @@ export const SMALL = FONT.replace("12px", "11px");
 export const BOLD = `600 ${FONT}`;
 const BAND = 20;
 
+/** A message as a line from (x1, y1) to (x2, y2). */
+export interface Arrow {
+    x1: number;
+    y1: number;
+    x2: number;
+    y2: number;
+}
+
 export interface Scene {
     app: App;
     context: CanvasRenderingContext2D;
     rows: Row[];
     byLane: Map<Lane, Row>;
+    /** The shown messages in the window by their rows, drawn or under others. */
+    arrows: [number, Arrow][];
     height: number;
     /** Device pixels in a pixel. */
     scale: number;

@@ -5,10 +5,10 @@
 
 import type { App, Changes, Thing } from "./app";
 import { RULER, type Row, rows, splitAt } from "./layout";
-import { type Arrow, arrow, head, visible } from "./messages";
+import { arrow, head } from "./messages";
 import { type Lane, type Step, GROUPS, upperBound } from "./run";
-import { drawScene, faultBox, faultLines, opBox } from "./scene";
-import { BOLD, FONT, SMALL, type Scene, band, clip } from "./stage";
+import { drawScene, faultBox, opBox } from "./scene";
+import { type Arrow, BOLD, FONT, SMALL, type Scene, band, clip } from "./stage";
 import { fitCanvas } from "./canvas";
 import type { Tip } from "./tip";
 import * as words from "./words";
@@ -22,8 +22,6 @@ export class Timeline {
     private readonly ground: HTMLCanvasElement;
     private readonly overlay: HTMLCanvasElement;
     private scene: Scene;
-    /** What is drawn and can be pointed at. */
-    private arrows: [number, Arrow][] | null = null;
 
     constructor(
         private readonly app: App,
@@ -39,6 +37,7 @@ export class Timeline {
             context: this.ground.getContext("2d", { alpha: false }) as CanvasRenderingContext2D,
             rows: [],
             byLane: new Map(),
+            arrows: [],
             height: 0,
             scale: 1,
         };
@@ -51,7 +50,7 @@ export class Timeline {
         const { app, scene, box } = this;
         if (changes.scene) {
             const room = box.clientHeight;
-            const layout = rows(app.run, app.shown.filter.hiddenNodes, app.clients, faultLines(app).count, room);
+            const layout = rows(app.run, app.shown.filter.hiddenNodes, app.clients, app.faultLines.count, room);
             scene.rows = layout.rows;
             scene.height = layout.height;
             scene.byLane = new Map(layout.rows.map((row) => [row.lane, row]));
@@ -60,7 +59,6 @@ export class Timeline {
             fitCanvas(this.overlay, width, layout.height);
             app.axis.left = GUTTER;
             app.axis.width = Math.max(width - GUTTER - 8, 50);
-            this.arrows = null;
             drawScene(scene);
         }
         this.drawOverlay();
@@ -123,7 +121,7 @@ export class Timeline {
         const x = axis.xOf(cursor);
         if (x < axis.left || x > axis.left + axis.width) return;
         let drawn = 0;
-        for (const [row, line] of this.drawnArrows()) {
+        for (const [row, line] of this.scene.arrows) {
             if (run.sent[row] >= cursor || run.end[row] <= cursor || line.x2 - line.x1 < 2 || drawn > 300) continue;
             const share = (x - line.x1) / (line.x2 - line.x1);
             if (share < 0 || share > 1) continue;
@@ -168,10 +166,7 @@ export class Timeline {
             this.trace(pen, thing.row, 3.4);
             return;
         }
-        const box =
-            thing.what === "op"
-                ? opBox(scene, thing.row)
-                : { height: 13, ...faultBox(scene, thing.row, faultLines(app).lines[thing.row]) };
+        const box = thing.what === "op" ? opBox(scene, thing.row) : { height: 13, ...faultBox(scene, thing.row) };
         if (box === null || box.x === undefined || box.y === undefined || box.width === undefined) return;
         pen.strokeStyle = app.theme.ink;
         pen.lineWidth = 2;
@@ -223,8 +218,9 @@ export class Timeline {
         pen.fillText(run.laneName(row.lane), 10, middle - 8);
         if (history === undefined || history.row(cursor) < 0) return;
         const state = history.at(cursor);
-        const up = (state.condition & (1 << run.block.names.condition.indexOf("up"))) !== 0;
-        const role = up ? run.block.names.role[state.role] : "down";
+        const up = run.is(state.condition, "up");
+        const paused = run.is(state.condition, "paused");
+        const role = !up ? "down" : paused ? "paused" : run.block.names.role[state.role];
         pen.font = FONT;
         pen.fillStyle = up ? theme.roles[state.role][0] : theme.down;
         const width = pen.measureText(role).width + 10;
@@ -314,26 +310,12 @@ export class Timeline {
         return this.scene.rows.find((row) => y >= row.y && y < row.y + row.height);
     }
 
-    private drawnArrows(): [number, Arrow][] {
-        if (this.arrows === null) {
-            const { axis } = this.app;
-            this.arrows = [];
-            for (const row of visible(this.scene)) {
-                const line = arrow(this.scene, row);
-                if (line !== null && line.x2 >= axis.left && line.x1 <= axis.left + axis.width)
-                    this.arrows.push([row, line]);
-            }
-        }
-        return this.arrows;
-    }
-
     /** What lies under a place: the nearest message, an operation, a fault. */
     private hit(x: number, y: number): Thing | null {
         const row = this.rowAt(y);
         if (row?.kind === "storm") {
-            const { lines } = faultLines(this.app);
-            for (let i = lines.length - 1; i >= 0; i--) {
-                const box = faultBox(this.scene, i, lines[i]);
+            for (let i = this.app.run.block.faults.start.length - 1; i >= 0; i--) {
+                const box = faultBox(this.scene, i);
                 if (box !== null && x >= box.x - 2 && x <= box.x + box.width + 2 && y >= box.y && y <= box.y + 14) {
                     return { what: "fault", row: i };
                 }
@@ -350,7 +332,7 @@ export class Timeline {
         }
         let best: number | null = null;
         let nearest = NEAR;
-        for (const [message, line] of this.drawnArrows()) {
+        for (const [message, line] of this.scene.arrows) {
             const distance = distanceTo(line, x, y);
             if (distance < nearest) {
                 nearest = distance;
