@@ -17,13 +17,15 @@ export type Thing = { what: "message"; row: number } | { what: "op"; row: number
 export interface Changes {
     /** The window, the filters, the theme or the size. */
     scene: boolean;
-    /** The cursor, the selection or what is pointed at. */
+    /** The cursor, the lane or the selection. */
     cursor: boolean;
+    /** What is pointed at. */
+    hover: boolean;
 }
 
 export type Part = (changes: Changes) => void;
 
-/** Where the share of failing continuations rises most, between neighbouring forks. */
+/** Where the share of failing continuations rises for good, between neighbouring forks. */
 export interface Jump {
     before: Step;
     after: Step;
@@ -61,7 +63,7 @@ export class App {
         this.run = new Run(block);
         this.histories = histories(this.run);
         this.spells = new Map([...this.histories].map(([lane, history]) => [lane, spells(history)]));
-        this.splits = splits(this.run);
+        this.splits = splits(this.run, this.histories);
         this.clients = busyClients(this.run);
         this.faultLines = faultLines(this.run);
         this.effects = effects(this.run);
@@ -87,11 +89,12 @@ export class App {
 
     changed(changes: Partial<Changes>): void {
         if (this.pending === null) {
-            this.pending = { scene: false, cursor: false };
+            this.pending = { scene: false, cursor: false, hover: false };
             requestAnimationFrame(() => this.draw());
         }
         this.pending.scene ||= changes.scene ?? false;
         this.pending.cursor ||= changes.cursor ?? false;
+        this.pending.hover ||= changes.hover ?? false;
     }
 
     private draw(): void {
@@ -102,12 +105,18 @@ export class App {
 
     /** Goes to an event, shown or not, and brings it into the window. */
     goto(step: Step, lane?: Lane): void {
+        const [from, to] = [this.axis.from, this.axis.to];
+        this.point(step, lane);
+        this.axis.reveal(this.cursor);
+        this.changed({ scene: from !== this.axis.from || to !== this.axis.to });
+    }
+
+    /** Goes to an event that is under the pointer: the window stays. */
+    point(step: Step, lane?: Lane): void {
         this.cursor = Math.min(Math.max(Math.round(step), 1), Math.max(this.run.steps, 1));
         const own = lane ?? this.run.lane[this.cursor];
         if (this.run.isNode(own)) this.lane = own;
-        const [from, to] = [this.axis.from, this.axis.to];
-        this.axis.reveal(this.cursor);
-        this.changed({ cursor: true, scene: from !== this.axis.from || to !== this.axis.to });
+        this.changed({ cursor: true });
     }
 
     /** Goes on by so many events that are shown. */
@@ -134,9 +143,9 @@ export class App {
     }
 
     hover(thing: Thing | null): void {
-        const same = JSON.stringify(thing) === JSON.stringify(this.hovered);
+        const same = thing?.what === this.hovered?.what && thing?.row === this.hovered?.row;
         this.hovered = thing;
-        if (!same) this.changed({ cursor: true });
+        if (!same) this.changed({ hover: true });
     }
 
     chooseLane(lane: Lane): void {
@@ -206,9 +215,10 @@ export class App {
             if (this.cursor >= last) this.goto(this.shown.from(1));
             let due = performance.now() + 1000 / this.speed;
             const frame = (now: number) => {
-                const steps = Math.floor(((now - due) * this.speed) / 1000) + 1;
+                // A page that was out of sight goes on where it was.
+                const steps = Math.min(Math.floor(((now - due) * this.speed) / 1000) + 1, this.speed);
                 if (steps > 0) {
-                    due += (steps * 1000) / this.speed;
+                    due = Math.max(due + (steps * 1000) / this.speed, now - 1000);
                     this.step(steps);
                 }
                 if (this.cursor >= last) {
@@ -235,15 +245,20 @@ export class App {
     }
 }
 
+/**
+ * Where it was sealed: where the share rises most without ever falling below that again.
+ */
 function jump(block: Block): Jump | null {
-    const curve = block.curve ?? null;
+    const curve = block.curve;
     if (curve === null) return null;
-    let found: Jump | null = null;
-    for (let i = 1; i < curve.step.length; i++) {
-        const [from, to] = [curve.failed[i - 1] / curve.runs, curve.failed[i] / curve.runs];
-        if (to > from && (found === null || to - from > found.to - found.from)) {
-            found = { before: curve.step[i - 1], after: curve.step[i], from, to };
-        }
+    // The least share from each fork on.
+    const least = [...curve.failed];
+    for (let i = least.length - 2; i >= 0; i--) least[i] = Math.min(least[i], least[i + 1]);
+    let best = 0;
+    for (let i = 1; i < least.length; i++) {
+        if (least[i] - least[i - 1] > (best === 0 ? 0 : least[best] - least[best - 1])) best = i;
     }
-    return found;
+    if (best === 0) return null;
+    const share = (i: number) => curve.failed[i] / curve.runs;
+    return { before: curve.step[best - 1], after: curve.step[best], from: share(best - 1), to: share(best) };
 }

@@ -18,6 +18,8 @@ export class Axis {
     /** Pixels: where the window begins on the screen, and how wide it is. */
     left = 0;
     width = 1;
+    /** The window that was left when the mode was changed, and what made it. */
+    private other: { from: number; to: number; shown: Shown; anchor: Step } | null = null;
 
     constructor(
         readonly run: Run,
@@ -131,18 +133,30 @@ export class Axis {
 
     /** Changes how things are placed; the event stays where it was on the screen, and about as much is seen. */
     rearrange(mode: Mode, shown: Shown, anchor: Step): void {
-        const whole = this.to - this.from >= this.length * 0.999;
-        const [first, last] = this.steps;
-        const share = (this.place(anchor) - this.from) / (this.to - this.from);
-        this.mode = mode;
-        this.shown = shown;
-        if (whole) {
-            this.fit();
+        // Time does not change by what is shown of it.
+        if (mode === "time" && this.mode === "time") {
+            this.shown = shown;
             return;
         }
-        const span = Math.max(this.place(last) - this.place(first), mode === "order" ? 20 : 1);
-        const at = Math.min(Math.max(share, 0.05), 0.95);
-        const from = this.place(anchor) - span * at;
-        this.set(from, from + span);
+        const whole = this.to - this.from >= this.length * 0.999;
+        const left = { from: this.from, to: this.to, shown: this.shown, anchor };
+        const [first, last] = this.steps;
+        const share = (this.place(anchor) - this.from) / (this.to - this.from);
+        const before = this.mode;
+        this.mode = mode;
+        this.shown = shown;
+        const kept = this.other;
+        if (mode !== before) this.other = left;
+        if (whole) {
+            this.fit();
+        } else if (mode !== before && kept !== null && kept.shown === shown && kept.anchor === anchor) {
+            // There and back again is where it was.
+            this.set(kept.from, kept.to);
+        } else {
+            const span = Math.max(this.place(last) - this.place(first), mode === "order" ? 20 : 1);
+            const at = Math.min(Math.max(share, 0.05), 0.95);
+            const from = this.place(anchor) - span * at;
+            this.set(from, from + span);
+        }
     }
 }

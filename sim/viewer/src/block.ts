@@ -79,7 +79,8 @@ export interface Block {
         ops: Column;
     } | null;
     past: Column | null;
-    curve?: { runs: number; step: Column; failed: Column; same: Column } | null;
+    /** Not in blocks of earlier builds. */
+    curve: { runs: number; step: Column; failed: Column; same: Column } | null;
 }
 
 /** What stands in the page instead of a run, if it was opened without one. */
@@ -102,5 +103,6 @@ export async function load(): Promise<Block> {
                 "Make the page again with the program that made the run.",
         );
     }
+    block.curve ??= null;
     return block;
 }

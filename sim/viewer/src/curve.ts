@@ -3,22 +3,26 @@
 
 import uPlot from "uplot";
 import type { App, Changes } from "./app";
+import { upperBound } from "./run";
 import { GUTTER } from "./timeline";
-
-const HEIGHT = 104;
 
 export class Curve {
     private plot: uPlot | null = null;
     private drawn: unknown[] = [];
+    private readonly caption = document.createElement("div");
 
     constructor(
         private readonly app: App,
         private readonly box: HTMLElement,
     ) {
-        const curve = app.run.block.curve ?? null;
+        const curve = app.run.block.curve;
         box.hidden = curve === null;
         if (curve === null) return;
-        app.add((changes) => this.draw(changes));
+        this.caption.className = "caption";
+        box.append(this.caption);
+        app.add((changes) => {
+            if (changes.cursor || changes.scene) this.draw(changes);
+        });
         box.addEventListener("click", (event) => {
             const over = this.plot?.over.getBoundingClientRect();
             if (over === undefined || this.plot === null) return;
@@ -34,10 +38,19 @@ export class Curve {
         });
     }
 
+    /** What the curve says at the cursor: by the last fork up to it. */
+    private value(): string {
+        const { curve } = this.app.run.block;
+        if (curve === null) return "";
+        const at = Math.max(upperBound(curve.step, this.app.cursor) - 1, 0);
+        const share = Math.round((100 * curve.failed[at]) / curve.runs);
+        return `${share} % of continuations fail`;
+    }
+
     private data(): uPlot.AlignedData {
         const { app } = this;
         const curve = app.run.block.curve;
-        if (curve === null || curve === undefined) return [[]];
+        if (curve === null) return [[]];
         const share = (counts: number[]) => counts.map((count) => (100 * count) / curve.runs);
         return [curve.step.map((step) => app.axis.place(step)), share(curve.failed), share(curve.same)];
     }
@@ -56,9 +69,11 @@ export class Curve {
             this.drawn = [theme, axis.mode, app.shown];
         }
         if (changes.scene) {
-            if (this.plot.width !== box.clientWidth) this.plot.setSize({ width: box.clientWidth, height: HEIGHT });
+            if (this.plot.width !== box.clientWidth || this.plot.height !== box.clientHeight - 1)
+                this.plot.setSize({ width: box.clientWidth, height: box.clientHeight - 1 });
             this.plot.setScale("x", { min: axis.from, max: axis.to });
         }
+        this.caption.textContent = this.value();
         const x = axis.xOf(app.cursor) - GUTTER;
         const line = this.plot.over.querySelector<HTMLElement>(".cursor-line") ?? document.createElement("div");
         if (!line.isConnected) {
@@ -75,7 +90,7 @@ export class Curve {
         const font = "11px ui-sans-serif, system-ui, sans-serif";
         return {
             width: box.clientWidth,
-            height: HEIGHT,
+            height: box.clientHeight - 1,
             padding: [8, 8, 8, 0],
             legend: { show: false },
             cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },

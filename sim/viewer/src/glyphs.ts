@@ -20,6 +20,7 @@ export const GLYPHS: [string, string][] = [
     ["lost", "lost for good"],
     ["healed", "faults are over"],
     ["client-restart", "client replaced"],
+    ["clock", "clock set, or runs wrong"],
 ];
 
 function disc(context: CanvasRenderingContext2D, x: number, y: number, fill: string, edge: string): void {
@@ -127,6 +128,10 @@ export function drawGlyph(context: CanvasRenderingContext2D, theme: Theme, kind:
             disc(context, x, y, theme.ok, theme.paper);
             strokes(context, theme.paper, 2, [x - 3.6, y, x + 3.6, y], [x, y - 3.6, x, y + 3.6]);
             break;
+        case "clock":
+            disc(context, x, y, theme.paper, theme.fault);
+            strokes(context, theme.fault, 1.8, [x, y - 4.4, x, y, x + 3.2, y + 1.6]);
+            break;
         default:
             disc(context, x, y, theme.paper, theme.dim);
             context.beginPath();
@@ -136,10 +141,4 @@ export function drawGlyph(context: CanvasRenderingContext2D, theme: Theme, kind:
             context.stroke();
             strokes(context, theme.dim, 1.6, [x + 1, y - 3.2, x + 3.8, y - 1.2, x + 4.2, y - 4.4]);
     }
-}
-
-/** A clock was set or runs wrong. */
-export function drawClock(context: CanvasRenderingContext2D, theme: Theme, x: number, y: number): void {
-    disc(context, x, y, theme.paper, theme.fault);
-    strokes(context, theme.fault, 1.8, [x, y - 4.4, x, y, x + 3.2, y + 1.6]);
 }

@@ -3,8 +3,8 @@
 // Whatever names an event, a message or an operation is a button that goes there.
 
 import type { App } from "./app";
-import { End, type Group, GROUPS, type Step, lowerBound, upperBound } from "./run";
-import { FIELDS } from "./state";
+import { End, type Group, GROUPS, type Lane, type Step, lowerBound, upperBound } from "./run";
+import { FIELDS, termAt } from "./state";
 import * as words from "./words";
 
 type Child = Node | string;
@@ -20,17 +20,42 @@ function element<K extends keyof HTMLElementTagNameMap>(
     return made;
 }
 
+/** How many messages or entries are told one by one. */
+const MOST = 40;
+
 export class Inspector {
     constructor(
         private readonly app: App,
         private readonly box: HTMLElement,
     ) {
-        app.add((changes) => {
-            if (changes.cursor || changes.scene) this.draw();
+        app.add(() => this.draw());
+        // What is pressed stays where it is until it is let go, or it would not be clicked.
+        box.addEventListener("pointerdown", () => {
+            this.held = true;
         });
+        for (const name of ["pointerup", "pointercancel"]) {
+            addEventListener(name, () => {
+                if (!this.held) return;
+                this.held = false;
+                // After the click, which comes next.
+                setTimeout(() => this.draw());
+            });
+        }
+    }
+
+    private held = false;
+    private drawn = "";
+
+    /** The keyboard goes to the first button. */
+    focus(): void {
+        this.box.querySelector<HTMLElement>("button")?.focus();
     }
 
     private draw(): void {
+        const { app } = this;
+        const shows = JSON.stringify([app.cursor, app.lane, app.selected]);
+        if (this.held || shows === this.drawn) return;
+        this.drawn = shows;
         // What had the focus has it again, if it is still there.
         const focused = document.activeElement?.getAttribute("data-name") ?? "";
         const scroll = this.box.scrollTop;
@@ -38,7 +63,8 @@ export class Inspector {
             ...[this.violation(), this.event(), this.selection(), this.node()].filter((part) => part !== null),
         );
         this.box.scrollTop = scroll;
-        if (focused !== "") this.box.querySelector<HTMLElement>(`[data-name="${CSS.escape(focused)}"]`)?.focus();
+        if (focused !== "")
+            this.box.querySelector<HTMLElement>(`[data-name="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     }
 
     private button(text: string, name: string, act: () => void, className = ""): HTMLElement {
@@ -53,10 +79,15 @@ export class Inspector {
         return this.button(text, `step ${step} ${text}`, () => this.app.goto(step));
     }
 
+    /** An event and its time. */
+    private when(step: Step): HTMLElement {
+        return element("span", "", "event ", this.toStep(step), `, ${words.time(this.app.run.time[step])}`);
+    }
+
     private toOp(op: number): HTMLElement {
         const { run } = this.app;
         const { ops } = run.block;
-        const text = `${run.laneName(ops.lane[op])} ${run.text(ops.what[op])}`;
+        const text = `${run.who(ops.lane[op])} ${run.text(ops.what[op])}`;
         return this.button(text, `op ${op}`, () => {
             this.app.select({ what: "op", row: op });
             this.app.goto(run.opCall[op]);
@@ -87,12 +118,12 @@ export class Inspector {
     /** What the curve says: when it was sealed that it fails. */
     private sealed(): HTMLElement[] {
         const { jump } = this.app;
-        const curve = this.app.run.block.curve ?? null;
+        const curve = this.app.run.block.curve;
         if (curve === null || curve.step.length === 0) return [];
         const share = (part: number) => `${Math.round(part * 100)} %`;
         const heading = element("h3", "", "when it was sealed");
         if (Math.min(...curve.failed) === curve.runs) {
-            const text = `All of ${curve.runs} other continuations fail, even from the beginning: the plan alone makes it fail, whatever chance does.`;
+            const text = `All of ${curve.runs} other continuations fail, even from the beginning: it seems that the plan alone makes it fail, whatever chance does.`;
             return [heading, element("p", "", text)];
         }
         if (jump === null) return [];
@@ -103,7 +134,7 @@ export class Inspector {
             this.toStep(Math.max(jump.before, 1), words.thousands(jump.before)),
             `, ${share(jump.to)} after event `,
             this.toStep(jump.after),
-            ": the largest rise.",
+            ": from there on the share stays up.",
         );
         return [heading, text];
     }
@@ -113,7 +144,8 @@ export class Inspector {
         const { run, cursor } = app;
         const lane = run.lane[cursor];
         const card = element("section", "card");
-        const where = lane === 0 ? "the storm" : run.laneName(lane);
+        // Faults happen to nobody in particular.
+        const where = lane === 0 ? [] : [element("b", "", run.who(lane)), " · "];
         card.append(
             element(
                 "h2",
@@ -126,12 +158,13 @@ export class Inspector {
             element(
                 "p",
                 "",
-                element("b", "", where),
-                ` · ${words.step(run, cursor)}`,
+                ...where,
+                words.step(run, cursor),
                 element("span", "dim", ` · ${words.time(run.time[cursor])}`),
             ),
         );
-        if (run.block.past !== null) {
+        const violation = run.block.violation;
+        if (run.block.past !== null && cursor !== violation?.step) {
             card.append(
                 element(
                     "p",
@@ -143,18 +176,16 @@ export class Inspector {
         const list = element("ul", "effects");
         const add = (sign: string, ...children: Child[]) =>
             list.append(element("li", "", element("span", "sign", sign), element("span", "", ...children)));
-        const violation = run.block.violation;
         if (violation?.step === cursor)
             add("⚠", element("b", "bad", `The violation of ${violation.checker} is found.`));
         for (const row of run.endedIn(cursor))
             add(run.ending[row] === End.Delivered ? "↘" : "✕", this.toMessage(row, "sent"));
-        this.each(run.markStep, (row) =>
-            add(
-                "◆",
-                `${run.block.names.mark[run.block.marks.kind[row]]} `,
-                element("span", "dim", run.text(run.block.marks.text[row])),
-            ),
-        );
+        const { marks, disk } = run.block;
+        const other = (node: Lane) => (node === lane || node === 0 ? "" : `${run.who(node)} `);
+        this.each(run.markStep, (row) => {
+            const text = element("span", "dim", run.text(marks.text[row]));
+            add("◆", `${other(marks.lane[row])}${run.block.names.mark[marks.kind[row]]} `, text);
+        });
         const { faults } = run.block;
         faults.start.forEach((start, i) => {
             if (start === cursor) add("⚡", `${run.text(faults.what[i])} begins`);
@@ -168,7 +199,7 @@ export class Inspector {
             if (own === undefined || (node !== lane && own.steps[own.row(cursor)] !== cursor)) continue;
             const changes = words.differences(run, own, cursor);
             for (const change of changes) {
-                const who = node === lane ? "" : `${run.laneName(node)} `;
+                const who = other(node);
                 const line =
                     change.before === ""
                         ? [`${who}${change.name} `, element("b", "", change.after)]
@@ -181,11 +212,10 @@ export class Inspector {
                 add("±", ...line);
             }
         }
-        this.each(run.diskStep, (row) => add("▤", words.disk(run, row)));
+        this.each(run.diskStep, (row) => add("▤", `${other(disk.lane[row])}${words.disk(run, row)}`));
         const [first, end] = run.sentIn(cursor);
-        const most = 40;
-        for (let row = first; row < Math.min(end, first + most); row++) add("↗", this.toMessage(row, "end"));
-        if (end - first > most) add("", `and ${end - first - most} more messages`);
+        for (let row = first; row < Math.min(end, first + MOST); row++) add("↗", this.toMessage(row, "end"));
+        if (end - first > MOST) add("", `and ${end - first - MOST} more messages`);
         if (list.childElementCount === 0) list.append(element("li", "dim", "It changes nothing that can be seen."));
         card.append(list);
         return card;
@@ -227,57 +257,28 @@ export class Inspector {
             const { row } = thing;
             const m = run.block.messages;
             title = `${run.block.names.message[m.kind[row]]} ${run.laneName(m.from[row])} → ${run.laneName(m.to[row])}`;
-            rows.push([
-                "sent",
-                element("span", "", "event ", this.toStep(run.sent[row]), `, ${words.time(run.time[run.sent[row]])}`),
-            ]);
-            if (run.end[row] > 0)
-                rows.push([
-                    "ended",
-                    element("span", "", "event ", this.toStep(run.end[row]), `, ${words.time(run.time[run.end[row]])}`),
-                ]);
+            rows.push(["sent", this.when(run.sent[row])]);
+            if (run.end[row] > 0) rows.push(["ended", this.when(run.end[row])]);
             rows.push(["fate", words.fate(run, row)]);
             if (m.term[row] > 0) rows.push(["term", words.thousands(m.term[row])]);
             const content = words.content(run, row);
             if (content !== "") rows.push(["says", content]);
-            for (const part of run.entriesOf(row)) {
-                for (let index = part.from; index < Math.min(part.from + part.count, part.from + 20); index++) {
-                    rows.push([`${index}@${part.term}`, run.entry(index, part.term)]);
-                }
-            }
+            const carried = run
+                .entriesOf(row)
+                .flatMap(({ from, count, term }) => Array.from({ length: count }, (_, i) => [from + i, term]));
+            for (const [index, term] of carried.slice(0, MOST)) rows.push([`${index}@${term}`, run.entry(index, term)]);
+            if (carried.length > MOST) rows.push(["", `and ${carried.length - MOST} more entries`]);
             if (m.op[row] > 0) rows.push(["for", this.toOp(m.op[row] - 1)]);
         } else if (thing.what === "op") {
             const { row } = thing;
             const { ops } = run.block;
-            title = `${run.laneName(ops.lane[row])} ${run.text(ops.what[row])}`;
-            rows.push([
-                "called",
-                element(
-                    "span",
-                    "",
-                    "event ",
-                    this.toStep(run.opCall[row]),
-                    `, ${words.time(run.time[run.opCall[row]])}`,
-                ),
-            ]);
-            if (ops.point[row] > 0)
-                rows.push([
-                    "took effect",
-                    element(
-                        "span",
-                        "",
-                        "event ",
-                        this.toStep(ops.point[row]),
-                        `, ${words.time(run.time[ops.point[row]])}`,
-                    ),
-                ]);
-            if (ops.ret[row] > 0)
-                rows.push([
-                    "ended",
-                    element("span", "", "event ", this.toStep(ops.ret[row]), `, ${words.time(run.time[ops.ret[row]])}`),
-                ]);
+            title = `${run.who(ops.lane[row])} ${run.text(ops.what[row])}`;
+            rows.push(["called", this.when(run.opCall[row])]);
+            if (ops.point[row] > 0) rows.push(["took effect", this.when(ops.point[row])]);
+            if (ops.ret[row] > 0) rows.push(["ended", this.when(ops.ret[row])]);
             rows.push(["outcome", words.outcome(run, row).slice(2)]);
-            if (ops.index[row] > 0) rows.push(["index", words.thousands(ops.index[row])]);
+            const log = words.index(run, row);
+            if (log !== "") rows.push(["log", log]);
             if (run.block.violation?.ops.includes(row)) rows.push(["", "part of the proof of the violation"]);
         } else {
             const { row } = thing;
@@ -335,6 +336,11 @@ export class Inspector {
             "log",
             element(changed.has("log") ? "b" : "span", "", words.log(history.logAt(cursor).runs, state.first)),
         ]);
+        const { runs, last } = history.logAt(cursor);
+        for (let index = Math.max(last - 3, state.first); index <= last; index++) {
+            const term = termAt(runs, index);
+            rows.push([`${index}@${term}`, element("span", "dim", run.entry(index, term))]);
+        }
         const ghosts = history.logAt(cursor).ghosts;
         if (ghosts !== null)
             rows.push([

@@ -1,6 +1,8 @@
 // The keyboard does all that the mouse does.
 
 import type { App } from "./app";
+import type { Inspector } from "./inspector";
+import type { Logs } from "./logs";
 import type { Toolbar } from "./toolbar";
 
 /** What the help says: keys, and what they do. */
@@ -20,6 +22,8 @@ export const KEYS: [string, string][] = [
     ["t", "simulated time, or order"],
     ["p", "only the causal past of the violation, or all"],
     ["/", "filter by key"],
+    ["i", "into the side, whose links Tab and Enter follow"],
+    ["{ }", "move along the logs"],
     ["1 … 9", "show or hide a node"],
     ["r", "copy the line that replays up to here"],
     ["l", "copy a link to here"],
@@ -63,7 +67,7 @@ function moveLane(app: App, by: 1 | -1): void {
     if (lanes[at] !== undefined) app.chooseLane(lanes[at]);
 }
 
-export function listen(app: App, toolbar: Toolbar): void {
+export function listen(app: App, toolbar: Toolbar, inspector: Inspector, logs: Logs): void {
     addEventListener("keydown", (event) => {
         const target = event.target as HTMLElement;
         if (target instanceof HTMLInputElement) {
@@ -101,6 +105,9 @@ export function listen(app: App, toolbar: Toolbar): void {
                 if (app.run.block.past !== null) app.filter({ past: !app.shown.filter.past });
             },
             "/": () => toolbar.focusKey(),
+            i: () => inspector.focus(),
+            "{": () => logs.scroll(-5),
+            "}": () => logs.scroll(5),
             r: () => toolbar.copyReplay(),
             l: () => toolbar.copyLink(),
             d: () => app.switchTheme(),
@@ -113,7 +120,9 @@ export function listen(app: App, toolbar: Toolbar): void {
         }
         // A button that has the focus is pressed with the space bar, and nothing else is.
         if (event.key === " " && target instanceof HTMLButtonElement) return;
-        const action = actions[event.key];
+        // Caps Lock changes nothing.
+        const letter = event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase();
+        const action = actions[event.key.length === 1 ? letter : event.key];
         if (action === undefined) return;
         event.preventDefault();
         action();

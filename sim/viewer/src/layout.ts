@@ -1,6 +1,6 @@
 // Which lanes there are and how high each is: the faults on top, the nodes, then the clients.
 
-import { type Lane, type Run, type Step, upperBound } from "./run";
+import { type Lane, type Run, type Step } from "./run";
 import type { History } from "./state";
 
 export interface Row {
@@ -39,73 +39,109 @@ export function spells(history: History): Spell[] {
     return found;
 }
 
-/** During a time, who is on which side of a partition. */
+/** A time during which links are cut. */
 export interface Split {
     from: Step;
+    /** The first event after it; 0 if it lasts to the end. */
     to: Step;
-    /** By lane: 0 is the largest side, others are not in the map unless their links are cut in part: -1. */
+    /** By lane: on which side apart from the largest it is, from 1; `PART` if only some of its links are
+     * cut, or in one direction only. Those on the largest side are not in it. */
     sides: Map<Lane, number>;
     /** What is cut, in words. */
     text: string;
 }
 
-export function splits(run: Run): Split[] {
+export const PART = -1;
+
+export function splits(run: Run, histories: Map<Lane, History>): Split[] {
     const { step, pairs } = run.block.cuts;
     const found: Split[] = [];
     for (let i = 0; i < step.length; i++) {
         if (pairs[i].length === 0) continue;
-        found.push({ from: step[i], to: step[i + 1] ?? 0, ...sides(run, pairs[i]) });
+        // Who has never been started is on no side.
+        const nodes = run.nodes.filter((lane) => (histories.get(lane)?.row(step[i]) ?? -1) >= 0);
+        found.push({ from: step[i], to: step[i + 1] ?? 0, ...sides(run, nodes, pairs[i]) });
     }
     return found;
 }
 
-function sides(run: Run, pairs: number[]): { sides: Map<Lane, number>; text: string } {
-    const cut = new Set<string>();
-    for (let i = 0; i < pairs.length; i += 2) cut.add(`${pairs[i]} ${pairs[i + 1]}`);
+function sides(run: Run, nodes: Lane[], pairs: number[]): { sides: Map<Lane, number>; text: string } {
+    const cuts = new Set<string>();
+    for (let i = 0; i < pairs.length; i += 2) cuts.add(`${pairs[i]} ${pairs[i + 1]}`);
+    const isCut = (from: Lane, to: Lane) => cuts.has(`${from} ${to}`);
+    const apart = (one: Lane, other: Lane) => isCut(one, other) || isCut(other, one);
     // A side is made of nodes that reach each other, if only through others of it.
+    const groups: Lane[][] = [];
     const side = new Map<Lane, Lane[]>();
-    for (const start of run.nodes) {
+    for (const start of nodes) {
         if (side.has(start)) continue;
         const members = [start];
+        groups.push(members);
         side.set(start, members);
         for (const lane of members) {
-            for (const next of run.nodes) {
-                if (side.has(next) || cut.has(`${lane} ${next}`) || cut.has(`${next} ${lane}`)) continue;
+            for (const next of nodes) {
+                if (side.has(next) || apart(lane, next)) continue;
                 members.push(next);
                 side.set(next, members);
             }
         }
     }
-    const groups = [...new Set(side.values())].sort((a, b) => b.length - a.length);
+    groups.sort((a, b) => b.length - a.length);
     const found = new Map<Lane, number>();
-    groups.forEach((members, i) => {
-        if (i > 0) for (const lane of members) found.set(lane, i);
-    });
     const words: string[] = [];
-    for (let i = 0; i < pairs.length; i += 2) {
-        const [from, to] = [pairs[i], pairs[i + 1]];
-        for (const lane of [from, to]) {
-            const inside = !run.isNode(from) || !run.isNode(to) || side.get(from) === side.get(to);
-            if (inside && !found.has(lane)) found.set(lane, -1);
-        }
-        if (!run.isNode(from) || !run.isNode(to) || side.get(from) === side.get(to)) {
-            words.push(`${run.laneName(from)} ↛ ${run.laneName(to)}`);
+    const names = (lanes: Lane[]) => lanes.map((lane) => run.laneName(lane)).join(" ");
+    const all = (from: Lane[], to: Lane[]) => from.every((one) => to.every((other) => isCut(one, other)));
+    const whole: Lane[][] = groups.slice(0, 1);
+    groups.slice(1).forEach((members, i) => {
+        const rest = groups.filter((group) => group !== members).flat();
+        const [out, back] = [all(members, rest), all(rest, members)];
+        for (const lane of members) found.set(lane, out && back ? i + 1 : PART);
+        if (out && back) whole.push(members);
+        else if (out) words.push(`${names(members)} ↛ ${names(rest)}`);
+        else if (back) words.push(`${names(rest)} ↛ ${names(members)}`);
+        else words.push(...pairsBetween(run, members, rest, isCut));
+    });
+    for (const members of groups) {
+        const inside = pairsBetween(run, members, members, isCut);
+        words.push(...inside);
+        for (const lane of members) {
+            if (!found.has(lane) && members.some((other) => apart(lane, other))) found.set(lane, PART);
         }
     }
-    const names = (lanes: Lane[]) => lanes.map((lane) => run.laneName(lane)).join(" ");
-    if (groups.length > 1) words.unshift(groups.map(names).join(" | "));
+    // A client is where the nodes are that it reaches; it is cut off if it reaches none of the largest side.
+    const away: Lane[] = [];
+    for (const client of run.clients) {
+        const reached = groups.findIndex((members) => members.some((node) => !apart(client, node)));
+        if (reached === 0 || nodes.length === 0) continue;
+        found.set(client, reached < 0 ? groups.length : reached);
+        // Hands go with their client.
+        if (!run.laneName(client).includes(".")) away.push(client);
+        if (reached > 0 && !run.laneName(client).includes(".")) groups[reached].push(client);
+    }
+    if (whole.length > 1) words.unshift(whole.map(names).join(" | "));
+    const alone = away.filter((client) => !groups.some((members) => members.includes(client)));
+    if (alone.length > 0) words.push(`${names(alone)} reach nobody`);
     const text = words.length > 8 ? `${words.slice(0, 8).join(", ")}, and ${words.length - 8} more` : words.join(", ");
     return { sides: found, text };
 }
 
+/** The single links that are cut, in words. */
+function pairsBetween(run: Run, some: Lane[], others: Lane[], isCut: (from: Lane, to: Lane) => boolean): string[] {
+    const words: string[] = [];
+    for (const one of some) {
+        for (const other of others) {
+            if (some === others && other <= one) continue;
+            const [there, back] = [isCut(one, other), isCut(other, one)];
+            const sign = there && back ? "⇎" : there ? "↛" : back ? "↚" : "";
+            if (sign !== "") words.push(`${run.laneName(one)} ${sign} ${run.laneName(other)}`);
+        }
+    }
+    return words;
+}
+
 /** The split at an event, if there is one. */
 export function splitAt(all: Split[], step: Step): Split | undefined {
-    const at = upperBound(
-        all.map((split) => split.from),
-        step,
-    );
-    const split = all[at - 1];
-    return split !== undefined && (split.to === 0 || step < split.to) ? split : undefined;
+    return all.find((split) => step >= split.from && (split.to === 0 || step < split.to));
 }
 
 /** Spans on as few lines as possible without one over another. */
@@ -127,7 +163,7 @@ export function faultLines(run: Run): { lines: number[]; count: number } {
         // Short ones get room for their name.
         return { from, to: Math.max(to, from + run.steps * 0.04) };
     });
-    const lines = stacked(spans, 5);
+    const lines = stacked(spans, 6);
     return { lines, count: Math.max(0, ...lines.map((line) => line + 1)) };
 }
 
@@ -158,9 +194,9 @@ export function rows(
     const storm = lines > 0 ? lines * FAULT_LINE + 6 : 0;
     const left = room - RULER - storm - 4;
     // Clients get what they need, but of a crowd of them the nodes leave only a part in sight.
-    const clientHeight = Math.min(Math.max((left * 0.3) / Math.max(clients.length, 1), 13), 22);
+    const clientHeight = Math.min(Math.max((left * 0.3) / Math.max(clients.length, 1), 15), 24);
     const forClients = Math.min(clients.length * clientHeight, left * 0.4);
-    const nodeHeight = Math.min(Math.max((left - forClients) / Math.max(nodes.length, 1), 36), 150);
+    const nodeHeight = Math.min(Math.max((left - forClients) / Math.max(nodes.length, 1), 32), 190);
     const all: Row[] = [];
     let y = RULER;
     if (storm > 0) {

@@ -31,7 +31,9 @@ export class Logs {
         box.append(this.canvas);
         new ResizeObserver(() => this.draw()).observe(box);
         box.style.setProperty("--nodes", String(app.run.nodes.length));
-        app.add(() => this.draw());
+        app.add((changes) => {
+            if (changes.cursor || changes.scene) this.draw();
+        });
         this.listen();
     }
 
@@ -117,13 +119,13 @@ export class Logs {
             const width = pen.measureText(label).width;
             if (width + 8 < to - this.x(begin, begin)) {
                 pen.fillStyle = theme.paper;
-                pen.fillRect(to - width - 10, y + 1, width + 8, high - 2);
+                pen.fillRect(to - width - 10, y, width + 8, high);
                 pen.fillStyle = theme.dim;
                 pen.fillText(label, to - width - 6, y + high / 2 + 0.5);
             }
         }
         pen.textAlign = "center";
-        if (log.ghosts !== null) this.drawGhosts(pen, log.ghosts, y, high, begin, end);
+        if (log.ghosts !== null) this.drawGhosts(pen, log.ghosts, y, high, Math.max(begin, state.first), end);
         for (const part of log.runs) {
             const from = Math.max(part.from, state.first, begin);
             const to = Math.min(part.from + part.count, end);
@@ -164,7 +166,7 @@ export class Logs {
         pen.font = SMALL;
         if (log.last < begin && state.first <= begin) {
             pen.fillStyle = theme.dim;
-            pen.fillText(`◂ ends at ${log.last}`, this.x(begin, begin), y + high / 2);
+            pen.fillText(log.last === 0 ? "empty" : `◂ ends at ${log.last}`, this.x(begin, begin), y + high / 2);
         }
     }
 
@@ -196,6 +198,7 @@ export class Logs {
         const { canvas, app } = this;
         let drag: { x: number; first: number } | null = null;
         canvas.addEventListener("pointerdown", (event) => {
+            if (event.button !== 0) return;
             drag = { x: event.clientX, first: this.begin() };
             canvas.setPointerCapture(event.pointerId);
         });
@@ -207,9 +210,11 @@ export class Logs {
             if (Math.abs(event.clientX - drag.x) < CELL / 2) return;
             this.scrollTo(drag.first - Math.round((event.clientX - drag.x) / CELL));
         });
-        canvas.addEventListener("pointerup", () => {
-            drag = null;
-        });
+        for (const name of ["pointerup", "pointercancel"]) {
+            canvas.addEventListener(name, () => {
+                drag = null;
+            });
+        }
         canvas.addEventListener("pointerleave", () => this.tip.hide());
         canvas.addEventListener("dblclick", () => {
             this.first = null;
@@ -218,12 +223,19 @@ export class Logs {
         canvas.addEventListener(
             "wheel",
             (event) => {
+                // Over the names, the wheel scrolls the lanes.
+                if (event.clientX - canvas.getBoundingClientRect().left < GUTTER) return;
                 event.preventDefault();
                 const by = Math.abs(event.deltaX) > Math.abs(event.deltaY) ? event.deltaX : event.deltaY;
                 this.scrollTo(this.begin() + Math.sign(by) * Math.max(Math.round(Math.abs(by) / CELL), 1));
             },
             { passive: false },
         );
+    }
+
+    /** Goes on by so many places. */
+    scroll(by: number): void {
+        this.scrollTo(this.begin() + by);
     }
 
     /** Scrolls; beyond the end, it follows the end again. */

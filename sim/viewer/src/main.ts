@@ -86,13 +86,12 @@ async function open(): Promise<void> {
     new Timeline(app, part("timeline"), tip);
     new Curve(app, part("curve"));
     new Overview(app, part("overview"));
-    new Logs(app, part("logs"), tip);
-    new Inspector(app, part("inspector"));
-    const toolbar = new Toolbar(app);
-    listen(app, toolbar);
+    const logs = new Logs(app, part("logs"), tip);
+    const inspector = new Inspector(app, part("inspector"));
     // A failure is best seen from close by, a whole run from far.
     if (app.run.block.violation !== null) app.closeUp(60);
-    follow(app);
+    const link = follow(app);
+    listen(app, new Toolbar(app, link), inspector, logs);
     app.changed({ scene: true, cursor: true });
     // For tests, and for whoever wants to ask more.
     Object.assign(window, { storm: app });

@@ -31,7 +31,6 @@ export function arrow(scene: Scene, row: number): Arrow | null {
     const y2 = edge(target, !down);
     switch (run.ending[row]) {
         case End.LostAtOnce:
-            return { x1, y1, x2: x1 + Math.min(Math.abs(y2 - y1) * 0.12, 14), y2: y1 + (y2 - y1) * STUB };
         case End.UnderWay:
             return { x1, y1, x2: x1 + Math.min(Math.abs(y2 - y1) * 0.12, 14), y2: y1 + (y2 - y1) * STUB };
         default:
@@ -131,14 +130,57 @@ export function drawMessages(scene: Scene): void {
     context.globalAlpha = Math.max(crowd, 0.6);
     context.strokeStyle = theme.loss;
     context.lineWidth = 1.8;
-    for (const { x2, y2 } of crosses) cross(context, x2, y2);
+    const crossed = new Set<number>();
+    for (const { x2, y2 } of crosses) {
+        // In a crowd of them, one for some pixels.
+        const place = Math.round(x2 / 5) * 10_000 + Math.round(y2 / 5);
+        if (crosses.length > 100 && crossed.has(place)) continue;
+        crossed.add(place);
+        cross(context, x2, y2);
+    }
     context.globalAlpha = 1;
     if (drawn.length <= FEW) {
-        const places: { x: number; y: number }[] = [];
+        const places: { x: number; y: number; width: number }[] = [];
         // What comes all the time gets what room is left.
         const rare = ([row]: [number, Arrow]) => (GROUPS[run.messageGroup[row]] === "heartbeat" ? 1 : 0);
         for (const [row, line] of drawn.toSorted((a, b) => rare(a) - rare(b))) label(scene, row, line, places);
     }
+}
+
+/** A single message, in its own way: with its cross, its dashes, its head. */
+export function drawOne(
+    context: CanvasRenderingContext2D,
+    scene: Scene,
+    row: number,
+    line: Arrow,
+    width: number,
+): void {
+    const { run, theme } = scene.app;
+    const flags = run.block.messages.flags[row];
+    const colour = theme.groups[GROUPS[run.messageGroup[row]]];
+    const stroke = (style: string, thick: number) => {
+        context.strokeStyle = style;
+        context.lineWidth = thick;
+        context.beginPath();
+        context.moveTo(line.x1, line.y1);
+        context.lineTo(line.x2, line.y2);
+        context.stroke();
+    };
+    stroke(theme.paper, width + 3);
+    context.setLineDash(flags & COPY ? [6, 4] : []);
+    stroke(colour, width);
+    context.setLineDash([]);
+    if (isLost(run, row)) {
+        context.strokeStyle = theme.loss;
+        context.lineWidth = 2.4;
+        cross(context, line.x2, line.y2);
+    } else if (run.ending[row] === End.Delivered) {
+        const tip = new Path2D();
+        head(tip, line);
+        context.fillStyle = colour;
+        context.fill(tip);
+    }
+    label(scene, row, line, [], context);
 }
 
 function cross(context: CanvasRenderingContext2D, x: number, y: number): void {
@@ -160,8 +202,14 @@ export function head(path: Path2D, { x1, y1, x2, y2 }: Arrow): void {
 }
 
 /** A few letters along an arrow: what it carries; nothing where another label is. */
-function label(scene: Scene, row: number, line: Arrow, places: { x: number; y: number }[]): void {
-    const { app, context } = scene;
+function label(
+    scene: Scene,
+    row: number,
+    line: Arrow,
+    places: { x: number; y: number; width: number }[],
+    context = scene.context,
+): void {
+    const { app } = scene;
     const { run, theme } = app;
     const length = Math.hypot(line.x2 - line.x1, line.y2 - line.y1);
     const m = run.block.messages;
@@ -173,7 +221,9 @@ function label(scene: Scene, row: number, line: Arrow, places: { x: number; y: n
     let angle = Math.atan2(line.y2 - line.y1, line.x2 - line.x1);
     // Rather near its sender, where lines are apart; in the middle they cross. Never over a bar.
     const reach = (Math.abs(Math.sin(angle)) * width) / 2 + 8;
-    const bars = scene.rows.filter((row) => row.kind === "node").map(band);
+    const bars = scene.rows.map((row) =>
+        row.kind === "node" ? band(row) : { top: row.y, bottom: row.y + row.height },
+    );
     const free = [0.36, 0.5, 0.64, 0.25, 0.75, 0.17, 0.83]
         .map((at) => ({ x: line.x1 + (line.x2 - line.x1) * at, y: line.y1 + (line.y2 - line.y1) * at, at }))
         .find(
@@ -181,10 +231,12 @@ function label(scene: Scene, row: number, line: Arrow, places: { x: number; y: n
                 Math.min(at, 1 - at) * length > width / 2 + 6 &&
                 x - width / 2 > scene.app.axis.left &&
                 bars.every((bar) => y + reach < bar.top || y - reach > bar.bottom) &&
-                places.every((other) => Math.abs(other.x - x) > width / 2 + 34 || Math.abs(other.y - y) > 15),
+                places.every(
+                    (other) => Math.abs(other.x - x) > (width + other.width) / 2 + 8 || Math.abs(other.y - y) > 15,
+                ),
         );
     if (free === undefined) return;
-    places.push(free);
+    places.push({ ...free, width });
     const { x, y } = free;
     if (Math.abs(angle) > Math.PI / 2) angle += Math.PI;
     context.save();
@@ -196,7 +248,7 @@ function label(scene: Scene, row: number, line: Arrow, places: { x: number; y: n
     context.globalAlpha = 0.82;
     context.fillRect(-width / 2 - 2, -7, width + 4, 13);
     context.globalAlpha = 1;
-    context.fillStyle = theme.groups[GROUPS[run.messageGroup[row]]];
+    context.fillStyle = theme.groupInks[GROUPS[run.messageGroup[row]]];
     context.fillText(text, 0, 0);
     context.restore();
 }

@@ -25,10 +25,6 @@ export class Overview {
         this.listen();
     }
 
-    private get width(): number {
-        return Math.max(this.box.clientWidth - GUTTER - 8, 50);
-    }
-
     private x(place: number): number {
         return GUTTER + (place / this.app.axis.length) * this.width;
     }
@@ -37,11 +33,15 @@ export class Overview {
         return ((x - GUTTER) / this.width) * this.app.axis.length;
     }
 
+    private width = 50;
     private drawn = "";
+    private shown: unknown = null;
 
     private draw(changes: Changes): void {
         const { app, box } = this;
         const { axis, theme } = app;
+        if (!changes.cursor && !changes.scene) return;
+        this.width = Math.max(box.clientWidth - GUTTER - 8, 50);
         // The ground depends on less than the scene does.
         const needed = [box.clientWidth, axis.mode, axis.length, theme.dark, devicePixelRatio].join(" ");
         if (changes.scene && (needed !== this.drawn || app.shown !== this.shown)) {
@@ -66,8 +66,6 @@ export class Overview {
         pen.fillRect(this.x(axis.place(app.cursor)) - 0.75, 0, 1.5, HEIGHT);
     }
 
-    private shown: unknown = null;
-
     private drawGround(): void {
         const { app, box } = this;
         const { axis, theme, run } = app;
@@ -80,23 +78,8 @@ export class Overview {
         pen.textBaseline = "middle";
         pen.fillText("the whole run", 8, HEIGHT / 2);
         if (axis.mode === "time") this.drawDensity(pen);
-        const leader = run.block.names.role.indexOf("leader");
-        for (const [lane, all] of app.spells) {
-            for (const spell of all) {
-                if (spell.role !== leader || !run.is(spell.condition, "up")) continue;
-                const from = this.x(axis.place(spell.from));
-                const to = this.x(axis.placeOfEnd(spell.to));
-                pen.fillStyle = theme.roles[leader][0];
-                pen.globalAlpha = 0.85;
-                pen.fillRect(from, 3, Math.max(to - from - 1, 1), 11);
-                pen.globalAlpha = 1;
-                const label = `${run.laneName(lane)} · ${spell.term}`;
-                if (pen.measureText(label).width + 8 < to - from) {
-                    pen.fillStyle = theme.roles[leader][1];
-                    pen.fillText(label, from + 4, 9);
-                }
-            }
-        }
+        this.drawLeaders(pen);
+        this.drawCurve(pen);
         pen.fillStyle = theme.fault;
         const { start, end } = run.block.faults;
         start.forEach((step, i) => {
@@ -109,6 +92,48 @@ export class Overview {
             pen.fillStyle = theme.violation;
             pen.fillRect(this.x(axis.place(violation.step)) - 1.5, 0, 3, HEIGHT);
         }
+    }
+
+    /** Who leads: two at the same time, one above the other. */
+    private drawLeaders(pen: CanvasRenderingContext2D): void {
+        const { axis, theme, run, spells } = this.app;
+        const leader = run.block.names.role.indexOf("leader");
+        const [colour, ink] = theme.roles[leader];
+        const led = [...spells].flatMap(([lane, all]) =>
+            all
+                .filter((spell) => spell.role === leader && run.is(spell.condition, "up"))
+                .map((spell) => ({
+                    from: this.x(axis.place(spell.from)),
+                    to: this.x(axis.placeOfEnd(spell.to)),
+                    name: `${run.laneName(lane)} · ${spell.term}`,
+                    lane,
+                })),
+        );
+        for (const { from, to, name, lane } of led) {
+            const rivals = led.filter((other) => other.lane !== lane && other.from < to - 1 && other.to > from + 1);
+            const height = rivals.length > 0 ? 6 : 13;
+            const y = rivals.some((other) => other.from < from || (other.from === from && other.lane < lane)) ? 9 : 2;
+            pen.fillStyle = colour;
+            pen.fillRect(from, y, Math.max(to - from - 1, 1), height);
+            if (height === 13 && pen.measureText(name).width + 8 < to - from) {
+                pen.fillStyle = ink;
+                pen.fillText(name, from + 4, 9);
+            }
+        }
+    }
+
+    /** The curve of the whole run, small. */
+    private drawCurve(pen: CanvasRenderingContext2D): void {
+        const { axis, theme, run } = this.app;
+        const { curve } = run.block;
+        if (curve === null) return;
+        pen.strokeStyle = theme.violation;
+        pen.lineWidth = 1.5;
+        pen.beginPath();
+        curve.step.forEach((step, i) => {
+            pen.lineTo(this.x(axis.place(step)), HEIGHT - 3 - (curve.failed[i] / curve.runs) * (HEIGHT - 25));
+        });
+        pen.stroke();
     }
 
     /** How many shown events fall on each column. In order, that is the same everywhere. */
@@ -148,7 +173,7 @@ export class Overview {
         };
         overlay.addEventListener("pointerdown", (event) => {
             const x = local(event);
-            if (x < GUTTER) return;
+            if (x < GUTTER || event.button !== 0) return;
             const { axis } = app;
             const place = this.place(x);
             const taken = grip(x);

@@ -221,6 +221,17 @@ export class Run {
         return (condition & (1 << this.block.names.condition.indexOf(name))) !== 0;
     }
 
+    /** Whether an operation only reads: its index is then how much of the log it has seen. */
+    reads(op: number): boolean {
+        return /^(get|scan)\b/.test(this.text(this.block.ops.what[op]));
+    }
+
+    /** What a lane is called in a sentence. */
+    who(lane: Lane): string {
+        const name = this.laneName(lane);
+        return name === "c0" ? "operator" : name;
+    }
+
     stepKind(step: Step): string {
         return this.block.names.step[this.kind[step]];
     }

@@ -2,13 +2,13 @@
 //
 // However much is in the window, little is drawn: what falls on the same pixels is drawn once.
 
-import { FAULT_LINE, type Row } from "./layout";
+import { FAULT_LINE, PART, type Row } from "./layout";
 import { drawMessages } from "./messages";
-import { drawClock, drawGlyph } from "./glyphs";
+import { drawMarks } from "./marks";
 import { type Lane, type Step, lowerBound, upperBound } from "./run";
 import { BOLD, SMALL, type Scene, band, clip } from "./stage";
 import { type Theme, hatching } from "./theme";
-import { duration, thousands } from "./words";
+import { thousands } from "./words";
 
 export function drawScene(scene: Scene): void {
     const { app, context } = scene;
@@ -29,7 +29,7 @@ export function drawScene(scene: Scene): void {
     disks(scene);
     ticks(scene);
     operations(scene);
-    marks(scene);
+    drawMarks(scene);
     violation(scene);
     context.restore();
 }
@@ -61,7 +61,7 @@ function ruler({ app, context, height }: Scene): void {
     context.font = SMALL;
     context.textBaseline = "middle";
     context.textAlign = "center";
-    const least = 90 / axis.scale;
+    const least = 100 / axis.scale;
     const power = 10 ** Math.floor(Math.log10(least));
     const gap = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= least) ?? least;
     const unit = axis.mode === "order" ? Math.max(Math.round(gap), 1) : gap;
@@ -79,11 +79,18 @@ function ruler({ app, context, height }: Scene): void {
         context.lineTo(x, height);
         context.stroke();
         if (axis.mode === "time") {
-            context.fillText(place === 0 ? "0" : duration(place), x, 10);
+            context.fillText(place === 0 ? "0" : moment(place, unit), x, 10);
         } else if (place > 0 && place <= axis.shown.steps.length) {
             context.fillText(thousands(axis.shown.steps[place - 1]), x, 10);
         }
     }
+}
+
+/** A time on a ruler that has a mark every `unit` nanoseconds: with as many digits as tell two marks apart. */
+function moment(ns: number, unit: number): string {
+    const [size, name] = ns >= 1e9 ? [1e9, "s"] : ns >= 1e6 ? [1e6, "ms"] : [1e3, "µs"];
+    const digits = Math.max(Math.ceil(Math.log10(size) - Math.log10(unit) - 1e-9), 0);
+    return `${(ns / size).toFixed(digits)} ${name}`;
 }
 
 /** Where a fault is drawn; null if it is outside of the window. */
@@ -136,11 +143,11 @@ function partitions(scene: Scene): void {
             const row = byLane.get(lane);
             if (row === undefined) continue;
             const width = Math.max(to - from, 1);
-            if (side > 0) {
+            if (side !== PART) {
                 context.fillStyle = theme.cuts[(side - 1) % theme.cuts.length];
                 context.fillRect(from, row.y + 1, width, row.height - 2);
             } else {
-                // Its links are cut in part: a frame instead of a shade.
+                // Some of its links are cut, or in one direction: a frame instead of a shade.
                 context.fillStyle = theme.cuts[0];
                 context.fillRect(from, row.y + 1, width, 4);
                 context.fillRect(from, row.y + row.height - 5, width, 4);
@@ -197,7 +204,7 @@ function roles(scene: Scene, row: Row): void {
                 ? "gone"
                 : "down"
             : [
-                  role,
+                  is("gone") ? `gone, was ${role}` : role,
                   is("paused") ? "paused" : "",
                   is("disk-hangs") ? "disk hangs" : "",
                   is("slow") ? "slow" : "",
@@ -378,31 +385,6 @@ function point(context: CanvasRenderingContext2D, theme: Theme, x: number, y: nu
     context.stroke();
 }
 
-function marks(scene: Scene): void {
-    const { app, context, byLane } = scene;
-    const { theme, run, axis } = app;
-    const { lane, kind } = run.block.marks;
-    const [first, last] = axis.steps;
-    const pixels = new Pixels(7);
-    const end = upperBound(run.markStep, last);
-    for (let i = lowerBound(run.markStep, first); i < end; i++) {
-        const row = byLane.get(lane[i]);
-        const x = axis.xOf(run.markStep[i]);
-        if (row === undefined || row.kind === "storm" || !pixels.take(lane[i], x)) continue;
-        const y = row.kind === "node" ? band(row).top - 10 : row.y + row.height / 2;
-        drawGlyph(context, theme, run.block.names.mark[kind[i]], x, y);
-    }
-    const faults = run.block.faults;
-    faults.kind.forEach((text, i) => {
-        if (!run.text(text).startsWith("clock-")) return;
-        for (const victim of faults.victims[i]) {
-            const row = byLane.get(victim);
-            const x = axis.xOf(faults.start[i]);
-            if (row?.kind === "node" && x > axis.left - 10) drawClock(context, theme, x, band(row).top - 10);
-        }
-    });
-}
-
 function violation(scene: Scene): void {
     const { app, context, height, byLane } = scene;
     const { theme, run, axis } = app;
@@ -415,7 +397,7 @@ function violation(scene: Scene): void {
     context.globalAlpha = 1;
     context.fillRect(x - 1.25, 20, 2.5, height);
     const row = byLane.get(found.lane);
-    if (row !== undefined) {
+    if (row?.kind === "node") {
         const { top, bottom } = band(row);
         context.strokeStyle = theme.violation;
         context.lineWidth = 2.5;

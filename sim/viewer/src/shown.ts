@@ -19,7 +19,7 @@ export interface Filter {
 const ALWAYS = 1 << GROUPS.length;
 const bit = (group: Group) => 1 << GROUPS.indexOf(group);
 
-const CLIENT_STEPS = ["request", "reply", "client", "client-restart"];
+const CLIENT_STEPS = ["request", "reply", "client-restart"];
 const ALWAYS_STEPS = ["fault", "mend", "heal", "start", "crash-again"];
 
 /** By step: what it does, as bits. */
@@ -37,7 +37,7 @@ export function effects(run: Run): Uint16Array {
     for (const step of run.opsByReturn.keys()) bits[step] |= bit("client");
     const byKind = run.block.names.step.map((name) => {
         if (ALWAYS_STEPS.includes(name)) return ALWAYS;
-        return CLIENT_STEPS.includes(name) && name !== "client" ? bit("client") : 0;
+        return CLIENT_STEPS.includes(name) ? bit("client") : 0;
     });
     for (let step = 1; step <= run.steps; step++) {
         bits[step] |= byKind[run.kind[step]];
@@ -48,7 +48,7 @@ export function effects(run: Run): Uint16Array {
     return bits;
 }
 
-/** What is about a key: operations, their messages, the entries that they wrote, and their commit. */
+/** What is about a key: operations and when they take effect, their messages, and those that carry what they wrote. */
 interface About {
     steps: Set<Step>;
     messages: Set<number>;
@@ -75,7 +75,7 @@ function about(run: Run, key: string): About {
         found.steps.add(run.opCall[op]);
         if (ops.ret[op] > 0) found.steps.add(ops.ret[op]);
         if (ops.point[op] > 0) found.steps.add(ops.point[op]);
-        if (ops.index[op] > 0) entries.add(ops.index[op]);
+        if (ops.index[op] > 0 && !run.reads(op)) entries.add(ops.index[op]);
     }
     const indices = Int32Array.from(entries).sort();
     for (let row = 0; row < run.messages; row++) {

@@ -7,6 +7,7 @@ import type { Lane } from "./run";
 export const FONT = '12px ui-sans-serif, system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 export const SMALL = FONT.replace("12px", "11px");
 export const BOLD = `600 ${FONT}`;
+export const LARGE = BOLD.replace("12px", "15px");
 const BAND = 20;
 
 /** A message as a line from (x1, y1) to (x2, y2). */

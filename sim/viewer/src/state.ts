@@ -73,9 +73,23 @@ function cut(runs: TermRun[], from: number): { kept: TermRun[]; gone: TermRun[] 
     return { kept, gone };
 }
 
+/** What of some entries is not there again, with the same term. */
+function without(gone: TermRun[], back: TermRun[]): TermRun[] {
+    let left = gone;
+    for (const { from, count, term } of back) {
+        left = left.flatMap((run) => {
+            if (run.term !== term) return [run];
+            const { kept, gone: rest } = cut([run], from);
+            return [...kept, ...cut(rest, from + count).gone];
+        });
+    }
+    return left;
+}
+
 function changed(log: Log, change: LogChange): Log {
     const { kept, gone } = cut(log.runs, change.from);
-    const ghosts = gone.length > 0 ? { step: change.step, runs: gone } : log.ghosts;
+    const lost = without(gone, change.runs);
+    const ghosts = lost.length > 0 ? { step: change.step, runs: lost } : log.ghosts;
     const runs = kept;
     for (const run of change.runs) {
         const end = runs.at(-1);

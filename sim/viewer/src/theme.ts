@@ -21,6 +21,8 @@ export interface Theme {
     hatch: string;
     /** By group of messages. */
     groups: Record<Group, string>;
+    /** The same, for text. */
+    groupInks: Record<Group, string>;
     /** Terms take turns. */
     terms: [string, string][];
     ok: string;
@@ -51,19 +53,30 @@ const LIGHT: Theme = {
     hatch: "rgba(40, 50, 70, 0.42)",
     groups: {
         append: "#0072b2",
-        heartbeat: "#9aa5b8",
-        election: "#d98200",
+        heartbeat: "#8692a8",
+        election: "#cf7a00",
         snapshot: "#b8508d",
         read: "#00855f",
         client: "#6b5fc7",
         other: "#5d687c",
         disk: "#5d687c",
-        idle: "#9aa5b8",
+        idle: "#8692a8",
+    },
+    groupInks: {
+        append: "#00659d",
+        heartbeat: "#5d687c",
+        election: "#9a5b00",
+        snapshot: "#a33f7b",
+        read: "#00734f",
+        client: "#5b4fb8",
+        other: "#4a5468",
+        disk: "#4a5468",
+        idle: "#5d687c",
     },
     terms: [
         ["#0072b2", "#ffffff"],
         ["#e69f00", "#2e2000"],
-        ["#009e73", "#ffffff"],
+        ["#00805d", "#ffffff"],
         ["#cc79a7", "#33101f"],
         ["#56b4e9", "#06283d"],
         ["#c9b92a", "#2c2800"],
@@ -105,6 +118,17 @@ const DARK: Theme = {
         other: "#95a1b5",
         disk: "#95a1b5",
         idle: "#657086",
+    },
+    groupInks: {
+        append: "#6fc3f2",
+        heartbeat: "#95a1b5",
+        election: "#f0a830",
+        snapshot: "#e9a0c9",
+        read: "#43d3a9",
+        client: "#b5acfa",
+        other: "#a7b2c5",
+        disk: "#a7b2c5",
+        idle: "#95a1b5",
     },
     terms: [
         ["#2f8fd0", "#04111c"],

@@ -5,10 +5,10 @@
 
 import type { App, Changes, Thing } from "./app";
 import { RULER, type Row, rows, splitAt } from "./layout";
-import { arrow, head } from "./messages";
+import { arrow, drawOne } from "./messages";
 import { type Lane, type Step, GROUPS, upperBound } from "./run";
 import { drawScene, faultBox, opBox } from "./scene";
-import { type Arrow, BOLD, FONT, SMALL, type Scene, band, clip } from "./stage";
+import { type Arrow, BOLD, FONT, LARGE, SMALL, type Scene, band, clip } from "./stage";
 import { fitCanvas } from "./canvas";
 import type { Tip } from "./tip";
 import * as words from "./words";
@@ -46,6 +46,8 @@ export class Timeline {
         this.listen();
     }
 
+    private lane: Lane | null = null;
+
     private draw(changes: Changes): void {
         const { app, scene, box } = this;
         if (changes.scene) {
@@ -61,6 +63,14 @@ export class Timeline {
             app.axis.width = Math.max(width - GUTTER - 8, 50);
             drawScene(scene);
         }
+        // A lane that is chosen comes into sight.
+        const row = scene.byLane.get(app.lane);
+        if (this.lane !== app.lane && this.lane !== null && row !== undefined) {
+            const hidden = row.y + row.height - box.clientHeight - box.scrollTop;
+            if (row.y < box.scrollTop + RULER) box.scrollTop = row.y - RULER;
+            else if (hidden > 0) box.scrollTop += hidden;
+        }
+        this.lane = app.lane;
         this.drawOverlay();
     }
 
@@ -96,6 +106,22 @@ export class Timeline {
             pen.lineWidth = 2;
             pen.stroke();
         }
+        const top = this.box.scrollTop;
+        if (top > 0) {
+            const { scale } = scene;
+            const width = axis.width;
+            pen.drawImage(
+                this.ground,
+                axis.left * scale,
+                0,
+                width * scale,
+                RULER * scale,
+                axis.left,
+                top,
+                width,
+                RULER,
+            );
+        }
         const label = words.thousands(cursor);
         pen.font = BOLD;
         pen.textBaseline = "middle";
@@ -106,10 +132,10 @@ export class Timeline {
         if (!violation) {
             pen.fillStyle = theme.ink;
             pen.beginPath();
-            pen.roundRect(left, 1, width, 18, 4);
+            pen.roundRect(left, top + 1, width, 18, 4);
             pen.fill();
             pen.fillStyle = theme.paper;
-            pen.fillText(label, left + width / 2, 10.5);
+            pen.fillText(label, left + width / 2, top + 10.5);
         }
         pen.restore();
     }
@@ -136,27 +162,24 @@ export class Timeline {
         }
     }
 
+    /** A message again, above all others, in the way that it is drawn. */
     private trace(pen: CanvasRenderingContext2D, row: number, width: number): void {
         const { app, scene } = this;
         if (app.shown.messages[row] === 0) return;
         const line = arrow(scene, row);
         if (line === null) return;
-        const colour = app.theme.groups[GROUPS[app.run.messageGroup[row]]];
-        for (const [stroke, thick] of [
-            [app.theme.paper, width + 3],
-            [colour, width],
-        ] as const) {
-            pen.strokeStyle = stroke;
-            pen.lineWidth = thick;
-            pen.beginPath();
-            pen.moveTo(line.x1, line.y1);
-            pen.lineTo(line.x2, line.y2);
-            pen.stroke();
+        pen.save();
+        // It passes behind the bars, as before.
+        pen.beginPath();
+        pen.rect(app.axis.left, 0, app.axis.width, scene.height);
+        for (const other of scene.rows) {
+            if (other.kind !== "node") continue;
+            const { top, bottom } = band(other);
+            pen.rect(app.axis.left, top, app.axis.width, bottom - top);
         }
-        const tip = new Path2D();
-        head(tip, line);
-        pen.fillStyle = colour;
-        pen.fill(tip);
+        pen.clip("evenodd");
+        drawOne(pen, scene, row, line, width);
+        pen.restore();
     }
 
     private outline(pen: CanvasRenderingContext2D, thing: Thing | null): void {
@@ -193,14 +216,22 @@ export class Timeline {
             if (row.kind === "client") {
                 pen.font = SMALL;
                 pen.fillStyle = theme.dim;
-                const name = run.laneName(row.lane);
-                pen.fillText(name === "c0" ? "operator" : name, 8, row.y + row.height / 2 + 0.5);
+                pen.fillText(run.who(row.lane), 8, row.y + row.height / 2 + 0.5);
                 continue;
             }
             this.drawNode(pen, row, cursor);
         }
         pen.fillStyle = theme.line;
         pen.fillRect(GUTTER - 1, 0, 1, scene.height);
+        const bottom = this.box.scrollTop + this.box.clientHeight;
+        const below = scene.rows.filter((row) => row.y + row.height > bottom + 4).length;
+        if (below > 0) {
+            pen.fillStyle = theme.paper;
+            pen.fillRect(0, bottom - 19, GUTTER - 1, 19);
+            pen.fillStyle = theme.accent;
+            pen.font = SMALL;
+            pen.fillText(`▾ ${below} more ${below === 1 ? "lane" : "lanes"}`, 8, bottom - 9);
+        }
     }
 
     /** The name of a node, and what it is at the cursor. */
@@ -213,23 +244,24 @@ export class Timeline {
             pen.fillStyle = theme.accent;
             pen.fillRect(0, row.y + 4, 3, row.height - 8);
         }
-        pen.font = BOLD.replace("12px", "15px");
+        pen.font = LARGE;
         pen.fillStyle = theme.ink;
         pen.fillText(run.laneName(row.lane), 10, middle - 8);
+        const left = 18 + pen.measureText(run.laneName(row.lane)).width;
         if (history === undefined || history.row(cursor) < 0) return;
         const state = history.at(cursor);
         const up = run.is(state.condition, "up");
         const paused = run.is(state.condition, "paused");
-        const role = !up ? "down" : paused ? "paused" : run.block.names.role[state.role];
+        const gone = run.is(state.condition, "gone");
+        const role = gone ? "gone" : !up ? "down" : paused ? "paused" : run.block.names.role[state.role];
         pen.font = FONT;
-        pen.fillStyle = up ? theme.roles[state.role][0] : theme.down;
-        const width = pen.measureText(role).width + 10;
-        const name = pen.measureText(run.laneName(row.lane)).width;
+        pen.fillStyle = up && !paused ? theme.roles[state.role][0] : theme.down;
+        const label = clip(pen, role, GUTTER - left - 16);
         pen.beginPath();
-        pen.roundRect(18 + name * 1.25, middle - 16, Math.min(width, GUTTER - 26 - name * 1.25), 16, 4);
+        pen.roundRect(left, middle - 16, pen.measureText(label).width + 10, 16, 4);
         pen.fill();
-        pen.fillStyle = up ? theme.roles[state.role][1] : theme.dim;
-        pen.fillText(clip(pen, role, GUTTER - 30 - name * 1.25), 23 + name * 1.25, middle - 7.5);
+        pen.fillStyle = up && !paused ? theme.roles[state.role][1] : theme.dim;
+        pen.fillText(label, left + 5, middle - 7.5);
         pen.font = SMALL;
         pen.fillStyle = theme.dim;
         pen.fillText(`term ${state.term} · commit ${state.commit}`, 10, middle + 9);
@@ -244,10 +276,10 @@ export class Timeline {
             if (event.button !== 0) return;
             const { x, y } = this.local(event);
             const { from, to } = app.axis;
-            const scrub = x >= GUTTER && event.offsetY - this.box.scrollTop < RULER;
+            const scrub = x >= GUTTER && y - this.box.scrollTop < RULER;
             drag = { x, y, from, to, moved: false, scrub };
             overlay.setPointerCapture(event.pointerId);
-            if (scrub) app.goto(app.axis.stepAt(app.axis.placeAt(x)));
+            if (scrub) app.point(app.axis.stepAt(app.axis.placeAt(x)));
         });
         overlay.addEventListener("pointermove", (event) => {
             const { x, y } = this.local(event);
@@ -257,7 +289,7 @@ export class Timeline {
             }
             if (Math.hypot(x - drag.x, y - drag.y) > 4) drag.moved = true;
             if (drag.scrub) {
-                app.goto(app.axis.stepAt(app.axis.placeAt(x)));
+                this.scrub(x);
             } else if (drag.moved && drag.x >= GUTTER) {
                 const by = ((drag.x - x) / app.axis.width) * (drag.to - drag.from);
                 app.axis.set(drag.from + by, drag.to + by);
@@ -273,6 +305,8 @@ export class Timeline {
         overlay.addEventListener("pointercancel", () => {
             drag = null;
         });
+        // The ruler stays in sight.
+        this.box.addEventListener("scroll", () => app.changed({ hover: true }));
         overlay.addEventListener("pointerleave", () => {
             app.hover(null);
             this.tip.hide();
@@ -288,6 +322,7 @@ export class Timeline {
                 // Over the names, the wheel scrolls the lanes.
                 if (x < GUTTER && !event.ctrlKey) return;
                 event.preventDefault();
+                this.tip.hide();
                 const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
                 if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
                     const by = event.shiftKey && event.deltaX === 0 ? event.deltaY : event.deltaX;
@@ -299,6 +334,17 @@ export class Timeline {
             },
             { passive: false },
         );
+    }
+
+    /** Follows the pointer; beyond an edge, the window follows it slowly. */
+    private scrub(x: number): void {
+        const { axis } = this.app;
+        const right = axis.left + axis.width;
+        if (x < axis.left || x > right) {
+            axis.pan(x < axis.left ? -0.02 : 0.02);
+            this.app.changed({ scene: true });
+        }
+        this.app.point(axis.stepAt(axis.placeAt(Math.min(Math.max(x, axis.left), right))));
     }
 
     private local(event: MouseEvent): { x: number; y: number } {
@@ -356,10 +402,10 @@ export class Timeline {
             const line = arrow(this.scene, thing.row) as Arrow;
             const { run } = app;
             const toEnd = run.end[thing.row] > 0 && Math.abs(x - line.x2) <= Math.abs(x - line.x1);
-            app.goto(toEnd ? run.end[thing.row] : run.sent[thing.row]);
+            app.point(toEnd ? run.end[thing.row] : run.sent[thing.row]);
             return;
         }
-        app.goto(this.eventAt(x, row?.kind === "node" || row?.kind === "client" ? row.lane : null));
+        app.point(this.eventAt(x, row?.kind === "node" || row?.kind === "client" ? row.lane : null));
         if (row?.kind === "node") app.chooseLane(row.lane);
     }
 
@@ -408,7 +454,8 @@ export class Timeline {
         } else if (thing?.what === "op") {
             title = `${run.laneName(run.block.ops.lane[thing.row])} ${run.text(run.block.ops.what[thing.row])}`;
             lines.push(words.outcome(run, thing.row));
-            if (run.block.ops.index[thing.row] > 0) lines.push(`index ${run.block.ops.index[thing.row]}`);
+            const seen = words.index(run, thing.row);
+            if (seen !== "") lines.push(seen);
         } else if (thing?.what === "fault") {
             title = run.text(run.block.faults.what[thing.row]);
             const { start, end } = run.block.faults;
@@ -419,7 +466,7 @@ export class Timeline {
             const history = app.histories.get(row.lane);
             if (history !== undefined && history.row(step) >= 0) {
                 const state = history.at(step);
-                title = `${run.laneName(row.lane)}: ${words.condition(run, state.condition)}, ${run.block.names.role[state.role]} of term ${state.term}`;
+                title = `${run.laneName(row.lane)}: ${words.situation(run, state)}`;
                 lines.push(`commit ${state.commit}, applied ${state.applied}, durable ${state.durable}`);
                 lines.push(`log ${words.log(history.logAt(step).runs, state.first)}`);
             } else {

@@ -35,7 +35,10 @@ async function copy(text: string, button: HTMLElement): Promise<void> {
 }
 
 export class Toolbar {
-    constructor(private readonly app: App) {
+    constructor(
+        private readonly app: App,
+        private readonly link: () => string,
+    ) {
         const act = (id: string, action: () => void) => need(id).addEventListener("click", action);
         act("first", () => app.goto(app.shown.from(1)));
         act("back", () => app.step(-1));
@@ -50,8 +53,8 @@ export class Toolbar {
         act("order", () => app.setMode("order"));
         act("past", () => app.filter({ past: !app.shown.filter.past }));
         act("theme", () => app.switchTheme());
-        act("copy-replay", () => void copy(app.replayLine, need("copy-replay")));
-        act("copy-link", () => void copy(location.href, need("copy-link")));
+        act("copy-replay", () => this.copyReplay());
+        act("copy-link", () => this.copyLink());
         act("to-violation", () => this.toViolation());
         act("help", () => this.help());
         need<HTMLDialogElement>("legend").addEventListener("click", (event) => {
@@ -78,7 +81,13 @@ export class Toolbar {
         this.chips();
         need("past").hidden = app.run.block.past === null;
         need("to-violation").hidden = app.run.block.violation === null;
-        app.add(() => this.draw());
+        app.add((changes) => {
+            if (changes.cursor || changes.scene) this.draw();
+        });
+        // After a click the keyboard is the page's again, and the space bar plays.
+        addEventListener("click", (event) => {
+            if (event.detail > 0 && event.target instanceof HTMLButtonElement) event.target.blur();
+        });
     }
 
     /** A button for each node and each group that there is. */
@@ -137,7 +146,7 @@ export class Toolbar {
     }
 
     copyLink(): void {
-        void copy(location.href, need("copy-link"));
+        void copy(this.link(), need("copy-link"));
     }
 
     private draw(): void {

@@ -8,7 +8,7 @@ export function thousands(n: number): string {
     return n.toLocaleString("en");
 }
 
-/** Simulated time: `12.034 ms`, `3.195 743 s`. */
+/** Simulated time: `12.034 ms`, `3.195743 s`. */
 export function time(ns: number): string {
     if (ns < 1e9) return `${(ns / 1e6).toFixed(3)} ms`;
     return `${(ns / 1e9).toFixed(6)} s`;
@@ -142,6 +142,20 @@ export function condition(run: Run, bits: number): string {
     return names.join(", ");
 }
 
+/** What a node is, in a few words; what one that is down was. */
+export function situation(run: Run, state: NodeState): string {
+    const role = `${run.block.names.role[state.role]} of term ${state.term}`;
+    const up = run.is(state.condition, "up") && !run.is(state.condition, "gone");
+    return `${condition(run, state.condition)}, ${up ? role : `was ${role}`}`;
+}
+
+/** What the log has of an operation; empty if nothing. */
+export function index(run: Run, op: number): string {
+    const at = run.block.ops.index[op];
+    if (at === 0) return "";
+    return run.reads(op) ? `has seen the log up to ${thousands(at)}` : `entry ${thousands(at)}`;
+}
+
 /** The value of a part of a node. */
 export function value(run: Run, name: keyof NodeState, state: NodeState): string {
     const raw = state[name];
@@ -149,7 +163,7 @@ export function value(run: Run, name: keyof NodeState, state: NodeState): string
         case "condition":
             return condition(run, raw);
         case "role":
-            return run.block.names.role[raw];
+            return `${run.is(state.condition, "up") && !run.is(state.condition, "gone") ? "" : "was "}${run.block.names.role[raw]}`;
         case "vote":
         case "leader":
             return raw === 0 ? "none" : run.laneName(raw);
