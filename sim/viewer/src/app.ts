@@ -126,15 +126,10 @@ export class App {
 
     /** Goes to the next event (the one before, if negative) that is shown and happens to the chosen lane. */
     stepOnLane(by: 1 | -1): void {
-        const steps = this.shown.steps;
-        let at = this.shown.move(this.cursor, by);
-        for (let i = this.shown.rank[at] - 1; i >= 0 && i < steps.length; i += by) {
-            if (this.run.lane[steps[i]] === this.lane) {
-                at = steps[i];
-                this.goto(at);
-                return;
-            }
-        }
+        const { steps } = this.shown;
+        let i = steps.indexOf(this.shown.move(this.cursor, by));
+        while (i >= 0 && i < steps.length && this.run.lane[steps[i]] !== this.lane) i += by;
+        if (i >= 0 && i < steps.length) this.goto(steps[i]);
     }
 
     select(thing: Thing | null): void {

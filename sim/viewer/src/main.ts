@@ -61,7 +61,7 @@ function heading(app: App): void {
     part("sentence").textContent = violation?.sentence ?? "every property held";
     const facts = [
         about.bug === null ? "" : `bug ${about.bug}`,
-        `${app.run.nodes.length} nodes`,
+        app.run.nodes.length === 1 ? "1 node" : `${app.run.nodes.length} nodes`,
         `${words.thousands(about.steps)} events`,
         `${words.thousands(app.run.messages)} messages`,
         words.duration(about.sim_ns),

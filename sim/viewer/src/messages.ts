@@ -192,7 +192,7 @@ function cross(context: CanvasRenderingContext2D, x: number, y: number): void {
     context.stroke();
 }
 
-export function head(path: Path2D, { x1, y1, x2, y2 }: Arrow): void {
+function head(path: Path2D, { x1, y1, x2, y2 }: Arrow): void {
     const angle = Math.atan2(y2 - y1, x2 - x1);
     const wing = (by: number) => [x2 - 8 * Math.cos(angle + by), y2 - 8 * Math.sin(angle + by)] as const;
     path.moveTo(x2, y2);

@@ -229,7 +229,7 @@ export class Run {
     /** What a lane is called in a sentence. */
     who(lane: Lane): string {
         const name = this.laneName(lane);
-        return name === "c0" ? "operator" : name;
+        return name.replace(/^c0\b/, "operator");
     }
 
     stepKind(step: Step): string {

@@ -56,7 +56,7 @@ interface About {
 }
 
 /** Whether an operation is about a key: `k1`, or a prefix that ends in `*`. */
-export function touches(keys: string, wanted: string): boolean {
+function touches(keys: string, wanted: string): boolean {
     const prefix = wanted.endsWith("*") ? wanted.slice(0, -1) : null;
     return keys.split(" ").some((key) => {
         if (key === "") return false;

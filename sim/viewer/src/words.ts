@@ -142,11 +142,15 @@ export function condition(run: Run, bits: number): string {
     return names.join(", ");
 }
 
+/** The role of a node, or the one that it had. */
+function role(run: Run, state: NodeState): string {
+    const name = run.block.names.role[state.role];
+    return run.is(state.condition, "up") && !run.is(state.condition, "gone") ? name : `was ${name}`;
+}
+
 /** What a node is, in a few words; what one that is down was. */
 export function situation(run: Run, state: NodeState): string {
-    const role = `${run.block.names.role[state.role]} of term ${state.term}`;
-    const up = run.is(state.condition, "up") && !run.is(state.condition, "gone");
-    return `${condition(run, state.condition)}, ${up ? role : `was ${role}`}`;
+    return `${condition(run, state.condition)}, ${role(run, state)} of term ${state.term}`;
 }
 
 /** What the log has of an operation; empty if nothing. */
@@ -163,7 +167,7 @@ export function value(run: Run, name: keyof NodeState, state: NodeState): string
         case "condition":
             return condition(run, raw);
         case "role":
-            return `${run.is(state.condition, "up") && !run.is(state.condition, "gone") ? "" : "was "}${run.block.names.role[raw]}`;
+            return role(run, state);
         case "vote":
         case "leader":
             return raw === 0 ? "none" : run.laneName(raw);
