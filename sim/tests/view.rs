@@ -211,6 +211,48 @@ fn the_block_of_a_small_run_is_as_it_was() {
     assert_eq!(kept.lines().count(), lines.lines().count());
 }
 
+/// What films say of failures whose cause is known, because it was planted.
+#[cfg(feature = "bugs")]
+mod bugs {
+    use stormkv_sim::view::film::{Answered, Operation};
+
+    use super::*;
+
+    /// A story of a planted bug, as the failure and the film of it.
+    fn story(name: &str) -> (About, Film) {
+        let path = format!("{}/../scenarios/bugs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(&path).expect("each bug has a story");
+        let (about, film) = film(&scenario::parse(&path, &source).expect("a scenario"));
+        assert!(about.violation.is_some(), "{name} breaks nothing");
+        (about, film)
+    }
+
+    fn proof(film: &Film) -> Vec<&Operation> {
+        film.ops.iter().filter(|op| op.proof).collect()
+    }
+
+    #[test]
+    fn a_write_that_never_took_effect_has_no_point() {
+        let (about, film) = story("completed-by-index");
+        let sentence = &about.violation.expect("a lie").message;
+        assert!(sentence.ends_with("was acknowledged but never took effect"), "{sentence}");
+        let [delete] = proof(&film)[..] else { panic!("{:?}", film.ops) };
+        assert_eq!((delete.outcome, delete.index, delete.point), (Answered::Ok, 0, 0));
+        // The entry that its answer named is another's.
+        let change = film.ops.iter().find(|op| film.text(op.what).starts_with("replace"));
+        assert!(change.is_some_and(|change| change.index == 3 && change.point > 0));
+    }
+
+    #[test]
+    fn a_stale_read_has_no_point() {
+        let (_, film) = story("lease-survives-transfer");
+        let [delete, get] = proof(&film)[..] else { panic!("{:?}", film.ops) };
+        assert!(delete.index > get.index && (delete.call..=delete.ret).contains(&delete.point));
+        assert!(get.outcome == Answered::Ok && get.index > 0);
+        assert_eq!(get.point, 0, "what it has seen was over when it was called");
+    }
+}
+
 // ---- the exports ----
 
 #[test]

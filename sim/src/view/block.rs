@@ -72,10 +72,13 @@
 //!
 //! `ops`, a row for each operation of a client or the operator, by call: `lane`, `call_delta` (step),
 //! `ret` (step; 0 if it had not ended), `what`, `keys` (separated by spaces; a prefix ends in `*`) and
-//! `answer` (texts), `outcome` (names.outcome), `index` (where in the log it took effect or, for a read,
-//! how much of the log it has seen; 0 for nowhere), `point` (the linearization point that the order of
-//! the log gives it, as a step: when a write was committed, or when a read was called if all that it has
-//! seen was committed before; 0 for none).
+//! `answer` (texts), `outcome` (names.outcome), `index` (where in the log it took effect, by what was
+//! committed there and not by what its client was told; for a read, how much of the log it has seen; 0 for
+//! nowhere), `point` (the linearization point that the order of the log gives it, as a step: when a write
+//! was committed, even if that was after `ret`, or when a read was called if all that it has seen was
+//! committed before, or else when that was; 0 for none: a write that never took effect, and a read that
+//! missed a command that was committed before it was called, that returned too soon, or that the
+//! violation refutes).
 //!
 //! `faults`, a row for each fault that struck: `number` (its row in the plan), `kind` and `what` (texts),
 //! `start` and `end` (steps; 0 if it was not mended), and `victims`, a list of lanes in each row.

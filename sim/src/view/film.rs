@@ -399,9 +399,10 @@ pub struct Operation {
     pub outcome: Answered,
     /// What it was told.
     pub answer: Text,
-    /// Where in the log it took effect or, for a read, up to where what it saw goes; 0 for nowhere.
+    /// Where in the log it took effect, whatever it was told, or, for a read, up to where what it
+    /// saw goes; 0 for nowhere.
     pub index: u64,
-    /// The event at which it took effect, by the order of the log; 0 if it did not.
+    /// The event at which it took effect, by the order of the log; 0 if there is none.
     pub point: StepNumber,
     /// It is part of the proof of the violation.
     pub proof: bool,
