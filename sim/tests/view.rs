@@ -214,7 +214,7 @@ fn the_block_of_a_small_run_is_as_it_was() {
 /// What films say of failures whose cause is known, because it was planted.
 #[cfg(feature = "bugs")]
 mod bugs {
-    use stormkv_sim::view::film::{Answered, Operation};
+    use stormkv_sim::view::film::{Answered, MarkKind, Operation};
 
     use super::*;
 
@@ -250,6 +250,18 @@ mod bugs {
         assert!(delete.index > get.index && (delete.call..=delete.ret).contains(&delete.point));
         assert!(get.outcome == Answered::Ok && get.index > 0);
         assert_eq!(get.point, 0, "what it has seen was over when it was called");
+    }
+
+    #[test]
+    fn a_violation_is_about_the_node_that_was_started_although_more_has_hit_it() {
+        let (about, film) = story("unreadable-hard-state-is-default");
+        let sentence = about.violation.expect("a forgotten term").message;
+        assert!(sentence.starts_with("n2 has lost"), "{sentence}");
+        assert_eq!(film.blamed.map(|lane| film.name(lane)), Some("n2"));
+        let last = film.marks.last().expect("it was started");
+        assert_eq!((last.kind, last.step), (MarkKind::Damage, film.steps.len() as u32));
+        let others = (1..).zip(&film.steps).filter(|(_, step)| film.name(step.lane) != "n2");
+        assert!(others.map(|(step, _)| step).any(|step| !film.is_past(step)), "{:?}", film.past);
     }
 }
 

@@ -247,9 +247,11 @@ impl Camera {
 
     /// The run has failed, because of this node or of whom the present event happens to.
     pub fn blame(&mut self, node: Option<NodeId>, proof: &[usize]) {
-        // Faults that end, and the end of all faults, happen to nobody, but start nodes.
-        let starts = |mark: &&Mark| mark.step == self.step && mark.kind == MarkKind::Start;
-        let started = self.film.marks.last().filter(starts).map(|mark| mark.lane);
+        // Faults that end, and the end of all faults, happen to nobody, but start nodes. More may
+        // have happened to the one that was started last.
+        let marks = self.film.marks.iter().rev().take_while(|mark| mark.step == self.step);
+        let started =
+            marks.filter(|mark| mark.kind == MarkKind::Start).map(|mark| mark.lane).next();
         let present = started.or(self.film.steps.last().map(|step| step.lane));
         let present = present.filter(|lane| {
             !self.over && self.film.lanes[usize::from(*lane)].kind == LaneKind::Node
