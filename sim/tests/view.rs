@@ -214,7 +214,7 @@ fn the_block_of_a_small_run_is_as_it_was() {
 /// What films say of failures whose cause is known, because it was planted.
 #[cfg(feature = "bugs")]
 mod bugs {
-    use stormkv_sim::view::film::{Answered, MarkKind, Operation};
+    use stormkv_sim::view::film::{Answered, Letter, MarkKind, Operation};
 
     use super::*;
 
@@ -250,6 +250,52 @@ mod bugs {
         assert!(delete.index > get.index && (delete.call..=delete.ret).contains(&delete.point));
         assert!(get.outcome == Answered::Ok && get.index > 0);
         assert_eq!(get.point, 0, "what it has seen was over when it was called");
+    }
+
+    /// The message that a violation is, as the text has it, and the block.
+    fn lie(about: &About, film: &Film) -> (Letter, String) {
+        let block: Value = serde_json::from_str(&block::json(film, about)).expect("JSON");
+        assert_eq!(block["violation"]["message"], film.lie);
+        let row = film.lie.checked_sub(1).expect("it is a message");
+        let text = text::render(film, |_| true);
+        let marked: Vec<&str> = text.lines().filter(|line| line.contains("(the viol")).collect();
+        let [line] = marked[..] else { panic!("{marked:?}") };
+        (film.letters[row as usize].clone(), line.to_owned())
+    }
+
+    #[test]
+    fn a_message_that_must_not_be_sent_is_in_the_film() {
+        for name in [
+            "messages-before-sync",
+            "hard-state-only-with-entries",
+            "lone-voter-sends-early",
+            "term-stamped-when-sent",
+            "removal-drops-hard-state",
+            "appends-glued",
+        ] {
+            let (about, film) = story(name);
+            let (letter, line) = lie(&about, &film);
+            let violation = about.violation.expect("there is one");
+            assert_eq!(violation.checker, "promise-durability", "{name}");
+            let (from, to) = (film.name(letter.from), film.name(letter.to));
+            assert!(violation.message.starts_with(&format!("{from} tells {to} ")), "{name}");
+            assert_eq!((letter.fate, letter.end), (Fate::UnderWay, 0), "{name}");
+            assert_eq!(u64::from(letter.sent), violation.step, "{name}");
+            assert!(line.ends_with(" (under way) (the violation)"), "{name}: {line}");
+            assert_eq!(film.blamed, Some(letter.from), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_must_not_be_given_is_in_the_film() {
+        let (about, film) = story("read-index-forwarded");
+        let (letter, line) = lie(&about, &film);
+        assert!(line.contains("n4 -> c4 Reply ") && letter.fate == Fate::UnderWay, "{line}");
+        assert!(film.ops[letter.op as usize - 1].proof, "it is about the read");
+        let (about, film) = story("acknowledged-on-append");
+        let (letter, line) = lie(&about, &film);
+        assert!(line.contains(" -> c5 Reply applied at "), "{line}");
+        assert_eq!(letter.fate, Fate::Delivered);
     }
 
     #[test]

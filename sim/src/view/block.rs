@@ -92,7 +92,9 @@
 //!
 //! `violation`: null, or `class` (`safety`, `liveness`, `unknown`), `checker`, `sentence`, `detail`
 //! (further lines, or empty), `step` and `time` (when it was seen), `lane` (of the node that it is about;
-//! 0 for none) and `ops` (rows of `ops` that prove it).
+//! 0 for none), `ops` (rows of `ops` that prove it) and `message` (if a message breaks the promise by what
+//! it says: its row in `messages` plus one; 0 for none). A message that was not let go because of what it
+//! says is `under-way` in the last event.
 //!
 //! `past`: the causal past of the violation: steps in ranges, `[skip, take, skip, take, ..]`; the first
 //! `skip` steps are no part of it, the next `take` are, and so on. null without a violation. See
@@ -299,6 +301,7 @@ struct ViolationObject<'a> {
     time: u64,
     lane: u64,
     ops: Column,
+    message: u64,
 }
 
 #[derive(Serialize)]
@@ -527,6 +530,7 @@ fn violation_object<'a>(film: &Film, violation: &'a Violation) -> ViolationObjec
         time: violation.at_ns,
         lane: film.blamed.unwrap_or(0).into(),
         ops: proof.map(|(row, _)| row as u64).collect(),
+        message: film.lie.into(),
     }
 }
 

@@ -513,6 +513,8 @@ pub struct Film {
     pub entries: Vec<EntryText>,
     /// Indices, and the event in which each was committed for the first time anywhere.
     pub commits: Vec<(u64, StepNumber)>,
+    /// The message that the violation is: its row, plus one; 0 if it is none.
+    pub lie: u32,
     /// The node that the violation is about, if it is about one.
     pub blamed: Option<LaneNumber>,
     /// What the violation follows from: ranges of events, the last included. Empty if there is none.

@@ -76,6 +76,8 @@ pub(super) struct Camera {
     /// The state of the network at the last look.
     weather: u64,
     proof: Vec<usize>,
+    /// The message that is about to be found to be a lie.
+    accused: Mail,
     /// All events are over: what follows happens to nobody.
     over: bool,
     /// The violation was found then.
@@ -245,6 +247,11 @@ impl Camera {
         self.over = true;
     }
 
+    /// What fails the run next is this message.
+    pub fn accuse(&mut self, mail: Mail) {
+        self.accused = mail;
+    }
+
     /// The run has failed, because of this node or of whom the present event happens to.
     pub fn blame(&mut self, node: Option<NodeId>, proof: &[usize]) {
         // Faults that end, and the end of all faults, happen to nobody, but start nodes. More may
@@ -257,6 +264,7 @@ impl Camera {
             !self.over && self.film.lanes[usize::from(*lane)].kind == LaneKind::Node
         });
         self.film.blamed = node.map(|id| self.node(id)).or(present);
+        self.film.lie = std::mem::take(&mut self.accused);
         self.proof = proof.to_vec();
         self.late = self.over;
     }

@@ -28,6 +28,11 @@ impl World<'_> {
             self.trace.note(self.now_ns, from, || {
                 format!("{} is about to be sent", describe(from, to, &message))
             });
+            // It goes nowhere, but it is what is wrong.
+            self.trace.film(|camera| {
+                let (mail, _) = camera.sends((from, to), &message, Ok(None));
+                camera.accuse(mail);
+            });
             self.fail(Class::Safety, broken);
             return;
         }
