@@ -36,7 +36,8 @@
 //! `messages`, a row for each message or copy of one, in the order in which they were sent:
 //! - `sent_delta` (step), `from` and `to` (lanes), `kind` (names.message),
 //! - `flags`: 1 a copy that the network made of the message in the row before, 2 it says no, 4 stale:
-//!   it told its receiver nothing that still counts, as its term or its request was over,
+//!   it told its receiver nothing that still counts. It was delivered to a node that was in a newer term
+//!   before this event, or the client that waited for an answer to it, or for it, had gone on,
 //! - `fate` (names.fate) and `took`, how many steps after it was sent its fate was decided: it was
 //!   delivered or lost in step sent + took. 0 for what was lost when it was sent. A message that is
 //!   `under-way` has neither arrived nor been lost when the run ends; its `took` is 0,

@@ -271,7 +271,8 @@ pub struct Letter {
     pub copy: bool,
     /// It says no.
     pub reject: bool,
-    /// It told its receiver nothing that still counts: its term is over, or its request.
+    /// It told its receiver nothing that still counts: its receiver was in a newer term already, or
+    /// the client had gone on.
     pub stale: bool,
     /// What became of it.
     pub fate: Fate,

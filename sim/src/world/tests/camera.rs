@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::*;
 use crate::swarm;
 use crate::view::Film;
-use crate::view::film::{Answered, Fate, LaneKind, State, condition};
+use crate::view::film::{Answered, Fate, LaneKind, Letter, State, condition};
 
 /// Runs a plan and keeps the film.
 fn film(plan: &Plan) -> (Outcome, Film) {
@@ -117,6 +117,28 @@ fn every_message_comes_to_an_end_that_is_after_its_beginning() {
         }
     }
     assert!(copies > 10 && stale > 10 && lost > 100, "{copies} {stale} {lost}");
+}
+
+#[test]
+fn a_message_for_a_term_that_its_receiver_has_left_is_stale() {
+    // In the last two, nodes hear of a term and act on it some events later.
+    for seed in [0, 1, 2, 28, 37] {
+        let (_, film) = film(&swarm::generate(seed));
+        let for_a_term = |letter: &&Letter| letter.fate == Fate::Delivered && letter.op == 0;
+        let is_node = |lane| film.lanes[usize::from(lane)].kind == LaneKind::Node;
+        let mut letters: Vec<&Letter> = film.letters.iter().filter(for_a_term).collect();
+        letters.retain(|letter| is_node(letter.from) && is_node(letter.to));
+        letters.sort_by_key(|letter| letter.end);
+        let mut terms = vec![0; film.lanes.len()];
+        let mut changes = film.states.iter().peekable();
+        for letter in letters {
+            while let Some(change) = changes.next_if(|change| change.step < letter.end) {
+                terms[usize::from(change.lane)] = change.state.term;
+            }
+            let is_over = letter.term > 0 && letter.term < terms[usize::from(letter.to)];
+            assert_eq!(letter.stale, is_over, "seed {seed}: {letter:?}");
+        }
+    }
 }
 
 #[test]
