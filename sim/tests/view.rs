@@ -292,6 +292,9 @@ mod bugs {
         let (letter, line) = lie(&about, &film);
         assert!(line.contains("n4 -> c4 Reply ") && letter.fate == Fate::UnderWay, "{line}");
         assert!(film.ops[letter.op as usize - 1].proof, "it is about the read");
+        // The bug is that raft's own message is used; no other kind says what it is.
+        let text = text::render(&film, |_| true);
+        assert!(text.contains(" n3 -> n4 Other MsgReadIndex\n"), "{text}");
         let (about, film) = story("acknowledged-on-append");
         let (letter, line) = lie(&about, &film);
         assert!(line.contains(" -> c5 Reply applied at "), "{line}");

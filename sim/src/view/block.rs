@@ -45,7 +45,8 @@
 //!   `index` of term `log_term`. Vote and PreVote: that is the sender's last entry; the term of a
 //!   PreVote is the one that the sender would campaign for. AppendResp: `index` is the match. Chunk:
 //!   `index` and `log_term` name the snapshot. ReadIndexAnswer: `index`,
-//! - `text`: what a request, an answer or a part of a snapshot says,
+//! - `text`: what a request, an answer or a part of a snapshot says; of a message of kind `Other`, what
+//!   the raft crate calls it,
 //! - `op`: the row in `ops` that a request or answer belongs to, plus one; 0 for none,
 //! - `entries`, not a column but a list with an element for each message that carries entries:
 //!   `[row, count, term, count, term, ..]`; the entries begin at `index` + 1.
@@ -66,7 +67,7 @@
 //! - `first`: the first index in the log; entries before it leave the log,
 //! - `durable`: the last index that a crash cannot take,
 //! - `snapshot`: the last index of the newest durable snapshot,
-//! - `members`: the membership it goes by, as a text,
+//! - `members`: the membership it goes by, as a text: `none known` if it has lost its own, or never had one,
 //! - `log`: several values, `from, n`, then n times `count, term`. Entries from index `from` on are
 //!   cut off, if there are any (a viewer may leave their ghosts), and replaced by `count` entries of
 //!   `term`, and so on. The first of them has the index `from`.

@@ -1,7 +1,7 @@
 //! What a camera is told of messages: when they are sent, and what becomes of them.
 
 use stormkv::types::{NodeId, Term};
-use stormkv::wire::Message;
+use stormkv::wire::{Kind, Message};
 
 use super::{Camera, Mail, runs};
 use crate::network::DropReason;
@@ -47,6 +47,9 @@ impl Camera {
                 letter.reject = raft.reject();
                 let terms = raft.entries().map(|(_, term)| term);
                 letter.entries = runs(terms).into_boxed_slice();
+                if raft.kind() == Kind::Other {
+                    letter.text = self.text(&raft.name());
+                }
             }
             Message::Chunk(chunk) => {
                 (letter.term, letter.index) = (chunk.term, chunk.snapshot.index);

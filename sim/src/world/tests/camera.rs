@@ -75,6 +75,21 @@ fn the_changes_of_a_node_come_to_what_it_is() {
     }
 }
 
+#[test]
+fn a_node_without_a_membership_says_so() {
+    let (_, film) = film(&swarm::generate_beyond(4));
+    let mut unknown = 0;
+    for change in film.states.iter().filter(|row| row.state.condition & condition::UP != 0) {
+        let members = film.text(change.state.members as u32);
+        assert!(!members.is_empty(), "{change:?}");
+        if members == "none known" {
+            assert_ne!(change.state.condition & condition::DAMAGED, 0, "{change:?}");
+            unknown += 1;
+        }
+    }
+    assert!(unknown > 0, "nobody has lost it");
+}
+
 /// Writes take effect between their call and their return, in the order of the log.
 #[test]
 fn a_point_lies_between_call_and_return() {
