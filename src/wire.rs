@@ -180,6 +180,11 @@ impl RaftMessage {
         }
     }
 
+    /// What the raft crate calls it, for example `MsgReadIndex`.
+    pub fn name(&self) -> String {
+        format!("{:?}", self.0.get_msg_type())
+    }
+
     /// The sender.
     pub fn from(&self) -> NodeId {
         NodeId(self.0.from)

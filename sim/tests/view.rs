@@ -211,6 +211,109 @@ fn the_block_of_a_small_run_is_as_it_was() {
     assert_eq!(kept.lines().count(), lines.lines().count());
 }
 
+/// What films say of failures whose cause is known, because it was planted.
+#[cfg(feature = "bugs")]
+mod bugs {
+    use stormkv_sim::view::film::{Answered, Letter, MarkKind, Operation};
+
+    use super::*;
+
+    /// A story of a planted bug, as the failure and the film of it.
+    fn story(name: &str) -> (About, Film) {
+        let path = format!("{}/../scenarios/bugs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(&path).expect("each bug has a story");
+        let (about, film) = film(&scenario::parse(&path, &source).expect("a scenario"));
+        assert!(about.violation.is_some(), "{name} breaks nothing");
+        (about, film)
+    }
+
+    fn proof(film: &Film) -> Vec<&Operation> {
+        film.ops.iter().filter(|op| op.proof).collect()
+    }
+
+    #[test]
+    fn a_write_that_never_took_effect_has_no_point() {
+        let (about, film) = story("completed-by-index");
+        let sentence = &about.violation.expect("a lie").message;
+        assert!(sentence.ends_with("was acknowledged but never took effect"), "{sentence}");
+        let [delete] = proof(&film)[..] else { panic!("{:?}", film.ops) };
+        assert_eq!((delete.outcome, delete.index, delete.point), (Answered::Ok, 0, 0));
+        // The entry that its answer named is another's.
+        let change = film.ops.iter().find(|op| film.text(op.what).starts_with("replace"));
+        assert!(change.is_some_and(|change| change.index == 3 && change.point > 0));
+    }
+
+    #[test]
+    fn a_stale_read_has_no_point() {
+        let (_, film) = story("lease-survives-transfer");
+        let [delete, get] = proof(&film)[..] else { panic!("{:?}", film.ops) };
+        assert!(delete.index > get.index && (delete.call..=delete.ret).contains(&delete.point));
+        assert!(get.outcome == Answered::Ok && get.index > 0);
+        assert_eq!(get.point, 0, "what it has seen was over when it was called");
+    }
+
+    /// The message that a violation is, as the text has it, and the block.
+    fn lie(about: &About, film: &Film) -> (Letter, String) {
+        let block: Value = serde_json::from_str(&block::json(film, about)).expect("JSON");
+        assert_eq!(block["violation"]["message"], film.lie);
+        let row = film.lie.checked_sub(1).expect("it is a message");
+        let text = text::render(film, |_| true);
+        let marked: Vec<&str> = text.lines().filter(|line| line.contains("(the viol")).collect();
+        let [line] = marked[..] else { panic!("{marked:?}") };
+        (film.letters[row as usize].clone(), line.to_owned())
+    }
+
+    #[test]
+    fn a_message_that_must_not_be_sent_is_in_the_film() {
+        for name in [
+            "messages-before-sync",
+            "hard-state-only-with-entries",
+            "lone-voter-sends-early",
+            "term-stamped-when-sent",
+            "removal-drops-hard-state",
+            "appends-glued",
+        ] {
+            let (about, film) = story(name);
+            let (letter, line) = lie(&about, &film);
+            let violation = about.violation.expect("there is one");
+            assert_eq!(violation.checker, "promise-durability", "{name}");
+            let (from, to) = (film.name(letter.from), film.name(letter.to));
+            assert!(violation.message.starts_with(&format!("{from} tells {to} ")), "{name}");
+            assert_eq!((letter.fate, letter.end), (Fate::UnderWay, 0), "{name}");
+            assert_eq!(u64::from(letter.sent), violation.step, "{name}");
+            assert!(line.ends_with(" (under way) (the violation)"), "{name}: {line}");
+            assert_eq!(film.blamed, Some(letter.from), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_must_not_be_given_is_in_the_film() {
+        let (about, film) = story("read-index-forwarded");
+        let (letter, line) = lie(&about, &film);
+        assert!(line.contains("n4 -> c4 Reply ") && letter.fate == Fate::UnderWay, "{line}");
+        assert!(film.ops[letter.op as usize - 1].proof, "it is about the read");
+        // The bug is that raft's own message is used; no other kind says what it is.
+        let text = text::render(&film, |_| true);
+        assert!(text.contains(" n3 -> n4 Other MsgReadIndex\n"), "{text}");
+        let (about, film) = story("acknowledged-on-append");
+        let (letter, line) = lie(&about, &film);
+        assert!(line.contains(" -> c5 Reply applied at "), "{line}");
+        assert_eq!(letter.fate, Fate::Delivered);
+    }
+
+    #[test]
+    fn a_violation_is_about_the_node_that_was_started_although_more_has_hit_it() {
+        let (about, film) = story("unreadable-hard-state-is-default");
+        let sentence = about.violation.expect("a forgotten term").message;
+        assert!(sentence.starts_with("n2 has lost"), "{sentence}");
+        assert_eq!(film.blamed.map(|lane| film.name(lane)), Some("n2"));
+        let last = film.marks.last().expect("it was started");
+        assert_eq!((last.kind, last.step), (MarkKind::Damage, film.steps.len() as u32));
+        let others = (1..).zip(&film.steps).filter(|(_, step)| film.name(step.lane) != "n2");
+        assert!(others.map(|(step, _)| step).any(|step| !film.is_past(step)), "{:?}", film.past);
+    }
+}
+
 // ---- the exports ----
 
 #[test]

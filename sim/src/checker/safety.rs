@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::Applied;
-use stormkv::types::{LogIndex, NodeId, SessionId};
+use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
@@ -259,6 +259,12 @@ impl Safety {
     /// The last index that is committed anywhere.
     pub fn commit(&self) -> LogIndex {
         self.raft.ledger.commit()
+    }
+
+    /// Whether a change of the membership is committed at this index.
+    pub fn is_change(&self, index: LogIndex) -> bool {
+        let version = self.raft.committed_version(index);
+        version.is_some_and(|version| version.kind == EntryKind::Membership)
     }
 
     /// The highest index at which anybody has ever written a change of the membership; 0 if nobody

@@ -36,7 +36,8 @@
 //! `messages`, a row for each message or copy of one, in the order in which they were sent:
 //! - `sent_delta` (step), `from` and `to` (lanes), `kind` (names.message),
 //! - `flags`: 1 a copy that the network made of the message in the row before, 2 it says no, 4 stale:
-//!   it told its receiver nothing that still counts, as its term or its request was over,
+//!   it told its receiver nothing that still counts. It was delivered to a node that was in a newer term
+//!   before this event, or the client that waited for an answer to it, or for it, had gone on,
 //! - `fate` (names.fate) and `took`, how many steps after it was sent its fate was decided: it was
 //!   delivered or lost in step sent + took. 0 for what was lost when it was sent. A message that is
 //!   `under-way` has neither arrived nor been lost when the run ends; its `took` is 0,
@@ -44,7 +45,8 @@
 //!   `index` of term `log_term`. Vote and PreVote: that is the sender's last entry; the term of a
 //!   PreVote is the one that the sender would campaign for. AppendResp: `index` is the match. Chunk:
 //!   `index` and `log_term` name the snapshot. ReadIndexAnswer: `index`,
-//! - `text`: what a request, an answer or a part of a snapshot says,
+//! - `text`: what a request, an answer or a part of a snapshot says; of a message of kind `Other`, what
+//!   the raft crate calls it,
 //! - `op`: the row in `ops` that a request or answer belongs to, plus one; 0 for none,
 //! - `entries`, not a column but a list with an element for each message that carries entries:
 //!   `[row, count, term, count, term, ..]`; the entries begin at `index` + 1.
@@ -65,17 +67,20 @@
 //! - `first`: the first index in the log; entries before it leave the log,
 //! - `durable`: the last index that a crash cannot take,
 //! - `snapshot`: the last index of the newest durable snapshot,
-//! - `members`: the membership it goes by, as a text,
+//! - `members`: the membership it goes by, as a text: `none known` if it has lost its own, or never had one,
 //! - `log`: several values, `from, n`, then n times `count, term`. Entries from index `from` on are
 //!   cut off, if there are any (a viewer may leave their ghosts), and replaced by `count` entries of
 //!   `term`, and so on. The first of them has the index `from`.
 //!
 //! `ops`, a row for each operation of a client or the operator, by call: `lane`, `call_delta` (step),
 //! `ret` (step; 0 if it had not ended), `what`, `keys` (separated by spaces; a prefix ends in `*`) and
-//! `answer` (texts), `outcome` (names.outcome), `index` (where in the log it took effect or, for a read,
-//! how much of the log it has seen; 0 for nowhere), `point` (the linearization point that the order of
-//! the log gives it, as a step: when a write was committed, or when a read was called if all that it has
-//! seen was committed before; 0 for none).
+//! `answer` (texts), `outcome` (names.outcome), `index` (where in the log it took effect, by what was
+//! committed there and not by what its client was told; for a read, how much of the log it has seen; 0 for
+//! nowhere), `point` (the linearization point that the order of the log gives it, as a step: when a write
+//! was committed, even if that was after `ret`, or when a read was called if all that it has seen was
+//! committed before, or else when that was; 0 for none: a write that never took effect, and a read that
+//! missed a command that was committed before it was called, that returned too soon, or that the
+//! violation refutes).
 //!
 //! `faults`, a row for each fault that struck: `number` (its row in the plan), `kind` and `what` (texts),
 //! `start` and `end` (steps; 0 if it was not mended), and `victims`, a list of lanes in each row.
@@ -89,7 +94,9 @@
 //!
 //! `violation`: null, or `class` (`safety`, `liveness`, `unknown`), `checker`, `sentence`, `detail`
 //! (further lines, or empty), `step` and `time` (when it was seen), `lane` (of the node that it is about;
-//! 0 for none) and `ops` (rows of `ops` that prove it).
+//! 0 for none), `ops` (rows of `ops` that prove it) and `message` (if a message breaks the promise by what
+//! it says: its row in `messages` plus one; 0 for none). A message that was not let go because of what it
+//! says is `under-way` in the last event.
 //!
 //! `past`: the causal past of the violation: steps in ranges, `[skip, take, skip, take, ..]`; the first
 //! `skip` steps are no part of it, the next `take` are, and so on. null without a violation. See
@@ -296,6 +303,7 @@ struct ViolationObject<'a> {
     time: u64,
     lane: u64,
     ops: Column,
+    message: u64,
 }
 
 #[derive(Serialize)]
@@ -524,6 +532,7 @@ fn violation_object<'a>(film: &Film, violation: &'a Violation) -> ViolationObjec
         time: violation.at_ns,
         lane: film.blamed.unwrap_or(0).into(),
         ops: proof.map(|(row, _)| row as u64).collect(),
+        message: film.lie.into(),
     }
 }
 

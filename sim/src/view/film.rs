@@ -271,7 +271,8 @@ pub struct Letter {
     pub copy: bool,
     /// It says no.
     pub reject: bool,
-    /// It told its receiver nothing that still counts: its term is over, or its request.
+    /// It told its receiver nothing that still counts: its receiver was in a newer term already, or
+    /// the client had gone on.
     pub stale: bool,
     /// What became of it.
     pub fate: Fate,
@@ -399,9 +400,10 @@ pub struct Operation {
     pub outcome: Answered,
     /// What it was told.
     pub answer: Text,
-    /// Where in the log it took effect or, for a read, up to where what it saw goes; 0 for nowhere.
+    /// Where in the log it took effect, whatever it was told, or, for a read, up to where what it
+    /// saw goes; 0 for nowhere.
     pub index: u64,
-    /// The event at which it took effect, by the order of the log; 0 if it did not.
+    /// The event at which it took effect, by the order of the log; 0 if there is none.
     pub point: StepNumber,
     /// It is part of the proof of the violation.
     pub proof: bool,
@@ -512,6 +514,8 @@ pub struct Film {
     pub entries: Vec<EntryText>,
     /// Indices, and the event in which each was committed for the first time anywhere.
     pub commits: Vec<(u64, StepNumber)>,
+    /// The message that the violation is: its row, plus one; 0 if it is none.
+    pub lie: u32,
     /// The node that the violation is about, if it is about one.
     pub blamed: Option<LaneNumber>,
     /// What the violation follows from: ranges of events, the last included. Empty if there is none.

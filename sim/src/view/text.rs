@@ -6,7 +6,8 @@
 //!
 //! The number of the event, its time, whom the line is about, and what happened. A message is told when
 //! it arrives, with its sender's term; one that is lost when it is sent or lost, with `-x` instead of
-//! the arrow and the reason; one that is under way when the run ends when it was sent.
+//! the arrow and the reason; one that is under way when the run ends when it was sent. The one that
+//! breaks a promise by what it says ends in `(the violation)`.
 
 use std::fmt::Write as _;
 
@@ -29,11 +30,11 @@ pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> String {
             lines.push(work.lane, &words::disk(film, work));
         }
         lines.changes(&index);
-        for (_, letter) in index.sent(step) {
+        for (row, letter) in index.sent(step) {
             match letter.fate {
-                Fate::UnderWay => lines.message(letter, "->", " (under way)"),
+                Fate::UnderWay => lines.message((row, letter), "->", " (under way)"),
                 fate if words::is_lost_at_once(letter) => {
-                    lines.message(letter, "-x", &format!(" lost: {}", fate.name()));
+                    lines.message((row, letter), "-x", &format!(" lost: {}", fate.name()));
                 }
                 _ => {}
             }
@@ -81,9 +82,11 @@ impl<'a> Lines<'a> {
         self.told = true;
     }
 
-    fn message(&mut self, letter: &Letter, arrow: &str, end: &str) {
+    fn message(&mut self, (row, letter): (usize, &Letter), arrow: &str, end: &str) {
         let (from, to) = (words::sender(self.film, letter), self.film.name(letter.to));
-        let what = format!("{from} {arrow} {to} {}{end}", words::message(self.film, letter));
+        let what = words::message(self.film, letter);
+        let lie = if row + 1 == self.film.lie as usize { " (the violation)" } else { "" };
+        let what = format!("{from} {arrow} {to} {what}{end}{lie}");
         let lane = if letter.end > letter.sent { letter.to } else { letter.from };
         self.push(lane, &what);
     }
@@ -91,10 +94,10 @@ impl<'a> Lines<'a> {
     /// What arrives in an event.
     fn event(&mut self, index: &Index<'_>, kind: StepKind) {
         self.told = false;
-        for (_, letter) in index.ended(self.step) {
-            match letter.fate {
-                Fate::Delivered => self.message(letter, "->", ""),
-                fate => self.message(letter, "-x", &format!(" lost: {}", fate.name())),
+        for ended in index.ended(self.step) {
+            match ended.1.fate {
+                Fate::Delivered => self.message(ended, "->", ""),
+                fate => self.message(ended, "-x", &format!(" lost: {}", fate.name())),
             }
         }
         if kind == StepKind::Heal {

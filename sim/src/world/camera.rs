@@ -6,10 +6,12 @@
 //! answer to another: a run that is filmed is the same run.
 //!
 //! - `letters.rs` is told of messages,
-//! - `look.rs` looks at nodes and links.
+//! - `look.rs` looks at nodes and links,
+//! - `points.rs` finds out when operations took effect, once all is over.
 
 mod letters;
 mod look;
+mod points;
 
 use std::collections::VecDeque;
 
@@ -19,6 +21,7 @@ use stormkv::node::Membership;
 use stormkv::types::{LogIndex, NodeId};
 
 pub(super) use self::letters::stopped;
+use self::points::Asked;
 use super::client::{Client, Clients};
 use super::trace::Trace;
 use super::{Event, World, recorder};
@@ -63,6 +66,8 @@ pub(super) struct Camera {
     known: Vec<Known>,
     /// The operation under way, by hand.
     open: Vec<Option<u32>>,
+    /// What kind each operation is of.
+    asked: Vec<Asked>,
     /// Operations by their number in the history.
     recorded: FxHashMap<usize, u32>,
     /// The index of the last answer to each hand.
@@ -71,6 +76,8 @@ pub(super) struct Camera {
     /// The state of the network at the last look.
     weather: u64,
     proof: Vec<usize>,
+    /// The message that is about to be found to be a lie.
+    accused: Mail,
     /// All events are over: what follows happens to nobody.
     over: bool,
     /// The violation was found then.
@@ -205,6 +212,7 @@ impl Camera {
         let (what, keys) = (self.text(&op.to_string()), self.text(&words::keys(op).join(" ")));
         let (call, at) = (self.step, self.hand(lane));
         self.film.ops.push(Operation { lane: at, call, what, keys, ..Operation::default() });
+        self.asked.push(Asked::of(op));
         self.open[lane as usize] = Some(number);
         self.answered[lane as usize] = 0;
         self.recorded.extend(recorded.map(|recorded| (recorded, number)));
@@ -226,7 +234,8 @@ impl Camera {
             history::Outcome::Fail => Answered::Refused,
             history::Outcome::Info => Answered::Unknown,
         };
-        if op.outcome == Answered::Ok {
+        // Where a write took effect is not for its answer to say.
+        if op.outcome == Answered::Ok && self.asked[number as usize] != Asked::Write {
             op.index = self.answered[lane as usize];
         }
     }
@@ -238,16 +247,24 @@ impl Camera {
         self.over = true;
     }
 
+    /// What fails the run next is this message.
+    pub fn accuse(&mut self, mail: Mail) {
+        self.accused = mail;
+    }
+
     /// The run has failed, because of this node or of whom the present event happens to.
     pub fn blame(&mut self, node: Option<NodeId>, proof: &[usize]) {
-        // Faults that end, and the end of all faults, happen to nobody, but start nodes.
-        let starts = |mark: &&Mark| mark.step == self.step && mark.kind == MarkKind::Start;
-        let started = self.film.marks.last().filter(starts).map(|mark| mark.lane);
+        // Faults that end, and the end of all faults, happen to nobody, but start nodes. More may
+        // have happened to the one that was started last.
+        let marks = self.film.marks.iter().rev().take_while(|mark| mark.step == self.step);
+        let started =
+            marks.filter(|mark| mark.kind == MarkKind::Start).map(|mark| mark.lane).next();
         let present = started.or(self.film.steps.last().map(|step| step.lane));
         let present = present.filter(|lane| {
             !self.over && self.film.lanes[usize::from(*lane)].kind == LaneKind::Node
         });
         self.film.blamed = node.map(|id| self.node(id)).or(present);
+        self.film.lie = std::mem::take(&mut self.accused);
         self.proof = proof.to_vec();
         self.late = self.over;
     }
@@ -325,24 +342,13 @@ impl World<'_> {
     /// The film of a run that is over.
     pub(super) fn take_film(&mut self, failed: bool) -> Option<Film> {
         let mut camera = *self.trace.camera.take()?;
-        for (index, session, number) in self.safety.effects() {
-            let op = self.clients.owner.get(&(*session, *number));
-            if let Some(op) = op.and_then(|op| camera.recorded.get(op)) {
-                camera.film.ops[*op as usize].index = *index;
-            }
-        }
+        self.place_operations(&mut camera);
         for recorded in &camera.proof {
             if let Some(op) = camera.recorded.get(recorded) {
                 camera.film.ops[*op as usize].proof = true;
             }
         }
         let mut film = camera.film;
-        for op in film.ops.iter_mut().filter(|op| op.index > 0) {
-            let at = film.commits.partition_point(|(index, _)| *index <= op.index);
-            let committed = at.checked_sub(1).map_or(0, |at| film.commits[at].1);
-            // A write takes effect when it is committed, a read not before it is asked for.
-            op.point = committed.max(op.call);
-        }
         film.entries.sort_unstable_by_key(|entry| (entry.index, entry.term));
         if failed {
             film.past = past::find(&film, camera.late);

@@ -6,7 +6,7 @@
 //! world does as the hosts of production do.
 
 use bytes::Bytes;
-use stormkv::types::{NodeId, Term};
+use stormkv::types::NodeId;
 use stormkv::wire::{HEADER, Kind, Lane, Message};
 
 use super::camera::{self, Mail};
@@ -17,7 +17,7 @@ use crate::checker::{Broken, Check};
 use crate::network::{Connection, DropReason, Endpoint, Fate, Parcel};
 use crate::outcome::Class;
 use crate::rng::{Draw, mix};
-use crate::view::film::Fate::{Delivered, Garbled};
+use crate::view::film::Fate::Garbled;
 
 /// From so many chunks on, a snapshot takes several windows of the transfer.
 const MANY_CHUNKS: u64 = 16;
@@ -27,6 +27,11 @@ impl World<'_> {
         if let Err(broken) = self.safety.sending(from, to, &message) {
             self.trace.note(self.now_ns, from, || {
                 format!("{} is about to be sent", describe(from, to, &message))
+            });
+            // It goes nowhere, but it is what is wrong.
+            self.trace.film(|camera| {
+                let (mail, _) = camera.sends((from, to), &message, Ok(None));
+                camera.accuse(mail);
             });
             self.fail(Class::Safety, broken);
             return;
@@ -113,8 +118,7 @@ impl World<'_> {
         if !self.gets_through((from, to), &message, connection, mail) {
             return;
         }
-        let term = self.roles[to.0 as usize].1;
-        self.trace.film(|camera| camera.ends(mail, Delivered, is_over(&message, term)));
+        self.trace.film(|camera| camera.arrives(mail, to, &message));
         self.trace.line(self.now_ns, || describe(from, to, &message));
         if matches!(message, Message::Raft(_)) {
             self.messages += 1;
@@ -295,15 +299,6 @@ fn damaged(frame: &[u8], draw: Draw) -> Bytes {
     };
     bytes[start..].iter_mut().zip(burst).for_each(|(byte, damage)| *byte ^= damage);
     bytes.into()
-}
-
-/// Whether the term that a message speaks for is over.
-fn is_over(message: &Message, term: Term) -> bool {
-    match message {
-        Message::Raft(raft) => raft.term() < term,
-        Message::Chunk(chunk) => chunk.term < term,
-        _ => false,
-    }
 }
 
 fn grants(message: &Message) -> bool {

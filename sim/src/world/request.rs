@@ -200,6 +200,11 @@ impl World<'_> {
             if let Some((floor, op)) = current.map(|current| (current.floor, current.recorded))
                 && let Err(broken) = self.safety.read(node, *index, floor)
             {
+                self.trace.film(|camera| {
+                    let what = words::reply(&reply);
+                    let mail = camera.replies(number, node, (&what, true), Ok(()));
+                    camera.accuse(mail);
+                });
                 return self.stale(node, broken, op, (*index, floor));
             }
             if !self.leads(node) {
@@ -252,7 +257,7 @@ impl World<'_> {
         }
         match client::judge(reply) {
             Next::Answered { index, response, read } if !current.opening => {
-                self.answered(number, index, &response, read);
+                self.answered((number, mail), index, &response, read);
             }
             Next::Accepted => self.finish(number, Outcome::Ok(Answer::Done)),
             Next::Opened(session) if newest && current.opening => {
@@ -310,7 +315,7 @@ impl World<'_> {
         self.fail(Class::Safety, Broken { message, ..broken }.shown_by(proof));
     }
 
-    fn answered(&mut self, number: u32, index: u64, response: &[u8], read: bool) {
+    fn answered(&mut self, (number, mail): (u32, Mail), index: u64, response: &[u8], read: bool) {
         let plan = self.plan;
         let client = &self.clients.all[number as usize];
         let current = client.current.as_ref().expect("it was answered");
@@ -325,6 +330,7 @@ impl World<'_> {
                     }
                     None => broken,
                 };
+                self.trace.film(|camera| camera.accuse(mail));
                 return self.fail(Class::Safety, broken.shown_by(recorded));
             }
             let effects = self.safety.effects();
@@ -343,6 +349,7 @@ impl World<'_> {
             Err(reason) => {
                 let who = self.clients.all[number as usize].name();
                 let message = format!("the answer to {op} of {who} is none to that: {reason}");
+                self.trace.film(|camera| camera.accuse(mail));
                 self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
             }
         }

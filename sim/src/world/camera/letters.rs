@@ -1,7 +1,7 @@
 //! What a camera is told of messages: when they are sent, and what becomes of them.
 
-use stormkv::types::NodeId;
-use stormkv::wire::Message;
+use stormkv::types::{NodeId, Term};
+use stormkv::wire::{Kind, Message};
 
 use super::{Camera, Mail, runs};
 use crate::network::DropReason;
@@ -47,6 +47,9 @@ impl Camera {
                 letter.reject = raft.reject();
                 let terms = raft.entries().map(|(_, term)| term);
                 letter.entries = runs(terms).into_boxed_slice();
+                if raft.kind() == Kind::Other {
+                    letter.text = self.text(&raft.name());
+                }
             }
             Message::Chunk(chunk) => {
                 (letter.term, letter.index) = (chunk.term, chunk.snapshot.index);
@@ -99,6 +102,13 @@ impl Camera {
         self.post(Letter { from, to, kind, text, op, ..Letter::default() }, fate.map(|()| None)).0
     }
 
+    /// A message arrives at a node, which may know of a newer term. The term is that of the last
+    /// look: a node that collects its inputs may have heard of it, but not acted on it yet.
+    pub fn arrives(&mut self, mail: Mail, to: NodeId, message: &Message) {
+        let term = self.known.get(to.0 as usize).map_or(0, |known| known.state.term);
+        self.ends(mail, Fate::Delivered, is_over(message, term));
+    }
+
     /// This is what became of a message.
     pub fn ends(&mut self, mail: Mail, fate: Fate, stale: bool) {
         if let Some(at) = mail.checked_sub(1) {
@@ -106,6 +116,17 @@ impl Camera {
             (letter.fate, letter.end, letter.stale) = (fate, self.step, stale);
         }
     }
+}
+
+/// Whether the term that a message speaks for is over. One that is passed on to the leader speaks
+/// for none.
+fn is_over(message: &Message, term: Term) -> bool {
+    let spoken_for = match message {
+        Message::Raft(raft) => raft.term(),
+        Message::Chunk(chunk) => chunk.term,
+        _ => 0,
+    };
+    (1..term).contains(&spoken_for)
 }
 
 fn dropped(reason: DropReason) -> Fate {

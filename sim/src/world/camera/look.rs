@@ -132,12 +132,16 @@ impl Camera {
     }
 }
 
-/// `n1 n2 n3, learners n4`
+/// `n1 n2 n3, learners n4`, or `none known`
 fn members(membership: &Membership) -> String {
     let list = |what: &str, ids: &mut dyn Iterator<Item = &NodeId>| {
         let names: Vec<String> = ids.map(NodeId::to_string).collect();
         if names.is_empty() { String::new() } else { what.to_owned() + &names.join(" ") }
     };
+    if membership.voters().is_empty() {
+        // It was never told, or has lost it.
+        return "none known".to_owned();
+    }
     list("", &mut membership.voters().iter())
         + &list(", leaving ", &mut membership.outgoing().difference(membership.voters()))
         + &list(", learners ", &mut membership.learners().iter())
