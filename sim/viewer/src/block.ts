@@ -77,6 +77,8 @@ export interface Block {
         time: number;
         lane: number;
         ops: Column;
+        /** The row of the message that it is about, plus one; not in blocks of earlier builds. */
+        message?: number;
     } | null;
     past: Column | null;
     /** Not in blocks of earlier builds. */

@@ -104,6 +104,8 @@ export class Inspector {
         card.append(element("p", "sentence", found.sentence));
         if (found.detail !== "") card.append(element("pre", "", found.detail));
         card.append(element("p", "", "in event ", this.toStep(found.step), `, at ${words.time(found.time)}`));
+        if (app.run.broken >= 0)
+            card.append(element("h3", "", "the message that breaks it"), this.toMessage(app.run.broken, "sent"));
         if (found.ops.length > 0) {
             const list = element("ul", "");
             for (const op of found.ops) {

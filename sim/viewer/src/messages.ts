@@ -31,8 +31,11 @@ export function arrow(scene: Scene, row: number): Arrow | null {
     const y2 = edge(target, !down);
     switch (run.ending[row]) {
         case End.LostAtOnce:
-        case End.UnderWay:
-            return { x1, y1, x2: x1 + Math.min(Math.abs(y2 - y1) * 0.12, 14), y2: y1 + (y2 - y1) * STUB };
+        case End.UnderWay: {
+            // The one that all is about is not to be missed.
+            const part = row === run.broken ? 0.7 : STUB;
+            return { x1, y1, x2: x1 + Math.min(Math.abs(y2 - y1) * 0.4 * part, 14), y2: y1 + (y2 - y1) * part };
+        }
         default:
             return { x1, y1, x2: axis.xOf(run.end[row]), y2 };
     }
@@ -139,6 +142,8 @@ export function drawMessages(scene: Scene): void {
         cross(context, x2, y2);
     }
     context.globalAlpha = 1;
+    const broken = scene.arrows.find(([row]) => row === run.broken);
+    if (broken !== undefined) drawOne(context, scene, ...broken, 3);
     if (drawn.length <= FEW) {
         const places: { x: number; y: number; width: number }[] = [];
         // What comes all the time gets what room is left.
@@ -157,7 +162,7 @@ export function drawOne(
 ): void {
     const { run, theme } = scene.app;
     const flags = run.block.messages.flags[row];
-    const colour = theme.groups[GROUPS[run.messageGroup[row]]];
+    const colour = row === run.broken ? theme.violation : theme.groups[GROUPS[run.messageGroup[row]]];
     const stroke = (style: string, thick: number) => {
         context.strokeStyle = style;
         context.lineWidth = thick;
@@ -248,7 +253,7 @@ function label(
     context.globalAlpha = 0.82;
     context.fillRect(-width / 2 - 2, -7, width + 4, 13);
     context.globalAlpha = 1;
-    context.fillStyle = theme.groupInks[GROUPS[run.messageGroup[row]]];
+    context.fillStyle = row === run.broken ? theme.violation : theme.groupInks[GROUPS[run.messageGroup[row]]];
     context.fillText(text, 0, 0);
     context.restore();
 }

@@ -204,6 +204,11 @@ export class Run {
         });
     }
 
+    /** The message that the violation is about; -1 if it is about none. */
+    get broken(): number {
+        return (this.block.violation?.message ?? 0) - 1;
+    }
+
     text(number: number): string {
         return this.block.strings[number];
     }

@@ -144,6 +144,7 @@ export class Shown {
             if (key !== null && !key.messages.has(row)) continue;
             this.messages[row] = 1;
         }
+        if (run.broken >= 0) this.messages[run.broken] = 1;
         this.ops = new Uint8Array(run.opCall.length);
         for (let op = 0; op < this.ops.length; op++) {
             const inPast = !filter.past || run.past[run.opCall[op]] === 1;

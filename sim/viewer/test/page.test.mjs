@@ -14,6 +14,7 @@ before(async () => {
     made.failing = make("failing", "--continuations", "3");
     made.split = make("split", "--continuations", "0");
     made.healthy = make("healthy");
+    made.promise = make("promise", "--continuations", "0");
     made.oneway = make("oneway");
     made.replaced = make("replaced");
 });
@@ -159,6 +160,25 @@ describe("a failing run", () => {
             const place = rises.indexOf(Math.max(...rises));
             const said = await page.locator("#inspector .violation").innerText();
             assert.match(said, new RegExp(`after event ${curve.step[place].toLocaleString("en")}: from there on`));
+        });
+    });
+
+    test("shows the message that breaks a promise, in red", async () => {
+        await on("promise", async (page, block) => {
+            const row = block.violation.message - 1;
+            assert.ok(row >= 0);
+            assert.equal(summed(block.messages.sent_delta)[row], block.violation.step);
+            const names = [block.messages.from, block.messages.to].map((lanes) => block.lanes.name[lanes[row]]);
+            const card = await page.locator("#inspector .violation").innerText();
+            assert.ok(card.includes(`${names[0]} → ${names[1]} `), card);
+            // Beside the line of the violation, where nothing else is.
+            const { x, colour, height } = await page.evaluate(() => ({
+                x: storm.axis.xOf(storm.run.block.violation.step),
+                colour: storm.theme.violation,
+                height: document.querySelector("#timeline").clientHeight,
+            }));
+            const red = await pixels(page, colour, { x: x + 4, y: 30, width: 20, height: height - 30 });
+            assert.ok(red > 60, `${red} red pixels`);
         });
     });
 
