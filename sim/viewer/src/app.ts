@@ -4,7 +4,7 @@
 
 import { Axis, type Mode } from "./axis";
 import type { Block } from "./block";
-import { type Split, type Spell, busyClients, faultLines, spells, splits } from "./layout";
+import { type Clients, type Split, type Spell, clients, faultLines, spells, splits } from "./layout";
 import { type Lane, Run, type Step } from "./run";
 import { type Filter, Shown, effects } from "./shown";
 import { type History, histories } from "./state";
@@ -40,7 +40,7 @@ export class App {
     readonly histories: Map<Lane, History>;
     readonly spells: Map<Lane, Spell[]>;
     readonly splits: Split[];
-    readonly clients: Lane[];
+    readonly clients: Clients;
     readonly faultLines: { lines: number[]; count: number };
     readonly axis: Axis;
     readonly jump: Jump | null;
@@ -64,7 +64,7 @@ export class App {
         this.histories = histories(this.run);
         this.spells = new Map([...this.histories].map(([lane, history]) => [lane, spells(history)]));
         this.splits = splits(this.run, this.histories);
-        this.clients = busyClients(this.run);
+        this.clients = clients(this.run);
         this.faultLines = faultLines(this.run);
         this.effects = effects(this.run);
         const violation = block.violation;

@@ -4,6 +4,9 @@ import { type Lane, type Run, type Step } from "./run";
 import type { History } from "./state";
 
 export interface Row {
+    /** Of a client, all its hands. */
+    lanes: Lane[];
+    /** The first of them. */
     lane: Lane;
     kind: "storm" | "node" | "client";
     y: number;
@@ -167,16 +170,63 @@ export function faultLines(run: Run): { lines: number[]; count: number } {
     return { lines, count: Math.max(0, ...lines.map((line) => line + 1)) };
 }
 
-/** The clients that do something in this run; first those whose operations prove the violation. */
-export function busyClients(run: Run): Lane[] {
-    const proof = new Set(run.block.violation?.ops.map((op) => run.block.ops.lane[op]));
-    const busy = new Set<Lane>(run.block.ops.lane);
-    for (let row = 0; row < run.messages; row++) {
-        busy.add(run.block.messages.from[row]);
-        busy.add(run.block.messages.to[row]);
+/** On which row each operation of a client is drawn. */
+export interface Clients {
+    /** A client has as many rows as it has operations under way at the same time; they belong to all its hands. */
+    rows: Lane[][];
+    /** By operation: a place in `rows`. */
+    ofOp: Int32Array;
+    /** The operations of each hand, by call. */
+    opsOf: Map<Lane, number[]>;
+    /** The first row of each client that does anything, for all its hands. */
+    first: Map<Lane, number>;
+}
+
+export function clients(run: Run): Clients {
+    const { ops, messages } = run.block;
+    const base = (lane: Lane) => run.laneName(lane).replace(/\..*/, "");
+    const hands = new Map<string, Lane[]>();
+    for (const lane of run.clients) hands.set(base(lane), [...(hands.get(base(lane)) ?? []), lane]);
+    const all: { name: string; last: Step; proves: boolean }[] = [];
+    const proof = new Set(run.block.violation?.ops);
+    const opsOf = new Map<Lane, number[]>(run.clients.map((lane) => [lane, []]));
+    // By call: each on the first row of its client that is free again.
+    const taken = Array.from(run.opCall, (call, op) => {
+        opsOf.get(ops.lane[op])?.push(op);
+        const name = base(ops.lane[op]);
+        let row = all.find((row) => row.name === name && row.last < call);
+        if (row === undefined) {
+            row = { name, last: 0, proves: false };
+            all.push(row);
+        }
+        row.last = ops.ret[op] === 0 ? run.steps : ops.ret[op];
+        row.proves ||= proof.has(op);
+        return row;
+    });
+    // Who talks, but has called nothing yet, has a row as well.
+    const talks = new Set([...messages.from, ...messages.to].filter((lane) => opsOf.has(lane)).map(base));
+    for (const name of talks) if (!all.some((row) => row.name === name)) all.push({ name, last: 0, proves: false });
+    const order = [...hands.keys()];
+    all.sort((a, b) => Number(b.proves) - Number(a.proves) || order.indexOf(a.name) - order.indexOf(b.name));
+    const first = new Map<Lane, number>();
+    for (const lane of run.clients) {
+        const row = all.findIndex(({ name }) => name === base(lane));
+        if (row >= 0) first.set(lane, row);
     }
-    const clients = run.clients.filter((lane) => busy.has(lane));
-    return [...clients.filter((lane) => proof.has(lane)), ...clients.filter((lane) => !proof.has(lane))];
+    const ofOp = Int32Array.from(taken, (row) => all.indexOf(row));
+    return { rows: all.map(({ name }) => hands.get(name) ?? []), ofOp, opsOf, first };
+}
+
+/** The row of a hand at an event: that of what it does, or did last. */
+export function clientRow({ ofOp, opsOf, first }: Clients, run: Run, lane: Lane, step: Step): number | undefined {
+    const done = opsOf.get(lane) ?? [];
+    let low = 0;
+    for (let high = done.length; low < high;) {
+        const middle = (low + high) >> 1;
+        if (run.opCall[done[middle]] <= step) low = middle + 1;
+        else high = middle;
+    }
+    return low > 0 ? ofOp[done[low - 1]] : first.get(lane);
 }
 
 export const RULER = 26;
@@ -186,7 +236,7 @@ export const FAULT_LINE = 15;
 export function rows(
     run: Run,
     hidden: ReadonlySet<Lane>,
-    clients: Lane[],
+    clientRows: Lane[][],
     lines: number,
     room: number,
 ): { rows: Row[]; height: number } {
@@ -194,22 +244,22 @@ export function rows(
     const storm = lines > 0 ? lines * FAULT_LINE + 6 : 0;
     const left = room - RULER - storm - 4;
     // Clients get what they need, but of a crowd of them the nodes leave only a part in sight.
-    const clientHeight = Math.min(Math.max((left * 0.3) / Math.max(clients.length, 1), 15), 24);
-    const forClients = Math.min(clients.length * clientHeight, left * 0.4);
+    const clientHeight = Math.min(Math.max((left * 0.3) / Math.max(clientRows.length, 1), 15), 24);
+    const forClients = Math.min(clientRows.length * clientHeight, left * 0.4);
     const nodeHeight = Math.min(Math.max((left - forClients) / Math.max(nodes.length, 1), 32), 190);
     const all: Row[] = [];
     let y = RULER;
     if (storm > 0) {
-        all.push({ lane: 0, kind: "storm", y, height: storm });
+        all.push({ lanes: [0], lane: 0, kind: "storm", y, height: storm });
         y += storm;
     }
     for (const lane of nodes) {
-        all.push({ lane, kind: "node", y, height: nodeHeight });
+        all.push({ lanes: [lane], lane, kind: "node", y, height: nodeHeight });
         y += nodeHeight;
     }
     y += 4;
-    for (const lane of clients) {
-        all.push({ lane, kind: "client", y, height: clientHeight });
+    for (const lanes of clientRows) {
+        all.push({ lanes, lane: lanes[0], kind: "client", y, height: clientHeight });
         y += clientHeight;
     }
     return { rows: all, height: Math.max(y + 2, room) };

@@ -2,8 +2,9 @@
 // another of more importance.
 
 import { drawGlyph } from "./glyphs";
-import { type Lane, lowerBound, upperBound } from "./run";
-import { SMALL, type Scene, band } from "./stage";
+import type { Row } from "./layout";
+import { type Lane, type Step, lowerBound, upperBound } from "./run";
+import { SMALL, type Scene, band, rowOf } from "./stage";
 
 /** The most telling first: where there is room for one, it is that. */
 const PRIORITY = [
@@ -31,24 +32,29 @@ interface Sign {
     kind: string;
 }
 
-/** The signs in the window, by lane and from left to right. */
-function signs({ app }: Scene): Map<Lane, Sign[]> {
-    const { run, axis } = app;
+/** The signs in the window, by row and from left to right. */
+function signs(scene: Scene): Map<Row, Sign[]> {
+    const { run, axis } = scene.app;
     const { marks, faults, names } = run.block;
     const [first, last] = axis.steps;
-    const found = new Map<Lane, Sign[]>();
-    const add = (lane: Lane, sign: Sign) => {
-        const own = found.get(lane);
-        if (own === undefined) found.set(lane, [sign]);
-        else own.push(sign);
+    const found = new Map<Row, Sign[]>();
+    const add = (lane: Lane, step: Step, kind: string) => {
+        const row = lane === 0 ? scene.rows.find((row) => row.kind === "storm") : rowOf(scene, lane, step);
+        if (row === undefined) return;
+        const sign = { x: axis.xOf(step), kind };
+        const own = found.get(row) ?? [];
+        found.set(row, own);
+        // All hands of a client are replaced at the same time: that is one thing.
+        for (let i = own.length - 1; i >= 0 && own[i].x === sign.x; i--) if (own[i].kind === kind) return;
+        own.push(sign);
     };
     const end = upperBound(run.markStep, last);
     for (let i = lowerBound(run.markStep, first); i < end; i++) {
-        add(marks.lane[i], { x: axis.xOf(run.markStep[i]), kind: names.mark[marks.kind[i]] });
+        add(marks.lane[i], run.markStep[i], names.mark[marks.kind[i]]);
     }
     faults.kind.forEach((text, i) => {
         if (!run.text(text).startsWith("clock-") || faults.start[i] < first || faults.start[i] > last) return;
-        for (const victim of faults.victims[i]) add(victim, { x: axis.xOf(faults.start[i]), kind: "clock" });
+        for (const victim of faults.victims[i]) add(victim, faults.start[i], "clock");
     });
     for (const own of found.values()) own.sort((a, b) => a.x - b.x);
     return found;
@@ -66,13 +72,11 @@ function heaps(own: Sign[]): Sign[][] {
 }
 
 export function drawMarks(scene: Scene): void {
-    const { app, context, byLane } = scene;
+    const { app, context } = scene;
     context.font = SMALL;
     context.textAlign = "left";
     context.textBaseline = "middle";
-    for (const [lane, own] of signs(scene)) {
-        const row = byLane.get(lane);
-        if (row === undefined) continue;
+    for (const [row, own] of signs(scene)) {
         const y = row.kind === "node" ? band(row).top - 10 : row.y + row.height / 2;
         const all = heaps(own);
         all.forEach((heap, i) => {

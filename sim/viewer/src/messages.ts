@@ -2,7 +2,7 @@
 // if it told its receiver nothing that still counts.
 
 import { COPY, End, GROUPS, REJECT, type Run, STALE } from "./run";
-import { type Arrow, SMALL, type Scene, band } from "./stage";
+import { type Arrow, SMALL, type Scene, band, rowOf } from "./stage";
 import { content } from "./words";
 
 /** Above this many messages in the window, what falls on the same pixels is drawn once. */
@@ -15,10 +15,15 @@ const STUB = 0.3;
 
 /** Where a message is drawn; null if one of its ends has no lane. */
 export function arrow(scene: Scene, row: number): Arrow | null {
-    const { run, axis } = scene.app;
-    const { from, to } = run.block.messages;
-    const source = scene.byLane.get(from[row]);
-    const target = scene.byLane.get(to[row]);
+    const { app } = scene;
+    const { run, axis } = app;
+    const { from, to, op } = run.block.messages;
+    // What a client is sent is on the row of the operation that it is for.
+    const source = rowOf(scene, from[row], run.sent[row]);
+    const target =
+        op[row] > 0 && !run.isNode(to[row])
+            ? scene.clientRows[app.clients.ofOp[op[row] - 1]]
+            : rowOf(scene, to[row], run.sent[row]);
     if (source === undefined || target === undefined || source === target) return null;
     const down = target.y > source.y;
     const edge = (lane: typeof source, lower: boolean) => {

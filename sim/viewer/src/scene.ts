@@ -6,7 +6,7 @@ import { FAULT_LINE, PART, type Row } from "./layout";
 import { drawMessages } from "./messages";
 import { drawMarks } from "./marks";
 import { type Lane, type Step, lowerBound, upperBound } from "./run";
-import { BOLD, SMALL, type Scene, band, clip } from "./stage";
+import { BOLD, SMALL, type Scene, band, clip, rowOf } from "./stage";
 import { type Theme, hatching } from "./theme";
 import { thousands } from "./words";
 
@@ -134,14 +134,14 @@ function faults(scene: Scene): void {
 }
 
 function partitions(scene: Scene): void {
-    const { app, context, byLane } = scene;
+    const { app, context } = scene;
     const { theme, axis } = app;
     for (const split of app.splits) {
         const [from, to] = span(scene, split.from, split.to);
         if (to < axis.left || from > axis.left + axis.width) continue;
-        for (const [lane, side] of split.sides) {
-            const row = byLane.get(lane);
-            if (row === undefined) continue;
+        for (const row of scene.rows) {
+            const side = row.lanes.map((lane) => split.sides.get(lane)).find((found) => found !== undefined);
+            if (side === undefined) continue;
             const width = Math.max(to - from, 1);
             if (side !== PART) {
                 context.fillStyle = theme.cuts[(side - 1) % theme.cuts.length];
@@ -240,7 +240,7 @@ class Pixels {
     }
 }
 
-function disks({ app, context, byLane }: Scene): void {
+function disks({ app, context, byNode }: Scene): void {
     const { theme, run, axis, shown } = app;
     if (shown.filter.hiddenGroups.has("disk") || shown.filter.key !== "") return;
     const { lane, verb } = run.block.disk;
@@ -251,7 +251,7 @@ function disks({ app, context, byLane }: Scene): void {
     const end = upperBound(run.diskStep, last);
     const near = axis.scale > (axis.mode === "order" ? 5 : 0.0004);
     for (let row = lowerBound(run.diskStep, first); row < end; row++) {
-        const own = byLane.get(lane[row]);
+        const own = byNode.get(lane[row]);
         const step = run.diskStep[row];
         if (own === undefined || (shown.filter.past && run.past[step] === 0)) continue;
         const isSync = verb[row] === sync || verb[row] === syncDir;
@@ -276,7 +276,8 @@ function disks({ app, context, byLane }: Scene): void {
 }
 
 /** A tick for each event, once there is room for them. */
-function ticks({ app, context, byLane }: Scene): void {
+function ticks(scene: Scene): void {
+    const { app, context } = scene;
     const { theme, run, axis, shown } = app;
     const [first, last] = axis.steps;
     const begin = shown.rank[Math.max(first - 1, 0)];
@@ -286,7 +287,7 @@ function ticks({ app, context, byLane }: Scene): void {
     context.globalAlpha = 0.55;
     for (let i = begin; i < end; i++) {
         const step = shown.steps[i];
-        const row = byLane.get(run.lane[step]);
+        const row = rowOf(scene, run.lane[step], step);
         if (row === undefined) continue;
         const x = axis.xOf(step);
         if (row.kind === "node") context.fillRect(x - 0.75, band(row).bottom - 4, 1.5, 4);
@@ -298,7 +299,7 @@ function ticks({ app, context, byLane }: Scene): void {
 /** Where an operation is drawn; null if it is outside of the window. */
 export function opBox(scene: Scene, op: number): { x: number; y: number; width: number; height: number } | null {
     const { run, axis } = scene.app;
-    const row = scene.byLane.get(run.block.ops.lane[op]);
+    const row = scene.clientRows[scene.app.clients.ofOp[op]];
     if (row === undefined) return null;
     const [from, to] = span(scene, run.opCall[op], run.block.ops.ret[op]);
     if (to < axis.left || from > axis.left + axis.width) return null;
@@ -386,7 +387,7 @@ function point(context: CanvasRenderingContext2D, theme: Theme, x: number, y: nu
 }
 
 function violation(scene: Scene): void {
-    const { app, context, height, byLane } = scene;
+    const { app, context, height, byNode } = scene;
     const { theme, run, axis } = app;
     const found = run.block.violation;
     if (found === null) return;
@@ -396,8 +397,8 @@ function violation(scene: Scene): void {
     context.fillRect(x - 9, 20, 18, height);
     context.globalAlpha = 1;
     context.fillRect(x - 1.25, 20, 2.5, height);
-    const row = byLane.get(found.lane);
-    if (row?.kind === "node") {
+    const row = byNode.get(found.lane);
+    if (row !== undefined) {
         const { top, bottom } = band(row);
         context.strokeStyle = theme.violation;
         context.lineWidth = 2.5;

@@ -1,8 +1,8 @@
 // What all that is drawn on the timeline has in common: where the lanes are, fonts, how a text is cut.
 
 import type { App } from "./app";
-import type { Row } from "./layout";
-import type { Lane } from "./run";
+import { type Row, clientRow } from "./layout";
+import type { Lane, Step } from "./run";
 
 export const FONT = '12px ui-sans-serif, system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 export const SMALL = FONT.replace("12px", "11px");
@@ -22,12 +22,21 @@ export interface Scene {
     app: App;
     context: CanvasRenderingContext2D;
     rows: Row[];
-    byLane: Map<Lane, Row>;
+    byNode: Map<Lane, Row>;
+    clientRows: Row[];
     /** The shown messages in the window by their rows, drawn or under others. */
     arrows: [number, Arrow][];
     height: number;
     /** Device pixels in a pixel. */
     scale: number;
+}
+
+/** Where what happens to somebody in an event is drawn. */
+export function rowOf(scene: Scene, lane: Lane, step: Step): Row | undefined {
+    const node = scene.byNode.get(lane);
+    if (node !== undefined) return node;
+    const row = clientRow(scene.app.clients, scene.app.run, lane, step);
+    return row === undefined ? undefined : scene.clientRows[row];
 }
 
 /** The bar of a node's lane that says its role. */

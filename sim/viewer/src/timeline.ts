@@ -8,7 +8,7 @@ import { RULER, type Row, rows, splitAt } from "./layout";
 import { arrow, drawOne } from "./messages";
 import { type Lane, type Step, GROUPS, upperBound } from "./run";
 import { drawScene, faultBox, opBox } from "./scene";
-import { type Arrow, BOLD, FONT, LARGE, SMALL, type Scene, band, clip } from "./stage";
+import { type Arrow, BOLD, FONT, LARGE, SMALL, type Scene, band, clip, rowOf } from "./stage";
 import { fitCanvas } from "./canvas";
 import type { Tip } from "./tip";
 import * as words from "./words";
@@ -36,7 +36,8 @@ export class Timeline {
             app,
             context: this.ground.getContext("2d", { alpha: false }) as CanvasRenderingContext2D,
             rows: [],
-            byLane: new Map(),
+            byNode: new Map(),
+            clientRows: [],
             arrows: [],
             height: 0,
             scale: 1,
@@ -52,10 +53,11 @@ export class Timeline {
         const { app, scene, box } = this;
         if (changes.scene) {
             const room = box.clientHeight;
-            const layout = rows(app.run, app.shown.filter.hiddenNodes, app.clients, app.faultLines.count, room);
+            const layout = rows(app.run, app.shown.filter.hiddenNodes, app.clients.rows, app.faultLines.count, room);
             scene.rows = layout.rows;
             scene.height = layout.height;
-            scene.byLane = new Map(layout.rows.map((row) => [row.lane, row]));
+            scene.byNode = new Map(layout.rows.filter((row) => row.kind === "node").map((row) => [row.lane, row]));
+            scene.clientRows = layout.rows.filter((row) => row.kind === "client");
             const width = box.clientWidth;
             scene.scale = fitCanvas(this.ground, width, layout.height);
             fitCanvas(this.overlay, width, layout.height);
@@ -64,7 +66,7 @@ export class Timeline {
             drawScene(scene);
         }
         // A lane that is chosen comes into sight.
-        const row = scene.byLane.get(app.lane);
+        const row = scene.byNode.get(app.lane);
         if (this.lane !== app.lane && this.lane !== null && row !== undefined) {
             const hidden = row.y + row.height - box.clientHeight - box.scrollTop;
             if (row.y < box.scrollTop + RULER) box.scrollTop = row.y - RULER;
@@ -95,7 +97,7 @@ export class Timeline {
         for (const row of run.endedIn(cursor)) this.trace(pen, row, 2.6);
         this.drawUnderWay(pen);
         for (const thing of [app.selected, app.hovered]) this.outline(pen, thing);
-        const own = scene.byLane.get(run.lane[cursor]);
+        const own = rowOf(scene, run.lane[cursor], cursor);
         if (own !== undefined && own.kind !== "storm") {
             const y = own.kind === "node" ? (band(own).top + band(own).bottom) / 2 : own.y + own.height / 2;
             pen.beginPath();
@@ -206,6 +208,7 @@ export class Timeline {
         pen.font = SMALL;
         pen.fillStyle = theme.dim;
         pen.fillText(app.axis.mode === "time" ? "time" : "event", 8, 10.5);
+        let above: Lane[] = [];
         for (const row of scene.rows) {
             if (row.kind === "storm") {
                 pen.font = SMALL;
@@ -216,7 +219,9 @@ export class Timeline {
             if (row.kind === "client") {
                 pen.font = SMALL;
                 pen.fillStyle = theme.dim;
-                pen.fillText(run.who(row.lane), 8, row.y + row.height / 2 + 0.5);
+                // Further rows of the same client have no name.
+                if (row.lanes !== above) pen.fillText(run.who(row.lane), 8, row.y + row.height / 2 + 0.5);
+                above = row.lanes;
                 continue;
             }
             this.drawNode(pen, row, cursor);
@@ -369,9 +374,9 @@ export class Timeline {
             return null;
         }
         if (row?.kind === "client") {
-            const { run, shown } = this.app;
+            const { run, shown, clients } = this.app;
             for (let op = upperBound(run.opCall, this.app.axis.steps[1]) - 1; op >= 0; op--) {
-                if (shown.ops[op] === 0 || run.block.ops.lane[op] !== row.lane) continue;
+                if (shown.ops[op] === 0 || this.scene.clientRows[clients.ofOp[op]] !== row) continue;
                 const box = opBox(this.scene, op);
                 if (box !== null && x >= box.x - 1 && x <= box.x + box.width + 1) return { what: "op", row: op };
             }
@@ -405,15 +410,15 @@ export class Timeline {
             app.point(toEnd ? run.end[thing.row] : run.sent[thing.row]);
             return;
         }
-        app.point(this.eventAt(x, row?.kind === "node" || row?.kind === "client" ? row.lane : null));
+        app.point(this.eventAt(x, row === undefined || row.kind === "storm" ? [] : row.lanes));
         if (row?.kind === "node") app.chooseLane(row.lane);
     }
 
-    /** The shown event nearest to a place; on a lane, if one of it is near. */
-    private eventAt(x: number, lane: Lane | null): Step {
+    /** The shown event nearest to a place; on these lanes, if one of them is near. */
+    private eventAt(x: number, lanes: Lane[]): Step {
         const { axis, shown, run } = this.app;
         const nearest = axis.stepAt(axis.placeAt(x));
-        if (lane === null) return nearest;
+        if (lanes.length === 0) return nearest;
         const at = shown.rank[nearest] - 1;
         let best = nearest;
         let distance = 24;
@@ -421,7 +426,7 @@ export class Timeline {
             for (let i = at; i >= 0 && i < shown.steps.length; i += by) {
                 const away = Math.abs(axis.xOf(shown.steps[i]) - x);
                 if (away > distance) break;
-                if (run.lane[shown.steps[i]] !== lane) continue;
+                if (!lanes.includes(run.lane[shown.steps[i]])) continue;
                 best = shown.steps[i];
                 distance = away;
                 break;
@@ -443,7 +448,7 @@ export class Timeline {
         const thing = this.hit(x, y);
         app.hover(thing);
         this.overlay.style.cursor = thing === null ? "default" : "pointer";
-        const step = this.eventAt(x, row.kind === "node" ? row.lane : null);
+        const step = this.eventAt(x, row.kind === "node" ? row.lanes : []);
         const lines: string[] = [];
         let title = "";
         if (thing?.what === "message") {
@@ -474,7 +479,7 @@ export class Timeline {
             }
         }
         const split = splitAt(app.splits, axis.stepAt(axis.placeAt(x)));
-        if (split?.sides.has(row.lane)) lines.push(`cut: ${split.text}`);
+        if (split !== undefined && row.lanes.some((lane) => split.sides.has(lane))) lines.push(`cut: ${split.text}`);
         if (step > 0) lines.push(`event ${words.thousands(step)}, ${words.time(run.time[step])}`);
         if (title === "" && split === undefined) this.tip.hide();
         else this.tip.show(title, lines, event);

@@ -578,6 +578,31 @@ describe("what it says", () => {
         });
     });
 
+    test("of operations: each has a place of its own, on as few rows as there can be", async () => {
+        await on("healthy", async (page, block) => {
+            const { rows, ofOp } = await page.evaluate(() => ({
+                rows: storm.clients.rows,
+                ofOp: Array.from(storm.clients.ofOp),
+            }));
+            const call = summed(block.ops.call_delta);
+            const ret = block.ops.ret.map((step) => step || block.about.steps);
+            const client = block.ops.lane.map((lane) => block.lanes.name[lane].split(".")[0]);
+            for (const name of new Set(client)) {
+                const own = ofOp.map((_, op) => op).filter((op) => client[op] === name);
+                for (const op of own) {
+                    assert.ok(rows[ofOp[op]].includes(block.ops.lane[op]));
+                    const beside = own.filter((other) => call[other] <= call[op] && ret[other] >= call[op]);
+                    assert.equal(new Set(beside.map((other) => ofOp[other])).size, beside.length, `operation ${op}`);
+                }
+                const used = new Set(own.map((op) => ofOp[op]));
+                const peak = Math.max(
+                    ...own.map((op) => own.filter((other) => call[other] <= call[op] && ret[other] >= call[op]).length),
+                );
+                assert.equal(used.size, peak, name);
+            }
+        });
+    });
+
     test("of an event, while it plays: its links can be pressed", async () => {
         await on("split", async (page, block) => {
             await page.keyboard.press("Home");
