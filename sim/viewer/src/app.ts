@@ -23,7 +23,7 @@ export interface Changes {
     hover: boolean;
 }
 
-export type Part = (changes: Changes) => void;
+type Part = (changes: Changes) => void;
 
 /** Where the share of failing continuations rises for good, between neighbouring forks. */
 export interface Jump {
@@ -32,6 +32,9 @@ export interface Jump {
     from: number;
     to: number;
 }
+
+/** What a button or a key zooms by. */
+const ZOOM = 1.6;
 
 const SPEEDS = [1, 2, 5, 10, 25, 100];
 
@@ -56,7 +59,7 @@ export class App {
     /** Events a second. */
     speed = 5;
     private player: number | null = null;
-    private readonly parts: Part[] = [];
+    private readonly parts: { part: Part; hovers: boolean }[] = [];
     private pending: Changes | null = null;
 
     constructor(block: Block) {
@@ -82,9 +85,9 @@ export class App {
         apply(this.theme);
     }
 
-    /** A part of the page that wants to draw itself when something has changed. */
-    add(part: Part): void {
-        this.parts.push(part);
+    /** A part of the page that wants to draw itself when something has changed; `hovers` if also for what is pointed at. */
+    add(part: Part, hovers = false): void {
+        this.parts.push({ part, hovers });
     }
 
     changed(changes: Partial<Changes>): void {
@@ -100,7 +103,8 @@ export class App {
     private draw(): void {
         const changes = this.pending;
         this.pending = null;
-        if (changes !== null) for (const part of this.parts) part(changes);
+        if (changes === null) return;
+        for (const { part, hovers } of this.parts) if (hovers || changes.scene || changes.cursor) part(changes);
     }
 
     /** Goes to an event, shown or not, and brings it into the window. */
@@ -122,6 +126,14 @@ export class App {
     /** Goes on by so many events that are shown. */
     step(by: number): void {
         this.goto(this.shown.move(this.cursor, by));
+    }
+
+    toFirst(): void {
+        this.goto(this.shown.from(1));
+    }
+
+    toLast(): void {
+        this.goto(this.shown.steps.at(-1) ?? this.run.steps);
     }
 
     /** Goes to the next event (the one before, if negative) that is shown and happens to the chosen lane. */
@@ -155,6 +167,11 @@ export class App {
         this.changed({ scene: true, cursor: true });
     }
 
+    /** Only the causal past of the violation, or all; without one there is nothing to choose. */
+    togglePast(): void {
+        if (this.run.block.past !== null) this.filter({ past: !this.shown.filter.past });
+    }
+
     setMode(mode: Mode): void {
         this.axis.rearrange(mode, this.shown, this.cursor);
         this.axis.reveal(this.cursor);
@@ -165,6 +182,14 @@ export class App {
     zoom(factor: number, around?: number): void {
         this.axis.zoom(factor, around ?? this.axis.place(this.cursor));
         this.changed({ scene: true });
+    }
+
+    closer(): void {
+        this.zoom(ZOOM);
+    }
+
+    wider(): void {
+        this.zoom(1 / ZOOM);
     }
 
     pan(part: number): void {
@@ -207,7 +232,7 @@ export class App {
         this.player = null;
         if (on) {
             const last = this.shown.steps.at(-1) ?? 0;
-            if (this.cursor >= last) this.goto(this.shown.from(1));
+            if (this.cursor >= last) this.toFirst();
             let due = performance.now() + 1000 / this.speed;
             const frame = (now: number) => {
                 // A page that was out of sight goes on where it was.

@@ -20,9 +20,7 @@ export class Curve {
         if (curve === null) return;
         this.caption.className = "caption";
         box.append(this.caption);
-        app.add((changes) => {
-            if (changes.cursor || changes.scene) this.draw(changes);
-        });
+        app.add((changes) => this.draw(changes));
         box.addEventListener("click", (event) => {
             const over = this.plot?.over.getBoundingClientRect();
             if (over === undefined || this.plot === null) return;

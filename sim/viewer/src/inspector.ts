@@ -242,8 +242,9 @@ export class Inspector {
                 const to = end === "sent" ? run.sent[row] : run.end[row];
                 if (to > 0) app.goto(to);
             },
-            `group-${group}`,
+            "message",
         );
+        made.style.setProperty("--group", `var(--group-${group})`);
         made.title = words.fate(run, row);
         return made;
     }

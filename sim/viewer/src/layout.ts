@@ -1,6 +1,6 @@
 // Which lanes there are and how high each is: the faults on top, the nodes, then the clients.
 
-import { type Lane, type Run, type Step } from "./run";
+import { type Lane, type Run, type Step, upperBound } from "./run";
 import type { History } from "./state";
 
 export interface Row {
@@ -112,17 +112,17 @@ function sides(run: Run, nodes: Lane[], pairs: number[]): { sides: Map<Lane, num
         }
     }
     // A client is where the nodes are that it reaches; it is cut off if it reaches none of the largest side.
-    const away: Lane[] = [];
+    const beside = new Map<Lane[], Lane[]>(groups.map((members) => [members, []]));
+    const alone: Lane[] = [];
     for (const client of run.clients) {
         const reached = groups.findIndex((members) => members.some((node) => !apart(client, node)));
         if (reached === 0 || nodes.length === 0) continue;
         found.set(client, reached < 0 ? groups.length : reached);
         // Hands go with their client.
-        if (!run.laneName(client).includes(".")) away.push(client);
-        if (reached > 0 && !run.laneName(client).includes(".")) groups[reached].push(client);
+        if (!run.laneName(client).includes(".")) (beside.get(groups[reached]) ?? alone).push(client);
     }
-    if (whole.length > 1) words.unshift(whole.map(names).join(" | "));
-    const alone = away.filter((client) => !groups.some((members) => members.includes(client)));
+    const sideNames = (members: Lane[]) => names([...members, ...(beside.get(members) ?? [])]);
+    if (whole.length > 1) words.unshift(whole.map(sideNames).join(" | "));
     if (alone.length > 0) words.push(`${names(alone)} reach nobody`);
     const text = words.length > 8 ? `${words.slice(0, 8).join(", ")}, and ${words.length - 8} more` : words.join(", ");
     return { sides: found, text };
@@ -176,8 +176,8 @@ export interface Clients {
     rows: Lane[][];
     /** By operation: a place in `rows`. */
     ofOp: Int32Array;
-    /** The operations of each hand, by call. */
-    opsOf: Map<Lane, number[]>;
+    /** For each hand, when it called its operations, and on which row each is. */
+    calls: Map<Lane, { steps: Step[]; rows: number[] }>;
     /** The first row of each client that does anything, for all its hands. */
     first: Map<Lane, number>;
 }
@@ -185,14 +185,13 @@ export interface Clients {
 export function clients(run: Run): Clients {
     const { ops, messages } = run.block;
     const base = (lane: Lane) => run.laneName(lane).replace(/\..*/, "");
+    const clients = new Set(run.clients);
     const hands = new Map<string, Lane[]>();
     for (const lane of run.clients) hands.set(base(lane), [...(hands.get(base(lane)) ?? []), lane]);
     const all: { name: string; last: Step; proves: boolean }[] = [];
     const proof = new Set(run.block.violation?.ops);
-    const opsOf = new Map<Lane, number[]>(run.clients.map((lane) => [lane, []]));
     // By call: each on the first row of its client that is free again.
     const taken = Array.from(run.opCall, (call, op) => {
-        opsOf.get(ops.lane[op])?.push(op);
         const name = base(ops.lane[op]);
         let row = all.find((row) => row.name === name && row.last < call);
         if (row === undefined) {
@@ -204,7 +203,7 @@ export function clients(run: Run): Clients {
         return row;
     });
     // Who talks, but has called nothing yet, has a row as well.
-    const talks = new Set([...messages.from, ...messages.to].filter((lane) => opsOf.has(lane)).map(base));
+    const talks = new Set([...messages.from, ...messages.to].filter((lane) => clients.has(lane)).map(base));
     for (const name of talks) if (!all.some((row) => row.name === name)) all.push({ name, last: 0, proves: false });
     const order = [...hands.keys()];
     all.sort((a, b) => Number(b.proves) - Number(a.proves) || order.indexOf(a.name) - order.indexOf(b.name));
@@ -214,19 +213,18 @@ export function clients(run: Run): Clients {
         if (row >= 0) first.set(lane, row);
     }
     const ofOp = Int32Array.from(taken, (row) => all.indexOf(row));
-    return { rows: all.map(({ name }) => hands.get(name) ?? []), ofOp, opsOf, first };
+    const calls = new Map(run.clients.map((lane) => [lane, { steps: [] as Step[], rows: [] as number[] }]));
+    ops.lane.forEach((lane, op) => {
+        calls.get(lane)?.steps.push(run.opCall[op]);
+        calls.get(lane)?.rows.push(ofOp[op]);
+    });
+    return { rows: all.map(({ name }) => hands.get(name) ?? []), ofOp, calls, first };
 }
 
 /** The row of a hand at an event: that of what it does, or did last. */
-export function clientRow({ ofOp, opsOf, first }: Clients, run: Run, lane: Lane, step: Step): number | undefined {
-    const done = opsOf.get(lane) ?? [];
-    let low = 0;
-    for (let high = done.length; low < high;) {
-        const middle = (low + high) >> 1;
-        if (run.opCall[done[middle]] <= step) low = middle + 1;
-        else high = middle;
-    }
-    return low > 0 ? ofOp[done[low - 1]] : first.get(lane);
+export function clientRow({ calls, first }: Clients, lane: Lane, step: Step): number | undefined {
+    const own = calls.get(lane);
+    return own?.rows[upperBound(own.steps, step) - 1] ?? first.get(lane);
 }
 
 export const RULER = 26;

@@ -31,9 +31,7 @@ export class Logs {
         box.append(this.canvas);
         new ResizeObserver(() => this.draw()).observe(box);
         box.style.setProperty("--nodes", String(app.run.nodes.length));
-        app.add((changes) => {
-            if (changes.cursor || changes.scene) this.draw();
-        });
+        app.add(() => this.draw());
         this.listen();
     }
 

@@ -40,7 +40,6 @@ export class Overview {
     private draw(changes: Changes): void {
         const { app, box } = this;
         const { axis, theme } = app;
-        if (!changes.cursor && !changes.scene) return;
         this.width = Math.max(box.clientWidth - GUTTER - 8, 50);
         // The ground depends on less than the scene does.
         const needed = [box.clientWidth, axis.mode, axis.length, theme.dark, devicePixelRatio].join(" ");

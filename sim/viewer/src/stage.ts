@@ -35,7 +35,7 @@ export interface Scene {
 export function rowOf(scene: Scene, lane: Lane, step: Step): Row | undefined {
     const node = scene.byNode.get(lane);
     if (node !== undefined) return node;
-    const row = clientRow(scene.app.clients, scene.app.run, lane, step);
+    const row = clientRow(scene.app.clients, lane, step);
     return row === undefined ? undefined : scene.clientRows[row];
 }
 

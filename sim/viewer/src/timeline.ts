@@ -43,7 +43,7 @@ export class Timeline {
             scale: 1,
         };
         new ResizeObserver(() => app.changed({ scene: true, cursor: true })).observe(box);
-        app.add((changes) => this.draw(changes));
+        app.add((changes) => this.draw(changes), true);
         this.listen();
     }
 

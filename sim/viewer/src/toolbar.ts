@@ -40,18 +40,18 @@ export class Toolbar {
         private readonly link: () => string,
     ) {
         const act = (id: string, action: () => void) => need(id).addEventListener("click", action);
-        act("first", () => app.goto(app.shown.from(1)));
+        act("first", () => app.toFirst());
         act("back", () => app.step(-1));
         act("play", () => app.play(!app.playing));
         act("forward", () => app.step(1));
-        act("last", () => app.goto(app.shown.steps.at(-1) ?? app.run.steps));
+        act("last", () => app.toLast());
         act("speed", () => app.faster());
-        act("closer", () => app.zoom(1.6));
-        act("wider", () => app.zoom(1 / 1.6));
+        act("closer", () => app.closer());
+        act("wider", () => app.wider());
         act("fit", () => app.fit());
         act("time", () => app.setMode("time"));
         act("order", () => app.setMode("order"));
-        act("past", () => app.filter({ past: !app.shown.filter.past }));
+        act("past", () => app.togglePast());
         act("theme", () => app.switchTheme());
         act("copy-replay", () => this.copyReplay());
         act("copy-link", () => this.copyLink());
@@ -81,9 +81,7 @@ export class Toolbar {
         this.chips();
         need("past").hidden = app.run.block.past === null;
         need("to-violation").hidden = app.run.block.violation === null;
-        app.add((changes) => {
-            if (changes.cursor || changes.scene) this.draw();
-        });
+        app.add(() => this.draw());
         // After a click the keyboard is the page's again, and the space bar plays.
         addEventListener("click", (event) => {
             if (event.detail > 0 && event.target instanceof HTMLButtonElement) event.target.blur();
