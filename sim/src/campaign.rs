@@ -107,15 +107,18 @@ pub struct RecoveryTimes {
     pub answered: Histogram,
     /// Until all was answered and all agreed.
     pub converged: Histogram,
+    /// How long a healthy quorum had no leader.
+    pub unled: Histogram,
 }
 
 impl RecoveryTimes {
     /// Adds one recovery.
     pub fn record(&mut self, recovery: &Recovery) {
-        let Recovery { leader_ns, answered_ns, converged_ns } = *recovery;
+        let Recovery { leader_ns, answered_ns, converged_ns, unled_ns } = *recovery;
         leader_ns.into_iter().for_each(|ns| self.leader.record(ns));
         answered_ns.into_iter().for_each(|ns| self.answered.record(ns));
         converged_ns.into_iter().for_each(|ns| self.converged.record(ns));
+        unled_ns.into_iter().for_each(|ns| self.unled.record(ns));
     }
 
     /// Adds those of another campaign.
@@ -123,11 +126,17 @@ impl RecoveryTimes {
         self.leader.merge(&other.leader);
         self.answered.merge(&other.answered);
         self.converged.merge(&other.converged);
+        self.unled.merge(&other.unled);
     }
 
     /// Each distribution with its name.
-    pub fn named(&self) -> [(&'static str, &Histogram); 3] {
-        [("leader", &self.leader), ("answered", &self.answered), ("converged", &self.converged)]
+    pub fn named(&self) -> [(&'static str, &Histogram); 4] {
+        [
+            ("leader", &self.leader),
+            ("answered", &self.answered),
+            ("converged", &self.converged),
+            ("unled", &self.unled),
+        ]
     }
 }
 

@@ -51,6 +51,11 @@ impl LocalClock {
         u64::try_from(world.div_ceil(u128::from(self.rate))).expect("a tick is short")
     }
 
+    /// Its present rate; [`TRUE_RATE`] is right.
+    pub fn rate(&self) -> u32 {
+        self.rate
+    }
+
     /// From now on it runs at this rate, [`TRUE_RATE`] being right.
     pub fn set_rate(&mut self, now_ns: u64, rate: u32) {
         assert!(rate > 0, "a clock that stands still is a pause");

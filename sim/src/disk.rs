@@ -286,6 +286,12 @@ impl SimDisk {
         self.armed.clear();
     }
 
+    /// Bytes that the next sync of this file transfers; 0 if there is no such file.
+    pub fn unsynced_bytes(&self, file: FileName) -> u64 {
+        let inode = self.names.get(&file).and_then(|inode| self.inodes.get(inode));
+        inode.map_or(0, File::unsynced)
+    }
+
     /// The sizes of all files together, in bytes.
     pub fn bytes_used(&self) -> u64 {
         self.names.values().map(|inode| self.inodes[inode].cached().len() as u64).sum()

@@ -49,6 +49,10 @@ pub struct Recovery {
     pub answered_ns: Option<u64>,
     /// Until everything was answered and all who had to agree did.
     pub converged_ns: Option<u64>,
+    /// The longest time, during the whole run, for which a healthy quorum had no leader that it
+    /// followed; see `world/availability.rs`. It is seen within 50 ms.
+    #[serde(default)]
+    pub unled_ns: Option<u64>,
 }
 
 /// What came of one run. A pure function of the plan.

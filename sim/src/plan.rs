@@ -237,7 +237,8 @@ impl Default for Network {
     }
 }
 
-/// How long the disks take per operation (in the file: `[min, mean_extra]` in microseconds).
+/// How long the disks take: per operation (in the file: `[min, mean_extra]` in microseconds) and per
+/// byte.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Disk {
@@ -250,6 +251,11 @@ pub struct Disk {
     /// A read.
     #[serde(rename = "read_us", deserialize_with = "units::delay_us")]
     pub read: Delay,
+    /// Bandwidth of the device of each node, in KiB per second, shared by all its files; 0: bytes
+    /// take no time. A sync transfers what was written to its file since the last sync, a read what
+    /// it returns. States are about a thousandth of those in production, and so is the bandwidth:
+    /// 5 to 2048 KiB/s stand for 5 MB/s to 2 GB/s.
+    pub kib_per_s: u32,
 }
 
 impl Default for Disk {
@@ -258,6 +264,7 @@ impl Default for Disk {
             write: Delay { min_us: 10, mean_extra_us: 20 },
             sync: Delay { min_us: 200, mean_extra_us: 300 },
             read: Delay { min_us: 20, mean_extra_us: 50 },
+            kib_per_s: 0,
         }
     }
 }

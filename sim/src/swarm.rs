@@ -19,13 +19,14 @@ mod priorities;
 mod shape;
 mod soak;
 mod storm;
+mod weight;
 mod workload;
 
 use std::collections::BTreeSet;
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Call, Core, Delay, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
+use crate::plan::{Call, Core, Delay, Disk, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
 
 pub use knobs::{Group, Knobs, Mix};
 pub use mutate::mutate;
@@ -61,6 +62,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,
         marks,
     };
+    let weight = weight::draw(seed, &cluster, clients.count, &ops);
     let mut faults = storm::faults(seed, &cast, knobs);
     knobs.keep_founders(&mut faults, first_nodes);
     if knobs.mix() == Mix::Priorities {
@@ -73,6 +75,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         ops.extend(changes);
     }
     ops.extend(combos::replacements(seed, &faults, free));
+    ops.extend(weight.fill);
     ops.sort_by_key(|row| row.at_us);
 
     let mut network = knobs.calm(shape::network(seed, knobs.mix() != Mix::Uniform));
@@ -80,7 +83,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     Plan {
         cluster,
         network,
-        disk: shape::disk(seed),
+        disk: Disk { kib_per_s: weight.kib_per_s, ..shape::disk(seed) },
         clients,
         ops,
         faults,

@@ -8,6 +8,7 @@
 //! - `slot.rs` is a node's place: its disk, and who judges what it does,
 //! - `event.rs` carries out one event and what comes of it, `life.rs` starts and stops nodes,
 //! - `message.rs` has the messages between nodes, and the connections that they travel on,
+//! - `availability.rs` demands service of a healthy quorum,
 //! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
 //! - `inbox.rs` is where inputs wait for a slow node,
 //! - `client.rs` and `request.rs` are the clients,
@@ -23,6 +24,7 @@
 //! - `camera.rs` films a run for those who want to look at all of it.
 
 mod atlas;
+mod availability;
 mod camera;
 mod chance;
 mod client;
@@ -62,6 +64,7 @@ pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
 pub use self::trace::{Digest, Sink};
 
 use self::atlas::Atlas;
+use self::availability::Availability;
 use self::camera::Mail;
 use self::client::Clients;
 use self::portrait::Portrait;
@@ -323,6 +326,7 @@ pub(crate) struct World<'p> {
     safety: Safety,
     bounds: Bounds,
     atlas: Atlas,
+    availability: Availability,
     trace: Trace,
     portrait: Option<Box<Portrait>>,
     effects: Vec<Effect>,
@@ -393,6 +397,7 @@ impl<'p> World<'p> {
             safety: Safety::new(plan.cluster.sessions as usize),
             bounds: Bounds::new(&life::config(plan, NodeId(1), false, 0)),
             atlas: Atlas::default(),
+            availability: Availability::new(plan),
             trace: Trace::default(),
             portrait: None,
             effects: Vec::new(),
@@ -517,6 +522,9 @@ impl<'p> World<'p> {
             self.trace.begin(self.step, at_ns);
             self.film_step();
             self.handle(event);
+            if self.violation.is_none() {
+                self.watch_availability();
+            }
             if self.healed_ns.is_some() && self.violation.is_none() {
                 self.trace.turn_to(None, Weight::Mere);
                 self.watch_recovery();
@@ -557,6 +565,9 @@ impl<'p> World<'p> {
         for (name, count) in counted {
             *faults.entry(name).or_default() += count;
         }
+        self.recovery.unled_ns = self.availability.longest_unled_ns();
+        let mut checks = self.safety.counts();
+        checks.extend(self.availability.excuses());
         let mut waypoints = std::mem::take(&mut self.waypoints);
         let (truncations, of_several) = self.safety.truncations();
         let late = [
@@ -575,7 +586,7 @@ impl<'p> World<'p> {
             sim_ns: self.now_ns,
             faults,
             waypoints,
-            checks: self.safety.counts(),
+            checks,
             peaks: self.bounds.peaks().named(),
             recovery: self.recovery,
         }

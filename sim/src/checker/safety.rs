@@ -91,6 +91,7 @@ checks! {
     BlackBox = "linearizability-black-box",
     BlackBoxUnknown = "linearizability-black-box-unknown",
     Convergence = "convergence",
+    Availability = "availability",
     FrameIntegrity = "frame-integrity",
     DamageNoticed = "damage-noticed",
     DamageRepaired = "damage-repaired",

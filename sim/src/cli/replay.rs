@@ -121,9 +121,9 @@ fn opening(subject: &Subject, plan: &Plan, paint: Paint) -> String {
     format!("{text}\n{}\n", table.render(paint))
 }
 
-/// The three times of a recovery.
+/// The times of a recovery.
 fn recovery(recovery: &Recovery) -> String {
-    let Recovery { leader_ns, answered_ns, converged_ns } = *recovery;
+    let Recovery { leader_ns, answered_ns, converged_ns, unled_ns: _ } = *recovery;
     let after = |what: &str, ns: Option<u64>| {
         Some(format!("{what} after {}", report::duration(ns? as f64 / 1e9)))
     };

@@ -43,7 +43,11 @@ pub(super) fn fake() -> Engine {
 }
 
 fn fake_recovery() -> Recovery {
-    Recovery { leader_ns: Some(120_000_000), answered_ns: None, converged_ns: Some(1_500_000_000) }
+    Recovery {
+        leader_ns: Some(120_000_000),
+        converged_ns: Some(1_500_000_000),
+        ..Recovery::default()
+    }
 }
 
 /// Exit code, standard output and standard error of one command line.

@@ -15,6 +15,9 @@ pub(super) struct File {
     stray: SectorSet,
     /// Whether the next sync will write the file's size.
     size_dirty: bool,
+    /// Bytes written since the last sync. Sectors would be too coarse: at the scale of a run, a
+    /// sector is what a megabyte is in production.
+    unsynced: u64,
     /// Holds durable bytes that nobody wrote there.
     pub damaged: bool,
 }
@@ -26,6 +29,10 @@ impl File {
 
     pub fn durable(&self) -> &[u8] {
         &self.durable
+    }
+
+    pub fn unsynced(&self) -> u64 {
+        self.unsynced
     }
 
     pub fn dirty_sectors(&self) -> u64 {
@@ -57,6 +64,7 @@ impl File {
         }
         self.cached[offset..end].copy_from_slice(data);
         self.dirty.insert(first, behind);
+        self.unsynced += data.len() as u64;
     }
 
     /// The kernel writes this sector to the disk on its own account. It stays dirty: it is about
@@ -85,6 +93,7 @@ impl File {
         }
         self.dirty.clear();
         self.size_dirty = false;
+        self.unsynced = 0;
     }
 
     /// Lets chance decide which dirty sectors become durable. Returns how many are lost and torn.
@@ -138,6 +147,7 @@ impl File {
             set.clear();
         }
         self.size_dirty = false;
+        self.unsynced = 0;
         debug_assert!(self.cached == self.durable, "a sector escaped the dirty set");
     }
 
@@ -150,6 +160,7 @@ impl File {
         }
         self.dirty.clear();
         self.size_dirty = false;
+        self.unsynced = 0;
     }
 
     /// This is the content now, durable.

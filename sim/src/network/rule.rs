@@ -15,6 +15,14 @@ pub enum Side {
 }
 
 impl Side {
+    /// Whether it is a list of endpoints of this kind only.
+    pub fn are_all(&self, is_it: impl Fn(&Endpoint) -> bool) -> bool {
+        match self {
+            Side::Everybody => false,
+            Side::Only(endpoints) => endpoints.iter().all(is_it),
+        }
+    }
+
     fn contains(&self, endpoint: Endpoint) -> bool {
         match self {
             Side::Everybody => true,

@@ -231,6 +231,7 @@ impl Plan {
         disk("write_us").delay(self.disk.write)?;
         disk("sync_us").delay(self.disk.sync)?;
         disk("read_us").delay(self.disk.read)?;
+        disk("kib_per_s").within(self.disk.kib_per_s.into(), 0, MAX_KIB_PER_S.into())?;
         let clients = |key| Place::setting("clients", key);
         clients("count").within(self.clients.count.into(), 0, MAX_CLIENTS.into())?;
         clients("retry_ms").time(self.clients.retry_us, 1)?;

@@ -67,6 +67,8 @@ pub struct JsonRecovery {
     pub answered_ms: JsonTimes,
     /// Until all was answered and all agreed.
     pub converged_ms: JsonTimes,
+    /// How long a healthy quorum had no leader, during the whole run.
+    pub unled_ms: JsonTimes,
 }
 
 /// One distribution, in simulated milliseconds; null if there is no time in it. Percentiles are at
@@ -146,6 +148,7 @@ pub fn campaign_json<'a>(totals: &'a Totals, waypoints: &[&'a str]) -> Json<'a> 
             leader_ms: JsonTimes::new(&totals.recovery.leader),
             answered_ms: JsonTimes::new(&totals.recovery.answered),
             converged_ms: JsonTimes::new(&totals.recovery.converged),
+            unled_ms: JsonTimes::new(&totals.recovery.unled),
         },
         version: VERSION,
         revision: REVISION,

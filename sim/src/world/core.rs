@@ -37,12 +37,21 @@ pub(super) enum Loss {
     Mute,
     /// It hears nobody any more, but everybody hears it.
     Deaf,
+    /// Its disk completes no operation any more, without an error; the process goes on.
+    Hung,
 }
 
 impl Loss {
     /// What may become of a node that is up.
-    const ALL: [Loss; 6] =
-        [Loss::Crashed, Loss::Killed, Loss::Paused, Loss::Isolated, Loss::Mute, Loss::Deaf];
+    const ALL: [Loss; 7] = [
+        Loss::Crashed,
+        Loss::Killed,
+        Loss::Paused,
+        Loss::Isolated,
+        Loss::Mute,
+        Loss::Deaf,
+        Loss::Hung,
+    ];
 
     /// The name under which it is counted among the faults.
     fn kind(self) -> &'static str {
@@ -54,6 +63,7 @@ impl Loss {
             Loss::Isolated => "isolate-for-good",
             Loss::Mute => "mute-for-good",
             Loss::Deaf => "deaf-for-good",
+            Loss::Hung => "disk-hung-for-good",
         }
     }
 
@@ -65,6 +75,7 @@ impl Loss {
             Loss::Isolated => "is cut off for good",
             Loss::Mute => "is heard by nobody for good",
             Loss::Deaf => "hears nobody for good",
+            Loss::Hung => "has a disk that hangs for good",
         }
     }
 }
@@ -160,6 +171,9 @@ impl World<'_> {
         if slot.paused {
             return Some(Loss::Paused);
         }
+        if slot.stalled {
+            return Some(Loss::Hung);
+        }
         let core = self.core.as_ref()?;
         let node = Member::Node(id);
         let has_core = |side: &[Member]| core.iter().all(|id| side.contains(&Member::Node(*id)));
@@ -207,6 +221,7 @@ impl World<'_> {
             Loss::Crashed => self.crash(id, Crash::PowerLoss, fault),
             Loss::Killed => self.crash(id, Crash::Kill, fault),
             Loss::Paused => self.slot(id).expect("it is there").paused = true,
+            Loss::Hung => self.slot(id).expect("it is there").stalled = true,
             Loss::Isolated => self.network.cut(fault, Rule::Isolate(vec![end])),
             Loss::Mute => {
                 let (from, to) = (Side::Only(vec![end]), Side::Everybody);

@@ -239,6 +239,7 @@ impl World<'_> {
             self.newest.0 = status.applied.index;
             if self.newest.1 != *driver.node().membership() {
                 self.newest.1 = driver.node().membership().clone();
+                self.availability.disturb();
             }
         }
         // One that has stopped may have heard of a commit whose entry it will never write down.
@@ -322,12 +323,12 @@ impl World<'_> {
                 self.schedule_disk_step(id);
             }
             Effect::Fetch(ticket, file, offset, len) => {
-                let delay = self.plan.disk.read;
+                let (now_ns, disk) = (self.now_ns, &self.plan.disk);
                 let slot = self.slot(id).expect("it fetches");
                 let life = slot.life;
-                let took = slot.took(delay);
+                let ends_ns = slot.disk_ends(now_ns, disk.read, len.into(), disk.kib_per_s);
                 let event = Event::Fetched { node: id, life, ticket, file, offset, len };
-                self.schedule.push(self.now_ns + took, event);
+                self.schedule.push(ends_ns, event);
             }
         }
     }
@@ -335,18 +336,20 @@ impl World<'_> {
     // ---- the disk ----
 
     fn schedule_disk_step(&mut self, id: NodeId) {
-        let disk = &self.plan.disk;
-        let (write, sync) = (disk.write, disk.sync);
+        let (now_ns, disk) = (self.now_ns, &self.plan.disk);
         let slot = self.slot(id).expect("it has a disk");
         let Some(batch) = &slot.batch else { return };
-        let delay = match batch.ops.front() {
-            Some(DiskOp::Sync { .. } | DiskOp::SyncDir) => sync,
-            Some(_) => write,
-            None => Delay { min_us: 0, mean_extra_us: 0 },
+        // A write fills the page cache, and a segment is made in advance by the host: only a sync
+        // waits for the device.
+        let (delay, bytes) = match batch.ops.front() {
+            Some(DiskOp::Sync { file }) => (disk.sync, slot.disk.unsynced_bytes(*file)),
+            Some(DiskOp::SyncDir) => (disk.sync, 0),
+            Some(_) => (disk.write, 0),
+            None => (Delay::default(), 0),
         };
-        let took = slot.took(delay);
+        let ends_ns = slot.disk_ends(now_ns, delay, bytes, disk.kib_per_s);
         let life = slot.life;
-        self.schedule.push(self.now_ns + took, Event::DiskStep { node: id, life });
+        self.schedule.push(ends_ns, Event::DiskStep { node: id, life });
     }
 
     fn disk_step(&mut self, id: NodeId, life: u64) {

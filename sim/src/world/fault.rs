@@ -54,6 +54,7 @@ impl World<'_> {
         if self.healed_ns.is_some() {
             return;
         }
+        self.availability.disturb();
         let struck = match &row.fault {
             Fault::CrashAll | Fault::KillAll => {
                 let ids = self.ids();
@@ -128,6 +129,7 @@ impl World<'_> {
         if self.healed_ns.is_some() {
             return;
         }
+        self.availability.disturb();
         self.trace.mends(Some(at), self.now_ns);
         self.trace.film(|camera| camera.mends(Some(at)));
         self.network.mend(at as u32);
@@ -162,6 +164,7 @@ impl World<'_> {
     /// them works. The others are lost.
     pub(super) fn heal(&mut self) {
         self.trace.mix(11);
+        self.availability.disturb();
         let now_ns = self.now_ns;
         self.core = self.choose_core();
         let core = match &self.core {

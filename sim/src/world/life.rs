@@ -68,6 +68,7 @@ impl World<'_> {
     }
 
     pub(super) fn take_down(&mut self, id: NodeId, crash: Crash, fault: u32, cache_survives: bool) {
+        self.availability.disturb();
         self.trace.turn_to(Some(id), Weight::Full);
         self.trace.line(self.now_ns, || format!("{id} is down"));
         if self.roles[id.0 as usize].0 == Role::Leader {
@@ -143,6 +144,7 @@ impl World<'_> {
             slot.stuck.push(Event::Start { node: id });
             return;
         }
+        self.availability.disturb();
         self.trace.film(|camera| camera.mark(Some(id), MarkKind::Start, ""));
         self.strike_at_start(id);
         let slot = self.slots[id.0 as usize].as_mut().expect("it has a place");

@@ -38,6 +38,7 @@ impl World<'_> {
         }
         match message.kind() {
             Kind::TimeoutNow => {
+                self.availability.disturb();
                 self.reach("leadership-transferred");
                 let term = self.roles[from.0 as usize].1;
                 self.handed_over = Some((to, term + 1));

@@ -38,6 +38,8 @@ pub(super) struct Slot {
     /// It was given inputs that it has not acted on yet.
     pub collecting: bool,
     pub latency: Stream,
+    /// When the device has transferred all that it was asked to.
+    device_free_ns: u64,
     /// Founds the cluster; others join with an empty disk.
     pub founder: bool,
     /// Removed from the cluster: never started again.
@@ -100,6 +102,7 @@ impl Slot {
             batch: None,
             collecting: false,
             latency: Stream::new(seed, Purpose::DiskLatency, [id.0]),
+            device_free_ns: 0,
             founder,
             retired: false,
             paused: false,
@@ -136,11 +139,21 @@ impl Slot {
         }
     }
 
-    /// How long its disk takes for the next operation, in nanoseconds. Bounded, because an operation
-    /// under way keeps its time when the disk is mended.
-    pub fn took(&mut self, delay: Delay) -> u64 {
+    /// When the next operation of its disk ends, in nanoseconds, if it begins now, transfers so many
+    /// bytes at `kib_per_s` (0: at once) and takes `delay` besides. The device transfers for one
+    /// operation at a time; what comes on top (seeks, the kernel) overlaps. A slow disk stretches
+    /// both, within bounds, because an operation under way keeps its time when the fault ends.
+    pub fn disk_ends(&mut self, now_ns: u64, delay: Delay, bytes: u64, kib_per_s: u32) -> u64 {
+        let stretched = |ns: u64, factor: u64| ns.max((ns * factor).min(SLOWEST_NS));
         let usual = delay.min_us * 1000 + self.latency.exponential_ns(delay.mean_extra_us * 1000);
-        usual.max((usual * self.slowness).min(SLOWEST_NS))
+        let usual = stretched(usual, self.slowness);
+        if kib_per_s == 0 || bytes == 0 {
+            return now_ns + usual;
+        }
+        let transfer = bytes * 1_000_000_000 / (u64::from(kib_per_s) << 10);
+        let begins_ns = self.device_free_ns.max(now_ns);
+        self.device_free_ns = begins_ns + stretched(transfer, self.slowness);
+        self.device_free_ns + usual
     }
 
     pub fn is_up(&self) -> bool {

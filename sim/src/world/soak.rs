@@ -166,6 +166,7 @@ impl World<'_> {
             handed_over,
             atlas,
             portrait,
+            availability,
         } = self;
         World {
             plan,
@@ -196,6 +197,7 @@ impl World<'_> {
             newest,
             handed_over,
             atlas,
+            availability,
             portrait,
         }
     }

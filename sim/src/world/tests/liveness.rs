@@ -66,7 +66,7 @@ fn times_of_a_recovery_follow_each_other() {
     plan.end.heal_at_us = Some(1_500_000);
     let outcome = run(&plan, &mut RunOptions::default());
     assert_eq!(verdict(&outcome), None);
-    let Recovery { leader_ns, answered_ns, converged_ns } = outcome.recovery;
+    let Recovery { leader_ns, answered_ns, converged_ns, .. } = outcome.recovery;
     let times = [leader_ns, answered_ns, converged_ns].map(|ns| ns.expect("it was reached"));
     assert!(times.is_sorted(), "{times:?}");
     // The majority was down, so nobody led, and an election takes its time.
