@@ -13,7 +13,7 @@ use bytes::Bytes;
 use stormkv::api::{Consistency, Reply, Request, RequestId};
 use stormkv::config::Config;
 use stormkv::driver::{Driver, Host};
-use stormkv::env::{Clock, Completion, Disk, DiskOp, FileName, Transport};
+use stormkv::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work};
 use stormkv::error::DiskError;
 use stormkv::machine::{Chunks, StateMachine};
 use stormkv::types::{LogIndex, NodeId, Ticket};
@@ -82,7 +82,7 @@ impl Disk for World {
         Ok(Bytes::copy_from_slice(&self.files[&file]))
     }
 
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
+    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
         for op in ops {
             match op {
                 DiskOp::Create { file, len } => {
@@ -105,13 +105,25 @@ impl Disk for World {
                 DiskOp::Sync { .. } | DiskOp::SyncDir => {}
             }
         }
-        self.finished.push_back(Completion::Done(ticket, Ok(())));
+        self.finished.push_back(Completion::Done(queue, ticket, Ok(())));
     }
 
     fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
         let content = &self.files[&file][offset as usize..];
         let data = Bytes::copy_from_slice(&content[..content.len().min(len as usize)]);
         self.finished.push_back(Completion::Fetched(ticket, Ok(data)));
+    }
+
+    fn work(&mut self, ticket: Ticket, work: Work) {
+        let product = work.run(self);
+        self.finished.push_back(Completion::Worked(ticket, Ok(product)));
+    }
+}
+
+impl ReadFile for World {
+    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
+        let content = &self.files[&file][offset as usize..];
+        Ok(Bytes::copy_from_slice(&content[..content.len().min(len as usize)]))
     }
 }
 

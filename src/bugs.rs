@@ -121,6 +121,14 @@ bugs! {
         "A message that waited carries the term of the moment when it is sent.";
     UnreadableHardStateIsDefault = "40", "unreadable-hard-state-is-default", Hard, "ClickHouse #113654",
         "A hard state that cannot be read is taken for that of a new member.";
+    HeartbeatsWaitForLog = "41", "heartbeats-wait-for-log", Medium, "stormkv",
+        "The response to a heartbeat waits until the follower's log is durable.";
+    HungDiskKeepsOffice = "42", "hung-disk-keeps-office", Easy, "stormkv",
+        "A leader whose disk completes nothing any more goes on sending heartbeats.";
+    CaughtUpLogDropped = "43", "caught-up-log-dropped", Hard, "stormkv",
+        "The log behind a snapshot that was sent is dropped as soon as the transfer has ended.";
+    TransferRestarts = "44", "transfer-restarts", Hard, "stormkv",
+        "A transfer of a snapshot that is interrupted begins anew, from the first byte.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";
@@ -285,7 +293,7 @@ mod tests {
     fn each_has_a_number_and_a_name_of_its_own() {
         let numbers: std::collections::BTreeSet<_> = ALL.iter().map(|info| info.id).collect();
         let names: std::collections::BTreeSet<_> = ALL.iter().map(|info| info.name).collect();
-        assert_eq!((ALL.len(), numbers.len(), names.len()), (49, 49, 49));
+        assert_eq!((ALL.len(), numbers.len(), names.len()), (53, 53, 53));
         assert_eq!(find("u3").map(|info| info.bug), Some(Bug::ReadIndexForwarded));
         assert_eq!(find("read-at-once").map(|info| info.id), Some("30"));
         assert_eq!(find("nonsense"), None);

@@ -67,6 +67,12 @@ pub struct Config {
     /// leader refuses proposals with [`Busy`](crate::api::Refusal::Busy), and a follower drops
     /// entries that it is sent: a disk that hangs piles up no more than this and one batch.
     pub max_unsynced_bytes: u64,
+    /// Bytes that are written to the disk in one batch with one sync, unless a single write has more.
+    /// A batch should take a small part of an election timeout.
+    pub max_batch_bytes: u64,
+    /// A disk that completes nothing for so many ticks, although something waits for it, hangs: a
+    /// leader steps down, and no member with such a disk stands for election.
+    pub hang_ticks: u32,
     /// Bytes of entries applied in one go.
     pub max_apply_bytes: u64,
     /// Bytes of answers to queries made in one go, and the last one's; the others wait for the next
@@ -74,8 +80,6 @@ pub struct Config {
     pub max_answer_bytes: usize,
     /// Bytes of one client command.
     pub max_command_bytes: usize,
-    /// Bytes of one snapshot that is accepted from a leader.
-    pub max_snapshot_bytes: u64,
     /// Take a snapshot after so many applied entries.
     pub snapshot_every: u64,
     /// Take a snapshot, too, when the entries kept in memory have this many bytes; half of it may
@@ -85,6 +89,9 @@ pub struct Config {
     pub keep_entries: u64,
     /// Bytes of one chunk of a snapshot on the wire.
     pub chunk_bytes: u32,
+    /// Bytes of a snapshot that are encoded, written and synced in one go, at most. Fewer on a disk
+    /// on which that takes long.
+    pub piece_bytes: u32,
     /// Bytes of one segment of the write-ahead log.
     pub segment_bytes: u64,
     /// Client sessions kept; the one unused for longest makes room. Must be the same on all
@@ -115,14 +122,16 @@ impl Config {
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_unsynced_bytes: 64 << 20,
+            max_batch_bytes: 1 << 20,
+            hang_ticks: 60,
             max_apply_bytes: 4 << 20,
             max_answer_bytes: 8 << 20,
             max_command_bytes: 2 << 20,
-            max_snapshot_bytes: 4 << 30,
             snapshot_every: 100_000,
             max_log_bytes: 256 << 20,
             keep_entries: 10_000,
             chunk_bytes: 256 << 10,
+            piece_bytes: 1 << 20,
             segment_bytes: 64 << 20,
             sessions: 10_000,
         }
@@ -155,6 +164,8 @@ impl Config {
             (self.max_answer_bytes >= 1, "max_answer_bytes must be at least 1"),
             (self.max_unsynced_bytes >= 1, "max_unsynced_bytes must be at least 1"),
             (self.max_inflight >= 1, "max_inflight must be at least 1"),
+            (self.hang_ticks > max, "hang_ticks must be greater than election_ticks.1"),
+            (self.piece_bytes >= 1, "piece_bytes must be at least 1"),
             (self.snapshot_every >= 1, "snapshot_every must be at least 1"),
             (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),
             (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::api::{Request, RequestId};
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
-use crate::env::{Clock, Completion, Disk, DiskOp, Transport};
+use crate::env::{Clock, Completion, Disk, DiskOp, DiskQueue, Transport};
 use crate::error::{DiskError, Error};
 use crate::machine::StateMachine;
 use crate::node::{Applied, Node, Output};
@@ -53,8 +53,17 @@ pub struct Driver<M> {
     tick: Duration,
     next_tick: Duration,
     outputs: Vec<Output>,
-    /// Batches that wait for the one in flight.
-    waiting: VecDeque<(Ticket, Vec<DiskOp>)>,
+    /// By number of the [`DiskQueue`].
+    queues: [Batches; DiskQueue::ALL.len()],
+    /// Bytes of batches that are merged, at most, unless a single one has more.
+    max_batch_bytes: u64,
+}
+
+/// The batches of one queue of the disk.
+#[derive(Default)]
+struct Batches {
+    /// Those that wait for the one in flight, with their bytes.
+    waiting: VecDeque<(Ticket, u64, Vec<DiskOp>)>,
     in_flight: Option<Ticket>,
     /// The batch in flight, for [`Bug::FsyncRetried`]; otherwise empty.
     tried: Vec<DiskOp>,
@@ -66,16 +75,15 @@ impl<M: StateMachine> Driver<M> {
     /// # Errors
     /// As [`Node::start`].
     pub fn start(config: Config, host: &mut impl Host) -> Result<Self, Error> {
-        let tick = config.tick;
+        let (tick, max_batch_bytes) = (config.tick, config.max_batch_bytes);
         let node = Node::start(config, host)?;
         let mut driver = Driver {
             node,
             tick,
             next_tick: host.now() + tick,
             outputs: Vec::new(),
-            waiting: VecDeque::new(),
-            in_flight: None,
-            tried: Vec::new(),
+            queues: Default::default(),
+            max_batch_bytes,
         };
         driver.flush(host);
         Ok(driver)
@@ -93,12 +101,13 @@ impl<M: StateMachine> Driver<M> {
 
     /// Whether anything waits for the disk.
     pub fn is_writing(&self) -> bool {
-        self.in_flight.is_some() || !self.waiting.is_empty()
+        self.queues.iter().any(|queue| queue.in_flight.is_some() || !queue.waiting.is_empty())
     }
 
-    /// Batches that wait for the one that was submitted: they are submitted together.
+    /// Batches that wait for the one that was submitted to the same queue: they are submitted
+    /// together, as far as the limit of bytes allows.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.queues.iter().map(|queue| queue.waiting.len()).sum()
     }
 
     /// Whether the last [`flush`](Self::flush) left something to do at once: see
@@ -147,10 +156,11 @@ impl<M: StateMachine> Driver<M> {
     /// # Panics
     /// If it is a batch that was not submitted last: a bug of the host.
     pub fn complete(&mut self, completion: Completion) {
-        if let Completion::Done(ticket, result) = &completion {
-            assert_eq!(self.in_flight, Some(*ticket), "the completion of a batch not in flight");
-            self.in_flight = None;
-            if planted(Bug::FsyncRetried) && self.tries_again(*ticket, result) {
+        if let Completion::Done(queue, ticket, result) = &completion {
+            let queue = &mut self.queues[*queue as usize];
+            assert_eq!(queue.in_flight, Some(*ticket), "the completion of a batch not in flight");
+            queue.in_flight = None;
+            if planted(Bug::FsyncRetried) && queue.tries_again(*ticket, result) {
                 return;
             }
         }
@@ -174,10 +184,12 @@ impl<M: StateMachine> Driver<M> {
         self.node.take_outputs(&mut self.outputs);
         for output in self.outputs.drain(..) {
             match output {
-                Output::Disk { ticket, ops } => {
+                Output::Disk { queue, ticket, ops } => {
                     host.queued(&ops);
-                    self.waiting.push_back((ticket, ops));
+                    let bytes = ops.iter().map(DiskOp::bytes).sum();
+                    self.queues[queue as usize].waiting.push_back((ticket, bytes, ops));
                 }
+                Output::Work { ticket, work } => host.work(ticket, work),
                 Output::Fetch { ticket, file, offset, len } => {
                     host.fetch(ticket, file, offset, len);
                 }
@@ -186,23 +198,43 @@ impl<M: StateMachine> Driver<M> {
                 Output::Applied(applied) => host.applied(applied),
             }
         }
-        if self.in_flight.is_none() && self.node.stopped().is_none() {
-            self.submit(host);
+        if self.node.stopped().is_some() {
+            return;
+        }
+        for queue in DiskQueue::ALL {
+            let batches = &mut self.queues[queue as usize];
+            if let Some((ticket, ops)) = batches.next(self.max_batch_bytes) {
+                host.submit(queue, ticket, ops);
+            }
         }
     }
+}
 
-    fn submit(&mut self, host: &mut impl Host) {
-        let Some(&(ticket, _)) = self.waiting.back() else { return };
-        let ops = if self.waiting.len() == 1 {
-            self.waiting.pop_front().expect("there is one").1
-        } else {
-            merge_syncs(self.waiting.drain(..).flat_map(|(_, ops)| ops).collect())
-        };
+impl Batches {
+    /// Merges what waits into the next batch, unless one is in flight. A bound on its bytes keeps a
+    /// single sync short, so that a disk that works is not taken for one that hangs.
+    fn next(&mut self, max_bytes: u64) -> Option<(Ticket, Vec<DiskOp>)> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let (mut ticket, mut bytes, mut ops) = self.waiting.pop_front()?;
+        let mut merged = false;
+        while let Some((next, more, _)) = self.waiting.front()
+            && bytes + more <= max_bytes
+        {
+            assert!(*next > ticket, "tickets of a queue count upwards");
+            (ticket, bytes, merged) = (*next, bytes + more, true);
+            let (_, _, next_ops) = self.waiting.pop_front().expect("just seen");
+            ops.extend(next_ops);
+        }
+        if merged {
+            ops = merge_syncs(ops);
+        }
         self.in_flight = Some(ticket);
         if planted(Bug::FsyncRetried) {
             self.tried = ops.clone();
         }
-        host.submit(ticket, ops);
+        Some((ticket, ops))
     }
 
     /// Whether a batch goes on from the sync that failed, as [`Bug::FsyncRetried`] has it.
@@ -210,7 +242,7 @@ impl<M: StateMachine> Driver<M> {
         let Err(DiskError { file, operation: "fsync", .. }) = result else { return false };
         let sync = file.map_or(DiskOp::SyncDir, |file| DiskOp::Sync { file });
         let Some(at) = self.tried.iter().position(|op| *op == sync) else { return false };
-        self.waiting.push_front((ticket, self.tried.split_off(at)));
+        self.waiting.push_front((ticket, 0, self.tried.split_off(at)));
         true
     }
 }
@@ -272,7 +304,8 @@ mod tests {
         fn load(&mut self, file: FileName) -> Result<Bytes, crate::error::DiskError> {
             unreachable!("{file} was not listed")
         }
-        fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {}
+        fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {}
+        fn work(&mut self, _: Ticket, _: crate::env::Work) {}
         fn fetch(&mut self, _: Ticket, file: FileName, _: u64, _: u32) {
             unreachable!("{file} was never written")
         }

@@ -13,6 +13,7 @@ use crate::api::{Reply, RequestId};
 use crate::error::DiskError;
 use crate::types::{LogIndex, NodeId, Term, Ticket};
 use crate::wire::Message;
+pub use crate::work::{Product, ReadFile, Work};
 
 /// Tells the time.
 pub trait Clock {
@@ -44,6 +45,16 @@ pub enum FileName {
     Snapshot(LogIndex, Term),
     /// `snap-<index>-<term>.part`: a snapshot that is being written or received.
     Partial(LogIndex, Term),
+}
+
+impl DiskOp {
+    /// Bytes that it writes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            DiskOp::Write { data, .. } => data.len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 impl fmt::Display for FileName {
@@ -97,6 +108,21 @@ pub enum DiskOp {
     SyncDir,
 }
 
+/// The two queues of a disk. Each carries out its batches in order; nothing is promised about the
+/// order between them, so a large snapshot never stands in the way of a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DiskQueue {
+    /// The write-ahead log: small batches that clients and other members wait for.
+    Log,
+    /// Snapshot files: large pieces that can wait.
+    Snapshot,
+}
+
+impl DiskQueue {
+    /// Both queues, in the order of their numbers.
+    pub const ALL: [DiskQueue; 2] = [DiskQueue::Log, DiskQueue::Snapshot];
+}
+
 /// Keeps files.
 pub trait Disk {
     /// Which files exist, in any order. Used only while a node starts, so it may block.
@@ -111,20 +137,28 @@ pub trait Disk {
     /// When the file does not exist or cannot be read.
     fn load(&mut self, file: FileName) -> Result<Bytes, DiskError>;
 
-    /// Begins to carry out `ops`, in order, stopping at the first that fails. Afterwards the driver
-    /// is told [`Completion::Done`] with this ticket. The driver submits one batch at a time.
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>);
+    /// Begins to carry out `ops`, in order, stopping at the first that fails. Afterwards the host
+    /// hands the driver a [`Completion::Done`] with this queue and ticket. The driver submits one
+    /// batch at a time to each queue.
+    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>);
 
-    /// Begins to read up to `len` bytes (fewer at the end of the file). Afterwards the driver is
-    /// told [`Completion::Fetched`]. Reads may overtake batches.
+    /// Begins to read up to `len` bytes (fewer at the end of the file). Afterwards the host hands
+    /// the driver a [`Completion::Fetched`]. Reads may overtake batches.
     fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32);
+
+    /// Begins to carry out `work` beside the node. Afterwards the host hands the driver a
+    /// [`Completion::Worked`] with this ticket.
+    fn work(&mut self, ticket: Ticket, work: Work);
 }
 
 /// What became of work given to the [`Disk`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Completion {
-    /// The batch with this ticket is done and durable as far as it asked for, or it failed.
-    Done(Ticket, Result<(), DiskError>),
+    /// The batch of this queue with this ticket is done and durable as far as it asked for, or it
+    /// failed.
+    Done(DiskQueue, Ticket, Result<(), DiskError>),
     /// The read with this ticket is done.
     Fetched(Ticket, Result<Bytes, DiskError>),
+    /// The work with this ticket is done, or the host could not carry it out.
+    Worked(Ticket, Result<Product, DiskError>),
 }

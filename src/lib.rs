@@ -57,3 +57,4 @@ pub mod tcp;
 pub mod types;
 pub mod wal;
 pub mod wire;
+mod work;

@@ -27,8 +27,9 @@ pub(crate) struct Log {
     /// The entry before the first one kept. Its term is needed to match logs.
     base: SnapshotId,
     entries: VecDeque<Entry>,
-    /// Bytes of the entries.
+    /// Bytes of the entries, and of those that the newest durable snapshot does not cover.
     bytes: u64,
+    uncovered: u64,
     /// Only read when raft starts.
     initial: RaftState,
     /// The newest durable snapshot and the membership in it.
@@ -53,6 +54,7 @@ impl Log {
         Log {
             base: snapshot,
             bytes: entries.iter().map(size).sum(),
+            uncovered: entries.iter().map(size).sum(),
             entries: entries.into(),
             initial: RaftState { hard_state, conf_state: membership.clone() },
             snapshot: (snapshot, membership),
@@ -74,6 +76,11 @@ impl Log {
     /// Bytes of the entries kept, roughly.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of the entries that the newest durable snapshot does not cover, roughly.
+    pub fn uncovered_bytes(&self) -> u64 {
+        self.uncovered
     }
 
     /// The newest durable snapshot.
@@ -109,8 +116,11 @@ impl Log {
         if planted(Bug::TermBeyondTail) {
             self.stale_terms.extend(self.entries.range(keep..).map(|cut| (cut.index, cut.term)));
         }
-        self.bytes -= self.entries.drain(keep..).map(|entry| size(&entry)).sum::<u64>();
-        self.bytes += entries.iter().map(size).sum::<u64>();
+        let cut = self.entries.drain(keep..).map(|entry| size(&entry)).sum::<u64>();
+        let added = entries.iter().map(size).sum::<u64>();
+        self.bytes = self.bytes - cut + added;
+        // What a snapshot covers is committed, and never cut off.
+        self.uncovered = self.uncovered - cut + added;
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -118,6 +128,9 @@ impl Log {
     pub fn saved(&mut self, snapshot: SnapshotId, membership: ConfState) {
         assert!(snapshot.index >= self.snapshot.0.index, "snapshots never go back");
         self.snapshot = (snapshot, membership);
+        let covered = (snapshot.index.max(self.base.index) - self.base.index) as usize;
+        self.uncovered = self.entries.range(covered..).map(size).sum();
+        assert!(self.uncovered <= self.bytes, "a part is no more than the whole");
     }
 
     /// Whether this is the only voter, as far as the newest snapshot knows.
@@ -141,7 +154,7 @@ impl Log {
     /// Replaces everything by a snapshot received from a leader.
     pub fn install(&mut self, snapshot: SnapshotId, membership: ConfState) {
         self.entries.clear();
-        self.bytes = 0;
+        (self.bytes, self.uncovered) = (0, 0);
         self.base = snapshot;
         self.snapshot = (snapshot, membership);
     }

@@ -64,7 +64,7 @@ use self::snapshot::Snapshots;
 use crate::api::{Reply, Request, RequestId};
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
-use crate::env::{Completion, DiskOp, FileName};
+use crate::env::{Completion, DiskOp, DiskQueue, FileName, Work};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::types::{Entry, HardState, LogIndex, NodeId, SnapshotId, Term, Ticket};
@@ -74,9 +74,11 @@ use crate::wire::{Kind, Message, RaftMessage};
 /// What a node wants from its host.
 #[derive(Debug)]
 pub enum Output {
-    /// Carry out the batch; see [`Disk::submit`](crate::env::Disk::submit). Tickets of batches
-    /// count upwards.
+    /// Carry out the batch; see [`Disk::submit`](crate::env::Disk::submit). Tickets of the batches
+    /// of one queue count upwards.
     Disk {
+        /// Which queue of the disk.
+        queue: DiskQueue,
         /// Names the batch in its completion.
         ticket: Ticket,
         /// What to do, in order.
@@ -93,6 +95,14 @@ pub enum Output {
         offset: u64,
         /// How many bytes, at most.
         len: u32,
+    },
+    /// Carry out work beside the node; see [`Disk::work`](crate::env::Disk::work). Work has tickets
+    /// of its own.
+    Work {
+        /// Names the work in its completion.
+        ticket: Ticket,
+        /// What to do.
+        work: Work,
     },
     /// Send a message.
     Send {
@@ -226,6 +236,9 @@ pub struct Node<M> {
     persisting: VecDeque<Persisting>,
     /// What these batches count, in bytes.
     unsynced: u64,
+    /// The tick at which the log's queue of the disk last completed something, or began to have
+    /// something to complete.
+    disk_progress_at: u64,
     /// A snapshot is being made durable as the new state; raft stands still meanwhile.
     installing: bool,
 
@@ -265,6 +278,8 @@ impl<M: StateMachine> Node<M> {
             if self.stopped.is_some() {
                 return;
             }
+        } else if self.disk_hangs() {
+            self.tick_with_hung_disk();
         } else if (!self.installing || planted(Bug::TickWhileInstalling))
             && !self.would_lead_alone_too_early()
         {
@@ -318,12 +333,14 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         match completion {
-            Completion::Done(ticket, Ok(())) => self.persisted(ticket),
-            Completion::Fetched(ticket, found) => self.fetched(ticket, found),
-            Completion::Done(ticket, Err(_)) if planted(Bug::AppendErrorIgnored) => {
-                self.persisted(ticket);
+            Completion::Done(_, _, Err(error)) if !planted(Bug::AppendErrorIgnored) => {
+                self.stop(Error::Disk(error));
             }
-            Completion::Done(_, Err(error)) => self.stop(Error::Disk(error)),
+            Completion::Done(DiskQueue::Log, ticket, _) => self.persisted(ticket),
+            Completion::Done(DiskQueue::Snapshot, ticket, _) => self.stored(ticket),
+            Completion::Fetched(ticket, found) => self.fetched(ticket, found),
+            Completion::Worked(ticket, Ok(product)) => self.worked(ticket, product),
+            Completion::Worked(_, Err(error)) => self.stop(Error::Disk(error)),
         }
     }
 
@@ -480,7 +497,7 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let told_to_campaign = message.kind() == Kind::TimeoutNow;
-        if told_to_campaign && self.would_lead_alone_too_early() {
+        if told_to_campaign && (self.would_lead_alone_too_early() || self.disk_hangs()) {
             return;
         }
         if self.must_not_vote(&message) {
@@ -497,7 +514,7 @@ impl<M: StateMachine> Node<M> {
             return self.stop(Error::DataLost { acknowledged, last });
         }
         // A leader sends again what was lost, and by then the disk may have caught up.
-        if self.disk_lags() && !message.0.entries.is_empty() {
+        if (self.disk_lags() || self.log_is_full()) && !message.0.entries.is_empty() {
             return;
         }
         self.raft.step(message.0);
@@ -506,6 +523,32 @@ impl<M: StateMachine> Node<M> {
     /// More waits for the disk than may: what would add to it must wait outside.
     fn disk_lags(&self) -> bool {
         self.unsynced > self.config.max_unsynced_bytes
+    }
+
+    /// The log in memory is so large, although snapshots are taken, that nothing may add to it: a
+    /// snapshot is slow to write, or members that catch up still need what it covers.
+    fn log_is_full(&self) -> bool {
+        self.raft.log().bytes() >= 2 * self.config.max_log_bytes
+    }
+
+    /// The disk has completed nothing for so long, although the log waits for it, that it may never
+    /// do so again.
+    fn disk_hangs(&self) -> bool {
+        !planted(Bug::HungDiskKeepsOffice)
+            && !self.persisting.is_empty()
+            && self.disk_progress_at + u64::from(self.config.hang_ticks) <= self.now
+    }
+
+    /// One tick of a member that can make nothing durable. A leader in that state answers neither
+    /// writes nor linearizable reads, because it applies only what is durable here too, but its
+    /// heartbeats would keep the others from electing one that does. So it steps down. It does not
+    /// stand for election either, and its vote waits for the disk as any promise does.
+    fn tick_with_hung_disk(&mut self) {
+        if self.raft.is_leader() {
+            warn!(id = %self.config.id, "the disk hangs: stepping down");
+            self.raft.step_down();
+        }
+        self.raft.tick_passively();
     }
 
     /// The only voter wins its election at once, and raft insists that its log is durable by then.

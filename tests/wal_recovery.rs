@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use stormkv::env::{Disk, DiskOp, FileName};
+use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, Work};
 use stormkv::error::{DiskError, Error};
 use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
 use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
@@ -160,7 +160,11 @@ impl Disk for CrashDisk {
         Ok(Bytes::copy_from_slice(&self.nodes[self.current[&file]].current))
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+    fn work(&mut self, _: Ticket, _: Work) {
+        unreachable!("nothing hands out work here")
+    }
+
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
         unreachable!("the log submits nothing itself");
     }
 

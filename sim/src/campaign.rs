@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(one.checks["one-vote"], runs * 5);
         assert_eq!(one.peaks["reads"], 299, "a peak is not a sum");
         let recovered = one.recovery.named().map(|(_, times)| times.count());
-        assert_eq!(recovered, [runs, 0, 0]);
+        assert_eq!(recovered, [runs, 0, 0, 0]);
         assert_eq!(one.sim_ns, u128::from(runs) * 1_000_000_000);
     }
 

@@ -30,7 +30,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use stormkv::env::{DiskOp, FileName};
+use stormkv::env::{DiskOp, FileName, ReadFile};
 use stormkv::error::DiskError;
 
 use crate::rng::{self, Purpose, Stream};
@@ -457,6 +457,12 @@ impl SimDisk {
         let occurrence = self.occurrences.entry((purpose, fault)).or_default();
         *occurrence += 1;
         Stream::new(self.seed, purpose, [self.node, u64::from(fault), *occurrence])
+    }
+}
+
+impl ReadFile for SimDisk {
+    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
+        SimDisk::read(self, file, offset, len as usize)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stormkv::api::{Reply, RequestId};
 use stormkv::driver::Host;
-use stormkv::env::{Clock, Disk, DiskOp, FileName, Transport};
+use stormkv::env::{Clock, Disk, DiskOp, DiskQueue, FileName, Transport, Work};
 use stormkv::error::DiskError;
 use stormkv::node::Applied;
 use stormkv::types::{NodeId, Ticket};
@@ -21,8 +21,9 @@ use crate::disk::SimDisk;
 pub(crate) enum Effect {
     Send(NodeId, Message),
     Reply(RequestId, Reply),
-    Submit(Ticket, Vec<DiskOp>),
+    Submit(DiskQueue, Ticket, Vec<DiskOp>),
     Fetch(Ticket, FileName, u64, u32),
+    Work(Ticket, Work),
 }
 
 /// Who is told what the node does inside; see [`Host`].
@@ -64,12 +65,16 @@ impl<W> Disk for Port<'_, W> {
         self.disk.load(file)
     }
 
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.effects.push(Effect::Submit(ticket, ops));
+    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
+        self.effects.push(Effect::Submit(queue, ticket, ops));
     }
 
     fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
         self.effects.push(Effect::Fetch(ticket, file, offset, len));
+    }
+
+    fn work(&mut self, ticket: Ticket, work: Work) {
+        self.effects.push(Effect::Work(ticket, work));
     }
 }
 

@@ -50,7 +50,7 @@ mod trace;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stormkv::api::{Reply, Request};
-use stormkv::env::{Completion, FileName};
+use stormkv::env::{Completion, DiskQueue, FileName, Work};
 use stormkv::node::{Membership, Role};
 use stormkv::types::{LogIndex, NodeId, Term, Ticket};
 use stormkv::wire::Message;
@@ -287,9 +287,11 @@ enum Event {
     /// A client begins, or its patience ends.
     Client { client: u32, token: u64 },
     /// The next operation of a node's batch is carried out.
-    DiskStep { node: NodeId, life: u64 },
+    DiskStep { node: NodeId, life: u64, queue: DiskQueue },
     /// A read of a node's disk is done.
     Fetched { node: NodeId, life: u64, ticket: Ticket, file: FileName, offset: u64, len: u32 },
+    /// Work beside a node is done.
+    Worked { node: NodeId, life: u64, ticket: Ticket, work: Box<Work> },
     /// A node acts on the inputs that it was given.
     Flush { node: NodeId, life: u64 },
     /// A slow node hears what has become of its work for the disk.

@@ -77,6 +77,7 @@ fn unusual_plan() -> Plan {
             write: Delay { min_us: 1, mean_extra_us: 2 },
             sync: Delay { min_us: 3, mean_extra_us: 4 },
             read: Delay { min_us: 5, mean_extra_us: 6 },
+            kib_per_s: 640,
         },
         clients: Clients {
             count: 1,

@@ -125,6 +125,5 @@ impl<M: StateMachine> Node<M> {
             && (1..=chunk.term).contains(&term)
             && index > 0
             && end.is_some_and(|end| end <= chunk.total)
-            && chunk.total <= self.config.max_snapshot_bytes
     }
 }

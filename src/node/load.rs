@@ -33,8 +33,10 @@ pub struct Load {
     pub outgoing: usize,
     /// Reads of snapshot files under way.
     pub fetches: usize,
-    /// Bytes of the snapshot that is being received.
+    /// Bytes in memory of the snapshot that is being received.
     pub incoming_bytes: u64,
+    /// Bytes of snapshots handed to the disk and not durable yet.
+    pub storing_bytes: u64,
     /// Client sessions.
     pub sessions: usize,
     /// Segments of the write-ahead log.

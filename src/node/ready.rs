@@ -10,18 +10,20 @@
 //!
 //! A message may promise something: a vote, a term, that entries are safe. It leaves only when what
 //! it promises is durable. A leader's appends promise nothing about its own log, except that it
-//! leads its term; so they may overtake its disk, but not the write of that term and its vote.
+//! leads its term; so they may overtake its disk, but not the write of that term and its vote. The
+//! same holds for the response to a heartbeat, which promises a term and nothing else: held until
+//! the log is durable, it would let check-quorum depose a healthy leader whenever its followers
+//! sync for longer than an election timeout.
 
 use raft::eraftpb::{self, EntryType, MessageType};
 use tracing::{debug, trace};
 
 use super::membership;
 use super::replica::Replica;
-use super::snapshot::Then;
 use super::{Applied, Node, Origin, Output};
 use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
-use crate::env::DiskOp;
+use crate::env::{DiskOp, DiskQueue};
 use crate::machine::StateMachine;
 use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
 use crate::wal::WalPosition;
@@ -47,6 +49,15 @@ pub(super) struct Persisting {
     then: Option<Then>,
 }
 
+/// What a batch was for, beyond making a `Ready` durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    /// The write-ahead log goes on from this snapshot of the node's own state.
+    Recorded(SnapshotId),
+    /// The write-ahead log says that an installed snapshot is the state.
+    Installed(SnapshotId),
+}
+
 impl Persisting {
     /// Messages that wait for the batch.
     pub fn held(&self) -> usize {
@@ -64,7 +75,10 @@ impl<M: StateMachine> Node<M> {
         let committed = ready.take_committed_entries();
         let mut at_once = ready.take_messages();
         let mut after = ready.take_persisted_messages();
-        after.extend(at_once.extract_if(.., |message| !only_leaders_say(message)));
+        after.extend(at_once.extract_if(.., |message| !promises_term_only(message)));
+        if !planted(Bug::HeartbeatsWaitForLog) {
+            at_once.extend(after.extract_if(.., |message| promises_term_only(message)));
+        }
         if planted(Bug::CommitNotAnnounced) && !committed.is_empty() {
             at_once.clear();
         }
@@ -105,8 +119,16 @@ impl<M: StateMachine> Node<M> {
             Some(last) => last.ready = Some(number),
             None => self.raft.on_persist_ready(number),
         }
-        self.send_or_hold(at_once, self.done >= self.vow || planted(Bug::LoneVoterSendsEarly));
-        self.send_or_hold(after, self.persisting.is_empty() || planted(Bug::MessagesBeforeSync));
+        if self.done >= self.vow || planted(Bug::LoneVoterSendsEarly) {
+            self.send(at_once);
+        } else {
+            self.hold(self.vow, at_once);
+        }
+        if self.persisting.is_empty() || planted(Bug::MessagesBeforeSync) {
+            self.send(after);
+        } else {
+            self.hold(self.submitted, after);
+        }
         for state in read_states {
             self.read_index_known(&state.request_ctx, state.index);
         }
@@ -130,7 +152,6 @@ impl<M: StateMachine> Node<M> {
             self.wal.append(recorded, install, &entries, &mut ops);
             if install.is_some() {
                 self.wal.compact(&mut ops);
-                self.remove_old_files(&mut ops);
             }
             self.submit(ops, install.map(Then::Installed));
             if install.is_some() {
@@ -149,16 +170,15 @@ impl<M: StateMachine> Node<M> {
         HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.commit }
     }
 
-    /// Hands a batch to the disk. What must wait for it is attached to the last of `persisting`.
+    /// Hands a batch to the log's queue of the disk. What must wait for it is attached to the last of `persisting`.
     pub(super) fn submit(&mut self, ops: Vec<DiskOp>, then: Option<Then>) {
         self.submitted.0 += 1;
         let ticket = self.submitted;
         let position = self.wal.position();
-        let written = ops.iter().map(|op| match op {
-            DiskOp::Write { data, .. } => data.len() as u64,
-            _ => 0,
-        });
-        let bytes = written.sum::<u64>().max(LEAST_BATCH_BYTES);
+        if self.persisting.is_empty() {
+            self.disk_progress_at = self.now;
+        }
+        let bytes = ops.iter().map(DiskOp::bytes).sum::<u64>().max(LEAST_BATCH_BYTES);
         self.unsynced += bytes;
         self.persisting.push_back(Persisting {
             ticket,
@@ -169,12 +189,14 @@ impl<M: StateMachine> Node<M> {
             replies: Vec::new(),
             then,
         });
-        self.outputs.push(Output::Disk { ticket, ops });
+        self.outputs.push(Output::Disk { queue: DiskQueue::Log, ticket, ops });
     }
 
     /// All batches up to `ticket` are durable.
     pub(super) fn persisted(&mut self, ticket: Ticket) {
         assert!(ticket <= self.submitted, "{ticket:?} was never submitted");
+        assert!(ticket > self.done, "{ticket:?} is done twice");
+        self.disk_progress_at = self.now;
         while self.persisting.front().is_some_and(|first| first.ticket <= ticket) {
             let first = self.persisting.pop_front().expect("just seen");
             self.done = first.ticket;
@@ -192,21 +214,24 @@ impl<M: StateMachine> Node<M> {
             for (origin, reply) in first.replies {
                 self.answer(origin, reply);
             }
-            if let Some(then) = first.then {
-                self.then(then);
+            match first.then {
+                Some(Then::Recorded(id)) => self.recorded(id),
+                Some(Then::Installed(id)) => self.end_install(id),
+                None => {}
             }
             self.consider_whole();
         }
     }
 
-    fn send_or_hold(&mut self, messages: Vec<eraftpb::Message>, now: bool) {
-        match self.persisting.back_mut() {
-            Some(last) if !now => {
-                for message in messages {
-                    hold(&mut last.messages, message);
-                }
-            }
-            _ => self.send(messages),
+    /// Keeps messages until the batch with this ticket is durable.
+    fn hold(&mut self, ticket: Ticket, messages: Vec<eraftpb::Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let waits = |batch: &&mut Persisting| batch.ticket >= ticket;
+        let batch = self.persisting.iter_mut().find(waits).expect("it is not durable yet");
+        for message in messages {
+            hold(&mut batch.messages, message);
         }
     }
 
@@ -318,7 +343,8 @@ impl<M: StateMachine> Node<M> {
         }
         let membership = replica.membership().to_raft();
         self.raft.log_mut().install(id, membership);
-        self.replica = replica;
+        let former = std::mem::replace(&mut self.replica, replica);
+        self.discard(former);
         self.installing = true;
         self.report_applied(true);
         // Their entries may be part of the snapshot, or may never be committed.
@@ -338,6 +364,7 @@ impl<M: StateMachine> Node<M> {
         if !planted(Bug::ElectionWhileInstalling) {
             self.raft.advance_apply_to(id.index);
         }
+        self.recorded(id);
         self.serve_reads();
         self.consider_stepping_down();
     }
@@ -360,14 +387,17 @@ fn stamped(mut message: eraftpb::Message, term: u64) -> eraftpb::Message {
     message
 }
 
+/// Whether a message promises no more than its sender's term, and for a leader that it leads it.
+///
 /// Raft says of a whole `Ready` that it is a leader's and that its messages may overtake its
 /// writes. But many inputs may have passed since the last one, and the role may have changed
-/// between them: what others say too may be a promise given before.
-fn only_leaders_say(message: &eraftpb::Message) -> bool {
+/// between them: what others send too may be a promise given before.
+fn promises_term_only(message: &eraftpb::Message) -> bool {
     matches!(
         message.get_msg_type(),
         MessageType::MsgAppend
             | MessageType::MsgHeartbeat
+            | MessageType::MsgHeartbeatResponse
             | MessageType::MsgSnapshot
             | MessageType::MsgTimeoutNow
     )

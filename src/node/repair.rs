@@ -50,7 +50,7 @@ use crate::wire::{Kind, RaftMessage};
 pub(super) struct Repair {
     damage: Damage,
     /// What was there at the last progress, and when that was.
-    seen: (SnapshotId, u64, usize),
+    seen: (SnapshotId, u64, u64),
     progress_at: u64,
 }
 
@@ -110,9 +110,9 @@ impl<M: StateMachine> Node<M> {
         // Only now may go what was left of it.
         let mut ops = Vec::new();
         self.wal.compact(&mut ops);
-        self.remove_old_files(&mut ops);
         if !ops.is_empty() {
             self.submit(ops, None);
         }
+        self.clean_up();
     }
 }

@@ -3,13 +3,13 @@
 //! They change together, entry by entry, and travel together in a snapshot. That is what makes a
 //! retry after a restart or a snapshot still take effect once.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use raft::eraftpb::ConfState;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::api::{Reconfigure, Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
-use crate::env::FileName;
+use crate::env::{FileName, ReadFile};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::node::membership::Membership;
@@ -17,6 +17,8 @@ use crate::session::{Sessions, Verdict};
 use crate::snapshot::{self, Head, Writer};
 use crate::types::{LogIndex, SessionId, SnapshotId};
 
+/// Bytes of a snapshot file that are read in one go.
+const READ_BYTES: u32 = 4 << 20;
 /// Bytes that a proposal takes beside its command, at most: session, number, lengths.
 const PROPOSAL_OVERHEAD: usize = 32;
 
@@ -209,6 +211,24 @@ impl<M: StateMachine> Replica<M> {
         if let Some(Proposal::Command(_, command)) = Proposal::decode(data) {
             self.machine.apply(index, command);
         }
+    }
+
+    /// Rebuilds a state from a snapshot file of `len` bytes.
+    pub fn restore_from(
+        sessions: usize,
+        file: FileName,
+        len: u64,
+        files: &mut dyn ReadFile,
+    ) -> Result<Self, Error> {
+        let mut bytes = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
+        while (bytes.len() as u64) < len {
+            let piece = files.read(file, bytes.len() as u64, READ_BYTES)?;
+            if piece.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Replica::restore(sessions, file, &bytes.freeze())
     }
 
     /// Rebuilds a state from the bytes of a snapshot file.

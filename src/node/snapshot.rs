@@ -1,110 +1,121 @@
-//! Snapshots: saving our own, sending one in chunks, receiving and installing one.
+//! Snapshots: saving the node's own state, sending one in chunks, receiving and installing one.
 //!
-//! *Saving* freezes the replicated state and writes it piece by piece to a partial file, which is
-//! renamed when it is complete and durable. Only then does the write-ahead log mention it, and only
-//! after that are older entries, segments and snapshots dropped.
+//! *Saving* (`saving.rs`) freezes the replicated state and writes it piece by piece to a partial file,
+//! which is renamed when it is complete and durable. Only then does the write-ahead log mention it,
+//! and only when that is durable are older snapshots removed.
 //!
-//! *Sending*: raft decides that a follower needs a snapshot; its file is read and sent in chunks
-//! with a small window. Raft waits until it is told how that ended, so it always is: by the
-//! receiver, or by a timeout. Nobody can see from here whether a file has rotted, but a receiver
-//! can; so when a whole one was refused, the state is saved anew before it is sent again.
+//! *Sending* (`sending.rs`): raft decides that a follower needs a snapshot; its file is read and sent
+//! in chunks with a small window. The log that the receiver needs next is kept until it has caught up.
 //!
-//! *Receiving*: the chunks are collected and checked, the state is rebuilt beside the present one,
-//! the file is made durable; only then does raft get to see the message. If raft accepts it, state,
-//! log and membership change in one step, and the write-ahead log records that in one record.
+//! *Receiving* (`receiving.rs`): the chunks go to a partial file as they arrive; when all of them are
+//! durable, the state is restored from that file beside the node, which checks every byte of it; only
+//! then is the file renamed and raft shown the message. If raft accepts it, state, log and membership
+//! change in one step, and the write-ahead log records that in one record.
+//!
+//! All of it goes through the disk's queue for snapshots, in pieces that are synced one by one, so that
+//! a record of the log waits for one piece at most. Encoding and restoring are [`Work`] beside the node.
 
 mod incoming;
+mod receiving;
+mod saving;
+mod sending;
 
-use std::collections::BTreeMap;
-
-use bytes::{Bytes, BytesMut};
-use raft::eraftpb;
-use tracing::{debug, warn};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::replica::Replica;
 use super::{Node, Output};
-use crate::bugs::{Bug, planted};
-use crate::env::{DiskOp, FileName};
-use crate::error::DiskError;
+use crate::env::{DiskOp, DiskQueue, FileName, Product, Work};
 use crate::machine::StateMachine;
 use crate::snapshot::{Head, Writer};
-use crate::types::{LogIndex, NodeId, SnapshotId, Term, Ticket};
-use crate::wire::{Chunk, Message};
+use crate::types::{NodeId, SnapshotId, Ticket};
 use incoming::Incoming;
+use saving::Saving;
+use sending::{CatchUp, Outgoing};
 
 /// Chunks sent ahead of their acknowledgement.
 const WINDOW: u64 = 4;
-/// Bytes of a snapshot written in one batch, so that other writes need not wait for all of it.
-const PIECE: usize = 256 << 10;
-/// Chunks that are not acknowledged are sent again after so many ticks.
-const RESEND_TICKS: u64 = 10;
 
-/// What a batch was for, beyond making a `Ready` durable.
-#[derive(Debug)]
-pub(super) enum Then {
-    /// A piece of our own snapshot is written.
-    Written(SnapshotId),
-    /// Our own snapshot is complete and durable.
+/// What a batch of the queue for snapshots was for.
+#[derive(Clone, Copy, Debug)]
+enum Stored {
+    /// A piece of the node's own snapshot is durable.
+    Piece(SnapshotId),
+    /// The node's own snapshot is complete and durable.
     Saved(SnapshotId),
-    /// A received snapshot is durable as a file.
+    /// The beginning of the snapshot of this receipt, up to a length in bytes, is durable.
+    Chunks(u64, u64),
+    /// The snapshot of this receipt is durable under its name.
     Received(u64),
-    /// The write-ahead log says that an installed snapshot is the state.
-    Installed(SnapshotId),
+    /// Files that are not needed were removed.
+    Removed,
 }
 
-struct Saving {
-    head: Head,
-    writer: Writer,
-    written: u64,
-}
-
-#[derive(Debug)]
-struct Outgoing {
-    transfer: u64,
-    term: Term,
-    snapshot: SnapshotId,
-    total: u64,
-    /// Bytes acknowledged, and sent.
-    acked: u64,
-    sent: u64,
-    fetching: bool,
-    /// The tick of the last acknowledgement that brought something, and of the last chunk.
-    progress_at: u64,
-    sent_at: u64,
+/// What work beside the node was for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    /// The next piece of the node's own snapshot.
+    Encode(SnapshotId),
+    /// The state in the snapshot of this receipt.
+    Restore(u64),
+    /// A state that is not needed any more is dropped.
+    Discard,
 }
 
 /// The snapshots of a node and their transfers.
 pub(super) struct Snapshots<M> {
     /// The complete files on disk, with their sizes.
     files: BTreeMap<SnapshotId, u64>,
+    /// The newest snapshot that the write-ahead log mentions durably.
+    recorded: SnapshotId,
+    /// Batches in the queue for snapshots, and the newest ticket of it.
+    storing: VecDeque<(Ticket, Stored)>,
+    /// What these batches write, in bytes.
+    unsynced: u64,
+    submitted: Ticket,
+    /// Work beside the node, and the newest ticket of it.
+    working: BTreeMap<Ticket, Purpose>,
+    handed_out: Ticket,
     saving: Option<Saving>,
     /// A state that waits for its head, and one that waits until its place is free: see the bugs
-    /// [`Bug::AppliedReadAfterState`] and [`Bug::AppliedBeforeLoad`].
+    /// [`Bug::AppliedReadAfterState`](crate::bugs::Bug::AppliedReadAfterState) and
+    /// [`Bug::AppliedBeforeLoad`](crate::bugs::Bug::AppliedBeforeLoad).
     frozen: Option<(Head, Writer)>,
     pub(super) loading: Option<M>,
     outgoing: BTreeMap<NodeId, Outgoing>,
+    /// Members that have received a snapshot and not caught up since.
+    catching_up: BTreeMap<NodeId, CatchUp>,
     /// Reads of files under way: for whom, which transfer, from where.
     fetches: BTreeMap<Ticket, (NodeId, u64, u64)>,
     next_fetch: u64,
     incoming: Option<Incoming<M>>,
-    /// A file that was refused by whom it was sent to, or could not be read.
+    /// Snapshots whose receipt has begun so far.
+    receipts: u64,
+    /// A file that was refused by its receiver, or could not be read.
     suspect: Option<SnapshotId>,
     /// Received and durable, not yet accepted by raft.
     staged: Option<(SnapshotId, Replica<M>)>,
 }
 
 impl<M> Snapshots<M> {
-    /// `present` is the file of the state, with its size; `left` are others that nobody will read.
+    /// `present` is the file of the state, with its size; no one reads those in `left`.
     pub fn new(present: Option<(SnapshotId, u64)>, left: Vec<SnapshotId>) -> Self {
         Snapshots {
+            recorded: SnapshotId::default(),
             files: left.into_iter().map(|id| (id, 0)).chain(present).collect(),
+            storing: VecDeque::new(),
+            unsynced: 0,
+            submitted: Ticket(0),
+            working: BTreeMap::new(),
+            handed_out: Ticket(0),
             saving: None,
             frozen: None,
             loading: None,
             outgoing: BTreeMap::new(),
+            catching_up: BTreeMap::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
             incoming: None,
+            receipts: 0,
             suspect: None,
             staged: None,
         }
@@ -117,19 +128,15 @@ impl<M> Snapshots<M> {
             saving: self.saving.is_some(),
             outgoing: self.outgoing.len(),
             fetches: self.fetches.len(),
-            incoming_bytes: self.incoming.as_ref().map_or(0, Incoming::bytes),
+            incoming_bytes: self.incoming.as_ref().map_or(0, Incoming::ahead_bytes),
+            storing_bytes: self.unsynced,
             ..super::Load::default()
         }
     }
 
-    /// The transfer that is coming in, and how many bytes of it are there; zeros if there is none.
-    pub fn receiving(&self) -> (u64, usize) {
-        self.incoming.as_ref().map_or((0, 0), |incoming| (incoming.transfer, incoming.data.len()))
-    }
-
-    /// Whether a received snapshot is complete and its file is being written.
-    fn is_writing_received(&self) -> bool {
-        self.incoming.as_ref().is_some_and(|incoming| incoming.rebuilt.is_some())
+    /// The transfer that is coming in, and how many bytes of it are here; zeros if there is none.
+    pub fn receiving(&self) -> (u64, u64) {
+        self.incoming.as_ref().map_or((0, 0), |incoming| (incoming.transfer, incoming.taken()))
     }
 }
 
@@ -144,422 +151,115 @@ pub(super) fn partial(id: SnapshotId) -> FileName {
 /// The operations that make a fully written partial file a durable snapshot.
 pub(super) fn finish(id: SnapshotId, ops: &mut Vec<DiskOp>) {
     ops.push(DiskOp::Sync { file: partial(id) });
+    publish(id, ops);
+}
+
+/// The same for a partial file that is durable already.
+fn publish(id: SnapshotId, ops: &mut Vec<DiskOp>) {
     ops.push(DiskOp::Rename { from: partial(id), to: complete(id) });
     ops.push(DiskOp::SyncDir);
 }
 
 impl<M: StateMachine> Node<M> {
-    pub(super) fn then(&mut self, then: Then) {
-        match then {
-            Then::Written(id) => self.write_piece(id),
-            Then::Saved(id) => self.saved(id),
-            Then::Received(transfer) => self.received(transfer),
-            Then::Installed(id) => self.end_install(id),
-        }
+    /// Hands a batch to the disk's queue for snapshots.
+    fn store(&mut self, ops: Vec<DiskOp>, stored: Stored) {
+        self.snapshots.submitted.0 += 1;
+        let ticket = self.snapshots.submitted;
+        self.snapshots.unsynced += ops.iter().map(DiskOp::bytes).sum::<u64>();
+        self.snapshots.storing.push_back((ticket, stored));
+        self.outputs.push(Output::Disk { queue: DiskQueue::Snapshot, ticket, ops });
     }
 
-    // ---- saving ----
-
-    /// Takes a snapshot if enough was applied since the last, or if raft needs a newer one.
-    pub(super) fn consider_snapshot(&mut self) {
-        let log = self.raft.log();
-        let wanted = log.take_wanted();
-        let applied = self.replica.applied().index;
-        let since = applied - log.snapshot_id().index;
-        let heavy = log.bytes() >= self.config.max_log_bytes;
-        // Only the log says that there are others: see `repair.rs`.
-        let me = self.config.id;
-        let outgrown =
-            log.snapshot_is_of_one(me) && !self.replica.membership().is_quorum(|id| id == me);
-        // The same bytes would be refused again.
-        let suspect = self.snapshots.suspect == Some(log.snapshot_id());
-        let due = since >= self.config.snapshot_every
-            || ((wanted || heavy || outgrown) && since > 0)
-            || suspect;
-        // A received one that is being written may turn out to be the same, with the same file.
-        let receiving = self.snapshots.is_writing_received();
-        if !due || self.installing || receiving || self.snapshots.saving.is_some() {
-            return;
-        }
-        let (head, writer) = self.replica.snapshot();
-        if (planted(Bug::AppliedReadAfterState) || planted(Bug::LatestMembershipInSnapshot))
-            && self.snapshots.frozen.is_none()
+    /// All batches of the queue for snapshots up to `ticket` are durable.
+    pub(super) fn stored(&mut self, ticket: Ticket) {
+        assert!(ticket <= self.snapshots.submitted, "{ticket:?} was never submitted");
+        while let Some((_, stored)) =
+            self.snapshots.storing.pop_front_if(|(first, _)| *first <= ticket)
         {
-            self.snapshots.frozen = Some((head, writer));
-            return;
-        }
-        let (head, writer) = self.thaw(head, writer);
-        let id = head.id;
-        debug!(node = %self.config.id, index = id.index, "saving a snapshot");
-        self.snapshots.saving = Some(Saving { head, writer, written: 0 });
-        self.write_piece(id);
-    }
-
-    /// Puts together a snapshot of parts that were taken at different times, as two bugs do.
-    fn thaw(&mut self, head: Head, writer: Writer) -> (Head, Writer) {
-        let Some((old, state)) = self.snapshots.frozen.take() else { return (head, writer) };
-        let id = if planted(Bug::AppliedReadAfterState) { head.id } else { old.id };
-        let head = Head { id, ..head };
-        let writer = state.with_head(&head);
-        (head, writer)
-    }
-
-    fn write_piece(&mut self, id: SnapshotId) {
-        let saving = match &mut self.snapshots.saving {
-            Some(saving) if saving.head.id == id => saving,
-            // A newer one was installed meanwhile.
-            _ => return self.submit(vec![DiskOp::Remove { file: partial(id) }], None),
-        };
-        let mut ops = Vec::new();
-        if planted(Bug::RemovedBeforeSynced) {
-            let old = self.raft.log().snapshot_id();
-            ops.extend([DiskOp::Remove { file: complete(old) }, DiskOp::SyncDir]);
-        }
-        if saving.written == 0 {
-            ops.push(DiskOp::Create { file: partial(id), len: 0 });
-        }
-        let mut piece = BytesMut::new();
-        let mut ended = false;
-        while piece.len() < PIECE && !ended {
-            match saving.writer.next() {
-                Some(bytes) => piece.extend_from_slice(&bytes),
-                None => ended = true,
+            match stored {
+                Stored::Piece(id) => self.piece_written(id),
+                Stored::Saved(id) => self.saved(id),
+                Stored::Chunks(receipt, end) => self.chunks_durable(receipt, end),
+                Stored::Received(receipt) => self.received(receipt),
+                Stored::Removed => {}
             }
         }
-        let (offset, data) = (saving.written, piece.freeze());
-        saving.written += data.len() as u64;
-        ops.push(DiskOp::Write { file: partial(id), offset, data });
-        if ended {
-            finish(id, &mut ops);
-        }
-        self.submit(ops, Some(if ended { Then::Saved(id) } else { Then::Written(id) }));
-    }
-
-    /// Our own snapshot is durable: the log may forget what it covers.
-    fn saved(&mut self, id: SnapshotId) {
-        match self.snapshots.saving.take() {
-            Some(saving) if saving.head.id == id => {
-                self.snapshots.files.insert(id, saving.written);
-                self.snapshots.suspect = None;
-                self.raft.log_mut().saved(id, saving.head.membership.to_raft());
-            }
-            other => {
-                self.snapshots.saving = other;
-                let ops = vec![DiskOp::Remove { file: complete(id) }, DiskOp::SyncDir];
-                return self.submit(ops, None);
-            }
-        }
-        let mut ops = Vec::new();
-        self.wal.append(self.written, Some(id), &[], &mut ops);
-        self.wal.compact(&mut ops);
-        self.remove_old_files(&mut ops);
-        self.submit(ops, None);
-        self.compact_log();
-    }
-
-    /// Keeps some entries behind the snapshot for followers that lag a little, and those behind a
-    /// snapshot that is being sent: its receiver will need them next.
-    fn compact_log(&mut self) {
-        let newest = self.raft.log().snapshot_id().index;
-        let sending = self.snapshots.outgoing.values().map(|out| out.snapshot.index).min();
-        let keep: LogIndex = newest.saturating_sub(self.config.keep_entries);
-        self.raft.log_mut().compact(keep.min(sending.unwrap_or(keep)));
-        if self.raft.log().bytes() > self.config.max_log_bytes / 2 {
-            self.raft.log_mut().compact(newest.min(sending.unwrap_or(newest)));
+        if self.snapshots.storing.is_empty() {
+            self.snapshots.unsynced = 0;
         }
     }
 
-    /// Removes the snapshots that are neither the newest nor being sent. One that is being saved has
-    /// a name that a refused one may bear already: it will take that file's place.
-    pub(super) fn remove_old_files(&mut self, ops: &mut Vec<DiskOp>) {
-        let newest = self.raft.log().snapshot_id();
-        let outgoing = &self.snapshots.outgoing;
-        let saving = self.snapshots.saving.as_ref().map(|saving| saving.head.id);
-        let old = self.snapshots.files.extract_if(.., |id, _| {
-            *id != newest
-                && saving != Some(*id)
-                && !outgoing.values().any(|out| out.snapshot == *id)
-        });
-        let before = ops.len();
-        ops.extend(old.map(|(id, _)| DiskOp::Remove { file: complete(id) }));
-        if ops.len() > before {
-            ops.push(DiskOp::SyncDir);
+    /// Hands out work beside the node.
+    fn hand_out(&mut self, work: Work, purpose: Purpose) {
+        self.snapshots.handed_out.0 += 1;
+        let ticket = self.snapshots.handed_out;
+        self.snapshots.working.insert(ticket, purpose);
+        self.outputs.push(Output::Work { ticket, work });
+    }
+
+    /// Work beside the node is done.
+    pub(super) fn worked(&mut self, ticket: Ticket, product: Product) {
+        let purpose = self.snapshots.working.remove(&ticket);
+        match purpose.expect("this work was handed out, and is done once") {
+            Purpose::Encode(id) => self.encoded(id, product.open()),
+            Purpose::Restore(receipt) => self.restored(receipt, product.open()),
+            Purpose::Discard => {}
         }
     }
 
-    /// Removes old files in a batch of their own, if there are any.
-    fn clean_up(&mut self) {
-        let mut ops = Vec::new();
-        self.remove_old_files(&mut ops);
-        if !ops.is_empty() {
-            self.submit(ops, None);
-        }
+    /// Drops a state beside the node: that takes time in proportion to its size, too.
+    pub(super) fn discard(&mut self, state: Replica<M>) {
+        let bytes = self.snapshots.files.values().copied().max().unwrap_or(0);
+        self.hand_out(Work::new(0, bytes, move |_| drop(state)), Purpose::Discard);
     }
 
-    // ---- sending ----
-
-    /// Raft wants `message`, a snapshot without its data, to be sent.
-    pub(super) fn begin_transfer(&mut self, message: &eraftpb::Message) {
-        let to = NodeId(message.to);
-        let metadata = message.get_snapshot().get_metadata();
-        let snapshot = SnapshotId { index: metadata.index, term: metadata.term };
-        let usable = self.snapshots.suspect != Some(snapshot);
-        let Some(&total) = self.snapshots.files.get(&snapshot).filter(|_| usable) else {
-            // It was superseded between raft's decision and now, or will be; raft decides again.
-            self.raft.report_snapshot(to, false);
-            return;
-        };
-        let transfer = self.fresh_id();
-        debug!(node = %self.config.id, %to, index = snapshot.index, total, "sending a snapshot");
-        let outgoing = Outgoing {
-            transfer,
-            term: message.term,
-            snapshot,
-            total,
-            acked: 0,
-            sent: 0,
-            fetching: false,
-            progress_at: self.now,
-            sent_at: self.now,
-        };
-        self.snapshots.outgoing.insert(to, outgoing);
-        self.fetch(to);
-    }
-
-    /// Reads the next chunk for `to`, if its window has room.
-    fn fetch(&mut self, to: NodeId) {
-        let Some(out) = self.snapshots.outgoing.get_mut(&to) else { return };
-        let len = self.config.chunk_bytes;
-        let window = out.acked + WINDOW * u64::from(len);
-        if out.fetching || out.sent >= out.total || out.sent >= window {
-            return;
-        }
-        out.fetching = true;
-        self.snapshots.next_fetch += 1;
-        let ticket = Ticket(self.snapshots.next_fetch);
-        let (file, offset) = (complete(out.snapshot), out.sent);
-        self.snapshots.fetches.insert(ticket, (to, out.transfer, offset));
-        self.outputs.push(Output::Fetch { ticket, file, offset, len });
-    }
-
-    pub(super) fn fetched(&mut self, ticket: Ticket, found: Result<Bytes, DiskError>) {
-        let Some((to, transfer, offset)) = self.snapshots.fetches.remove(&ticket) else { return };
-        let now = self.now;
-        let Some(out) = self.snapshots.outgoing.get_mut(&to) else { return };
-        // The file of a transfer that has ended may be removed already.
-        if out.transfer != transfer {
-            return;
-        }
-        let data = match found {
-            Ok(data) if !data.is_empty() => data,
-            // Nothing is lost but this copy of the state, and there is another in memory.
-            other => {
-                let reason = other.err().map_or("it is too short".to_owned(), |e| e.to_string());
-                warn!(node = %self.config.id, index = out.snapshot.index, reason, "unreadable");
-                self.snapshots.suspect = Some(out.snapshot);
-                return self.end_transfer(to, false);
-            }
-        };
-        out.fetching = false;
-        // Otherwise it was rewound meanwhile.
-        if out.sent == offset {
-            out.sent += data.len() as u64;
-            out.sent_at = now;
-            let chunk = Chunk {
-                transfer,
-                term: out.term,
-                snapshot: out.snapshot,
-                total: out.total,
-                offset,
-                data,
-            };
-            self.outputs.push(Output::Send { to, message: Message::Chunk(chunk) });
-        }
-        self.fetch(to);
-    }
-
-    pub(super) fn acknowledged_chunk(
-        &mut self,
-        from: NodeId,
-        transfer: u64,
-        received: u64,
-        done: Option<bool>,
-    ) {
-        let now = self.now;
-        let Some(out) = self.snapshots.outgoing.get_mut(&from) else { return };
-        if out.transfer != transfer || received > out.total {
-            return;
-        }
-        if let Some(success) = done {
-            if !success && out.sent >= out.total {
-                self.snapshots.suspect = Some(out.snapshot);
-            }
-            self.end_transfer(from, success);
-            return;
-        }
-        if received > out.acked {
-            out.acked = received;
-            out.sent = out.sent.max(received);
-            out.progress_at = now;
-        } else if received == 0 && out.acked > 0 {
-            // The receiver has restarted and begins anew.
-            (out.acked, out.sent) = (0, 0);
-        }
-        self.fetch(from);
-    }
-
-    fn end_transfer(&mut self, to: NodeId, success: bool) {
-        let ended = self.snapshots.outgoing.remove(&to);
-        let is_known = || {
-            let index = ended.map_or(0, |out| out.snapshot.index);
-            success && self.raft.progress().any(|(id, peer)| id == to && peer.matched >= index)
-        };
-        if !(planted(Bug::AppendBelowMatch) && is_known()) {
-            self.raft.report_snapshot(to, success);
-        }
+    /// The write-ahead log mentions this snapshot durably: older ones are not needed any more.
+    pub(super) fn recorded(&mut self, id: SnapshotId) {
+        assert!(id.index >= self.snapshots.recorded.index, "snapshots never go back");
+        self.snapshots.recorded = id;
         self.clean_up();
     }
 
+    /// Removes the snapshots that are neither the newest nor being sent, unless a restart may still
+    /// need them. One that is being saved has a name that a refused one may bear already: it will
+    /// take that file's place.
+    pub(super) fn clean_up(&mut self) {
+        let newest = self.raft.log().snapshot_id();
+        if self.snapshots.recorded != newest || self.wal.floor().is_some() {
+            return;
+        }
+        let outgoing = &self.snapshots.outgoing;
+        let saving = self.snapshots.saving.as_ref().map(Saving::id);
+        let old = self.snapshots.files.extract_if(.., |id, _| {
+            *id != newest
+                && saving != Some(*id)
+                && !outgoing.values().any(|out| out.snapshot() == *id)
+        });
+        let mut ops: Vec<DiskOp> =
+            old.map(|(id, _)| DiskOp::Remove { file: complete(id) }).collect();
+        if !ops.is_empty() {
+            ops.push(DiskOp::SyncDir);
+            self.store(ops, Stored::Removed);
+        }
+    }
+
+    /// Removes files that were being written when the process ended.
+    pub(super) fn remove_partial(&mut self, files: Vec<FileName>) {
+        if !files.is_empty() {
+            let mut ops: Vec<DiskOp> =
+                files.into_iter().map(|file| DiskOp::Remove { file }).collect();
+            ops.push(DiskOp::SyncDir);
+            self.store(ops, Stored::Removed);
+        }
+    }
+
+    /// Lets time pass for all of them.
     pub(super) fn tick_snapshots(&mut self) {
         if self.raft.is_leader() && self.now.is_multiple_of(4) {
             self.consider_snapshot();
         }
-        let (now, limit) = (self.now, u64::from(self.config.snapshot_ticks));
-        if let Some(incoming) = &self.snapshots.incoming
-            && incoming.rebuilt.is_none()
-            && incoming.progress_at + limit <= now
-        {
-            self.snapshots.incoming = None;
-        }
-        let term = self.raft.term();
-        let leads = self.raft.is_leader();
-        let peers: Vec<NodeId> = self.snapshots.outgoing.keys().copied().collect();
-        for to in peers {
-            let out = self.snapshots.outgoing.get_mut(&to).expect("just listed");
-            if !leads || out.term != term || out.progress_at + limit <= now {
-                self.end_transfer(to, false);
-            } else if out.sent > out.acked && out.sent_at + RESEND_TICKS <= now {
-                out.sent = out.acked;
-                out.sent_at = now;
-                self.fetch(to);
-            }
-        }
-    }
-
-    // ---- receiving ----
-
-    pub(super) fn receive_chunk(&mut self, from: NodeId, chunk: Chunk) {
-        let ack = |received: u64, done: Option<bool>| Output::Send {
-            to: from,
-            message: Message::ChunkAck { transfer: chunk.transfer, received, done },
-        };
-        if !self.check_chunk(from, &chunk) || chunk.term < self.raft.term() || self.installing {
-            // A stale leader learns its place from raft; others may try again.
-            self.outputs.push(ack(0, Some(false)));
-            return;
-        }
-        if chunk.snapshot.index <= self.raft.commit() && !self.snapshots.is_writing_received() {
-            // There is nothing new in it. Raft gets to see its name all the same, and answers with
-            // what it has, which moves the leader on.
-            self.snapshots.incoming.take_if(|incoming| incoming.transfer == chunk.transfer);
-            self.step_snapshot(from, chunk.term, chunk.snapshot, None);
-            self.outputs.push(ack(chunk.total, Some(true)));
-            return;
-        }
-        let incoming = match &mut self.snapshots.incoming {
-            Some(incoming)
-                if incoming.from == from
-                    && (incoming.transfer == chunk.transfer || planted(Bug::ChunksByPeerOnly)) =>
-            {
-                incoming
-            }
-            Some(incoming) if incoming.rebuilt.is_some() || incoming.term > chunk.term => return,
-            _ if chunk.offset > 0 => {
-                self.outputs.push(ack(0, None));
-                return;
-            }
-            slot => slot.insert(Incoming::new(from, &chunk, self.now)),
-        };
-        if incoming.rebuilt.is_none() && incoming.take(chunk.offset, chunk.data) {
-            incoming.progress_at = self.now;
-        }
-        let received = incoming.data.len() as u64;
-        if incoming.rebuilt.is_some() {
-            self.outputs.push(ack(incoming.total, None));
-        } else if received < incoming.total {
-            self.outputs.push(ack(received, None));
-        } else {
-            self.rebuild();
-        }
-    }
-
-    /// All bytes are here: check them, rebuild the state beside the present one, write the file.
-    fn rebuild(&mut self) {
-        let mut incoming = self.snapshots.incoming.take().expect("a snapshot is being received");
-        let (id, transfer) = (incoming.snapshot, incoming.transfer);
-        let data = incoming.take_all();
-        match Replica::restore(self.config.sessions, complete(id), &data) {
-            Ok(replica) if replica.applied() == id => {
-                let mut ops = vec![
-                    DiskOp::Create { file: partial(id), len: 0 },
-                    DiskOp::Write { file: partial(id), offset: 0, data },
-                ];
-                finish(id, &mut ops);
-                incoming.rebuilt = Some(replica);
-                self.snapshots.incoming = Some(incoming);
-                self.submit(ops, Some(Then::Received(transfer)));
-            }
-            other => {
-                let reason = other.err().map_or("it is another one".into(), |e| e.to_string());
-                warn!(node = %self.config.id, from = %incoming.from, reason, "refused a snapshot");
-                let message = Message::ChunkAck { transfer, received: 0, done: Some(false) };
-                self.outputs.push(Output::Send { to: incoming.from, message });
-            }
-        }
-    }
-
-    /// The file is durable: now raft may see the message.
-    fn received(&mut self, transfer: u64) {
-        let incoming = self.snapshots.incoming.take_if(|incoming| incoming.transfer == transfer);
-        let incoming = incoming.expect("a complete snapshot is not displaced");
-        let (id, from, total) = (incoming.snapshot, incoming.from, incoming.total);
-        let replica = incoming.rebuilt.expect("only complete ones are written");
-        self.snapshots.files.insert(id, total);
-        let membership = replica.membership().to_raft();
-        self.snapshots.staged = Some((id, replica));
-        self.step_snapshot(from, incoming.term, id, Some(membership));
-        self.process();
-        let accepted = self.snapshots.staged.take().is_none();
-        if !accepted {
-            self.clean_up();
-        }
-        let message = Message::ChunkAck { transfer, received: total, done: Some(true) };
-        self.outputs.push(Output::Send { to: from, message });
-    }
-
-    fn step_snapshot(
-        &mut self,
-        from: NodeId,
-        term: Term,
-        id: SnapshotId,
-        membership: Option<eraftpb::ConfState>,
-    ) {
-        let mut message = eraftpb::Message::default();
-        message.set_msg_type(eraftpb::MessageType::MsgSnapshot);
-        (message.from, message.to, message.term) = (from.0, self.config.id.0, term);
-        let metadata = message.mut_snapshot().mut_metadata();
-        (metadata.index, metadata.term) = (id.index, id.term);
-        if let Some(membership) = membership {
-            metadata.set_conf_state(membership);
-        }
-        self.raft.step(message);
-    }
-
-    /// Hands over the rebuilt state of the snapshot that raft has accepted.
-    pub(super) fn take_staged(&mut self, id: SnapshotId) -> Replica<M> {
-        let (staged, replica) = self.snapshots.staged.take().expect("raft installs what we step");
-        assert_eq!(staged, id, "raft installs another snapshot than it was given");
-        (self.snapshots.saving, self.snapshots.frozen) = (None, None);
-        replica
+        self.tick_saving();
+        self.tick_incoming();
+        self.tick_outgoing();
     }
 }

@@ -15,7 +15,7 @@ use super::election::Raft;
 use super::leave::Farewell;
 use super::membership::Membership;
 use super::read::Reads;
-use super::ready::to_raft;
+use super::ready::{Then, to_raft};
 use super::repair::Repair;
 use super::replica::Replica;
 use super::snapshot::{self, Snapshots};
@@ -49,8 +49,10 @@ impl<M: StateMachine> Node<M> {
         config.validate()?;
         let mut beginning = Beginning::read(&config, disk)?;
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
-        let left = remove_leftovers(&beginning, disk, &mut ops)?;
+        let mut left = find_leftovers(&beginning, disk)?;
         if beginning.is_blank() && !config.founders.is_empty() {
+            // It writes its first snapshot in the queue of the log, perhaps to the same file.
+            ops.extend(left.partial.drain(..).map(|file| DiskOp::Remove { file }));
             beginning.found(&config, &mut ops)?;
         }
         Ok(Self::build(config, beginning, left, ops))
@@ -59,7 +61,7 @@ impl<M: StateMachine> Node<M> {
     fn build(
         config: Config,
         beginning: Beginning<M>,
-        left: Vec<SnapshotId>,
+        left: Leftovers,
         ops: Vec<DiskOp>,
     ) -> Self {
         let Beginning { recovered, replica, present } = beginning;
@@ -127,17 +129,21 @@ impl<M: StateMachine> Node<M> {
             written: hard_state,
             persisting: VecDeque::new(),
             unsynced: 0,
+            disk_progress_at: 0,
             installing: false,
             proposals: BTreeMap::new(),
             forwards: BTreeMap::new(),
             reads: Reads::default(),
-            snapshots: Snapshots::new(present, left),
+            snapshots: Snapshots::new(present, left.complete),
             torn,
             repair: found.clone().filter(|_| lacks).map(Repair::new),
             found,
             config,
         };
-        node.submit(ops, None);
+        // Older snapshots may go when the log is durable that goes on from this one: until then a
+        // power loss may bring back a log that does not.
+        node.submit(ops, (base.index > 0).then_some(Then::Recorded(base)));
+        node.remove_partial(left.partial);
         if base.index > 0 {
             node.report_applied(true);
         }
@@ -258,21 +264,26 @@ fn refuse_hopeless(
     }
 }
 
-/// Removes snapshots that a crash left behind: partial ones, and those that the log does not name.
-/// Those of a damaged member stay, and are returned: they may be the last of what it had.
-fn remove_leftovers<M: StateMachine>(
+/// Snapshots that a crash left behind, and that the log does not name.
+#[derive(Default)]
+struct Leftovers {
+    /// Those of a damaged member may be the last of what it had.
+    complete: Vec<SnapshotId>,
+    /// Files that were being written.
+    partial: Vec<FileName>,
+}
+
+fn find_leftovers<M: StateMachine>(
     beginning: &Beginning<M>,
     disk: &mut dyn Disk,
-    ops: &mut Vec<DiskOp>,
-) -> Result<Vec<SnapshotId>, Error> {
+) -> Result<Leftovers, Error> {
     let mut files = disk.list()?;
     files.sort_unstable();
-    let mut left = Vec::new();
-    let before = ops.len();
+    let mut left = Leftovers::default();
     for file in files {
-        let keep = match file {
-            FileName::Segment(_) => true,
-            FileName::Partial(..) => false,
+        match file {
+            FileName::Segment(_) => {}
+            FileName::Partial(..) => left.partial.push(file),
             FileName::Snapshot(index, term) => {
                 let id = SnapshotId { index, term };
                 // A founder may have crashed before its first record was durable. Any other
@@ -282,17 +293,9 @@ fn remove_leftovers<M: StateMachine>(
                     return Err(Error::Corrupt { file, offset: 0, reason });
                 }
                 let present = beginning.present.is_some_and(|(present, _)| id == present);
-                let keep = present || beginning.recovered.wal.floor().is_some();
-                left.extend((keep && !present).then_some(id));
-                keep
+                left.complete.extend((!present).then_some(id));
             }
-        };
-        if !keep {
-            ops.push(DiskOp::Remove { file });
         }
-    }
-    if ops.len() > before {
-        ops.push(DiskOp::SyncDir);
     }
     Ok(left)
 }

@@ -10,7 +10,7 @@ mod unsynced;
 use super::{Node, Output, Role};
 use crate::api::{Consistency, Refusal, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::Completion;
+use crate::env::{Completion, DiskQueue};
 use crate::error::{DiskError, Error};
 use crate::kv::{Kv, Query, Response};
 use crate::types::{NodeId, SnapshotId, Ticket};
@@ -331,7 +331,7 @@ fn a_failed_disk_operation_stops_the_node() {
     host.put(7);
     host.take();
     let error = DiskError { operation: "fsync", file: None, reason: "worn out".into() };
-    host.node.complete(Completion::Done(host.submitted, Err(error.clone())));
+    host.node.complete(Completion::Done(DiskQueue::Log, host.submitted, Err(error.clone())));
     host.collect();
     assert_eq!(host.node.stopped(), Some(&Error::Disk(error)));
     // Not even a success that comes late makes it speak again.

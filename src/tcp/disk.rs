@@ -1,14 +1,15 @@
 //! The disk of a node: real files in its [`Directory`].
 //!
-//! The thread of the node hands over batches and never waits. A *writer* carries them out, one
-//! operation after the other, and a *reader* serves reads beside it, so a snapshot on its way to a
-//! follower does not wait for a sync. A third thread makes the next segment in advance; see
-//! [`segments`](super::segments).
+//! The thread of the node hands over batches and never waits. Each queue has a *writer* that carries
+//! its batches out, one operation after the other, so a snapshot does not stand in the way of the log.
+//! A *reader* serves reads beside them, so a snapshot on its way to a follower does not wait for a
+//! sync. A *worker* carries out what would keep the node from its heartbeats. One more thread makes
+//! the next segment in advance; see [`segments`](super::segments).
 //!
 //! # What is durable when
 //! `Sync` is fdatasync, which includes the length of the file; `SyncDir` is fsync of the directory.
 //! Nothing is retried: after the first operation that fails nothing else is carried out, in that
-//! batch or any later one, and every later batch fails with the same error. A failed fsync may have
+//! batch or any later one of its queue, and every later batch fails with the same error. A failed fsync may have
 //! dropped what it should have written, so a second one that succeeds would prove nothing. Only
 //! what is no failure is repeated, writes that were cut short and calls that a signal interrupted;
 //! the standard library does so within one call.
@@ -35,7 +36,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::env::{Completion, Disk, DiskOp, FileName};
+use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
 use crate::error::DiskError;
 use crate::tcp::directory::{Directory, explain};
 use crate::tcp::segments::Spares;
@@ -64,8 +65,10 @@ type Report = Arc<Mutex<dyn Fn(Completion) + Send>>;
 /// The files of a node. Dropping it finishes what was submitted.
 pub struct Files {
     directory: Arc<Directory>,
-    batches: Option<SyncSender<Batch>>,
+    /// By number of the queue; empty once the value is dropped.
+    batches: Vec<SyncSender<Batch>>,
     reads: Option<Sender<Read>>,
+    works: Option<Sender<(Ticket, Work)>>,
     threads: Vec<JoinHandle<()>>,
     stats: Arc<DiskStats>,
 }
@@ -87,31 +90,50 @@ impl Files {
         let failed = |error: io::Error| failure("start of a thread", None, &error);
         let report: Report = Arc::new(Mutex::new(report));
         let stats = Arc::new(DiskStats::default());
-        let (batches, submitted) = sync_channel::<Batch>(MAX_BATCHES);
-        // Without a bound: a node reads one chunk at a time for each follower.
-        let (reads, wanted) = channel::<Read>();
-
         let spares = Spares::start(directory.clone(), segment_bytes).map_err(failed)?;
-        let mut writer = Writer::new(directory.clone(), spares, stats.clone());
-        let reports = report.clone();
-        let write = move || {
-            for (ticket, ops) in submitted {
-                let outcome = survive("write", None, || writer.carry_out(ops));
-                tell(&reports, Completion::Done(ticket, outcome));
-            }
-        };
-        let (reports, files) = (report.clone(), directory.clone());
-        let read = move || serve(&files, wanted, &reports);
         let mut files = Files {
-            directory,
-            batches: Some(batches),
-            reads: Some(reads),
+            directory: directory.clone(),
+            batches: Vec::new(),
+            reads: None,
+            works: None,
             threads: Vec::new(),
-            stats,
+            stats: stats.clone(),
         };
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        files.threads.push(named("stormkv-disk").spawn(write).map_err(failed)?);
+        let mut spares = Some(spares);
+        for queue in DiskQueue::ALL {
+            let (batches, submitted) = sync_channel::<Batch>(MAX_BATCHES);
+            let mut writer = Writer::new(directory.clone(), spares.take(), stats.clone());
+            let reports = report.clone();
+            let write = move || {
+                for (ticket, ops) in submitted {
+                    let outcome = survive("write", None, || writer.carry_out(ops));
+                    tell(&reports, Completion::Done(queue, ticket, outcome));
+                }
+            };
+            files.batches.push(batches);
+            let name = match queue {
+                DiskQueue::Log => "stormkv-disk",
+                DiskQueue::Snapshot => "stormkv-snap",
+            };
+            files.threads.push(named(name).spawn(write).map_err(failed)?);
+        }
+        // Without a bound: a node reads one chunk at a time for each follower.
+        let (reads, wanted) = channel::<Read>();
+        files.reads = Some(reads);
+        let (reports, of) = (report.clone(), directory.clone());
+        let read = move || serve(&of, wanted, &reports);
         files.threads.push(named("stormkv-read").spawn(read).map_err(failed)?);
+        // Without a bound: a node hands out one piece of each kind of work at a time.
+        let (works, handed_out) = channel::<(Ticket, Work)>();
+        files.works = Some(works);
+        let work = move || {
+            for (ticket, work) in handed_out {
+                let product = survive("work", None, || Ok(work.run(&mut Reader(&directory))));
+                tell(&report, Completion::Worked(ticket, product));
+            }
+        };
+        files.threads.push(named("stormkv-work").spawn(work).map_err(failed)?);
         Ok(files)
     }
 
@@ -132,8 +154,8 @@ impl Disk for Files {
         content.map(Bytes::from).map_err(|error| failure("read", Some(file), &error))
     }
 
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        let batches = self.batches.as_ref().expect("only dropping takes it");
+    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
+        let batches = &self.batches[queue as usize];
         batches.send((ticket, ops)).expect("the thread survives whatever a batch does");
     }
 
@@ -141,6 +163,20 @@ impl Disk for Files {
         let reads = self.reads.as_ref().expect("only dropping takes it");
         let read = Read { ticket, file, offset, len };
         reads.send(read).expect("the thread survives whatever a read does");
+    }
+
+    fn work(&mut self, ticket: Ticket, work: Work) {
+        let works = self.works.as_ref().expect("only dropping takes it");
+        works.send((ticket, work)).expect("the thread survives whatever the work does");
+    }
+}
+
+/// Reads for work beside the node.
+struct Reader<'a>(&'a Directory);
+
+impl ReadFile for Reader<'_> {
+    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
+        read(self.0, file, offset, len).map_err(|error| failure("read", Some(file), &error))
     }
 }
 
@@ -159,20 +195,25 @@ impl<W: OnFiles> Disk for W {
         self.files().load(file)
     }
 
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
-        self.files().submit(ticket, ops);
+    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
+        self.files().submit(queue, ticket, ops);
     }
 
     fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
         self.files().fetch(ticket, file, offset, len);
+    }
+
+    fn work(&mut self, ticket: Ticket, work: Work) {
+        self.files().work(ticket, work);
     }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
         // Without a sender the threads end after what is queued.
-        self.batches = None;
+        self.batches.clear();
         self.reads = None;
+        self.works = None;
         for thread in self.threads.drain(..) {
             // One that panicked has said so already.
             let _ = thread.join();

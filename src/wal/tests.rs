@@ -7,7 +7,7 @@ mod vouched;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::env::Disk;
+use crate::env::{Disk, DiskQueue, Work};
 use crate::error::{DiskError, Error};
 use crate::types::{EntryKind, NodeId, Ticket};
 
@@ -72,7 +72,11 @@ impl Disk for Files {
         Ok(Bytes::copy_from_slice(&self.0[&file]))
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+    fn work(&mut self, _: Ticket, _: Work) {
+        unreachable!("nothing hands out work here")
+    }
+
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
         unreachable!("the log submits nothing itself");
     }
 

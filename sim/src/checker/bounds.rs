@@ -31,6 +31,7 @@ pub const BOUNDED: &[&str] = &[
     "outgoing-snapshots",
     "snapshot-fetches",
     "incoming-snapshot-bytes",
+    "storing-snapshot-bytes",
     "sessions",
     "wal-segments",
     "snapshot-files",
@@ -98,7 +99,10 @@ impl Bounds {
         // room: as many small batches as there are appends on their way, and a state that is saved.
         let small = 2 * config.max_inflight as u64;
         let batch = config.max_message_bytes + MOST_ENTRY_BYTES;
-        let unsynced = config.max_unsynced_bytes + batch + small * LEAST_BATCH_BYTES + state;
+        let unsynced = config.max_unsynced_bytes + batch + small * LEAST_BATCH_BYTES;
+        let window = 4 * u64::from(config.chunk_bytes);
+        // What a sender may have on its way, twice, and one piece of the node's own snapshot.
+        let storing = 2 * window + u64::from(config.piece_bytes) + MOST_ENTRY_BYTES + (64 << 10);
         // Each counts as so many bytes at least.
         let batches = config.max_unsynced_bytes / LEAST_BATCH_BYTES + 1 + small;
         let segment = config.segment_bytes.max(MOST_ENTRY_BYTES);
@@ -110,7 +114,8 @@ impl Bounds {
                 pending,
                 pending,
                 entries,
-                config.max_log_bytes + config.max_uncommitted_bytes,
+                // Full at twice the limit, and the message that fills it.
+                2 * config.max_log_bytes + batch,
                 uncovered,
                 batches,
                 unsynced,
@@ -121,7 +126,8 @@ impl Bounds {
                 sending,
                 // A read goes on when its transfer has ended; its answer is then dropped.
                 2 * sending,
-                state.min(config.max_snapshot_bytes),
+                window,
+                storing,
                 config.sessions as u64,
                 segments,
                 // Removals wait in the queue of the disk, or are undone by a crash and made again.
@@ -162,6 +168,7 @@ impl Bounds {
             load.outgoing as u64,
             load.fetches as u64,
             load.incoming_bytes,
+            load.storing_bytes,
             load.sessions as u64,
             load.segments as u64,
         ];
@@ -237,7 +244,7 @@ mod tests {
     #[test]
     fn each_count_of_a_node_has_a_bound_that_breaks_and_is_named() {
         const MANY: usize = 1 << 40;
-        let loads: [(&str, Load); 16] = [
+        let loads: [(&str, Load); 17] = [
             ("arrived", Load { arrived: 1, ..Load::default() }),
             ("proposals", Load { proposals: MANY, ..Load::default() }),
             ("forwards", Load { forwards: MANY, ..Load::default() }),
@@ -251,6 +258,7 @@ mod tests {
             ("outgoing-snapshots", Load { outgoing: MANY, ..Load::default() }),
             ("snapshot-fetches", Load { fetches: MANY, ..Load::default() }),
             ("incoming-snapshot-bytes", Load { incoming_bytes: 1 << 40, ..Load::default() }),
+            ("storing-snapshot-bytes", Load { storing_bytes: 1 << 40, ..Load::default() }),
             ("sessions", Load { sessions: MANY, ..Load::default() }),
             ("wal-segments", Load { segments: MANY, ..Load::default() }),
             ("log-entries", Load { log_entries: 1 << 41, ..Load::default() }),

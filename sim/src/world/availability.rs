@@ -236,12 +236,14 @@ fn seconds(ns: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
-/// Whether a node runs at full speed, with a disk that completes what it is asked for.
+/// Whether a node runs at full speed, with a disk that completes what it is asked for. A disk that
+/// hangs while nothing is asked of it does no harm.
 fn is_fit(slot: &Slot) -> bool {
+    let is_idle = slot.driver.as_ref().is_some_and(|driver| !driver.is_writing());
     slot.is_up()
         && slot.lost.is_none()
         && !slot.paused
-        && !slot.stalled
+        && (!slot.stalled || is_idle)
         && slot.slowness == 1
         && slot.inbox.is_none()
         && slot.crash_loop.is_none()

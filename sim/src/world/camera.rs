@@ -386,7 +386,7 @@ fn kind(event: &Event) -> StepKind {
         Event::Tell { .. } => StepKind::Reply,
         Event::Restart { .. } => StepKind::ClientRestart,
         Event::Client { .. } => StepKind::Client,
-        Event::DiskStep { .. } => StepKind::Disk,
+        Event::DiskStep { .. } | Event::Worked { .. } => StepKind::Disk,
         Event::Fetched { .. } => StepKind::Read,
         Event::Flush { .. } => StepKind::Flush,
         Event::Complete { .. } => StepKind::Complete,

@@ -206,6 +206,9 @@ impl World<'_> {
             let draw = Stream::new(self.seed, Purpose::Lost, [id.0]).at(0);
             Loss::ALL[draw.below(Loss::ALL.len() as u64) as usize]
         });
+        // A leader learns that its disk hangs when it has something to write.
+        let is_unnoticed = loss == Loss::Hung && self.leads(id) && !self.has_writes_left();
+        let loss = if is_unnoticed { Loss::Killed } else { loss };
         let Some(slot) = self.slot(id) else { return };
         slot.lost = Some(loss);
         slot.deferred.clear();
@@ -232,6 +235,17 @@ impl World<'_> {
                 self.network.cut(fault, Rule::OneWay { from, to });
             }
         }
+    }
+
+    /// Whether a client still has something to write.
+    fn has_writes_left(&self) -> bool {
+        let reads = |at: usize| {
+            matches!(self.plan.ops[at].call.op, Op::Get { .. } | Op::Scan { .. })
+        };
+        self.clients.all.iter().any(|client| {
+            let current = client.current.as_ref().map(|current| current.row);
+            client.number > 0 && client.rows.iter().copied().chain(current).any(|at| !reads(at))
+        })
     }
 
     /// Whether `id` has to recover.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use stormkv::driver::Driver;
-use stormkv::env::{Completion, DiskOp, FileName};
+use stormkv::env::{Completion, DiskOp, DiskQueue, FileName};
 use stormkv::kv::Kv;
 use stormkv::node::Role;
-use stormkv::types::{NodeId, Term, Ticket};
+use stormkv::types::{NodeId, Term};
 use stormkv::wire::Message;
 
 use super::recorder::Weight;
@@ -79,7 +79,7 @@ impl World<'_> {
             }
             Event::Client { client, token } => self.client_timer(client, token),
             Event::Restart { client } => self.restart_client(client),
-            Event::DiskStep { node, life } => self.disk_step(node, life),
+            Event::DiskStep { node, life, queue } => self.disk_step(node, life, queue),
             Event::Fetched { node, life, ticket, file, offset, len } => {
                 self.trace.mix(7 ^ node.0 << 8);
                 self.trace.line(self.now_ns, || format!("{node} has read {file}"));
@@ -87,6 +87,19 @@ impl World<'_> {
                 let found = slot.disk.read(file, offset, len as usize);
                 let completion = Completion::Fetched(ticket, found);
                 self.with(node, Some(life), |driver| driver.complete(completion));
+            }
+            Event::Worked { node, life, ticket, work } => {
+                self.trace.mix(15 ^ node.0 << 8);
+                self.trace.line(self.now_ns, || format!("{node} has done work beside it: {work:?}"));
+                let Some(slot) = self.slot(node).filter(|slot| slot.life == life) else { return };
+                let disk = &mut slot.disk;
+                match caught(|| work.run(disk)) {
+                    Ok(product) => {
+                        let completion = Completion::Worked(ticket, Ok(product));
+                        self.with(node, Some(life), |driver| driver.complete(completion));
+                    }
+                    Err(panic) => self.panicked(node, &panic),
+                }
             }
             Event::Flush { node, life } => self.flush_due(node, life),
             Event::Complete { node, life, completion } => {
@@ -316,11 +329,22 @@ impl World<'_> {
                 self.trace.mix(reply_code(&reply));
                 self.reply(id, request, reply);
             }
-            Effect::Submit(ticket, ops) => {
-                let slot = self.slot(id).expect("it submits");
-                assert!(slot.batch.is_none(), "a driver submits one batch at a time");
-                slot.batch = Some(Batch { ticket, ops: ops.into() });
-                self.schedule_disk_step(id);
+            Effect::Submit(queue, ticket, ops) => {
+                let batch = &mut self.slot(id).expect("it submits").batches[queue as usize];
+                assert!(batch.is_none(), "a driver submits one batch at a time to a queue");
+                *batch = Some(Batch { ticket, ops: ops.into() });
+                self.schedule_disk_step(id, queue);
+            }
+            Effect::Work(ticket, work) => {
+                let (now_ns, disk) = (self.now_ns, &self.plan.disk);
+                let slot = self.slot(id).expect("it hands out work");
+                let life = slot.life;
+                let ends_ns = match work.reads() {
+                    0 => now_ns,
+                    bytes => slot.disk_ends(now_ns, disk.read, bytes, disk.kib_per_s),
+                };
+                let event = Event::Worked { node: id, life, ticket, work: Box::new(work) };
+                self.schedule.push(ends_ns, event);
             }
             Effect::Fetch(ticket, file, offset, len) => {
                 let (now_ns, disk) = (self.now_ns, &self.plan.disk);
@@ -335,10 +359,10 @@ impl World<'_> {
 
     // ---- the disk ----
 
-    fn schedule_disk_step(&mut self, id: NodeId) {
+    fn schedule_disk_step(&mut self, id: NodeId, queue: DiskQueue) {
         let (now_ns, disk) = (self.now_ns, &self.plan.disk);
         let slot = self.slot(id).expect("it has a disk");
-        let Some(batch) = &slot.batch else { return };
+        let Some(batch) = &slot.batches[queue as usize] else { return };
         // A write fills the page cache, and a segment is made in advance by the host: only a sync
         // waits for the device.
         let (delay, bytes) = match batch.ops.front() {
@@ -349,10 +373,10 @@ impl World<'_> {
         };
         let ends_ns = slot.disk_ends(now_ns, delay, bytes, disk.kib_per_s);
         let life = slot.life;
-        self.schedule.push(ends_ns, Event::DiskStep { node: id, life });
+        self.schedule.push(ends_ns, Event::DiskStep { node: id, life, queue });
     }
 
-    fn disk_step(&mut self, id: NodeId, life: u64) {
+    fn disk_step(&mut self, id: NodeId, life: u64, queue: DiskQueue) {
         self.trace.mix(3 ^ id.0 << 8);
         let Some(slot) = self.slot(id).filter(|slot| slot.life == life && slot.is_up()) else {
             self.trace.line(self.now_ns, || format!("{id} is gone, and its disk batch with it"));
@@ -368,16 +392,16 @@ impl World<'_> {
                 return;
             }
         }
-        if self.loses_names(id) {
+        if self.loses_names(id, queue) {
             return;
         }
         let slot = self.slot(id).expect("it is up");
-        let batch = slot.batch.as_mut().expect("a step belongs to a batch");
+        let batch = slot.batches[queue as usize].as_mut().expect("a step belongs to a batch");
         let ticket = batch.ticket;
         let Some(op) = batch.ops.pop_front() else {
-            slot.batch = None;
+            slot.batches[queue as usize] = None;
             self.trace.line(self.now_ns, || format!("{id} disk has nothing to do"));
-            return self.complete(id, life, ticket, Ok(()));
+            return self.completed(id, life, Completion::Done(queue, ticket, Ok(())));
         };
         let result = slot.disk.execute(&op);
         let is_last = batch.ops.is_empty();
@@ -399,10 +423,10 @@ impl World<'_> {
                     _ => {}
                 }
                 if is_last {
-                    self.slot(id).expect("just used").batch = None;
-                    self.complete(id, life, ticket, Ok(()));
+                    self.slot(id).expect("just used").batches[queue as usize] = None;
+                    self.completed(id, life, Completion::Done(queue, ticket, Ok(())));
                 } else {
-                    self.schedule_disk_step(id);
+                    self.schedule_disk_step(id, queue);
                 }
             }
             Err(error) => {
@@ -415,8 +439,8 @@ impl World<'_> {
                     self.safety.executed(id, &op);
                     self.slot(id).expect("just used").write_failed = true;
                 }
-                self.slot(id).expect("just used").batch = None;
-                self.complete(id, life, ticket, Err(error));
+                self.slot(id).expect("just used").batches[queue as usize] = None;
+                self.completed(id, life, Completion::Done(queue, ticket, Err(error)));
             }
         }
     }
@@ -429,16 +453,6 @@ impl World<'_> {
             self.fail(Class::Safety, broken);
         }
     }
-
-    fn complete(
-        &mut self,
-        id: NodeId,
-        life: u64,
-        ticket: Ticket,
-        result: Result<(), stormkv::error::DiskError>,
-    ) {
-        self.completed(id, life, Completion::Done(ticket, result));
-    }
 }
 
 /// Whom an event happens to, if it cannot happen while that node is paused.
@@ -450,6 +464,7 @@ pub(super) fn target(event: &Event) -> Option<NodeId> {
         | Event::Complete { node, .. }
         | Event::Serve { node }
         | Event::Fetched { node, .. }
+        | Event::Worked { node, .. }
         | Event::Unreachable { node, .. }
         | Event::Ask { node, .. } => Some(*node),
         Event::Deliver { to, .. }

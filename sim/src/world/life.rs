@@ -24,6 +24,8 @@ use crate::view::film::MarkKind;
 pub(super) const START_AGAIN_NS: u64 = 100_000_000;
 /// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
 const MAX_PENDING: usize = 1024;
+/// Bytes of a log in memory: a few snapshots of a large state.
+const MAX_LOG_BYTES: u64 = 1 << 20;
 /// Bytes of answers to queries that one flush of a node makes: one answer, that is.
 const MAX_ANSWER_BYTES: usize = 1;
 
@@ -84,7 +86,7 @@ impl World<'_> {
         }
         self.film_forgotten(id);
         let slot = self.slot(id).expect("it was up");
-        let unsynced = slot.batch.take().is_some();
+        let unsynced = std::mem::take(&mut slot.batches).iter().any(Option::is_some);
         (slot.fuse, slot.disk_fuse, slot.name_fuse) = (None, None, None);
         slot.stuck.clear();
         slot.collecting = false;
@@ -208,6 +210,15 @@ fn message_bytes(plan: &crate::plan::Plan) -> u64 {
     }
 }
 
+/// Bytes that a disk transfers in so many milliseconds, within a range whose upper end holds for disks
+/// without weight. An operator sizes what waits for a disk by the disk, as [`Config`] asks for.
+fn disk_bytes(plan: &crate::plan::Plan, ms: u64, range: (u64, u64)) -> u64 {
+    match u64::from(plan.disk.kib_per_s) << 10 {
+        0 => range.1,
+        bytes_per_s => (bytes_per_s * ms / 1000).clamp(range.0, range.1),
+    }
+}
+
 /// How a node is set up, apart from the seed of its elections.
 pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
     let cluster = &plan.cluster;
@@ -227,7 +238,11 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.max_pending = MAX_PENDING;
     config.max_inflight = 64;
     config.max_message_bytes = message_bytes(plan);
-    config.max_unsynced_bytes = 1 << 20;
+    config.max_unsynced_bytes = disk_bytes(plan, 500, (16 << 10, 1 << 20));
+    config.max_batch_bytes = disk_bytes(plan, 40, (2 << 10, 64 << 10));
+    config.piece_bytes = disk_bytes(plan, 40, (1 << 10, 64 << 10)) as u32;
+    config.hang_ticks = 2 * cluster.election_ticks[1];
+    config.max_log_bytes = MAX_LOG_BYTES;
     config.max_answer_bytes = MAX_ANSWER_BYTES;
     config.snapshot_every = cluster.snapshot_every;
     config.keep_entries = cluster.keep_entries;

@@ -345,7 +345,7 @@ pub(super) fn weight(event: &Event) -> Weight {
         | Event::Complete { .. }
         | Event::Ask { .. }
         | Event::Tell { .. } => Weight::Mere,
-        Event::DiskStep { .. } | Event::Fetched { .. } => Weight::Disk,
+        Event::DiskStep { .. } | Event::Fetched { .. } | Event::Worked { .. } => Weight::Disk,
         _ => Weight::Full,
     }
 }

@@ -13,7 +13,7 @@ use crate::plan::{Again, Delay, DiskFault};
 use crate::port::Watch;
 use crate::rng::{Purpose, Stream};
 use stormkv::driver::Driver;
-use stormkv::env::DiskOp;
+use stormkv::env::{DiskOp, DiskQueue};
 use stormkv::kv::Kv;
 use stormkv::node::{Applied, Membership};
 use stormkv::types::{LogIndex, NodeId, Ticket};
@@ -34,7 +34,8 @@ pub(super) struct Slot {
     /// Boxed, because it changes hands with every event.
     pub driver: Option<Box<Driver<Kv>>>,
     pub disk: SimDisk,
-    pub batch: Option<Batch>,
+    /// By number of the queue.
+    pub batches: [Option<Batch>; DiskQueue::ALL.len()],
     /// It was given inputs that it has not acted on yet.
     pub collecting: bool,
     pub latency: Stream,
@@ -99,7 +100,7 @@ impl Slot {
             life: 0,
             driver: None,
             disk: SimDisk::new(seed, id.0),
-            batch: None,
+            batches: Default::default(),
             collecting: false,
             latency: Stream::new(seed, Purpose::DiskLatency, [id.0]),
             device_free_ns: 0,

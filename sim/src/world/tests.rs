@@ -98,13 +98,13 @@ fn a_node_that_stops_without_a_reason_breaks_fail_stop() {
     let (mut world, ticket) = (1..100)
         .find_map(|events| {
             let mut world = after_events(&plan, events);
-            let ticket = world.slot(N1)?.batch.as_ref()?.ticket;
+            let ticket = world.slot(N1)?.batches[DiskQueue::Log as usize].as_ref()?.ticket;
             Some((world, ticket))
         })
         .expect("it writes");
     world.with(N1, None, |driver| {
         let error = DiskError { operation: "sync", file: None, reason: "made up".into() };
-        driver.complete(Completion::Done(ticket, Err(error)));
+        driver.complete(Completion::Done(DiskQueue::Log, ticket, Err(error)));
     });
     let violation = world.violation.expect("nothing explains the error");
     assert_eq!((violation.class, violation.checker), (Class::Safety, "fail-stop"));

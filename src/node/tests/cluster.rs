@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::api::{Consistency, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::{Completion, Disk, DiskOp, FileName};
+use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
 use crate::error::{DiskError, Error};
 use crate::kv::{Command, Kv, Query, Response};
 use crate::node::{Node, Output, Role};
@@ -62,12 +62,25 @@ impl Disk for Files {
         Ok(Bytes::copy_from_slice(&self.0[&file]))
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+    fn work(&mut self, _: Ticket, _: Work) {
+        unreachable!("nothing hands out work here")
+    }
+
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
         unreachable!("a node does not submit by itself")
     }
 
     fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
         unreachable!("a node does not fetch by itself")
+    }
+}
+
+impl ReadFile for Files {
+    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
+        let bytes = &self.0[&file];
+        let begin = bytes.len().min(offset as usize);
+        let end = bytes.len().min(begin + len as usize);
+        Ok(Bytes::copy_from_slice(&bytes[begin..end]))
     }
 }
 
@@ -170,7 +183,7 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let files = self.disks.get_mut(&id).unwrap();
         match output {
-            Output::Disk { ticket, ops } => {
+            Output::Disk { queue, ticket, ops } => {
                 if let Some((_, left)) = self.fuse.as_mut().filter(|(fused, _)| *fused == id) {
                     if *left < ops.len() {
                         files.run(&ops[..*left]);
@@ -180,14 +193,13 @@ impl Cluster {
                     *left -= ops.len();
                 }
                 files.run(&ops);
-                node.complete(Completion::Done(ticket, Ok(())));
+                node.complete(Completion::Done(queue, ticket, Ok(())));
             }
             Output::Fetch { ticket, file, offset, len } => {
-                let bytes = &files.0[&file];
-                let begin = bytes.len().min(offset as usize);
-                let end = bytes.len().min(begin + len as usize);
-                let found = Ok(Bytes::copy_from_slice(&bytes[begin..end]));
-                node.complete(Completion::Fetched(ticket, found));
+                node.complete(Completion::Fetched(ticket, files.read(file, offset, len)));
+            }
+            Output::Work { ticket, work } => {
+                node.complete(Completion::Worked(ticket, Ok(work.run(files))));
             }
             Output::Send { to, message } => {
                 self.chunks += u64::from(message.kind() == Kind::Chunk);

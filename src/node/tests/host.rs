@@ -7,7 +7,7 @@ use raft::eraftpb::{self, MessageType};
 
 use crate::api::{Consistency, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::{Completion, Disk, DiskOp, FileName};
+use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, Work};
 use crate::error::DiskError;
 use crate::kv::{Command, Kv, Query};
 use crate::node::{Node, Output, Role};
@@ -26,7 +26,11 @@ impl Disk for Blank {
         panic!("{file} is not there")
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+    fn work(&mut self, _: Ticket, _: Work) {
+        unreachable!("nothing hands out work here")
+    }
+
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
         panic!("a node does not submit while it starts")
     }
 
@@ -81,7 +85,7 @@ impl Host {
         self.node.process();
         self.node.take_outputs(&mut self.outputs);
         for output in &self.outputs[before..] {
-            if let Output::Disk { ticket, .. } = output {
+            if let Output::Disk { queue: DiskQueue::Log, ticket, .. } = output {
                 assert!(*ticket > self.submitted, "tickets count upwards");
                 self.submitted = *ticket;
             }
@@ -98,7 +102,7 @@ impl Host {
     }
 
     pub(super) fn done(&mut self, ticket: Ticket) {
-        self.node.complete(Completion::Done(ticket, Ok(())));
+        self.node.complete(Completion::Done(DiskQueue::Log, ticket, Ok(())));
         self.collect();
     }
 

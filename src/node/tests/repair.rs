@@ -94,7 +94,9 @@ fn asked(node: &mut Node<Kv>, kind: MessageType, term: u64, last: SnapshotId) ->
         node.take_outputs(&mut outputs);
         for output in outputs {
             match output {
-                Output::Disk { ticket, .. } => node.complete(Completion::Done(ticket, Ok(()))),
+                Output::Disk { queue, ticket, .. } => {
+                    node.complete(Completion::Done(queue, ticket, Ok(())));
+                }
                 Output::Send { message: Message::Raft(message), .. }
                     if matches!(message.kind(), Kind::VoteResp | Kind::PreVoteResp) =>
                 {

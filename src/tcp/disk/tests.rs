@@ -35,9 +35,9 @@ impl Bench {
 
     fn submit(&mut self, ops: Vec<DiskOp>) -> Result<(), DiskError> {
         self.next += 1;
-        self.files.submit(Ticket(self.next), ops);
+        self.files.submit(DiskQueue::Log, Ticket(self.next), ops);
         match self.done.recv_timeout(PATIENCE).expect("a completion") {
-            Completion::Done(ticket, result) if ticket == Ticket(self.next) => result,
+            Completion::Done(DiskQueue::Log, ticket, result) if ticket == Ticket(self.next) => result,
             other => panic!("{other:?} instead of the batch {}", self.next),
         }
     }
@@ -152,14 +152,17 @@ fn a_device_without_space_says_what_to_do() {
 fn dropping_it_finishes_what_was_submitted() {
     let scratch = Scratch::new();
     let Bench { mut files, done, .. } = Bench::open(scratch.path());
-    files.submit(Ticket(1), vec![create(WAL, SEGMENT), write(WAL, 0, b"a")]);
-    files.submit(Ticket(2), vec![write(WAL, 1, b"b"), DiskOp::Sync { file: WAL }]);
+    files.submit(DiskQueue::Log, Ticket(1), vec![create(WAL, SEGMENT), write(WAL, 0, b"a")]);
+    files.submit(DiskQueue::Log, Ticket(2), vec![write(WAL, 1, b"b"), DiskOp::Sync { file: WAL }]);
     drop(files);
     let told: Vec<Completion> = done.iter().collect();
     assert!(
         matches!(
             told[..],
-            [Completion::Done(Ticket(1), Ok(())), Completion::Done(Ticket(2), Ok(()))]
+            [
+                Completion::Done(DiskQueue::Log, Ticket(1), Ok(())),
+                Completion::Done(DiskQueue::Log, Ticket(2), Ok(()))
+            ]
         ),
         "{told:?}"
     );

@@ -21,7 +21,8 @@ const MAX_JOINED: usize = 256 << 10;
 
 pub(super) struct Writer {
     directory: Arc<Directory>,
-    spares: Spares,
+    /// Segments made in advance, for the writer of the log.
+    spares: Option<Spares>,
     stats: Arc<DiskStats>,
     handles: Handles,
     /// For joining writes.
@@ -31,7 +32,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(directory: Arc<Directory>, spares: Spares, stats: Arc<DiskStats>) -> Writer {
+    pub(super) fn new(
+        directory: Arc<Directory>,
+        spares: Option<Spares>,
+        stats: Arc<DiskStats>,
+    ) -> Writer {
         let (handles, joined) = (Handles::default(), Vec::new());
         Writer { directory, spares, stats, handles, joined, failed: None }
     }
@@ -86,15 +91,18 @@ impl Writer {
     fn create(&mut self, name: FileName, len: u64) -> io::Result<()> {
         self.handles.forget(name);
         let path = self.directory.file(name);
-        let spare = matches!(name, FileName::Segment(_));
-        if spare && self.spares.take(&path, len)? {
+        let spares = self.spares.as_mut().filter(|_| matches!(name, FileName::Segment(_)));
+        if let Some(spares) = spares
+            && spares.take(&path, len)?
+        {
             return Ok(());
         }
         let file = directory::create(&path)?;
         let filled = segments::fill(&file, len);
         self.handles.add(name, file)?;
-        if spare {
-            self.spares.retry();
+        let spares = self.spares.as_mut().filter(|_| matches!(name, FileName::Segment(_)));
+        if let Some(spares) = spares {
+            spares.retry();
         }
         filled
     }
@@ -141,12 +149,11 @@ impl Writer {
     fn remove(&mut self, name: FileName) -> io::Result<()> {
         self.handles.forget(name);
         let path = self.directory.file(name);
-        let removed = match name {
-            FileName::Segment(_) => self
-                .spares
+        let removed = match (name, &mut self.spares) {
+            (FileName::Segment(_), Some(spares)) => spares
                 .retire(&path)
                 .and_then(|retired| if retired { Ok(()) } else { fs::remove_file(&path) }),
-            FileName::Snapshot(..) | FileName::Partial(..) => fs::remove_file(&path),
+            _ => fs::remove_file(&path),
         };
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

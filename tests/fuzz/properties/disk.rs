@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use stormkv::env::{Disk, DiskOp, FileName};
+use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
 use stormkv::error::DiskError;
 use stormkv::types::Ticket;
 
@@ -49,6 +49,12 @@ impl MemoryDisk {
     }
 }
 
+impl ReadFile for MemoryDisk {
+    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
+        MemoryDisk::read(self, file, offset, len)
+    }
+}
+
 impl Disk for MemoryDisk {
     fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
         Ok(self.0.keys().copied().collect())
@@ -58,7 +64,11 @@ impl Disk for MemoryDisk {
         self.read(file, 0, u32::MAX)
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {
+    fn work(&mut self, _: Ticket, _: Work) {
+        unreachable!("nothing hands out work here")
+    }
+
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
         unreachable!("whoever starts submits nothing");
     }
 

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use stormkv::api::RequestId;
 use stormkv::config::Config;
-use stormkv::env::{Completion, FileName};
+use stormkv::env::{Completion, DiskQueue, FileName, Work};
 use stormkv::kv::Kv;
 use stormkv::node::{Node, Output, Role};
 use stormkv::types::{NodeId, Ticket};
@@ -31,7 +31,8 @@ struct Host {
     node: Node<Kv>,
     disk: MemoryDisk,
     life: u64,
-    batches: VecDeque<(Ticket, Vec<stormkv::env::DiskOp>)>,
+    batches: VecDeque<(DiskQueue, Ticket, Vec<stormkv::env::DiskOp>)>,
+    works: VecDeque<(Ticket, Work)>,
     fetches: VecDeque<Fetch>,
     /// The newest id of a question that it asked a peer.
     asked: u64,
@@ -56,6 +57,7 @@ impl Host {
             disk,
             life: 0,
             batches: VecDeque::new(),
+            works: VecDeque::new(),
             fetches: VecDeque::new(),
             asked: 0,
         };
@@ -71,7 +73,10 @@ impl Host {
         self.node.take_outputs(&mut outputs);
         for output in outputs {
             match output {
-                Output::Disk { ticket, ops } => self.batches.push_back((ticket, ops)),
+                Output::Disk { queue, ticket, ops } => {
+                    self.batches.push_back((queue, ticket, ops));
+                }
+                Output::Work { ticket, work } => self.works.push_back((ticket, work)),
                 Output::Fetch { ticket, file, offset, len } => {
                     self.fetches.push_back((ticket, file, offset, len));
                 }
@@ -90,15 +95,20 @@ impl Host {
     }
 
     fn run_batch(&mut self) {
-        if let Some((ticket, ops)) = self.batches.pop_front() {
+        if let Some((ticket, work)) = self.works.pop_front() {
+            let product = work.run(&mut self.disk);
+            self.node.complete(Completion::Worked(ticket, Ok(product)));
+            self.collect();
+        }
+        if let Some((queue, ticket, ops)) = self.batches.pop_front() {
             self.disk.run(&ops);
-            self.node.complete(Completion::Done(ticket, Ok(())));
+            self.node.complete(Completion::Done(queue, ticket, Ok(())));
             self.collect();
         }
     }
 
     fn persist(&mut self) {
-        while !self.batches.is_empty() {
+        while !self.batches.is_empty() || !self.works.is_empty() {
             self.run_batch();
         }
     }
@@ -128,6 +138,7 @@ impl Host {
         }
         self.life += 1;
         self.batches.clear();
+        self.works.clear();
         self.fetches.clear();
         self.node = Node::start(config(self.life), &mut self.disk).expect("its own files are good");
         self.collect();
@@ -208,7 +219,6 @@ fn config(life: u64) -> Config {
     config.max_pending = MAX_PENDING;
     config.max_inflight = 4;
     config.max_command_bytes = 256;
-    config.max_snapshot_bytes = 1 << 16;
     config.chunk_bytes = 64;
     config.snapshot_every = 4;
     config.keep_entries = 2;

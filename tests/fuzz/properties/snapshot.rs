@@ -188,9 +188,15 @@ fn check_works(mut node: Node<Kv>, disk: &MemoryDisk) {
         let mut outputs = Vec::new();
         node.take_outputs(&mut outputs);
         for output in outputs {
-            if let Output::Disk { ticket, ops } = output {
-                disk.run(&ops);
-                node.complete(Completion::Done(ticket, Ok(())));
+            match output {
+                Output::Disk { queue, ticket, ops } => {
+                    disk.run(&ops);
+                    node.complete(Completion::Done(queue, ticket, Ok(())));
+                }
+                Output::Work { ticket, work } => {
+                    node.complete(Completion::Worked(ticket, Ok(work.run(&mut disk))));
+                }
+                _ => {}
             }
         }
     }

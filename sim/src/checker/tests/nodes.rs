@@ -236,12 +236,16 @@ impl Recorder {
                 self.input(to, |driver| driver.receive(id, message));
             }
             Effect::Reply(request, reply) => drop(self.replies.insert(request, reply)),
-            Effect::Submit(ticket, ops) => {
+            Effect::Submit(queue, ticket, ops) => {
                 for op in ops {
                     place.disk.execute(&op).expect("no faults");
                     self.fed.push(Fed::Executed(id, op));
                 }
-                let done = Completion::Done(ticket, Ok(()));
+                let done = Completion::Done(queue, ticket, Ok(()));
+                self.input(id, |driver| driver.complete(done));
+            }
+            Effect::Work(ticket, work) => {
+                let done = Completion::Worked(ticket, Ok(work.run(&mut place.disk)));
                 self.input(id, |driver| driver.complete(done));
             }
             Effect::Fetch(ticket, file, offset, len) => {

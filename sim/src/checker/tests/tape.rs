@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use stormkv::env::{Disk, DiskOp, FileName};
+use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, Work};
 use stormkv::error::DiskError;
 use stormkv::kv::Kv;
 use stormkv::node::{Applied, Membership, Progress, Role, Status};
@@ -239,7 +239,11 @@ impl Disk for Blank {
         unreachable!("it has no files")
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {}
+    fn work(&mut self, _: Ticket, _: Work) {
+        unreachable!("nothing hands out work here")
+    }
+
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {}
 
     fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {}
 }

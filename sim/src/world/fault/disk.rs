@@ -1,6 +1,6 @@
 //! Faults of a node's disk; `damage.rs` has those that nobody hears of.
 
-use stormkv::env::DiskOp;
+use stormkv::env::{DiskOp, DiskQueue};
 use stormkv::types::NodeId;
 
 use super::super::{Event, World};
@@ -78,6 +78,7 @@ impl World<'_> {
             Event::DiskStep { node, .. } | Event::Fetched { node, .. } | Event::Start { node } => {
                 *node
             }
+            Event::Worked { node, work, .. } if work.reads() > 0 => *node,
             _ => return Some(event),
         };
         match self.slot(node) {
@@ -92,10 +93,10 @@ impl World<'_> {
     }
 
     /// Whether the power goes before this operation, and takes names with it.
-    pub(in crate::world) fn loses_names(&mut self, id: NodeId) -> bool {
+    pub(in crate::world) fn loses_names(&mut self, id: NodeId, queue: DiskQueue) -> bool {
         let Some(slot) = self.slot(id) else { return false };
         let Some((left, fault)) = &mut slot.name_fuse else { return false };
-        let next = slot.batch.as_ref().and_then(|batch| batch.ops.front());
+        let next = slot.batches[queue as usize].as_ref().and_then(|batch| batch.ops.front());
         // Otherwise the change has been made but is not durable.
         let changes = matches!(next, Some(DiskOp::Create { .. } | DiskOp::Rename { .. }));
         if changes || !slot.disk.has_pending_names() {

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Reply, Request, RequestId};
 use crate::config::Config;
 use crate::driver::{Driver, Host};
-use crate::env::{Clock, Completion, Disk, DiskOp, FileName, Transport};
+use crate::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work};
 use crate::error::{DiskError, Error};
 use crate::kv::{Kv, Response};
 use crate::node::{Membership, Role, Status};
@@ -123,7 +123,7 @@ impl Disk for World {
         Ok(Bytes::copy_from_slice(&self.files[&file]))
     }
 
-    fn submit(&mut self, ticket: Ticket, ops: Vec<DiskOp>) {
+    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
         for op in ops {
             match op {
                 DiskOp::Create { file, len } => {
@@ -143,13 +143,25 @@ impl Disk for World {
                 DiskOp::Sync { .. } | DiskOp::SyncDir => {}
             }
         }
-        self.finished.push_back(Completion::Done(ticket, Ok(())));
+        self.finished.push_back(Completion::Done(queue, ticket, Ok(())));
     }
 
     fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
         let content = &self.files[&file][offset as usize..];
         let data = Bytes::copy_from_slice(&content[..content.len().min(len as usize)]);
         self.finished.push_back(Completion::Fetched(ticket, Ok(data)));
+    }
+
+    fn work(&mut self, ticket: Ticket, work: Work) {
+        let product = work.run(self);
+        self.finished.push_back(Completion::Worked(ticket, Ok(product)));
+    }
+}
+
+impl ReadFile for World {
+    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
+        let content = &self.files[&file][offset as usize..];
+        Ok(Bytes::copy_from_slice(&content[..content.len().min(len as usize)]))
     }
 }
 
