@@ -13,7 +13,9 @@ use bytes::Bytes;
 use stormkv::api::{Consistency, Reply, Request, RequestId};
 use stormkv::config::Config;
 use stormkv::driver::{Driver, Host};
-use stormkv::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work};
+use stormkv::env::{
+    Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work,
+};
 use stormkv::error::DiskError;
 use stormkv::machine::{Chunks, StateMachine};
 use stormkv::types::{LogIndex, NodeId, Ticket};

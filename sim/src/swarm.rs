@@ -26,7 +26,9 @@ use std::collections::BTreeSet;
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Call, Core, Delay, Disk, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who};
+use crate::plan::{
+    Call, Core, Delay, Disk, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who,
+};
 
 pub use knobs::{Group, Knobs, Mix};
 pub use mutate::mutate;

@@ -40,7 +40,12 @@ fn pretend(seed: u64) -> Outcome {
         waypoints: BTreeMap::from([("leader-elected", 1)]),
         checks: BTreeMap::from([("one-vote", 0)]),
         peaks: BTreeMap::from([("log-entries", seed % 9)]),
-        recovery: Recovery { leader_ns: Some(seed), answered_ns: None, converged_ns: Some(7), unled_ns: Some(seed) },
+        recovery: Recovery {
+            leader_ns: Some(seed),
+            answered_ns: None,
+            converged_ns: Some(7),
+            unled_ns: Some(seed),
+        },
     }
 }
 

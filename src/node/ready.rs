@@ -393,14 +393,16 @@ fn stamped(mut message: eraftpb::Message, term: u64) -> eraftpb::Message {
 /// writes. But many inputs may have passed since the last one, and the role may have changed
 /// between them: what others send too may be a promise given before.
 fn promises_term_only(message: &eraftpb::Message) -> bool {
-    matches!(
-        message.get_msg_type(),
+    match message.get_msg_type() {
         MessageType::MsgAppend
-            | MessageType::MsgHeartbeat
-            | MessageType::MsgHeartbeatResponse
-            | MessageType::MsgSnapshot
-            | MessageType::MsgTimeoutNow
-    )
+        | MessageType::MsgHeartbeat
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgSnapshot
+        | MessageType::MsgTimeoutNow => true,
+        // It says what the log does not have.
+        MessageType::MsgAppendResponse => message.reject,
+        _ => false,
+    }
 }
 
 pub(super) fn from_raft(entry: eraftpb::Entry) -> Entry {
@@ -430,14 +432,19 @@ pub(super) fn to_raft(entry: Entry) -> eraftpb::Entry {
     raft
 }
 
-/// Adds a message to those that wait. While a disk stalls, heartbeats go on: only the newest
-/// acknowledgement of one is worth keeping, as it covers the earlier ones.
+/// Adds a message to those that wait. While a disk stalls, appends and heartbeats go on: only the
+/// newest acknowledgement of each kind is worth keeping, because it covers the earlier ones.
 fn hold(held: &mut Vec<eraftpb::Message>, message: eraftpb::Message) {
-    let kind = MessageType::MsgHeartbeatResponse;
-    if message.get_msg_type() == kind {
-        held.retain(|old| {
-            old.get_msg_type() != kind || (old.to, old.term) != (message.to, message.term)
-        });
-    }
+    let covers = |old: &eraftpb::Message| {
+        let kind = message.get_msg_type();
+        let is_acknowledgement = match kind {
+            MessageType::MsgHeartbeatResponse => true,
+            MessageType::MsgAppendResponse => old.index <= message.index,
+            _ => false,
+        };
+        is_acknowledgement
+            && (old.get_msg_type(), old.to, old.term) == (kind, message.to, message.term)
+    };
+    held.retain(|old| !covers(old));
     held.push(message);
 }

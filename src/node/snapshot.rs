@@ -67,8 +67,8 @@ pub(super) struct Snapshots<M> {
     files: BTreeMap<SnapshotId, u64>,
     /// The newest snapshot that the write-ahead log mentions durably.
     recorded: SnapshotId,
-    /// Batches in the queue for snapshots, and the newest ticket of it.
-    storing: VecDeque<(Ticket, Stored)>,
+    /// Batches in the queue for snapshots with their bytes, and the newest ticket of it.
+    storing: VecDeque<(Ticket, u64, Stored)>,
     /// What these batches write, in bytes.
     unsynced: u64,
     submitted: Ticket,
@@ -165,17 +165,19 @@ impl<M: StateMachine> Node<M> {
     fn store(&mut self, ops: Vec<DiskOp>, stored: Stored) {
         self.snapshots.submitted.0 += 1;
         let ticket = self.snapshots.submitted;
-        self.snapshots.unsynced += ops.iter().map(DiskOp::bytes).sum::<u64>();
-        self.snapshots.storing.push_back((ticket, stored));
+        let bytes = ops.iter().map(DiskOp::bytes).sum();
+        self.snapshots.unsynced += bytes;
+        self.snapshots.storing.push_back((ticket, bytes, stored));
         self.outputs.push(Output::Disk { queue: DiskQueue::Snapshot, ticket, ops });
     }
 
     /// All batches of the queue for snapshots up to `ticket` are durable.
     pub(super) fn stored(&mut self, ticket: Ticket) {
         assert!(ticket <= self.snapshots.submitted, "{ticket:?} was never submitted");
-        while let Some((_, stored)) =
-            self.snapshots.storing.pop_front_if(|(first, _)| *first <= ticket)
+        while let Some((_, bytes, stored)) =
+            self.snapshots.storing.pop_front_if(|(first, ..)| *first <= ticket)
         {
+            self.snapshots.unsynced -= bytes;
             match stored {
                 Stored::Piece(id) => self.piece_written(id),
                 Stored::Saved(id) => self.saved(id),
@@ -184,9 +186,10 @@ impl<M: StateMachine> Node<M> {
                 Stored::Removed => {}
             }
         }
-        if self.snapshots.storing.is_empty() {
-            self.snapshots.unsynced = 0;
-        }
+        assert!(
+            !self.snapshots.storing.is_empty() || self.snapshots.unsynced == 0,
+            "what is durable does not wait"
+        );
     }
 
     /// Hands out work beside the node.
@@ -243,7 +246,7 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    /// Removes files that were being written when the process ended.
+    /// Removes files that are not written to their end.
     pub(super) fn remove_partial(&mut self, files: Vec<FileName>) {
         if !files.is_empty() {
             let mut ops: Vec<DiskOp> =

@@ -58,12 +58,7 @@ impl<M: StateMachine> Node<M> {
         Ok(Self::build(config, beginning, left, ops))
     }
 
-    fn build(
-        config: Config,
-        beginning: Beginning<M>,
-        left: Leftovers,
-        ops: Vec<DiskOp>,
-    ) -> Self {
+    fn build(config: Config, beginning: Beginning<M>, left: Leftovers, ops: Vec<DiskOp>) -> Self {
         let Beginning { recovered, replica, present } = beginning;
         let base = present.map(|(id, _)| id).unwrap_or_default();
         let mut hard_state = recovered.hard_state;

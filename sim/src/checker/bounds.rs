@@ -48,6 +48,8 @@ const FILES: usize = COUNT - 4;
 const MOST_MEMBERS: u64 = 16;
 /// Entries that leaders add by themselves before anything is committed again, at most.
 const OWN_ENTRIES: u64 = 64;
+/// Bytes of an entry in memory, at least.
+const LEAST_ENTRY_BYTES: u64 = 16;
 /// What a batch for the disk counts at least, in bytes.
 const LEAST_BATCH_BYTES: u64 = 1 << 10;
 /// Bytes of the largest value of a plan, with what stands around it in a record.
@@ -81,9 +83,10 @@ impl Bounds {
     /// For nodes with these settings.
     pub fn new(config: &Config) -> Self {
         let pending = config.max_pending as u64;
-        // A snapshot is due when so many entries are applied. While it is written, others follow:
-        // those whose requests are pending, and on a follower those that were sent ahead.
-        let uncovered = 2 * config.snapshot_every + pending;
+        // A snapshot is due when so many entries are applied. While it is written, which on a slow
+        // disk takes as long as it takes, others follow, until the log is full.
+        let uncovered =
+            (2 * config.snapshot_every + pending).max(2 * config.max_log_bytes / LEAST_ENTRY_BYTES);
         // Behind the snapshot some are kept; after it, those that are not committed. A leader takes
         // no more requests than are pending; its own entries come on top, one for each election
         // and each change of the membership that is not committed yet.
@@ -101,8 +104,8 @@ impl Bounds {
         let batch = config.max_message_bytes + MOST_ENTRY_BYTES;
         let unsynced = config.max_unsynced_bytes + batch + small * LEAST_BATCH_BYTES;
         let window = 4 * u64::from(config.chunk_bytes);
-        // What a sender may have on its way, twice, and one piece of the node's own snapshot.
-        let storing = 2 * window + u64::from(config.piece_bytes) + MOST_ENTRY_BYTES + (64 << 10);
+        // Up to the limit, the window that passes it, and one piece of the node's own snapshot.
+        let storing = 4 * window + u64::from(config.piece_bytes);
         // Each counts as so many bytes at least.
         let batches = config.max_unsynced_bytes / LEAST_BATCH_BYTES + 1 + small;
         let segment = config.segment_bytes.max(MOST_ENTRY_BYTES);
@@ -132,8 +135,9 @@ impl Bounds {
                 segments,
                 // Removals wait in the queue of the disk, or are undone by a crash and made again.
                 snapshots + sending,
-                // One that is saved, one that is received, and what a removal has not reached.
-                4,
+                // One that is saved, one that is received, and those of which a crash has undone the
+                // removal, until the next start removes them again.
+                8,
                 segments + 2,
                 segments * segment + (snapshots + sending + 4) * state,
             ],

@@ -108,12 +108,7 @@ pub(super) fn disk(seed: u64) -> Disk {
         min_us: dice.scaled(5, most_us).into(),
         mean_extra_us: dice.scaled(5, most_us).into(),
     };
-    Disk {
-        write: delay(200),
-        sync: delay(5000),
-        read: delay(500),
-        ..Disk::default()
-    }
+    Disk { write: delay(200), sync: delay(5000), read: delay(500), ..Disk::default() }
 }
 
 /// Draws how many operations a client, and the operator, may have under way at once. Most clients

@@ -52,6 +52,8 @@ pub(super) enum Excuse {
     MembershipChange,
     /// A member repairs what its disk has lost.
     Repair,
+    /// The fit voters are a quorum only with one that lacks committed entries, and gets them.
+    CatchUp,
 }
 
 impl Excuse {
@@ -62,6 +64,7 @@ impl Excuse {
             Excuse::DegradedLink => "excused-degraded-link",
             Excuse::MembershipChange => "excused-membership-change",
             Excuse::Repair => "excused-repair",
+            Excuse::CatchUp => "excused-catch-up",
         }
     }
 }
@@ -207,9 +210,8 @@ impl Availability {
         situation: &Situation,
         leader: (NodeId, Term),
     ) -> Result<(), Broken> {
-        let demanded = self.is_lossless
-            && situation.is_settled
-            && now_ns - self.since_ns > self.settling_ns;
+        let demanded =
+            self.is_lossless && situation.is_settled && now_ns - self.since_ns > self.settling_ns;
         if !demanded {
             self.leader = None;
             return Ok(());
@@ -301,6 +303,13 @@ impl World<'_> {
             return Err(Excuse::NoQuorum);
         }
         self.check_links(&fit)?;
+        let commit = self.safety.commit();
+        let is_current = |id: NodeId| {
+            fit.contains(&id) && self.node(id).is_some_and(|n| n.status().last.index >= commit)
+        };
+        if !membership.is_quorum(is_current) {
+            return Err(Excuse::CatchUp);
+        }
         let leader = fit.iter().copied().find_map(|id| self.leads_fit(id, &fit));
         let status = leader.and_then(|(id, _)| self.node(id)).map(|node| node.status());
         let (last, applied) = status.map_or((0, 0), |s| (s.last.index, s.applied.index));
@@ -317,7 +326,8 @@ impl World<'_> {
     /// Cut off from every other member, in both directions or, once it is lost, in one.
     fn is_cut_off(&self, id: NodeId) -> bool {
         let end = Endpoint::Node(id.0);
-        let lost = self.slots[id.0 as usize].as_ref().is_some_and(|slot| slot.lost.is_some());
+        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        let lost = slot.is_some_and(|slot| slot.lost.is_some());
         lost || self.network.suffers(|rule| match rule {
             Rule::Isolate(members) => members.contains(&end) && members.len() == 1,
             _ => false,
@@ -327,9 +337,11 @@ impl World<'_> {
     /// Whether all of these reach each other, and no link is degraded.
     fn check_links(&self, fit: &[NodeId]) -> Result<(), Excuse> {
         let is_lost = |end: &Endpoint| match end {
-            Endpoint::Node(id) => {
-                self.slots[*id as usize].as_ref().is_some_and(|slot| slot.lost.is_some())
-            }
+            Endpoint::Node(id) => self
+                .slots
+                .get(*id as usize)
+                .and_then(Option::as_ref)
+                .is_some_and(|slot| slot.lost.is_some()),
             Endpoint::Client(_) => false,
         };
         for rule in self.network.rules() {

@@ -237,15 +237,12 @@ impl World<'_> {
         }
     }
 
-    /// Whether a client still has something to write.
+    /// Whether a client has still to begin a write.
     fn has_writes_left(&self) -> bool {
-        let reads = |at: usize| {
-            matches!(self.plan.ops[at].call.op, Op::Get { .. } | Op::Scan { .. })
-        };
-        self.clients.all.iter().any(|client| {
-            let current = client.current.as_ref().map(|current| current.row);
-            client.number > 0 && client.rows.iter().copied().chain(current).any(|at| !reads(at))
-        })
+        let reads =
+            |at: usize| matches!(self.plan.ops[at].call.op, Op::Get { .. } | Op::Scan { .. });
+        let clients = self.clients.all.iter().filter(|client| client.number > 0);
+        clients.flat_map(|client| &client.rows).any(|at| !reads(*at))
     }
 
     /// Whether `id` has to recover.

@@ -90,7 +90,8 @@ impl World<'_> {
             }
             Event::Worked { node, life, ticket, work } => {
                 self.trace.mix(15 ^ node.0 << 8);
-                self.trace.line(self.now_ns, || format!("{node} has done work beside it: {work:?}"));
+                self.trace
+                    .line(self.now_ns, || format!("{node} has done work beside it: {work:?}"));
                 let Some(slot) = self.slot(node).filter(|slot| slot.life == life) else { return };
                 let disk = &mut slot.disk;
                 match caught(|| work.run(disk)) {

@@ -237,7 +237,7 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.repair_ticks = 200;
     config.max_pending = MAX_PENDING;
     config.max_inflight = 64;
-    config.max_message_bytes = message_bytes(plan);
+    config.max_message_bytes = message_bytes(plan).min(disk_bytes(plan, 40, (1 << 10, 64 << 10)));
     config.max_unsynced_bytes = disk_bytes(plan, 500, (16 << 10, 1 << 20));
     config.max_batch_bytes = disk_bytes(plan, 40, (2 << 10, 64 << 10));
     config.piece_bytes = disk_bytes(plan, 40, (1 << 10, 64 << 10)) as u32;
@@ -246,7 +246,7 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.max_answer_bytes = MAX_ANSWER_BYTES;
     config.snapshot_every = cluster.snapshot_every;
     config.keep_entries = cluster.keep_entries;
-    config.chunk_bytes = cluster.chunk_bytes;
+    config.chunk_bytes = cluster.chunk_bytes.min(disk_bytes(plan, 40, (256, 64 << 10)) as u32);
     config.segment_bytes = u64::from(cluster.segment_kib) << 10;
     config.sessions = cluster.sessions as usize;
     config

@@ -202,7 +202,9 @@ impl World<'_> {
                     longer => format!(", and is refused by {}", list(longer)),
                 };
                 let disk = match self.slots[id.0 as usize].as_ref() {
-                    Some(slot) if slot.batches.iter().any(Option::is_some) => ", and waits for its disk",
+                    Some(slot) if slot.batches.iter().any(Option::is_some) => {
+                        ", and waits for its disk"
+                    }
                     _ => "",
                 };
                 format!(

@@ -44,6 +44,11 @@ impl<M: StateMachine> Node<M> {
             self.outputs.push(ack(chunk.total, Some(true)));
             return;
         }
+        let window = u64::from(self.config.chunk_bytes) * super::WINDOW;
+        if self.snapshots.unsynced > 2 * window {
+            // The disk lags behind: the sender tries again.
+            return;
+        }
         if !self.belongs(from, &chunk) {
             if is_whole || self.snapshots.incoming.as_ref().is_some_and(|i| i.term > chunk.term) {
                 return;
@@ -57,7 +62,6 @@ impl<M: StateMachine> Node<M> {
             let receipt = self.snapshots.receipts;
             self.snapshots.incoming = Some(Incoming::new(receipt, from, &chunk, self.now));
         }
-        let window = u64::from(self.config.chunk_bytes) * super::WINDOW;
         let incoming = self.snapshots.incoming.as_mut().expect("the chunk belongs to it");
         let offset = incoming.taken();
         let pieces = incoming.take(chunk.offset, chunk.data);
@@ -212,7 +216,7 @@ impl<M: StateMachine> Node<M> {
         if let Some(incoming) = self.snapshots.incoming.take() {
             let file = partial(incoming.snapshot);
             if incoming.taken() > 0 {
-                self.store(vec![DiskOp::Remove { file }], Stored::Removed);
+                self.remove_partial(vec![file]);
             }
         }
     }

@@ -29,7 +29,7 @@ const LONG_TICKS: u64 = 3;
 pub(super) struct Saving {
     head: Head,
     /// `None` while the next piece is encoded.
-    writer: Option<Writer>,
+    encoder: Option<Encoder>,
     /// Bytes that are written and durable, or about to be.
     written: u64,
     /// Bytes of the next piece.
@@ -46,19 +46,31 @@ impl Saving {
     }
 }
 
-/// What encoding a piece gives: the rest of the snapshot, the piece, and whether it is the last one.
-type Encoded = (Writer, Bytes, bool);
+/// The part of a snapshot that is not written yet.
+pub(super) struct Encoder {
+    writer: Writer,
+    /// What did not fit into the last piece.
+    rest: Bytes,
+}
 
-fn encode(mut writer: Writer, piece_bytes: u32) -> Encoded {
-    let mut piece = BytesMut::new();
-    let mut ended = false;
-    while piece.len() < piece_bytes as usize && !ended {
-        match writer.next() {
-            Some(bytes) => piece.extend_from_slice(&bytes),
-            None => ended = true,
+/// What encoding a piece gives: what is left of the snapshot, the piece, and whether it is the last.
+type Encoded = (Encoder, Bytes, bool);
+
+impl Encoder {
+    /// The next piece, of `piece_bytes` bytes unless it is the last one. What the machine gives in one
+    /// go may be larger: a value, or a chunk of many small ones.
+    fn encode(mut self, piece_bytes: u32) -> Encoded {
+        let room = piece_bytes as usize;
+        let mut piece = BytesMut::from(&self.rest.split_to(self.rest.len().min(room))[..]);
+        while piece.len() < room
+            && let Some(mut bytes) = self.writer.next()
+        {
+            piece.extend_from_slice(&bytes.split_to(bytes.len().min(room - piece.len())));
+            self.rest = bytes;
         }
+        let is_last = piece.len() < room;
+        (self, piece.freeze(), is_last)
     }
-    (writer, piece.freeze(), ended)
 }
 
 impl<M: StateMachine> Node<M> {
@@ -97,7 +109,7 @@ impl<M: StateMachine> Node<M> {
         debug!(node = %self.config.id, index = head.id.index, "saving a snapshot");
         self.snapshots.saving = Some(Saving {
             head,
-            writer: Some(writer),
+            encoder: Some(Encoder { writer, rest: Bytes::new() }),
             written: 0,
             piece_bytes: (self.config.piece_bytes / FIRST_PART).max(1),
             began: self.now,
@@ -131,19 +143,19 @@ impl<M: StateMachine> Node<M> {
     fn next_piece(&mut self) {
         let now = self.now;
         let Some(saving) = &mut self.snapshots.saving else { return };
-        let Some(writer) = saving.writer.take() else { return };
+        let Some(encoder) = saving.encoder.take() else { return };
         (saving.began, saving.next_at) = (now, None);
         let (id, piece_bytes) = (saving.id(), saving.piece_bytes);
-        let work = Work::new(0, piece_bytes.into(), move |_| encode(writer, piece_bytes));
+        let work = Work::new(0, piece_bytes.into(), move |_| encoder.encode(piece_bytes));
         self.hand_out(work, Purpose::Encode(id));
     }
 
     /// A piece is encoded: it is written and synced.
-    pub(super) fn encoded(&mut self, id: SnapshotId, (writer, data, ended): Encoded) {
+    pub(super) fn encoded(&mut self, id: SnapshotId, (encoder, data, is_last): Encoded) {
         let old = self.raft.log().snapshot_id();
         let Some(saving) = self.snapshots.saving.as_mut().filter(|saving| saving.id() == id) else {
             // A newer one was installed meanwhile.
-            return self.store(vec![DiskOp::Remove { file: partial(id) }], Stored::Removed);
+            return self.remove_partial(vec![partial(id)]);
         };
         let mut ops = Vec::new();
         if planted(Bug::RemovedBeforeSynced) {
@@ -154,8 +166,8 @@ impl<M: StateMachine> Node<M> {
         }
         ops.push(DiskOp::Write { file: partial(id), offset: saving.written, data: data.clone() });
         saving.written += data.len() as u64;
-        saving.writer = Some(writer);
-        if ended {
+        saving.encoder = Some(encoder);
+        if is_last {
             finish(id, &mut ops);
             self.store(ops, Stored::Saved(id));
         } else {
@@ -169,7 +181,7 @@ impl<M: StateMachine> Node<M> {
         let largest = self.config.piece_bytes;
         let now = self.now;
         let Some(saving) = self.snapshots.saving.as_mut().filter(|saving| saving.id() == id) else {
-            return self.store(vec![DiskOp::Remove { file: partial(id) }], Stored::Removed);
+            return self.remove_partial(vec![partial(id)]);
         };
         let took = now - saving.began;
         saving.piece_bytes = match took {

@@ -37,7 +37,9 @@ impl Bench {
         self.next += 1;
         self.files.submit(DiskQueue::Log, Ticket(self.next), ops);
         match self.done.recv_timeout(PATIENCE).expect("a completion") {
-            Completion::Done(DiskQueue::Log, ticket, result) if ticket == Ticket(self.next) => result,
+            Completion::Done(DiskQueue::Log, ticket, result) if ticket == Ticket(self.next) => {
+                result
+            }
             other => panic!("{other:?} instead of the batch {}", self.next),
         }
     }
