@@ -74,6 +74,9 @@ pub struct Plan {
     /// How long the disks take.
     #[serde(default)]
     pub disk: Disk,
+    /// How long the nodes take.
+    #[serde(default)]
+    pub cpu: Cpu,
     /// How many clients there are and how patient they are.
     #[serde(default)]
     pub clients: Clients,
@@ -269,6 +272,19 @@ impl Default for Disk {
     }
 }
 
+/// How long a node takes for what it does, on the one thread that it has: what arrives meanwhile
+/// waits. The defaults take no time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cpu {
+    /// For each input, in microseconds.
+    pub input_us: u64,
+    /// For each KiB that it answers, sends or writes, in microseconds.
+    pub us_per_kib: u64,
+    /// For each KiB of a state that is encoded or restored, beside the node, in microseconds.
+    pub work_us_per_kib: u64,
+}
+
 /// How many clients there are and how patient they are.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -357,6 +373,7 @@ impl Plan {
             cluster: Cluster::default(),
             network: Network::default(),
             disk: Disk::default(),
+            cpu: Cpu::default(),
             clients: Clients::default(),
             ops: Vec::new(),
             faults: Vec::new(),

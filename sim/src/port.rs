@@ -26,6 +26,21 @@ pub(crate) enum Effect {
     Work(Ticket, Work),
 }
 
+impl Effect {
+    /// Bytes that the thread of the node has written, sent or answered for it.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Effect::Send(_, message) => message.weight() as u64,
+            Effect::Reply(_, Reply::Applied { response, .. } | Reply::Value { response, .. }) => {
+                response.len() as u64
+            }
+            Effect::Submit(DiskQueue::Log, _, ops) => ops.iter().map(DiskOp::bytes).sum(),
+            // The rest is done beside it, or has no bytes.
+            Effect::Reply(..) | Effect::Submit(..) | Effect::Fetch(..) | Effect::Work(..) => 0,
+        }
+    }
+}
+
 /// Who is told what the node does inside; see [`Host`].
 pub(crate) trait Watch {
     fn applied(&mut self, applied: Applied);

@@ -86,6 +86,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         cluster,
         network,
         disk: Disk { kib_per_s: weight.kib_per_s, ..shape::disk(seed) },
+        cpu: weight.cpu,
         clients,
         ops,
         faults,

@@ -67,6 +67,7 @@ use self::atlas::Atlas;
 use self::availability::Availability;
 use self::camera::Mail;
 use self::client::Clients;
+use self::inbox::Inbox;
 use self::portrait::Portrait;
 use self::recorder::Weight;
 use self::slot::Slot;
@@ -470,7 +471,8 @@ impl<'p> World<'p> {
             self.roles.resize(at + 1, (Role::Follower, 0));
         }
         if self.slots[at].is_none() {
-            self.slots[at] = Some(Slot::new(self.seed, id, founder));
+            let inbox = Inbox::of(&self.plan.cpu);
+            self.slots[at] = Some(Slot::new(self.seed, id, founder, inbox));
         }
     }
 

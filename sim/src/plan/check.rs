@@ -232,6 +232,10 @@ impl Plan {
         disk("sync_us").delay(self.disk.sync)?;
         disk("read_us").delay(self.disk.read)?;
         disk("kib_per_s").within(self.disk.kib_per_s.into(), 0, MAX_KIB_PER_S.into())?;
+        let cpu = |key| Place::setting("cpu", key);
+        cpu("input_us").within(self.cpu.input_us, 0, 1_000_000)?;
+        cpu("us_per_kib").within(self.cpu.us_per_kib, 0, 1_000_000)?;
+        cpu("work_us_per_kib").within(self.cpu.work_us_per_kib, 0, 1_000_000)?;
         let clients = |key| Place::setting("clients", key);
         clients("count").within(self.clients.count.into(), 0, MAX_CLIENTS.into())?;
         clients("retry_ms").time(self.clients.retry_us, 1)?;

@@ -53,6 +53,11 @@ fn write_run(out: &mut String, plan: &Plan) {
     section(out, |out| write_cluster(out, &plan.cluster));
     section(out, |out| write_network(out, &plan.network));
     section(out, |out| write_disk(out, &plan.disk));
+    section(out, |out| {
+        setting(out, "cpu.input_us", plan.cpu.input_us, 0);
+        setting(out, "cpu.us_per_kib", plan.cpu.us_per_kib, 0);
+        setting(out, "cpu.work_us_per_kib", plan.cpu.work_us_per_kib, 0);
+    });
     section(out, |out| write_clients(out, &plan.clients));
     section(out, |out| write_end(out, &plan.end));
     let times = plan.ops.iter().map(|row| row.at_us);

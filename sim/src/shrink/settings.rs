@@ -1,7 +1,7 @@
 //! Goes back to the default of every setting that does not matter.
 
 use super::search::Search;
-use crate::plan::{Clients, Cluster, Core, Disk, End, Network, Plan};
+use crate::plan::{Clients, Cluster, Core, Cpu, Disk, End, Network, Plan};
 
 /// Puts one or more settings back.
 type Reset = fn(&mut Plan);
@@ -14,6 +14,7 @@ const SECTIONS: &[Reset] = &[
     },
     |plan| plan.network = Network::default(),
     |plan| plan.disk = Disk::default(),
+    |plan| plan.cpu = Cpu::default(),
     |plan| plan.clients = Clients { count: plan.clients.count, ..Clients::default() },
     |plan| plan.clients = Clients::default(),
     |plan| {

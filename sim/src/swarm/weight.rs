@@ -6,7 +6,7 @@
 //! thousand times slower than one of production behave as states of a few dozen MiB do there, and cost
 //! the simulator a thousandth.
 
-use crate::plan::{Call, Cluster, Op, OpRow, Value};
+use crate::plan::{Call, Cluster, Cpu, Op, OpRow, Value};
 
 use super::dice::{Dice, Purpose};
 
@@ -26,6 +26,8 @@ const WRITES_PER_TIMEOUT: u64 = 4;
 pub(super) struct Weight {
     /// Bandwidth of the disks, in KiB per second; 0 for disks without weight.
     pub kib_per_s: u32,
+    /// How long the nodes take.
+    pub cpu: Cpu,
     /// Puts that fill the state before anything else happens.
     pub fill: Vec<OpRow>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Weight {
 pub(super) fn draw(seed: u64, cluster: &Cluster, clients: u32, ops: &[OpRow]) -> Weight {
     let dice = &mut Dice::new(seed, Purpose::Weight);
     if dice.percent(35) {
-        return Weight { kib_per_s: 0, fill: Vec::new() };
+        return Weight { kib_per_s: 0, cpu: Cpu::default(), fill: Vec::new() };
     }
     let is_heavy = dice.percent(25);
     let drawn = dice.scaled(SLOWEST, FASTEST);
@@ -48,7 +50,18 @@ pub(super) fn draw(seed: u64, cluster: &Cluster, clients: u32, ops: &[OpRow]) ->
     let largest = sizes.max().unwrap_or(0);
     let timeout_us = u64::from(cluster.election_ticks[0]) * cluster.tick_us;
     let least = largest * WRITES_PER_TIMEOUT * 1_000_000 / timeout_us / 1024;
-    Weight { kib_per_s: drawn.max(least as u32), fill }
+    let cpu = if is_heavy && dice.percent(50) { cpu(dice) } else { Cpu::default() };
+    Weight { kib_per_s: drawn.max(least as u32), cpu, fill }
+}
+
+/// A thousandth of the bytes takes as long as in production, where a thread encodes or restores 200 MB/s
+/// to 5 GB/s, and copies ten times as much.
+fn cpu(dice: &mut Dice) -> Cpu {
+    Cpu {
+        input_us: dice.scaled(1, 50).into(),
+        us_per_kib: dice.scaled(5, 100).into(),
+        work_us_per_kib: dice.scaled(200, 5000).into(),
+    }
 }
 
 /// Puts of values that no other operation touches, dealt to the clients in turn.

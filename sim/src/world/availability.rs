@@ -247,7 +247,7 @@ fn is_fit(slot: &Slot) -> bool {
         && !slot.paused
         && (!slot.stalled || is_idle)
         && slot.slowness == 1
-        && slot.inbox.is_none()
+        && slot.inbox.as_ref().is_none_or(|inbox| !inbox.is_slowed())
         && slot.crash_loop.is_none()
         && slot.jitter.is_none()
         && slot.clock.rate() == TRUE_RATE

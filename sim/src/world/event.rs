@@ -191,6 +191,9 @@ impl World<'_> {
         }
         let (last, now) = (driver.node().status().last, driver.node().status().applied);
         slot.driver = Some(driver);
+        if let Some(inbox) = &mut slot.inbox {
+            inbox.processed(now_ns, self.effects.iter().map(Effect::bytes).sum());
+        }
         if let (Some(inbox), Some(applied)) = (&mut slot.inbox, applied) {
             let entries = if applied.by_snapshot { 1 } else { now.index - before.applied.index };
             inbox.applied(now_ns, entries);
@@ -338,12 +341,14 @@ impl World<'_> {
             }
             Effect::Work(ticket, work) => {
                 let (now_ns, disk) = (self.now_ns, &self.plan.disk);
+                let us_per_kib = self.plan.cpu.work_us_per_kib;
                 let slot = self.slot(id).expect("it hands out work");
                 let life = slot.life;
-                let ends_ns = match work.reads() {
+                let read_ns = match work.reads() {
                     0 => now_ns,
                     bytes => slot.disk_ends(now_ns, disk.read, bytes, disk.kib_per_s),
                 };
+                let ends_ns = read_ns + work.bytes() * us_per_kib * 1000 / 1024;
                 let event = Event::Worked { node: id, life, ticket, work: Box::new(work) };
                 self.schedule.push(ends_ns, event);
             }

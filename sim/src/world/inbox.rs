@@ -1,9 +1,9 @@
-//! A slow node: what arrives while it is busy waits, and is taken one after the other.
+//! A node that takes time: what arrives while it is busy waits, and is taken one after the other.
 //!
-//! A healthy node of this world takes no time to think. A slow one takes a fixed time for each
-//! input, or for each entry that it applies; its disk and its network are as fast as ever. What it
-//! wants of the world after an input leaves at once, and the next input waits instead: who sends to
-//! it cannot tell the difference.
+//! Where the plan gives the processors no weight, a healthy node takes no time to think. Otherwise it
+//! takes a time for each input, and for each byte that it writes, sends or answers; a fault adds to
+//! that a time for each input, or for each entry that it applies. What it wants of the simulation after
+//! an input leaves at once, and the next input waits instead: its peers cannot tell the difference.
 
 use std::collections::VecDeque;
 
@@ -11,6 +11,7 @@ use stormkv::env::Completion;
 use stormkv::types::NodeId;
 
 use super::{Event, World, camera, recorder};
+use crate::plan::Cpu;
 use crate::view::film::Fate;
 
 /// Inputs that wait. Far fewer than in production, so that an inbox is full now and then: then
@@ -26,6 +27,10 @@ pub(super) struct Inbox {
     pub input_ns: u64,
     /// For each entry that is applied.
     pub apply_ns: u64,
+    /// For each KiB that it writes, sends or answers.
+    kib_ns: u64,
+    /// For each input, when no fault slows it down.
+    usual_input_ns: u64,
     busy_until_ns: u64,
     waiting: VecDeque<Event>,
     /// When the next one is taken.
@@ -33,6 +38,25 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// That of a healthy node; `None` if it takes no time.
+    pub fn of(cpu: &Cpu) -> Option<Box<Inbox>> {
+        let (input_ns, kib_ns) = (cpu.input_us * 1000, cpu.us_per_kib * 1000);
+        let inbox = Inbox { input_ns, kib_ns, usual_input_ns: input_ns, ..Inbox::default() };
+        (input_ns + kib_ns > 0).then(|| Box::new(inbox))
+    }
+
+    /// Whether a fault slows the node down.
+    pub fn is_slowed(&self) -> bool {
+        self.input_ns > self.usual_input_ns || self.apply_ns > 0
+    }
+
+    /// The node has written, sent and answered so many bytes.
+    pub fn processed(&mut self, now_ns: u64, bytes: u64) {
+        if self.kib_ns > 0 && bytes > 0 {
+            self.busy_until_ns = self.busy_until_ns.max(now_ns) + bytes * self.kib_ns / 1024;
+        }
+    }
+
     /// The node is gone, and with it what waited.
     pub fn clear(&mut self) {
         self.waiting.clear();
@@ -129,9 +153,11 @@ impl World<'_> {
         inbox.apply_ns = inbox.apply_ns.max(apply_ns);
     }
 
-    /// The node is fast again: it takes at once all that waits.
+    /// The node is as fast as usual again: what waits arrives anew.
     pub(super) fn speed_up(&mut self, id: NodeId) {
-        let Some(inbox) = self.slot(id).and_then(|slot| slot.inbox.take()) else { return };
+        let usual = Inbox::of(&self.plan.cpu);
+        let Some(slot) = self.slot(id) else { return };
+        let Some(inbox) = std::mem::replace(&mut slot.inbox, usual) else { return };
         for event in inbox.waiting {
             self.schedule.push(self.now_ns, event);
         }

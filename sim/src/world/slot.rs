@@ -94,7 +94,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub fn new(seed: u64, id: NodeId, founder: bool) -> Self {
+    pub fn new(seed: u64, id: NodeId, founder: bool, inbox: Option<Box<Inbox>>) -> Self {
         Slot {
             id,
             life: 0,
@@ -118,7 +118,7 @@ impl Slot {
             clock: LocalClock::new(seed, id.0),
             timer: 0,
             jitter: None,
-            inbox: None,
+            inbox,
             crash_loop: None,
             wiped: false,
             has_old_files: false,
