@@ -41,17 +41,22 @@ impl World<'_> {
                 return;
             }
             if slot.inbox.is_some() {
-                return match self.queue_up(node, event) {
-                    Some(event) => self.dispatch(event),
-                    None => {
-                        self.trace.turn_to(None, Weight::Mere);
-                        self.trace.line(self.now_ns, || format!("{node} is busy"));
-                    }
+                let Some(event) = self.queue_up(node, event) else {
+                    self.trace.turn_to(None, Weight::Mere);
+                    self.trace.line(self.now_ns, || format!("{node} is busy"));
+                    return;
                 };
+                return self.dispatch_to_disk(event);
             }
         }
-        let Some(event) = self.waits_for_disk(event) else { return };
-        self.dispatch(event);
+        self.dispatch_to_disk(event);
+    }
+
+    /// Carries out an event, unless it needs a disk that hangs.
+    pub(super) fn dispatch_to_disk(&mut self, event: Event) {
+        if let Some(event) = self.waits_for_disk(event) {
+            self.dispatch(event);
+        }
     }
 
     pub(super) fn dispatch(&mut self, event: Event) {

@@ -130,7 +130,7 @@ impl World<'_> {
         {
             inbox.busy_until_ns = now_ns + inbox.input_ns;
             self.trace.turn_to(Some(id), recorder::weight(&event));
-            self.dispatch(event);
+            self.dispatch_to_disk(event);
         }
         self.serve_later(id);
     }
