@@ -1,0 +1,444 @@
+"""The acceptance cases. Each starts a cluster of its own and checks figures against limits.
+
+The short form of a case has a smaller state on a disk that is slower in proportion, so that what
+takes time takes the same time; limits in seconds are the same in both forms.
+"""
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+from fleet import MB
+from rest import LOST, Connection, Load, Probe, Stalls, Times, key, load_state, now, open_session
+
+# The node's default of `max_log_bytes`, which no flag sets.
+MAX_LOG_MB = (256 << 20) / MB
+
+
+@dataclass
+class Scale:
+    """How large a run is."""
+
+    name: str
+    state_mb: int
+    disk_mb_s: float
+    # A snapshot after so many commands, and so many kept behind it.
+    snapshot_every: int
+    keep_entries: int
+    # How long a measured phase lasts, in seconds.
+    phase_s: int
+
+    def flags(self, *more):
+        """Arguments of the nodes. A transfer takes as long in the short form as in the full one."""
+        rate = max(1, round(64 * self.state_mb / 500))
+        segment = 16 if self.state_mb >= 500 else 2
+        return [
+            *("--snapshot-every", self.snapshot_every, "--keep-entries", self.keep_entries),
+            *("--snapshot-rate-mib", rate, "--segment-mib", segment, "--log-level", "info"),
+            *more,
+        ]
+
+    @property
+    def disk(self):
+        """Bandwidth of a disk in bytes per second."""
+        return int(self.disk_mb_s * MB)
+
+
+FULL = Scale("full", 500, 125.0, 20_000, 10_000, 45)
+SHORT = Scale("short", 50, 12.5, 5_000, 1_000, 12)
+
+
+class Report:
+    """Figures of a case, printed as they come."""
+
+    def __init__(self, name):
+        self.name = name
+        self.figures = {}
+        self.failed = []
+
+    def note(self, what, value, unit=""):
+        """A figure without a limit."""
+        self.figures[what] = value
+        shown = f"{value:.2f}" if isinstance(value, float) else value
+        print(f"    {what}: {shown} {unit}".rstrip(), flush=True)
+
+    def check(self, what, value, limit, unit="", least=False):
+        """A figure that must be below its limit, or at least the limit."""
+        passed = value is not None and (value >= limit if least else value < limit)
+        self.figures[what] = value
+        shown = f"{value:.2f}" if isinstance(value, float) else value
+        rule = f"{'at least' if least else 'below'} {limit:g}"
+        verdict = "PASS" if passed else "FAIL"
+        print(f"  {verdict} {what}: {shown} {unit} (limit: {rule})", flush=True)
+        if not passed:
+            self.failed.append(what)
+
+
+def ports(fleet):
+    """The ports for clients, the leader's first."""
+    leader = fleet.leader_now()
+    return [node.port for node in sorted(fleet.nodes, key=lambda node: node is not leader)]
+
+
+async def filled(fleet, count, scale, value_bytes=16 << 10, state_mb=None):
+    """Founds a cluster and gives it a state, on fast disks, which then become slow."""
+    await fleet.found(count)
+    total = int((state_mb or scale.state_mb) * MB)
+    begin = now()
+    keys = await load_state(ports(fleet), total, value_bytes)
+    await fleet.settle()
+    fleet.set_disks(bytes_per_s=scale.disk)
+    await asyncio.sleep(0.5)
+    print(f"    {total / MB:.0f} MB in {keys} keys after {now() - begin:.1f} s", flush=True)
+    return keys
+
+
+def small_key(number):
+    """Keys beside those of the state, for small commands."""
+    return f"/v1/kv/small-{number:05}"
+
+
+async def snapshots(fleet, scale, report):
+    """Periodic snapshots of a large state depose no leader and do not interrupt puts."""
+    await filled(fleet, 3, scale)
+    rate = scale.snapshot_every / 10
+    load = Load(ports(fleet), 16, 1000, 128, rate=rate, name=small_key)
+    probe, stalls = Probe(ports(fleet)), Stalls()
+    leader = fleet.leader_now()
+    for job in (load, probe, stalls):
+        fleet.spawn(job.run())
+    await fleet.wait(1)
+    term, begin = fleet.term, now()
+    taken, index = 0, leader.seen["snapshot"]["index"]
+    while now() < begin + 2 * scale.phase_s and (taken < 3 or now() < begin + scale.phase_s):
+        await fleet.wait(0.2)
+        newest = leader.seen.get("snapshot", {}).get("index", index)
+        taken, index = taken + (newest != index), newest
+    end = now()
+    report.note("commands", load.times.count(begin, end) / (end - begin), "per second")
+    report.note("longest stall of this script", stalls.longest, "s")
+    report.note("snapshots of the first leader", taken)
+    report.check("snapshots were taken", taken, 2, least=True)
+    report.check("elections", fleet.term - term, 1)
+    report.check("longest gap without an accepted put", probe.times.longest_gap(begin, end), 0.5, "s")
+
+
+async def hang(fleet, scale, report):
+    """A leader whose disk hangs without an error is replaced."""
+    await filled(fleet, 3, scale, state_mb=5)
+    load = Load(ports(fleet), 8, 1000, 128, name=small_key)
+    probe = Probe(ports(fleet))
+    for job in (load, probe):
+        fleet.spawn(job.run())
+    await fleet.wait(3)
+    leader, begin = fleet.leader_now(), now()
+    leader.set_disk(hang=True)
+    await fleet.wait(max(12, scale.phase_s / 2))
+    end = now()
+    report.note("puts accepted while it hung", probe.times.count(begin, end))
+    report.note("answers of the probe", dict(probe.times.others))
+    report.check("longest gap without an accepted put", probe.times.longest_gap(begin, end), 2, "s")
+    leader.set_disk(hang=False)
+    again = await fleet.until(
+        lambda: all(is_near(node, fleet.leader_now()) for node in fleet.nodes), 10, "it catches up"
+    )
+    report.check("the member catches up after the hang", again, 10, "s")
+
+
+def is_near(node, leader, slack=2000):
+    """The member has applied nearly all that the leader has committed."""
+    if not node.seen or leader is None or not leader.seen:
+        return False
+    return node.seen["applied"]["index"] + slack >= leader.seen["commit"]
+
+
+async def catchup(fleet, scale, report):
+    """A member that needs a snapshot catches up while the others write at full speed."""
+    await fleet.found(3)
+    leader = fleet.leader_now()
+    away = next(node for node in fleet.nodes if node is not leader)
+    away.kill()
+    keys = await load_state(ports(fleet)[:1], scale.state_mb * MB, 16 << 10)
+    await fleet.settle()
+    fleet.set_disks(bytes_per_s=scale.disk)
+    others = [node.port for node in fleet.nodes if node is not away]
+    load = Load([leader.port], 32, keys, 16 << 10)
+    probe = Probe(others)
+    for job in (load, probe):
+        fleet.spawn(job.run())
+    await fleet.wait(3)
+    report.note("leader RSS before", leader.memory("VmRSS"), "MB")
+    for node in fleet.nodes:
+        if node.is_up:
+            node.reset_peak()
+    term, begin, written = fleet.term, now(), leader.written_mb()
+    away.start(fleet.nodes)
+    # Where the leader was two seconds ago is near enough, at any rate of writing.
+    commits, caught_up, peak = [], None, 0.0
+    while caught_up is None and now() < begin + 2 * scale.phase_s:
+        await fleet.wait(0.2)
+        commits.append((now(), leader.seen.get("commit", 0)))
+        past = [commit for at, commit in commits if at <= now() - 2]
+        if past and away.seen.get("applied", {}).get("index", 0) >= past[-1] > 0:
+            caught_up = now() - begin
+        peak = max(peak, leader.memory("VmRSS"))
+    end = now()
+    peak = max(peak, leader.memory("VmHWM"))
+    puts = load.times.count(begin, end)
+    report.note("puts meanwhile", puts / (end - begin), "per second of 16 KiB")
+    report.note("leader wrote", leader.written_mb() - written, "MB to disk and peers")
+    report.note("puts meanwhile had", puts * (16 << 10) / MB, "MB")
+    report.note("elections", fleet.term - term)
+    report.note("longest gap", probe.times.longest_gap(begin, end), "s")
+    report.check("caught up", caught_up, 2 * scale.phase_s, "s")
+    report.check("leader RSS", peak, 2 * (scale.state_mb + MAX_LOG_MB), "MB")
+
+
+async def answers(fleet, scale, report):
+    """Failed compare-and-swaps on a large value are kept neither in memory nor in snapshots."""
+    sessions, at_once = (3000, 2000) if scale is FULL else (600, 400)
+    await fleet.found(3)
+    leader = fleet.leader_now()
+    connection = Connection(leader.port)
+    await connection.ask("PUT", "/v1/kv/large", b"L" * (1 << 20))
+    term, begin = fleet.term, now()
+    statuses = Counter()
+    waiting = iter(range(sessions))
+
+    async def one(connection):
+        session = await open_session(connection)
+        headers = [f"idempotency-key: {session}-1"]
+        document = {"key": "large", "expected": "other", "new": "n"}
+        try:
+            status, _ = await connection.json(
+                "POST", "/v1/cas", document, headers=headers, discard=True, patience=60
+            )
+        except LOST:
+            status = "lost"
+        statuses[status] += 1
+
+    async def client():
+        connection = Connection(leader.port)
+        for _ in waiting:
+            await one(connection)
+        connection.close()
+
+    await run_watched(fleet, asyncio.gather(*(client() for _ in range(16))))
+    report.note(f"{sessions} sessions, one after the other", dict(statuses))
+    report.note("which took", now() - begin, "s")
+    largest = max(node.memory("VmHWM") for node in fleet.nodes)
+    report.check("RSS of the largest node after the sessions", largest, 300, "MB")
+    report.check("elections", fleet.term - term, 1)
+    if largest > 900:
+        print("    the second half needs memory that this machine should not give: skipped")
+        report.failed.append("second half")
+        return
+    statuses.clear()
+
+    async def alone():
+        connection = Connection(leader.port)
+        await one(connection)
+        connection.close()
+
+    term, begin = fleet.term, now()
+    await run_watched(fleet, asyncio.gather(*(alone() for _ in range(at_once))))
+    report.note(f"{at_once} at once", dict(statuses))
+    report.note("which took", now() - begin, "s")
+    largest = max(node.memory("VmHWM") for node in fleet.nodes)
+    report.check("RSS of the largest node after all", largest, 300, "MB")
+    report.check("elections with all at once", fleet.term - term, 1)
+    report.check("answered", statuses.total() - statuses["lost"], at_once, least=True)
+
+
+async def run_watched(fleet, job):
+    """Waits for a job, with an eye on memory."""
+    while not job.done():
+        fleet.check_memory()
+        await asyncio.wait([job], timeout=0.2)
+    return job.result()
+
+
+async def overload(fleet, scale, report):
+    """Forty times the clients get at least 80 % of the answers, and it is over when they are."""
+    few, many = (10, 400) if scale is FULL else (10, 200)
+    value_bytes = 64 << 10
+    await fleet.found(3)
+    fleet.set_disks(bytes_per_s=8 * MB)
+
+    async def goodput(clients, seconds):
+        load = Load(ports(fleet), clients, 100, value_bytes, sessions=True)
+        task = fleet.spawn(load.run())
+        await fleet.wait(3)
+        begin = now()
+        await fleet.wait(seconds)
+        end = now()
+        half = (begin + end) / 2
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        rates = [load.times.count(a, b) / (b - a) for a, b in itertools.pairwise([begin, half, end])]
+        shown = ", ".join(f"{rate:.1f}" for rate in rates)
+        print(f"    {clients} clients: {shown} commands/s (halves), {dict(load.times.others)}", flush=True)
+        return rates
+
+    base = sum(await goodput(few, scale.phase_s / 2)) / 2
+    term = fleet.term
+    first, second = await goodput(many, scale.phase_s)
+    report.note("elections under overload", fleet.term - term)
+    after = sum(await goodput(few, scale.phase_s / 3)) / 2
+    report.note("goodput with 10 clients", base, "per second")
+    report.check("goodput with many clients", (first + second) / 2 / base * 100, 80, "%", least=True)
+    report.check("of which in the second half", second / base * 100, 80, "%", least=True)
+    report.check("goodput with 10 clients afterwards", after / base * 100, 80, "%", least=True)
+
+
+async def full(fleet, scale, report):
+    """On disks of 1.5 times the state reads and deletes go on; after deletes writes do."""
+    keys = await filled(fleet, 3, scale)
+    used = max(node.disk_mb() for node in fleet.nodes)
+    report.note("disk used by the largest node", used, "MB")
+    fleet.set_disks(capacity=int(1.5 * scale.state_mb * MB))
+    # Enough to make a second copy of the state due, several times.
+    load = Load(ports(fleet), 8, 1000, 128, rate=scale.snapshot_every / 5, name=small_key)
+    task = fleet.spawn(load.run())
+    await fleet.wait(scale.phase_s)
+    task.cancel()
+    report.note("writes accepted on the full disk", len(load.times.accepted))
+    report.note("their refusals", dict(load.times.others))
+    report.note("disk used by the largest node", max(n.disk_mb() for n in fleet.nodes), "MB")
+    report.check("members that run", sum(node.is_up for node in fleet.nodes), 3, least=True)
+    stopped = sum(bool(node.seen.get("stopped")) for node in fleet.nodes)
+    report.check("members that report that they have stopped", stopped, 1)
+    some = list(range(0, keys, max(1, keys // 100)))
+    read = await attempts(fleet, "GET", some, (200,))
+    report.check("reads of 100", read, len(some), least=True)
+    half = list(range(keys // 2))
+    deleted = await attempts(fleet, "DELETE", half, (204, 404))
+    report.check(f"deletes of {len(half)}", deleted, len(half), least=True)
+    begin = now()
+    written = 0
+    while written < 100 and now() < begin + 30:
+        written = await attempts(fleet, "PUT", range(100), (204,), b"w" * 1024)
+        fleet.check_memory()
+    report.check("writes of 100 after the deletes", written, 100, least=True)
+    report.note("which took", now() - begin, "s")
+
+
+async def attempts(fleet, method, numbers, good, body=b""):
+    """How many requests succeed, of which each may be tried for a few seconds."""
+    waiting = iter(numbers)
+    done = 0
+
+    async def client(turn):
+        nonlocal done
+        for number in waiting:
+            for attempt in range(8):
+                all_ports = [node.port for node in fleet.nodes]
+                connection = Connection(all_ports[(turn + attempt) % len(all_ports)])
+                try:
+                    status, _ = await connection.ask(method, key(number), body, patience=6)
+                except LOST:
+                    status = "lost"
+                connection.close()
+                if status in good:
+                    done += 1
+                    break
+                await asyncio.sleep(0.2)
+            else:
+                return  # The others would fail in the same way.
+
+    await asyncio.gather(*(client(turn) for turn in range(8)))
+    return done
+
+
+async def grow(fleet, scale, report, learner=False):
+    """One voter with a large state gets a second one without a pause of the service."""
+    await filled(fleet, 1, scale)
+    voter, new = fleet.nodes[0], fleet.add()
+    new.set_disk(bytes_per_s=scale.disk)
+    load = Load([voter.port], 8, 1000, 128, rate=500, name=small_key)
+    probe, stalls = Probe([voter.port]), Stalls()
+    for job in (load, probe, stalls):
+        fleet.spawn(job.run())
+    await fleet.wait(2)
+    term, begin = fleet.term, now()
+    admin = Connection(voter.port)
+    await change(admin, "POST", "/v1/members", {"id": 2, "url": new.url, "learner": learner})
+    new.start(fleet.nodes, join=True)
+    if learner:
+        await fleet.until(lambda: is_near(new, voter), 60, "the learner catches up")
+        await change(admin, "POST", "/v1/members/2/promote", None)
+
+    async def has_two_voters():
+        while True:
+            try:
+                _, answer = await admin.json("GET", "/v1/members?consistency=stale", patience=2)
+                voters = [m for m in answer["members"] if m["role"] == "voter"]
+                if len(voters) == 2 and is_near(new, fleet.leader_now()):
+                    return
+            except (*LOST, KeyError, TypeError):
+                pass
+            await asyncio.sleep(0.1)
+
+    try:
+        await asyncio.wait_for(has_two_voters(), 90)
+        took = now() - begin
+    except asyncio.TimeoutError:
+        took = None
+    await fleet.wait(3)
+    end = now()
+    report.note("longest stall of this script", stalls.longest, "s")
+    report.note("elections", fleet.term - term)
+    report.note("answers of the probe", dict(probe.times.others))
+    report.check("the second voter has the state", took, 90, "s")
+    report.check("longest pause of the service", probe.times.longest_gap(begin, end), 1, "s")
+
+
+async def grow_by_learner(fleet, scale, report):
+    """The same, as a careful operator does it: a learner first, promoted when it has the state."""
+    await grow(fleet, scale, report, learner=True)
+
+
+async def change(admin, method, path, document):
+    """Changes the membership; repeats what was refused for the moment."""
+    for _ in range(20):
+        try:
+            status, answer = await admin.json(method, path, document)
+        except LOST:
+            status, answer = "lost", None
+        if status == 200:
+            return
+        print(f"    {method} {path}: {status} {answer}", flush=True)
+        # An answer that was lost may still have been a success; a repetition does no harm.
+        await asyncio.sleep(0.5)
+
+
+async def large(fleet, scale, report):
+    """A state above the former limit of a snapshot, 4 GiB, reaches a new member."""
+    await filled(fleet, 1, scale, value_bytes=1 << 20)
+    voter, new = fleet.nodes[0], fleet.add()
+    admin = Connection(voter.port)
+    begin = now()
+    await change(admin, "POST", "/v1/members", {"id": 2, "url": new.url, "learner": True})
+    new.start(fleet.nodes, join=True)
+    limit = 30 + scale.state_mb / 10
+    await fleet.until(lambda: is_near(new, voter), limit, "the new member has the state")
+    took = now() - begin if is_near(new, voter) else None
+    report.note("state", scale.state_mb, "MB")
+    report.note("peak RSS of the sender", voter.memory("VmHWM"), "MB")
+    report.note("peak RSS of the new member", new.memory("VmHWM"), "MB")
+    report.check("the new member has the state", took, limit, "s")
+
+
+# The case, and how long it may take at most in the full form, in seconds.
+CASES = {
+    "snapshots": (snapshots, 300),
+    "hang": (hang, 120),
+    "catchup": (catchup, 300),
+    "answers": (answers, 300),
+    "overload": (overload, 240),
+    "full": (full, 300),
+    "grow": (grow, 240),
+    "grow-by-learner": (grow_by_learner, 240),
+    "large": (large, 900),
+}
