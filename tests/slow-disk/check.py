@@ -88,7 +88,7 @@ def main():
         for path in paths:
             os.mkdir(path)
         library = os.path.join(scratch, "slow_disk.so")
-        flags = "-shared -fPIC -O2 -Wall -Wextra -Werror -pthread".split()
+        flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
         subprocess.run(["cc", *flags, "-o", library, source], check=True)
         environment = {
             **os.environ,

@@ -25,9 +25,9 @@
  *     hang                                 while it exists, writes, syncs and changes of names
  *                                          block without an error
  *
- * Not modelled: background write-back, the journal of the file system, sparse files (capacity
- * counts lengths), memory maps, and system calls that bypass the C library (the crate `rustix` makes
- * such; the standard library does not).
+ * Not modelled: background write-back, the journal of the file system, subdirectories and sparse
+ * files (capacity counts lengths), memory maps, creation and truncation by `open`, and system calls
+ * that bypass the C library (the crate `rustix` makes such; the standard library does not).
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -137,26 +137,28 @@ static int is_ours(int fd) {
     return is_below(path);
 }
 
+/* Where this file is in the table, or would be; NULL if it is not there and the table is full. */
+static struct file *slot(const struct stat *st) {
+    for (size_t probe = 0; probe < FILES; probe++) {
+        struct file *f = &files[(st->st_ino + probe) % FILES];
+        if (f->ino == 0 || (f->ino == st->st_ino && f->dev == st->st_dev)) return f;
+    }
+    return NULL;
+}
+
 /* The entry of this file, with `lock` held; NULL if it is not on the device. */
 static struct file *find(int fd, const struct stat *st) {
-    struct file *free_entry = NULL;
-    for (size_t probe = 0, at = st->st_ino % FILES; probe < FILES; probe++, at = (at + 1) % FILES) {
-        struct file *f = &files[at];
-        if (f->ino == st->st_ino && f->dev == st->st_dev) return f->below ? f : NULL;
-        if (f->ino == 0) {
-            free_entry = f;
-            break;
-        }
-    }
+    struct file *f = slot(st);
+    if (f != NULL && f->ino != 0) return f->below ? f : NULL;
     int ours = is_ours(fd);
-    if (ours < 0 || (ours == 0 && free_entry == NULL)) return NULL;
-    if (free_entry == NULL) {
+    if (ours < 0 || (ours == 0 && f == NULL)) return NULL;
+    if (f == NULL) {
         /* A test writes to far fewer files; to go on would measure something else. */
         fprintf(stderr, "slow_disk: more than %d files\n", FILES);
         abort();
     }
-    *free_entry = (struct file){st->st_dev, st->st_ino, ours == 1, 0};
-    return ours == 1 ? free_entry : NULL;
+    *f = (struct file){st->st_dev, st->st_ino, ours == 1, 0};
+    return ours == 1 ? f : NULL;
 }
 
 /* A regular file of the device? Then its entry, and `lock` is held. Sockets cost one fstat. */
@@ -174,7 +176,7 @@ static struct file *enter(int fd, struct stat *st) {
     return f;
 }
 
-/* Reserves the device for so many bytes and `extra_us`, with `lock` held. Returns when it is done. */
+/* Reserves the device for so many bytes and `extra_us`, with `lock` held. Returns the end. */
 static int64_t reserve(int64_t bytes, int64_t extra_us) {
     int64_t bandwidth = settings[BYTES_PER_S].value, begin = now_ns();
     if (begin < busy_until) begin = busy_until;
@@ -317,12 +319,16 @@ static int set_length(int fd, int64_t length, int mode, off64_t offset, bool all
 }
 int ftruncate64(int fd, off64_t length) { return set_length(fd, length, 0, 0, false); }
 int ftruncate(int fd, off_t length) { return set_length(fd, length, 0, 0, false); }
-int fallocate64(int fd, int mode, off64_t at, off64_t n) { return set_length(fd, n, mode, at, true); }
-int fallocate(int fd, int mode, off_t at, off_t n) { return set_length(fd, n, mode, at, true); }
-int posix_fallocate64(int fd, off64_t at, off64_t n) {
-    return set_length(fd, n, 0, at, true) == 0 ? 0 : errno;
+int fallocate64(int fd, int mode, off64_t at, off64_t length) {
+    return set_length(fd, length, mode, at, true);
 }
-int posix_fallocate(int fd, off_t at, off_t n) { return posix_fallocate64(fd, at, n); }
+int fallocate(int fd, int mode, off_t at, off_t length) {
+    return set_length(fd, length, mode, at, true);
+}
+int posix_fallocate64(int fd, off64_t at, off64_t length) {
+    return set_length(fd, length, 0, at, true) == 0 ? 0 : errno;
+}
+int posix_fallocate(int fd, off_t at, off_t length) { return posix_fallocate64(fd, at, length); }
 
 /* The name is about to be gone: so are the dirty bytes of a file without another name. */
 static void forget(const char *path) {
@@ -330,10 +336,8 @@ static void forget(const char *path) {
     int before = errno;
     if (directory_length > 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1) {
         pthread_mutex_lock(&lock);
-        for (size_t probe = 0, at = st.st_ino % FILES; probe < FILES; probe++, at = (at + 1) % FILES) {
-            if (files[at].ino == 0) break;
-            if (files[at].ino == st.st_ino && files[at].dev == st.st_dev) cut(&files[at], 0);
-        }
+        struct file *f = slot(&st);
+        if (f != NULL && f->ino != 0) cut(f, 0);
         pthread_mutex_unlock(&lock);
     }
     errno = before;
@@ -370,8 +374,8 @@ ssize_t pread(int fd, void *data, size_t count, off_t offset) {
     return pread64(fd, data, count, offset);
 }
 
-/* A program that asks how much room there is gets the capacity's answer. Both forms of the structure
- * are the same where a long has 64 bits. The real function differs from the system call's form. */
+/* A program that asks how much room there is gets the capacity's answer. The C library's function
+ * is called, because its structure is not that of the system call. */
 static void show_capacity(struct statvfs *fs) {
     pthread_mutex_lock(&lock);
     read_settings();

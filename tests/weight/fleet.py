@@ -17,6 +17,7 @@ from rest import LOST, Connection, now
 
 PORTS = range(18000, 32000)
 MB = 1_000_000
+LEAST_LEFT_MB = 3000
 PR_SET_PDEATHSIG = 1
 
 
@@ -39,7 +40,7 @@ def compile_disk(scratch):
     """Compiles the library that models the disk; returns its path."""
     source = pathlib.Path(__file__).parent.parent / "slow-disk" / "slow_disk.c"
     library = scratch / "slow_disk.so"
-    flags = "-shared -fPIC -O2 -Wall -Wextra -Werror -pthread".split()
+    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
     subprocess.run(["cc", *flags, "-o", library, source], check=True)
     return library
 
@@ -166,6 +167,7 @@ class Fleet:
         self.ceiling_mb = ceiling_mb
         self.ports = free_ports(12)
         self.nodes = []
+        # Jobs to be ended with the case.
         self.tasks = []
         # The highest term seen, and when it rose: (seconds, term).
         self.terms = [(now(), 0)]
@@ -215,7 +217,11 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     def check_memory(self):
-        """Raises `TooLarge` above the ceiling, to protect the machine."""
+        """Raises `TooLarge` above the ceiling, or if others need the memory of the machine."""
+        text = pathlib.Path("/proc/meminfo").read_text()
+        left = int(text.split("MemAvailable:")[1].split()[0]) * 1024 / MB
+        if left < LEAST_LEFT_MB:
+            raise TooLarge(f"the machine has only {left:.0f} MB left")
         for node in self.nodes:
             size = node.memory("VmRSS")
             if size > self.ceiling_mb:

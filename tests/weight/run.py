@@ -33,8 +33,12 @@ BY_HAND = {"large"}
 
 def arguments():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE", help=", ".join(CASES))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "cases", nargs="*", choices=[*CASES, []], metavar="CASE", help=", ".join(CASES)
+    )
     parser.add_argument("--binary", required=True, type=pathlib.Path, help="the program stormkv")
     parser.add_argument("--short", action="store_true", help="small states on slower disks")
     parser.add_argument("--state-mb", type=int, help="another size of the state")
@@ -50,7 +54,7 @@ async def run_case(name, args, scale, scratch):
     report = Report(name)
     below = scratch / name
     below.mkdir()
-    ceiling = 20_000 if name == "large" else 1_500 if name == "answers" else 4_000
+    ceiling = 20_000 if name == "large" else 3_000
     library = compile_disk(below)
     fleet = Fleet(below, args.binary.resolve(), library, scale.flags(), ceiling)
     try:
@@ -62,7 +66,7 @@ async def run_case(name, args, scale, scratch):
     except TimeoutError:
         print(f"  FAIL the case took longer than {seconds} s", flush=True)
         report.failed.append("time")
-    except Exception:  # noqa: BLE001: one broken case must not hide the others
+    except Exception:  # One broken case must not hide the others.
         traceback.print_exc()
         report.failed.append("error")
     return report
