@@ -70,7 +70,7 @@ class Node:
         """Starts the process; `members` are those that `--cluster` lists."""
         cluster = ",".join(f"{member.number}={member.url}" for member in members)
         arguments = ["--id", str(self.number), "--cluster", cluster, "--port", str(self.port)]
-        arguments += ["--data-dir", str(self.dir), *self.fleet.flags]
+        arguments += ["--data-dir", str(self.dir), *map(str, self.fleet.flags)]
         environment = {
             **os.environ,
             "LD_PRELOAD": str(self.fleet.library),
@@ -163,7 +163,7 @@ class Fleet:
 
     def __init__(self, scratch, binary, library, flags=(), ceiling_mb=4000):
         self.scratch, self.binary, self.library = scratch, binary, library
-        self.flags = [str(flag) for flag in flags]
+        self.flags = list(flags)
         self.ceiling_mb = ceiling_mb
         self.ports = free_ports(12)
         self.nodes = []
