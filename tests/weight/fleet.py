@@ -96,6 +96,11 @@ class Node:
             self.seen = {}
 
     @property
+    def has_ended(self):
+        """The process has ended unasked."""
+        return self.process is not None and self.process.poll() is not None
+
+    @property
     def is_up(self):
         """The process was started and has not ended."""
         return self.process is not None and self.process.poll() is None

@@ -15,6 +15,9 @@ from collections import Counter
 # What a broken, refused or silent connection raises.
 LOST = (OSError, EOFError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError)
 
+# Answers, or none, after which a command is to be sent again.
+UNSETTLED = ("lost", 429, 503, 504)
+
 
 def now():
     """Seconds of the monotonic clock."""
@@ -216,19 +219,21 @@ class Load:
             await self._pace()
             path = self.name(dice.randrange(self.keys))
             headers = [f"idempotency-key: {session}-{sequence}"] if session else ()
-            while True:
-                status = await self._put(connection, path, headers)
-                if status == 204:
-                    self.times.accepted.append(now())
-                    break
+            status = await self._put(connection, path, headers)
+            while status in UNSETTLED:
                 self.times.others[status] += 1
-                if status in ("lost", 503, 504):
+                if status != 429:
                     turn += 1
                     connection.close()
                     connection = Connection(self.ports[turn % len(self.ports)])
                 await asyncio.sleep(0.05 + 0.1 * dice.random())
-                if not session or status == 410:
+                if not session:
                     break
+                status = await self._put(connection, path, headers)
+            if status == 204:
+                self.times.accepted.append(now())
+            elif status not in UNSETTLED:
+                self.times.others[status] += 1
             if status == 410:
                 session = await open_session(connection)
 

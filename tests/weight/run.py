@@ -63,6 +63,8 @@ async def run_case(name, args, scale, scratch):
     try:
         async with asyncio.timeout(seconds), fleet:
             await job(fleet, scale, report)
+            ended = [node.number for node in fleet.nodes if node.has_ended]
+            report.check("members that ended unasked", len(ended), 1)
     except TooLarge as error:
         print(f"  FAIL stopped to protect the machine: {error}", flush=True)
         report.failed.append("memory")
@@ -81,6 +83,8 @@ def main():
     # Ends the nodes in good order on a signal, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = SHORT if args.short else FULL
+    if not os.access(args.binary, os.X_OK):
+        sys.exit(f"{args.binary} is no program: cargo build --release --features tcp makes one")
     names = args.cases or [name for name in CASES if name not in BY_HAND]
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="stormkv-weight-", dir=args.dir))
     reports = []
