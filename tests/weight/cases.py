@@ -170,7 +170,7 @@ async def hang(fleet, scale, report):
     report.check("times that the member caught up", rounds - again.count(None), rounds, least=True)
 
 
-def is_near(node, leader, slack=2000):
+def is_near(node, leader, slack=500):
     """The member has applied nearly all that the leader has committed."""
     if not node.seen or leader is None or not leader.seen:
         return False
@@ -480,19 +480,24 @@ async def change(admin, method, path, document):
 
 async def large(fleet, scale, report):
     """A state above the former limit of a snapshot, 4 GiB, reaches a new member."""
-    await filled(fleet, 1, scale, value_bytes=1 << 20)
+    keys = await filled(fleet, 1, scale, value_bytes=1 << 20)
     voter, new = fleet.nodes[0], fleet.add()
     admin = Connection(voter.port)
-    begin = now()
     await change(admin, "POST", "/v1/members", {"id": 2, "url": new.url, "learner": True})
     new.start(fleet.nodes, join=True)
     limit = 30 + scale.state_mb / 10
-    await fleet.until(lambda: is_near(new, voter), limit, "the new member has the state")
-    took = now() - begin if is_near(new, voter) else None
+    took = await fleet.until(
+        lambda: is_near(new, voter, slack=0), limit, "the new member has the state"
+    )
+    status, value = 0, b""
+    if took is not None:
+        reader, path = Connection(new.port), key(keys - 1) + "?consistency=stale"
+        status, value = await reader.ask("GET", path, patience=30)
     report.note("state", scale.state_mb, "MB")
     report.note("peak RSS of the sender", voter.memory("VmHWM"), "MB")
     report.note("peak RSS of the new member", new.memory("VmHWM"), "MB")
     report.check("the new member has the state", took, limit, "s")
+    report.check("bytes of its last value", len(value) if status == 200 else 0, 1 << 20, least=True)
 
 
 # The case, and how long it may take at most in the full form, in seconds.

@@ -57,7 +57,7 @@ async def run_case(name, args, scale, scratch):
     report = Report(name)
     below = scratch / name
     below.mkdir()
-    ceiling = 20_000 if name == "large" else 3_000
+    ceiling = 12_000 if name == "large" else 3_000
     library = compile_disk(below)
     fleet = Fleet(below, args.binary.resolve(), library, scale.flags(), ceiling)
     try:
