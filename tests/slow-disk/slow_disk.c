@@ -48,7 +48,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FILES = 1024, SETTINGS = 5 };
+/* Entries of files that are gone stay, so there is room for a long run's log segments. */
+enum { FILES = 1 << 16, SETTINGS = 5 };
 
 /* A file that was written to. `below` remembers whether it is on the device. */
 struct file {
