@@ -71,6 +71,9 @@ use crate::types::{Entry, HardState, LogIndex, NodeId, SnapshotId, Term, Ticket}
 use crate::wal::Wal;
 use crate::wire::{Kind, Message, RaftMessage};
 
+/// A log beyond its limit fills up by this part of what is left in one tick, at most.
+const FILLING_TICKS: u64 = 200;
+
 /// What a node wants from its host.
 #[derive(Debug)]
 pub enum Output {
@@ -236,6 +239,8 @@ pub struct Node<M> {
     persisting: VecDeque<Persisting>,
     /// What these batches count, in bytes.
     unsynced: u64,
+    /// Bytes of commands proposed since the last tick.
+    admitted: u64,
     /// The tick at which the log's queue of the disk last completed something, or began to have
     /// something to complete.
     disk_progress_at: u64,
@@ -267,6 +272,7 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         self.now += 1;
+        self.admitted = 0;
         self.tick_farewell();
         if self.stopped.is_some() {
             return;
@@ -529,6 +535,17 @@ impl<M: StateMachine> Node<M> {
     /// snapshot is slow to write, or members that catch up still need what it covers.
     fn log_is_full(&self) -> bool {
         self.raft.log().bytes() >= 2 * self.config.max_log_bytes
+    }
+
+    /// Bytes of commands that may be proposed in one tick. Unlimited as long as the log is within its
+    /// limit; beyond it less and less, so that the log never gets full at once: writers slow down
+    /// until the snapshot is written, or the member that needs the log has caught up.
+    fn admissible_bytes(&self) -> u64 {
+        let (bytes, limit) = (self.raft.log().bytes(), self.config.max_log_bytes);
+        match bytes.checked_sub(limit) {
+            None => u64::MAX,
+            Some(beyond) => limit.saturating_sub(beyond).div_ceil(FILLING_TICKS),
+        }
     }
 
     /// The disk has completed nothing for so long, although the log waits for it, that it may never

@@ -105,8 +105,8 @@ impl<M: StateMachine> Node<M> {
     /// its place between the commands before and after it.
     fn lead(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
         // Handing over leadership adds nothing, and is what helps when the disk hangs.
-        let lags =
-            (self.disk_lags() || self.log_is_full()) && !matches!(request, Request::Transfer(_));
+        let lags = (self.disk_lags() || self.admitted >= self.admissible_bytes())
+            && !matches!(request, Request::Transfer(_));
         // Nobody waits any more for a proposal whose time is up, but its entry may stay open.
         let uncommitted = self.raft.last_index() - self.raft.commit();
         let open = self.proposals.len().max(uncommitted as usize) + batch.entries.len();
@@ -152,6 +152,7 @@ impl<M: StateMachine> Node<M> {
             self.propose(batch);
         }
         batch.bytes += bytes;
+        self.admitted += bytes;
         batch.origins.push(origin);
         batch.entries.push(data);
     }

@@ -124,6 +124,7 @@ impl<M: StateMachine> Node<M> {
             written: hard_state,
             persisting: VecDeque::new(),
             unsynced: 0,
+            admitted: 0,
             disk_progress_at: 0,
             installing: false,
             proposals: BTreeMap::new(),

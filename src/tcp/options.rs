@@ -328,6 +328,7 @@ impl Settings {
         let election = ticks(self.election_ms.unwrap_or(DEFAULT_ELECTION_MS));
         config.tick = TICK;
         config.election_ticks = (election, election.saturating_mul(2));
+        config.hang_ticks = election.saturating_mul(4);
         config.heartbeat_ticks = self.heartbeat_ms.map_or(election / 5, ticks).max(1);
         config.snapshot_every = self.snapshot_every.unwrap_or(config.snapshot_every);
         config.keep_entries = self.keep_entries.unwrap_or(config.keep_entries);

@@ -2,8 +2,8 @@
 //!
 //! Each piece is encoded beside the node, written, synced, and followed by a pause as long as it took:
 //! so the device has at least half of its time for the log, whatever its speed. The pieces are as small
-//! as it takes for one to need about a tick. Only when the log has grown as large as it may before the
-//! next snapshot are there no pauses. The members take turns: each begins at its own place between two
+//! as it takes for one to need about a tick. There are no pauses when the log has grown so much that the
+//! snapshot is urgent. The members take turns: each begins at its own place between two
 //! multiples of [`Config::snapshot_every`](crate::config::Config::snapshot_every).
 
 use bytes::{Bytes, BytesMut};
@@ -190,7 +190,7 @@ impl<M: StateMachine> Node<M> {
             _ => saving.piece_bytes,
         };
         saving.next_at = Some(now + took.max(1));
-        if self.raft.log().uncovered_bytes() >= self.config.max_log_bytes {
+        if self.raft.log().uncovered_bytes() >= self.config.max_log_bytes / 2 {
             self.next_piece();
         }
     }
