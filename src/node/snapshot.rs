@@ -498,7 +498,7 @@ impl<M: StateMachine> Node<M> {
         let mut incoming = self.snapshots.incoming.take().expect("a snapshot is being received");
         let (id, transfer) = (incoming.snapshot, incoming.transfer);
         let data = incoming.take_all();
-        match Replica::restore(self.config.sessions, complete(id), &data) {
+        match Replica::restore(self.config.session_limits(), complete(id), &data) {
             Ok(replica) if replica.applied() == id => {
                 let mut ops = vec![
                     DiskOp::Create { file: partial(id), len: 0 },

@@ -29,6 +29,7 @@ pub(super) enum Purpose {
     BeyondQuorum = 16,
     Priorities = 18,
     Mutation = 19,
+    Answers = 50,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }
