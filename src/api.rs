@@ -3,7 +3,8 @@
 //! Three kinds of answers must never be confused (Raft thesis, 6.3): *done*, *refused* (this
 //! attempt certainly had and will have no effect), and *unknown* (it may have happened, or may
 //! still). A client in doubt repeats the command with the same session and sequence number, at any
-//! node: it takes effect once.
+//! node: it takes effect once. The repetition is answered with the first response, or if that was
+//! long with [`NotKept`](Reply::NotKept), which is a kind of *done*.
 
 use std::collections::BTreeMap;
 
@@ -101,6 +102,16 @@ pub enum Reply {
     Refused(Refusal),
     /// The outcome is not known: it may have happened, may happen still, or never.
     Unknown,
+    /// The command was committed and applied, exactly once if it has a session, but its response is
+    /// not there: it was too long to be kept for this repetition
+    /// ([`MAX_KEPT_RESPONSE`](crate::session::MAX_KEPT_RESPONSE)), or too many long responses were
+    /// due at once. Read to see the state.
+    NotKept {
+        /// Where in the log the command (or this repetition of it) stands.
+        index: LogIndex,
+        /// Bytes of the response.
+        bytes: u64,
+    },
 }
 
 /// Why a request was refused.

@@ -13,13 +13,21 @@ use std::ops::Bound;
 use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::bugs::{Bug, planted};
 use crate::machine::Chunks;
 
-/// The format of the chunks. Counts up when an older build could no longer read them.
-const VERSION: u8 = 1;
+/// A version of a stream that can be read. A stream has a version of its own, which counts up when
+/// an older build could no longer read its entries.
+pub(crate) struct Format<K, V> {
+    /// The first byte of the stream.
+    pub version: u8,
+    /// Takes an entry off the front of a chunk.
+    pub take: Take<K, V>,
+}
+
+/// Takes an entry off the front of a chunk, and returns what is behind it.
+type Take<K, V> = fn(&[u8]) -> postcard::Result<((K, V), &[u8])>;
 
 /// A chunk grows to at most this many bytes, unless its only entry is larger.
 const CHUNK_LEN: usize = 64 * 1024;
@@ -27,14 +35,14 @@ const CHUNK_LEN: usize = 64 * 1024;
 /// What the first chunk holds, after the version.
 type Header = (u64, u64);
 
-/// Streams `map`, whose entries have the given `digest` altogether.
-pub(crate) fn stream<K, V>(map: &RedBlackTreeMapSync<K, V>, digest: u64) -> Chunks
+/// Streams `map`, whose entries have the given `digest` altogether, as this version.
+pub(crate) fn stream<K, V>(map: &RedBlackTreeMapSync<K, V>, digest: u64, version: u8) -> Chunks
 where
     K: Ord + Clone + Serialize + Send + Sync + 'static,
     V: Serialize + Send + Sync + 'static,
 {
     let header: Header = (map.size() as u64, digest);
-    let header = append(vec![VERSION], &header);
+    let header = append(vec![version], &header);
     Box::new(Stream { header: Some(header.into()), map: map.clone(), last: None })
 }
 
@@ -78,25 +86,26 @@ fn append<T: Serialize>(buffer: Vec<u8>, value: &T) -> Vec<u8> {
 }
 
 /// Rebuilds the map that was streamed, and its digest: the wrapping sum of what `hash` says of
-/// each entry. `hash` may also fill in fields of the value that are not streamed. `what` names the
-/// stream in errors.
+/// each entry. `hash` may also fill in fields of the value that are not streamed. `formats` are the
+/// versions that are known, `what` names the stream in errors.
 pub(crate) fn read<K, V>(
     what: &str,
+    formats: &[Format<K, V>],
     chunks: &mut dyn Iterator<Item = Bytes>,
     hash: impl Fn(&K, &mut V) -> u64,
 ) -> Result<(RedBlackTreeMapSync<K, V>, u64), String>
 where
-    K: Ord + Clone + DeserializeOwned,
-    V: Clone + DeserializeOwned,
+    K: Ord + Clone,
+    V: Clone,
 {
     let header = chunks.next().ok_or_else(|| format!("{what}: there is no chunk at all"))?;
-    let (entries, expected) = read_header(what, &header)?;
+    let (take, (entries, expected)) = read_header(what, formats, &header)?;
     let mut map = RedBlackTreeMapSync::new_sync();
     let (mut count, mut digest) = (0u64, 0u64);
     for (number, chunk) in (1u64..).zip(chunks) {
         let mut rest = chunk.as_ref();
         while !rest.is_empty() {
-            let ((key, mut value), after) = postcard::take_from_bytes::<(K, V)>(rest)
+            let ((key, mut value), after) = take(rest)
                 .map_err(|error| format!("{what}: chunk {number} cannot be decoded: {error}"))?;
             digest = digest.wrapping_add(hash(&key, &mut value));
             map.insert_mut(key, value);
@@ -123,17 +132,24 @@ where
     Ok((map, digest))
 }
 
-fn read_header(what: &str, chunk: &[u8]) -> Result<Header, String> {
-    match chunk.split_first() {
-        Some((&VERSION, rest)) => match postcard::take_from_bytes::<Header>(rest) {
-            Ok((header, [])) => Ok(header),
-            _ => Err(format!("{what}: the header cannot be decoded")),
-        },
-        Some((version, _)) => Err(format!(
-            "{what}: the format version is {version}, this build reads {VERSION}: \
+fn read_header<K, V>(
+    what: &str,
+    formats: &[Format<K, V>],
+    chunk: &[u8],
+) -> Result<(Take<K, V>, Header), String> {
+    let Some((&version, rest)) = chunk.split_first() else {
+        return Err(format!("{what}: the header is empty"));
+    };
+    let Some(format) = formats.iter().find(|format| format.version == version) else {
+        let newest = formats.iter().map(|format| format.version).max().unwrap_or(0);
+        return Err(format!(
+            "{what}: the format version is {version}, this build reads {newest}: \
              run the version of stormkv that wrote it"
-        )),
-        None => Err(format!("{what}: the header is empty")),
+        ));
+    };
+    match postcard::take_from_bytes::<Header>(rest) {
+        Ok((header, [])) => Ok((format.take, header)),
+        _ => Err(format!("{what}: the header cannot be decoded")),
     }
 }
 
@@ -142,6 +158,10 @@ mod tests {
     use super::*;
 
     type Map = RedBlackTreeMapSync<u32, Bytes>;
+
+    const VERSION: u8 = 1;
+    const FORMATS: &[Format<u32, Bytes>] =
+        &[Format { version: VERSION, take: |bytes| postcard::take_from_bytes(bytes) }];
 
     fn hash(key: &u32, value: &mut Bytes) -> u64 {
         (u64::from(*key) + 1) << 32 | value.len() as u64
@@ -155,12 +175,12 @@ mod tests {
             digest = digest.wrapping_add(hash(&key, &mut value));
             map.insert_mut(key, value);
         }
-        let chunks = stream(&map, digest).collect();
+        let chunks = stream(&map, digest, VERSION).collect();
         (map, chunks)
     }
 
     fn load(chunks: &[Bytes]) -> Result<Map, String> {
-        read("test", &mut chunks.iter().cloned(), hash).map(|(map, _)| map)
+        read("test", FORMATS, &mut chunks.iter().cloned(), hash).map(|(map, _)| map)
     }
 
     #[test]

@@ -38,6 +38,9 @@
 //! - A command whose outcome is [`Unknown`](ErrorKind::Unknown) took effect once, or will, or
 //!   never does. It may take effect *after* the error was returned, so a read that does not see
 //!   it yet proves nothing about later.
+//! - A command whose error is of the kind [`Applied`](ErrorKind::Applied) took effect exactly once,
+//!   like one that returned `Ok`. Its answer was lost on the way and is too large for the cluster to
+//!   keep, which happens to compare-and-swaps and transactions that read more than 1 KiB.
 //! - A linearizable `get` sees every command that had returned `Ok` before it was called, whichever
 //!   client sent it. A stale one may see any older state, and two in a row may go back in time.
 //! - A scan is linearizable page by page, but not as a whole: between pages things change. What

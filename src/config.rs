@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::Error;
+use crate::session::SessionLimits;
 use crate::types::NodeId;
 use crate::wire::MAX_FRAME;
 
@@ -75,8 +76,9 @@ pub struct Config {
     pub hang_ticks: u32,
     /// Bytes of entries applied in one go.
     pub max_apply_bytes: u64,
-    /// Bytes of answers to queries made in one go, and the last one's; the others wait for the next
-    /// time, so that neither ticks nor messages have to wait for all of them.
+    /// Bytes of answers made in one go, and the last one's. Other queries wait for the next time, so
+    /// that neither ticks nor messages have to wait for all of them; other commands with long
+    /// responses are answered with [`NotKept`](crate::api::Reply::NotKept).
     pub max_answer_bytes: usize,
     /// Bytes of one client command.
     pub max_command_bytes: usize,
@@ -97,6 +99,10 @@ pub struct Config {
     /// Client sessions kept; the one unused for longest makes room. Must be the same on all
     /// members, because it decides what replicas remember.
     pub sessions: usize,
+    /// Bytes of these sessions, each [`SESSION_BYTES`](crate::session::SESSION_BYTES) and the
+    /// response to its newest command, if that is short enough to be kept; the one unused for longest
+    /// makes room. Must be the same on all members, too.
+    pub max_session_bytes: u64,
 }
 
 impl Config {
@@ -134,7 +140,13 @@ impl Config {
             piece_bytes: 1 << 20,
             segment_bytes: 64 << 20,
             sessions: 10_000,
+            max_session_bytes: 64 << 20,
         }
+    }
+
+    /// The bounds of the session table.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits { count: self.sessions, bytes: self.max_session_bytes }
     }
 
     /// Checks that the settings make sense together.
@@ -170,6 +182,10 @@ impl Config {
             (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),
             (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
             (self.sessions >= 1, "sessions must be at least 1"),
+            (
+                self.max_session_bytes >= SessionLimits::LEAST_BYTES,
+                "max_session_bytes must be at least 1152, to have room for one session",
+            ),
             (
                 self.max_uncommitted_bytes >= self.max_message_bytes,
                 "max_uncommitted_bytes must be at least max_message_bytes",

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
-use crate::chunks;
+use crate::chunks::{self, Format};
 use crate::digest::Digest;
 use crate::machine::{Chunks, StateMachine};
 use crate::types::LogIndex;
@@ -65,6 +65,11 @@ struct Slot {
     hash: u64,
 }
 
+/// The version of the stream of chunks.
+const VERSION: u8 = 1;
+const FORMATS: &[Format<Bytes, Slot>] =
+    &[Format { version: VERSION, take: |bytes| postcard::take_from_bytes(bytes) }];
+
 fn hash_entry(key: &[u8], value: &[u8], revision: LogIndex) -> u64 {
     Digest::new(ENTRY_SEED).bytes(key).bytes(value).u64(revision).finish()
 }
@@ -101,7 +106,7 @@ impl StateMachine for Kv {
     }
 
     fn snapshot(&self) -> Chunks {
-        chunks::stream(&self.entries, self.digest)
+        chunks::stream(&self.entries, self.digest, VERSION)
     }
 
     fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Kv, String> {
@@ -109,7 +114,7 @@ impl StateMachine for Kv {
             slot.hash = hash_entry(key, &slot.value, slot.revision);
             slot.hash
         };
-        let (entries, digest) = chunks::read("the key-value snapshot", chunks, hash)?;
+        let (entries, digest) = chunks::read("the key-value snapshot", FORMATS, chunks, hash)?;
         Ok(Kv { entries, digest })
     }
 

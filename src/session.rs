@@ -10,13 +10,21 @@
 //! and is part of every snapshot. One command per session is outstanding at a time, so the newest
 //! number is all there is to remember; a client that wants more opens more sessions.
 //!
-//! The table is bounded. When a session is opened and there is no room, the one that was used
-//! least recently goes, by log index: the same one on every member, as no clock is asked. Its
-//! client is told so, rather than risking to apply a command twice. All this holds only if all
-//! members have the same limit, which they must be configured with.
+//! A response of more than [`MAX_KEPT_RESPONSE`] bytes is not kept: a small command may have a large
+//! answer (a failed compare-and-swap returns the present value), and a table of such answers would
+//! outweigh the state many times over, on every member and in every snapshot. Its length and its
+//! hash are kept, and the second copy of the command is answered with "applied, but the answer was
+//! not kept". The hash of a session covers the hash of its response, so that it does not depend on
+//! what is kept of it.
+//!
+//! The table is bounded, in sessions and in bytes. When there is no room, the session that was used
+//! least recently is evicted, by log index: the same one on every member, as no clock is asked. Its
+//! client gets an error, rather than risking to apply a command twice. All this holds only if all
+//! members have the same limits, which they must be configured with.
 //!
 //! Left out: closing a session (it is evicted in time) and expiry by time.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
@@ -24,13 +32,36 @@ use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
-use crate::chunks;
+use crate::bugs::{Bug, planted};
+use crate::chunks::{self, Format};
 use crate::digest::Digest;
 use crate::machine::Chunks;
 use crate::types::{LogIndex, SessionId};
 
 /// Sets hashes of sessions apart from other hashes.
 const SESSION_SEED: u64 = 0x7365_7373_696f_6e73;
+
+/// The longest response that is kept for repetitions of its command, in bytes. Part of the protocol,
+/// as it decides how replicas answer and which sessions have room.
+pub const MAX_KEPT_RESPONSE: usize = 1024;
+
+/// Bytes that a session counts beside its kept response: about what it takes in memory.
+pub const SESSION_BYTES: u64 = 128;
+
+/// Bounds of a [table](Sessions); equal on all members of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Sessions, at least 1.
+    pub count: usize,
+    /// Bytes of all sessions, each [`SESSION_BYTES`] and its kept response. At least
+    /// [`LEAST_BYTES`](Self::LEAST_BYTES).
+    pub bytes: u64,
+}
+
+impl SessionLimits {
+    /// Bytes of one session with the longest response that is kept.
+    pub const LEAST_BYTES: u64 = SESSION_BYTES + MAX_KEPT_RESPONSE as u64;
+}
 
 /// What is known of a command before it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +71,9 @@ pub enum Verdict {
     Fresh,
     /// It was applied before, with this response: do not apply it again.
     Repeated(Bytes),
+    /// It was applied before: do not apply it again. Its response had this many bytes, more than
+    /// [`MAX_KEPT_RESPONSE`], and was not kept.
+    NotKept(u64),
     /// A later command of the session was applied, or the number is 0: never apply it. Its own
     /// response, if it ever had an effect, is forgotten.
     OutOfOrder,
@@ -50,12 +84,40 @@ pub enum Verdict {
 /// The table of the open sessions.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    limit: usize,
+    limits: SessionLimits,
     sessions: RedBlackTreeMapSync<SessionId, Session>,
     /// The same sessions by last use. Not part of a snapshot: it follows from `sessions`.
     by_use: BTreeSet<(LogIndex, SessionId)>,
     /// The wrapping sum of the sessions' hashes.
     digest: u64,
+    /// The sum of the sessions' bytes.
+    bytes: u64,
+}
+
+/// What is left of a response.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Kept {
+    Whole(Bytes),
+    /// Its length and hash.
+    Digest(u64, u64),
+}
+
+impl Kept {
+    fn new(response: Bytes) -> Kept {
+        if response.len() <= MAX_KEPT_RESPONSE || planted(Bug::LargeAnswersKept) {
+            Kept::Whole(response)
+        } else {
+            Kept::Digest(response.len() as u64, hash_response(&response))
+        }
+    }
+
+    /// The hash of the response, kept or not.
+    fn hash(&self) -> u64 {
+        match self {
+            Kept::Whole(response) => hash_response(response),
+            Kept::Digest(_, hash) => *hash,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,18 +125,56 @@ struct Session {
     last_used: LogIndex,
     /// The newest sequence number that was applied; 0 for none.
     seq: u64,
-    /// Its response.
-    response: Bytes,
-    /// Kept, so that a use of the session need not hash a large response again.
+    response: Kept,
+    /// The hash of `response`, so that a use of the session need not hash it again.
     #[serde(skip)]
     response_hash: u64,
 }
 
+/// A session in a stream of version 1, which kept every response.
+#[derive(Deserialize)]
+struct FormerSession {
+    last_used: LogIndex,
+    seq: u64,
+    response: Bytes,
+}
+
+impl From<FormerSession> for Session {
+    fn from(former: FormerSession) -> Session {
+        let FormerSession { last_used, seq, response } = former;
+        Session { last_used, seq, response: Kept::new(response), response_hash: 0 }
+    }
+}
+
+/// The version of the stream of chunks that is written.
+const VERSION: u8 = 2;
+
+/// The versions that are read.
+const FORMATS: &[Format<SessionId, Session>] = &[
+    Format { version: VERSION, take: |bytes| postcard::take_from_bytes(bytes) },
+    Format {
+        version: 1,
+        take: |bytes| {
+            let ((id, former), rest) =
+                postcard::take_from_bytes::<(SessionId, FormerSession)>(bytes)?;
+            Ok(((id, former.into()), rest))
+        },
+    },
+];
+
 impl Session {
     fn new(index: LogIndex) -> Session {
-        let response = Bytes::new();
-        let response_hash = hash_response(&response);
+        let response = Kept::Whole(Bytes::new());
+        let response_hash = response.hash();
         Session { last_used: index, seq: 0, response, response_hash }
+    }
+
+    fn bytes(&self) -> u64 {
+        SESSION_BYTES
+            + match &self.response {
+                Kept::Whole(response) => response.len() as u64,
+                Kept::Digest(..) => 0,
+            }
     }
 
     fn hash(&self, id: SessionId) -> u64 {
@@ -92,16 +192,20 @@ fn hash_response(response: &[u8]) -> u64 {
 }
 
 impl Sessions {
-    /// An empty table for at most `limit` sessions. Every member of a cluster must use the same
-    /// limit: it decides which session is evicted when.
+    /// An empty table within these limits. Every member of a cluster must use the same ones: they
+    /// decide which session is evicted when.
     ///
     /// # Panics
-    /// If `limit` is 0: a session would be evicted as it is opened.
+    /// If a limit is below what one session needs: it would be evicted as it is opened.
     #[must_use]
-    pub fn new(limit: usize) -> Sessions {
-        assert!(limit > 0, "the session limit must be at least 1");
+    pub fn new(limits: SessionLimits) -> Sessions {
+        assert!(limits.count > 0, "the session limit must be at least 1");
+        assert!(
+            limits.bytes >= SessionLimits::LEAST_BYTES,
+            "the table must have room for a session"
+        );
         let sessions = RedBlackTreeMapSync::new_sync();
-        Sessions { limit, sessions, by_use: BTreeSet::new(), digest: 0 }
+        Sessions { limits, sessions, by_use: BTreeSet::new(), digest: 0, bytes: 0 }
     }
 
     /// Opens a session, as the entry at `index` asks for, and evicts the least recently used ones
@@ -117,15 +221,33 @@ impl Sessions {
             "the log is applied in order"
         );
         assert!(!self.sessions.contains_key(&id), "one entry opens one session");
-        // A table restored from a member with a higher limit may have several too many.
-        while self.by_use.len() >= self.limit {
+        let session = Session::new(index);
+        // A table restored from a member with higher limits may have several too many.
+        while self.by_use.len() >= self.limits.count {
             self.evict();
         }
-        let session = Session::new(index);
+        self.make_room(session.bytes());
+        self.bytes += session.bytes();
         self.digest = self.digest.wrapping_add(session.hash(id));
         self.by_use.insert((index, id));
         self.sessions.insert_mut(id, session);
+        self.assert_bounded();
         id
+    }
+
+    /// Evicts the least recently used sessions until there is room for so many more bytes.
+    fn make_room(&mut self, bytes: u64) {
+        while self.bytes + bytes > self.limits.bytes
+            && !self.is_empty()
+            && !planted(Bug::LargeAnswersKept)
+        {
+            self.evict();
+        }
+    }
+
+    fn assert_bounded(&self) {
+        let bounded = self.by_use.len() <= self.limits.count && self.bytes <= self.limits.bytes;
+        assert!(bounded || planted(Bug::LargeAnswersKept), "the table of sessions is bounded");
     }
 
     /// Lets the least recently used session go, if there is any.
@@ -133,7 +255,9 @@ impl Sessions {
         let Some((_, oldest)) = self.by_use.pop_first() else { return };
         let evicted = self.sessions.get(&oldest).expect("both maps name the same sessions");
         self.digest = self.digest.wrapping_sub(evicted.hash(oldest));
+        self.bytes -= evicted.bytes();
         self.sessions.remove_mut(&oldest);
+        assert!(!self.is_empty() || (self.bytes, self.digest) == (0, 0), "nothing counts nothing");
     }
 
     /// Judges command `seq` of session `id`, which stands in the log at `index`. The session
@@ -156,23 +280,31 @@ impl Sessions {
         match seq.cmp(&session.seq) {
             Ordering::Greater => Verdict::Fresh,
             // Before the first command the newest number is 0, and it has no response.
-            Ordering::Equal if seq > 0 => Verdict::Repeated(session.response.clone()),
+            Ordering::Equal if seq > 0 => match &session.response {
+                Kept::Whole(response) => Verdict::Repeated(response.clone()),
+                Kept::Digest(length, _) => Verdict::NotKept(*length),
+            },
             Ordering::Equal | Ordering::Less => Verdict::OutOfOrder,
         }
     }
 
-    /// Remembers the response of command `seq`, which was judged [`Verdict::Fresh`] and applied.
+    /// Remembers the response of command `seq`, which was just judged [`Verdict::Fresh`] and applied.
+    /// Evicts the least recently used sessions if it has no room.
     ///
     /// # Panics
     /// If it was not judged fresh.
     pub fn record(&mut self, id: SessionId, seq: u64, response: Bytes) {
         let session = self.sessions.get_mut(&id).expect("a fresh command has a session");
         assert!(seq > session.seq, "a fresh command has a new number");
-        let before = session.hash(id);
+        let (hash, bytes) = (session.hash(id), session.bytes());
         session.seq = seq;
-        session.response_hash = hash_response(&response);
-        session.response = response;
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(session.hash(id));
+        session.response = Kept::new(response);
+        session.response_hash = session.response.hash();
+        self.digest = self.digest.wrapping_sub(hash).wrapping_add(session.hash(id));
+        self.bytes = self.bytes - bytes + session.bytes();
+        // It was used last, so all others would be evicted before it, and alone it has room.
+        self.make_room(0);
+        assert!(self.sessions.contains_key(&id), "a session is not evicted for its own response");
     }
 
     /// The number of open sessions.
@@ -187,8 +319,14 @@ impl Sessions {
         self.by_use.is_empty()
     }
 
-    /// A hash of the whole table, O(1): members that applied the same index must agree. The limit
-    /// is not part of it.
+    /// Bytes of all sessions, as [`SessionLimits::bytes`] counts them.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A hash of the whole table, O(1): members that applied the same index must agree. The limits
+    /// are not part of it.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
@@ -198,30 +336,34 @@ impl Sessions {
     /// the iterator.
     #[must_use]
     pub fn chunks(&self) -> Chunks {
-        chunks::stream(&self.sessions, self.digest)
+        chunks::stream(&self.sessions, self.digest, VERSION)
     }
 
-    /// Rebuilds a table from its [`chunks`](Self::chunks), in order. If it holds more sessions
-    /// than `limit`, the surplus goes when the next one is opened, as it does on a member that
-    /// kept its table.
+    /// Rebuilds a table from its [`chunks`](Self::chunks), in order, also from those of a build that
+    /// kept every response. If it holds more than `limits` allow, the surplus goes when the next
+    /// session is opened or the next response recorded, as it does on a member that kept its table.
     ///
     /// # Errors
     /// Says what is wrong with the chunks.
     ///
     /// # Panics
-    /// If `limit` is 0.
+    /// If a limit is below what one session needs.
     pub fn restore(
-        limit: usize,
+        limits: SessionLimits,
         chunks: &mut dyn Iterator<Item = Bytes>,
     ) -> Result<Sessions, String> {
-        let mut table = Sessions::new(limit);
+        let mut table = Sessions::new(limits);
+        let counted = Cell::new(0);
         let hash = |&id: &SessionId, session: &mut Session| {
-            session.response_hash = hash_response(&session.response);
+            session.response_hash = session.response.hash();
+            counted.set(counted.get() + session.bytes());
             session.hash(id)
         };
-        (table.sessions, table.digest) = chunks::read("the session table", chunks, hash)?;
+        (table.sessions, table.digest) = chunks::read("the session table", FORMATS, chunks, hash)?;
         table.by_use =
             table.sessions.iter().map(|(&id, session)| (session.last_used, id)).collect();
+        table.bytes = table.sessions.values().map(Session::bytes).sum();
+        assert_eq!(table.bytes, counted.get(), "each session was read once");
         Ok(table)
     }
 }
@@ -230,6 +372,10 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    fn at_most(count: usize) -> SessionLimits {
+        SessionLimits { count, bytes: 1 << 20 }
+    }
+
     fn applied(table: &mut Sessions, id: SessionId, seq: u64, index: LogIndex, response: &str) {
         assert_eq!(table.check(id, seq, index), Verdict::Fresh);
         table.record(id, seq, Bytes::copy_from_slice(response.as_bytes()));
@@ -237,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_retry_gets_the_first_response() {
-        let mut table = Sessions::new(10);
+        let mut table = Sessions::new(at_most(10));
         let id = table.open(5);
         assert_eq!(id, SessionId(5));
         applied(&mut table, id, 1, 6, "one");
@@ -249,7 +395,7 @@ mod tests {
 
     #[test]
     fn skipped_numbers_are_gone() {
-        let mut table = Sessions::new(10);
+        let mut table = Sessions::new(at_most(10));
         let id = table.open(1);
         applied(&mut table, id, 7, 2, "seven");
         assert_eq!(table.check(id, 6, 3), Verdict::OutOfOrder);
@@ -259,14 +405,14 @@ mod tests {
 
     #[test]
     fn number_zero_is_never_applied() {
-        let mut table = Sessions::new(10);
+        let mut table = Sessions::new(at_most(10));
         let id = table.open(1);
         assert_eq!(table.check(id, 0, 2), Verdict::OutOfOrder);
     }
 
     #[test]
     fn the_least_recently_used_session_is_evicted() {
-        let mut table = Sessions::new(2);
+        let mut table = Sessions::new(at_most(2));
         let (first, second) = (table.open(1), table.open(2));
         applied(&mut table, first, 1, 3, "");
         let third = table.open(4);
@@ -283,13 +429,13 @@ mod tests {
     #[test]
     fn the_digest_covers_use_number_and_response() {
         let table = |steps: &dyn Fn(&mut Sessions, SessionId)| {
-            let mut table = Sessions::new(3);
+            let mut table = Sessions::new(at_most(3));
             let id = table.open(1);
             steps(&mut table, id);
             table.digest()
         };
         let digests = BTreeSet::from([
-            Sessions::new(3).digest(),
+            Sessions::new(at_most(3)).digest(),
             table(&|_, _| {}),
             table(&|table, id| assert_eq!(table.check(id, 1, 2), Verdict::Fresh)),
             table(&|table, id| applied(table, id, 1, 2, "")),
@@ -299,22 +445,22 @@ mod tests {
         ]);
         assert_eq!(digests.len(), 7);
         // An evicted session leaves nothing behind.
-        let mut evicted = Sessions::new(1);
+        let mut evicted = Sessions::new(at_most(1));
         let id = evicted.open(1);
         applied(&mut evicted, id, 1, 2, "a");
         evicted.open(9);
-        let mut fresh = Sessions::new(1);
+        let mut fresh = Sessions::new(at_most(1));
         fresh.open(9);
         assert_eq!(evicted.digest(), fresh.digest());
     }
 
     #[test]
     fn a_snapshot_is_frozen_and_a_lower_limit_evicts_late() {
-        let mut table = Sessions::new(9);
+        let mut table = Sessions::new(at_most(9));
         let ids: Vec<SessionId> = (1..=4).map(|index| table.open(index)).collect();
         let (chunks, digest) = (table.chunks(), table.digest());
         applied(&mut table, ids[0], 1, 5, "later");
-        let mut restored = Sessions::restore(2, &mut { chunks }).unwrap();
+        let mut restored = Sessions::restore(at_most(2), &mut { chunks }).unwrap();
         assert_eq!((restored.len(), restored.digest()), (4, digest));
         restored.open(5);
         assert_eq!(restored.len(), 2);
@@ -325,8 +471,80 @@ mod tests {
     #[test]
     #[should_panic(expected = "applied in order")]
     fn the_log_does_not_go_back() {
-        let mut table = Sessions::new(2);
+        let mut table = Sessions::new(at_most(2));
         let id = table.open(5);
         let _ = table.check(id, 1, 4);
+    }
+
+    /// A response of so many bytes.
+    fn long(len: usize) -> String {
+        "r".repeat(len)
+    }
+
+    #[test]
+    fn response_over_the_limit_is_not_kept() {
+        let mut table = Sessions::new(at_most(10));
+        let id = table.open(1);
+        let empty = table.bytes();
+        applied(&mut table, id, 1, 2, &long(MAX_KEPT_RESPONSE));
+        assert_eq!(table.bytes(), empty + MAX_KEPT_RESPONSE as u64);
+        assert_eq!(table.check(id, 1, 3), Verdict::Repeated(long(MAX_KEPT_RESPONSE).into()));
+        applied(&mut table, id, 2, 4, &long(MAX_KEPT_RESPONSE + 1));
+        assert_eq!(table.bytes(), empty);
+        assert_eq!(table.check(id, 2, 5), Verdict::NotKept(MAX_KEPT_RESPONSE as u64 + 1));
+        assert_eq!(table.check(id, 1, 6), Verdict::OutOfOrder);
+        let mut restored = Sessions::restore(at_most(10), &mut table.chunks()).unwrap();
+        assert_eq!((restored.bytes(), restored.digest()), (table.bytes(), table.digest()));
+        assert_eq!(restored.check(id, 2, 7), Verdict::NotKept(MAX_KEPT_RESPONSE as u64 + 1));
+    }
+
+    #[test]
+    fn bytes_over_the_limit_evict_the_least_recently_used() {
+        let full = SessionLimits::LEAST_BYTES;
+        let mut table = Sessions::new(SessionLimits { count: 10, bytes: 2 * full });
+        let ids: Vec<SessionId> = (1..=4).map(|index| table.open(index)).collect();
+        applied(&mut table, ids[0], 1, 5, &long(MAX_KEPT_RESPONSE));
+        assert_eq!(table.len(), 4);
+        // Room for the two largest, so the two others go: first those that were only opened.
+        applied(&mut table, ids[3], 1, 6, &long(MAX_KEPT_RESPONSE));
+        assert_eq!((table.len(), table.bytes()), (2, 2 * full));
+        assert_eq!(table.check(ids[1], 1, 7), Verdict::Expired);
+        assert_eq!(table.check(ids[2], 1, 8), Verdict::Expired);
+        let _new = table.open(9);
+        assert_eq!(table.check(ids[0], 1, 10), Verdict::Expired);
+        assert!(matches!(table.check(ids[3], 1, 11), Verdict::Repeated(_)));
+    }
+
+    #[test]
+    fn lower_byte_limit_evicts_late() {
+        let mut table = Sessions::new(at_most(9));
+        for index in 1..=9 {
+            table.open(index);
+        }
+        let lower = SessionLimits { count: 9, bytes: SessionLimits::LEAST_BYTES };
+        let mut restored = Sessions::restore(lower, &mut table.chunks()).unwrap();
+        assert_eq!((restored.len(), restored.digest()), (9, table.digest()));
+        applied(&mut restored, SessionId(9), 1, 10, &long(1000));
+        assert_eq!((restored.len(), restored.bytes()), (1, SESSION_BYTES + 1000));
+    }
+
+    /// A stream of version 1 holds every response in full, and the same digest.
+    #[test]
+    fn version_1_is_still_read() {
+        let mut table = Sessions::new(at_most(9));
+        let (small, large) = (table.open(1), table.open(2));
+        applied(&mut table, small, 3, 3, "small");
+        applied(&mut table, large, 4, 4, &long(5000));
+        let former = [(small, 3u64, 3u64, long(0) + "small"), (large, 4, 4, long(5000))];
+        let mut chunks = vec![postcard::to_extend(&(2u64, table.digest()), vec![1u8]).unwrap()];
+        for (id, used, seq, response) in former {
+            let entry = (id, (used, seq, Bytes::from(response)));
+            chunks.push(postcard::to_stdvec(&entry).unwrap());
+        }
+        let mut chunks = chunks.into_iter().map(Bytes::from);
+        let mut restored = Sessions::restore(at_most(9), &mut chunks).unwrap();
+        assert_eq!((restored.bytes(), restored.digest()), (table.bytes(), table.digest()));
+        assert_eq!(restored.check(small, 3, 5), Verdict::Repeated("small".into()));
+        assert_eq!(restored.check(large, 4, 6), Verdict::NotKept(5000));
     }
 }

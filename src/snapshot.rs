@@ -6,8 +6,8 @@
 //! | version | 4, little endian |
 //! | frames | each: length (4), CRC-32 (4), kind (1), data (length) |
 //!
-//! Kinds: 1 head (which snapshot, the membership as of it), 2 a chunk of the session table, 3 a
-//! chunk of the state machine, 4 the end. The CRC of a frame covers kind and data and continues
+//! Kinds: 1 head (which snapshot, the membership as of it), 3 a chunk of the state machine, 4 the
+//! end, 5 a chunk of the session table (2 in versions 1 and 2). The CRC of a frame covers kind and data and continues
 //! the CRC of the frame before, so a frame that is missing, repeated or out of place is noticed.
 //! A file without its end frame is incomplete. The same bytes go over the wire.
 //!
@@ -29,17 +29,25 @@ use crate::types::SnapshotId;
 
 const MAGIC: &[u8; 8] = b"stormsnp";
 /// Version 2 has the addresses of the members behind the membership in the head; a version 1 head
-/// ends before them, and is still read.
-const VERSION: u32 = 2;
+/// ends before them. Version 3 has the session table in frames of another kind, because it keeps
+/// only the hash of a large response. All are still read.
+const VERSION: u32 = 3;
 const PREFIX: usize = 12;
 /// Indexes and terms above this are not believed, so that there is always a next one.
 const MAX_POSITION: u64 = 1 << 62;
 const FRAME: usize = 9;
 
 const HEAD: u8 = 1;
-const SESSIONS: u8 = 2;
+/// Chunks of the session table until version 2.
+const FORMER_SESSIONS: u8 = 2;
 const MACHINE: u8 = 3;
 const END: u8 = 4;
+const SESSIONS: u8 = 5;
+
+/// The kind of the frames that hold the session table.
+fn sessions_kind(version: u32) -> u8 {
+    if version < 3 { FORMER_SESSIONS } else { SESSIONS }
+}
 
 /// What a snapshot is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +181,7 @@ pub(crate) fn legible_head(bytes: &Bytes) -> Option<Head> {
     let is_good = bytes.get(..8) == Some(MAGIC)
         && bytes[PREFIX + 8] == HEAD
         && word(PREFIX + 4) == Some(frame_crc(0, HEAD, data));
-    // The version may be what is damaged. No head can be read as one of another version.
+    // The version may be what is damaged. No head can be read as one of another layout.
     let decode = |version| Head::decode(version, data).ok();
     let head = (1..=VERSION).rev().find_map(decode).filter(|_| is_good)?;
     head.check().ok().map(|()| head)
@@ -252,7 +260,9 @@ fn read_frames(file: FileName, bytes: &Bytes, version: u32) -> Result<Contents, 
                 head.check().map_err(|reason| corrupt(at, reason))?;
                 contents = Some(Contents { head, sessions: Vec::new(), machine: Vec::new() });
             }
-            (SESSIONS, Some(contents)) => contents.sessions.push(data),
+            (kind, Some(contents)) if kind == sessions_kind(version) => {
+                contents.sessions.push(data)
+            }
             (MACHINE, Some(contents)) => contents.machine.push(data),
             (END, Some(_)) if end != bytes.len() => {
                 return Err(corrupt(end, "there are bytes behind the last frame"));
@@ -338,10 +348,32 @@ mod tests {
     #[test]
     fn version_1_is_still_read() {
         let head = postcard::to_stdvec(&(SnapshotId { index: 5, term: 2 }, alone())).unwrap();
-        let old = written_by(1, &[(HEAD, &head), (MACHINE, b"one"), (END, b"")]);
-        let contents = read(FILE, &old).unwrap();
+        let frames: &[(u8, &[u8])] =
+            &[(HEAD, &head), (FORMER_SESSIONS, b"session"), (MACHINE, b"one"), (END, b"")];
+        let contents = read(FILE, &written_by(1, frames)).unwrap();
         assert_eq!(contents.head.id, SnapshotId { index: 5, term: 2 });
+        assert_eq!(contents.sessions, [Bytes::from_static(b"session")]);
         assert_eq!(contents.machine, [Bytes::from_static(b"one")]);
+    }
+
+    /// Version 2 has the head of version 3 and the session table in frames of another kind, so that
+    /// neither is read as the other.
+    #[test]
+    fn version_2_is_still_read() {
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() };
+        for (version, kind, other) in
+            [(2, FORMER_SESSIONS, SESSIONS), (3, SESSIONS, FORMER_SESSIONS)]
+        {
+            let frames = |kind| [(HEAD, head.encode()), (kind, "session".into()), (END, "".into())];
+            let file = |kind| {
+                let frames = frames(kind);
+                let frames: Vec<(u8, &[u8])> = frames.iter().map(|(k, d)| (*k, &d[..])).collect();
+                written_by(version, &frames)
+            };
+            let contents = read(FILE, &file(kind)).unwrap();
+            assert_eq!((contents.head, contents.sessions.len()), (head.clone(), 1));
+            assert!(matches!(read(FILE, &file(other)), Err(Error::Corrupt { .. })));
+        }
     }
 
     /// The version is under no CRC, but the rest of the file shows that it is wrong.
@@ -373,7 +405,7 @@ mod tests {
     fn a_newer_version_is_named() {
         let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() }.encode();
         let longer = [&head[..], &[0]].concat();
-        let another_kind: &[(u8, &[u8])] = &[(HEAD, &head), (END + 1, b"new"), (END, b"")];
+        let another_kind: &[(u8, &[u8])] = &[(HEAD, &head), (SESSIONS + 1, b"new"), (END, b"")];
         let another_head: &[(u8, &[u8])] = &[(HEAD, &longer), (MACHINE, b"one"), (END, b"")];
         for frames in [another_kind, another_head] {
             let error = read(FILE, &written_by(9, frames)).unwrap_err();

@@ -40,6 +40,7 @@
 //! ```
 
 pub mod address;
+pub mod answers;
 pub mod certs;
 mod directory;
 mod disk;

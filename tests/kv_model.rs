@@ -16,7 +16,7 @@ use stormkv::kv::{
     Command, Compare, Guard, KeyValue, Kv, MAX_TXN, Query, Response, TxnOp, Versioned,
 };
 use stormkv::machine::{Chunks, StateMachine};
-use stormkv::session::{Sessions, Verdict};
+use stormkv::session::{SessionLimits, Sessions, Verdict};
 use stormkv::types::{LogIndex, SessionId};
 
 /// The model of `Kv`: value and revision by key.
@@ -289,11 +289,15 @@ proptest! {
             if let Ok(kv) = Kv::restore(&mut foreign()) {
                 prop_assert!(foreign().next() == chunks.first().cloned() || kv.is_empty());
             }
-            if let Err(reason) = Sessions::restore(1, &mut foreign()) {
+            if let Err(reason) = Sessions::restore(limits(1), &mut foreign()) {
                 prop_assert!(reason.starts_with("the session table: "));
             }
         }
     }
+}
+
+fn limits(count: usize) -> SessionLimits {
+    SessionLimits { count, bytes: 1 << 20 }
 }
 
 /// One thing that happens on the way from clients to the log.
@@ -370,7 +374,7 @@ struct World {
 
 impl World {
     fn new(limit: usize) -> World {
-        let replica = || Replica { sessions: Sessions::new(limit), effects: Vec::new() };
+        let replica = || Replica { sessions: Sessions::new(limits(limit)), effects: Vec::new() };
         World {
             limit,
             index: 0,
@@ -412,7 +416,8 @@ impl World {
             Step::Duplicate { .. } => {}
             Step::Rebuild => {
                 let chunks = &mut self.first.sessions.chunks();
-                self.second.sessions = Sessions::restore(self.limit, chunks).expect("good chunks");
+                self.second.sessions =
+                    Sessions::restore(limits(self.limit), chunks).expect("good chunks");
             }
         }
         prop_assert_eq!(self.first.sessions.digest(), self.second.sessions.digest());

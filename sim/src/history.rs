@@ -202,6 +202,8 @@ pub enum Answer {
         /// `None` if the system did not say, then they are not checked.
         results: Option<Vec<Answer>>,
     },
+    /// It took effect; what it found is not known (cas, txn). Nothing is checked but its time.
+    Unsaid,
 }
 
 /// How an operation ended.
@@ -365,6 +367,7 @@ pub(crate) fn show(value: &Option<Value>) -> String {
 pub(crate) fn describe_answer(answer: &Answer) -> String {
     match answer {
         Answer::Done | Answer::Deleted(None) => String::new(),
+        Answer::Unsaid => ", whose answer was not kept,".to_string(),
         Answer::Value(value) => format!(" -> {}", show(value)),
         Answer::Swapped(swapped) => format!(" -> swapped={swapped}"),
         Answer::Deleted(Some(existed)) => format!(" -> existed={existed}"),

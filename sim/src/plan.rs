@@ -153,6 +153,8 @@ pub struct Cluster {
     pub segment_kib: u32,
     /// How many client sessions the cluster remembers.
     pub sessions: u32,
+    /// How many KiB of client sessions, with the responses that they keep, the cluster remembers.
+    pub session_kib: u32,
     /// The size of a chunk of a snapshot on the wire, in bytes.
     pub chunk_bytes: u32,
     /// How messages travel between nodes.
@@ -174,6 +176,7 @@ impl Default for Cluster {
             keep_entries: 100,
             segment_kib: 64,
             sessions: 64,
+            session_kib: 65_536,
             chunk_bytes: 16384,
             wire: Wire::Value,
             batch_us: 0,

@@ -50,6 +50,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let (times, mut marks) = workload::times(seed, horizon_us);
     let first_nodes = cluster.nodes + cluster.learners;
     let mut ops = workload::operations(seed, &times, &cluster, clients.count);
+    workload::large_answers(seed, &mut ops, &mut cluster, &clients);
     let changes = membership::operations(seed, &cluster, horizon_us);
 
     marks.extend(changes.iter().map(|row| row.at_us));

@@ -2,7 +2,7 @@
 
 mod histories;
 
-use histories::{Generated, Rng, Shape, brute_force, damage, generate};
+use histories::{Generated, Rng, Shape, brute_force, damage, generate, hush};
 use proptest::prelude::*;
 use stormkv_sim::checker::linearizable::{self, Limits, Verdict};
 use stormkv_sim::checker::witness::{self, Applied};
@@ -50,6 +50,7 @@ fn small(seed: u64, shape: Shape) -> (Generated, bool) {
     let mut generated = generate(&mut rng, shape);
     let damages = rng.below(3);
     (0..damages).for_each(|_| damage(&mut rng, &mut generated.history, shape.values));
+    hush(&mut rng, &mut generated.history);
     let legal = brute_force(&generated.history);
     assert!(legal || damages > 0, "the generator made an illegal history");
     (generated, legal)
@@ -395,6 +396,30 @@ fn unknown_outcomes_may_take_effect_late_or_never() {
         "get x -> null",
         "where x is \"a\"",
     );
+}
+
+/// Unlike one of unknown outcome, it has its place before whatever was called later.
+#[test]
+fn unsaid_answers_took_effect_in_time() {
+    let unsaid = |mut line: Line| {
+        line.4 = Outcome::Ok(Answer::Unsaid);
+        line
+    };
+    let swap = unsaid(cas(2, 3, 4, ["a", "b"], true));
+    let seen = [put(1, 1, 2, "x", "a"), swap.clone(), get(2, 5, 6, "x", "b")];
+    let missed = [put(1, 1, 2, "x", "a"), swap, get(2, 5, 6, "x", "a")];
+    let idle =
+        [put(1, 1, 2, "x", "a"), unsaid(cas(2, 3, 4, ["z", "b"], true)), get(2, 5, 6, "x", "a")];
+    let both = txn(2, 3, Some("a"), &[put_step("x", "c")], &[Answer::Done]);
+    let written = [put(1, 1, 2, "x", "a"), unsaid(both), get(2, 5, 6, "x", "c")];
+    for legal in [seen, idle, written] {
+        let history = history(&legal);
+        assert_eq!(black_box(&history), Verdict::Linearizable);
+        let stats = witness::check(&history, &applied(&[0, 1])).expect("legal");
+        assert_eq!((stats.effects, stats.answers), (2, 2));
+    }
+    both_reject(&missed, &[0, 1], "get x -> \"a\"", "get x -> \"a\"");
+    both_reject(&missed, &[0], "get x -> \"a\"", "was acknowledged but never took effect");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn unusual_plan() -> Plan {
             keep_entries: 0,
             segment_kib: 4,
             sessions: 5,
+            session_kib: 9,
             chunk_bytes: 100,
             wire: Wire::Encoded,
             batch_us: 1500,

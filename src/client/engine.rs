@@ -3,8 +3,8 @@
 //! Every attempt is judged: answered, refused, or uncertain. A refused attempt may be repeated
 //! freely. After an uncertain one the request may be repeated only if that is harmless: it changes
 //! nothing, or it carries the number of a session. Once an attempt was uncertain, nothing but a
-//! result makes the outcome known again: a later refusal says only that the *later* attempt had no
-//! effect.
+//! result, or the answer that it was applied, makes the outcome known again: a later refusal says
+//! only that the *later* attempt had no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +80,8 @@ enum Meaning {
     Expired,
     /// May have had an effect.
     Uncertain,
+    /// Had its effect, but the answer is not there.
+    Applied,
 }
 
 /// How a node says that it did not do what it was asked.
@@ -94,6 +96,9 @@ const RESULTS: &[&str] = &["key_not_found", "precondition_failed"];
 
 /// The code of a node that does not know itself what became of a request.
 const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+
+/// The code of a node that knows that a command was applied, but not the answer any more.
+const ANSWER_NOT_KEPT: &str = "answer_not_kept";
 
 fn judge(attempt: Attempt, endpoint: &str) -> Verdict {
     let not = |meaning, code: &str, message| Verdict::Not(meaning, Fault::new(code, message));
@@ -116,6 +121,7 @@ fn judge(attempt: Attempt, endpoint: &str) -> Verdict {
         (StatusCode::GONE, _) => Meaning::Expired,
         (_, code) if is_passing(code) => Meaning::Again,
         (_, OUTCOME_UNKNOWN) => Meaning::Uncertain,
+        (_, ANSWER_NOT_KEPT) => Meaning::Applied,
         (_, "member_not_found" | "sequence_out_of_order") => Meaning::Refused,
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Meaning::Refused,
         (status, _) if status.is_client_error() => Meaning::Invalid,
@@ -167,6 +173,8 @@ impl<'a> Course<'a> {
             Meaning::Invalid => Err(self.end(ErrorKind::Invalid, fault)),
             Meaning::Refused => Err(self.end(ErrorKind::Refused, fault)),
             Meaning::Again => Ok(fault),
+            // Whatever an earlier attempt left in doubt.
+            Meaning::Applied => Err(fault.error(ErrorKind::Applied)),
             Meaning::Expired => match &mut self.lease {
                 // With another session an earlier attempt would not be recognised.
                 Some(lease) if self.doubt.is_none() => {

@@ -16,9 +16,12 @@ pub enum ErrorKind {
     /// The request may have taken effect, may yet, or never will. Read what it was to change
     /// before it is sent again.
     Unknown,
+    /// The command took effect, exactly once, but its answer was too large to be kept for the attempt
+    /// that came through. Read to see the state; do not send it again.
+    Applied,
 }
 
-/// A request that failed.
+/// A request that failed, or whose answer is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,
@@ -96,6 +99,7 @@ impl fmt::Display for Error {
                 "the outcome is unknown: {message}; it may have happened or may happen yet, so \
                  look before you repeat it"
             ),
+            ErrorKind::Applied => write!(f, "done, but the answer is lost: {message}"),
         }
     }
 }

@@ -174,6 +174,19 @@ async fn an_unknown_outcome_is_resolved_with_a_session() {
 }
 
 #[tokio::test]
+async fn answer_that_was_not_kept_ends_the_doubt() {
+    let not_kept = Say(504, r#"{"code":"answer_not_kept","message":"applied once"}"#);
+    let server = Server::start(1, 1, [SESSION_7, UNSURE, not_kept, Etag(204, 5)]).await;
+    let client = client(&[&server]);
+    let error = client.cas("k", None, None).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Applied, "answer_not_kept"), "{error}");
+    assert!(error.to_string().starts_with("done, but the answer is lost"), "{error}");
+    assert!(!error.is_unavailable());
+    assert_eq!(client.put("k", "v").await, Ok(5));
+    assert_eq!(server.asked()[3], "PUT /v1/kv/k 7-2", "the session goes on");
+}
+
+#[tokio::test]
 async fn a_later_refusal_does_not_make_an_unknown_outcome_known() {
     let unauthorized = Say(401, r#"{"code":"unauthorized","message":"no token"}"#);
     let out_of_order = Say(409, r#"{"code":"sequence_out_of_order","message":"too late"}"#);

@@ -39,6 +39,8 @@ pub struct Load {
     pub storing_bytes: u64,
     /// Client sessions.
     pub sessions: usize,
+    /// Bytes of the client sessions with the responses that they keep.
+    pub session_bytes: u64,
     /// Segments of the write-ahead log.
     pub segments: usize,
 }
@@ -58,7 +60,8 @@ impl<M: StateMachine> Node<M> {
             persisting: self.persisting.len(),
             unsynced_bytes: self.unsynced,
             held: self.persisting.iter().map(super::ready::Persisting::held).sum(),
-            sessions: self.replica.sessions(),
+            sessions: self.replica.sessions().len(),
+            session_bytes: self.replica.sessions().bytes(),
             segments: self.wal.segments(),
             ..snapshots
         }

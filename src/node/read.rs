@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::{Node, Origin, Output};
 use crate::api::{Refusal, Reply};
 use crate::bugs::{Bug, planted};
+use crate::config::Config;
 use crate::machine::StateMachine;
 use crate::types::{LogIndex, NodeId};
 use crate::wire::Message;
@@ -57,13 +58,23 @@ pub(super) struct Reads {
     count: usize,
     /// Until when [`Bug::LeaseSurvivesTransfer`] asks nobody.
     lease_until: u64,
-    /// Bytes answered since `process` began.
+    /// Bytes answered since `process` began, long responses to commands included.
     answered: usize,
 }
 
 impl Reads {
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// Whether there is room for one more answer.
+    pub fn have_room(&self, config: &Config) -> bool {
+        self.answered < config.max_answer_bytes
+    }
+
+    /// An answer of so many bytes is made.
+    pub fn take_room(&mut self, bytes: usize) {
+        self.answered += bytes;
     }
 
     /// Whether some could be answered at once, if only there were room.
@@ -93,7 +104,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Answers a query from the present state, at once if there is room for the answer.
     pub(super) fn read_stale(&mut self, origin: Origin, query: Bytes) {
-        if !self.reads.are_ready() && self.reads.answered < self.config.max_answer_bytes {
+        if !self.reads.are_ready() && self.reads.have_room(&self.config) {
             self.answer_query(origin, &query);
         } else if self.reads.count >= self.config.max_pending {
             self.answer(origin, Reply::Refused(Refusal::Busy));
@@ -223,7 +234,7 @@ impl<M: StateMachine> Node<M> {
         {
             self.reads.ready.extend(reads);
         }
-        while self.reads.answered < self.config.max_answer_bytes
+        while self.reads.have_room(&self.config)
             && let Some(read) = self.reads.ready.pop_front()
         {
             self.reads.count -= 1;
@@ -241,7 +252,7 @@ impl<M: StateMachine> Node<M> {
 
     fn answer_query(&mut self, origin: Origin, query: &Bytes) {
         let response = self.replica.machine.query(query);
-        self.reads.answered += response.len();
+        self.reads.take_room(response.len());
         let index = self.replica.applied().index;
         self.answer(origin, Reply::Value { index, response });
     }

@@ -13,7 +13,7 @@ use crate::env::{FileName, ReadFile};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::node::membership::Membership;
-use crate::session::{Sessions, Verdict};
+use crate::session::{SessionLimits, Sessions, Verdict};
 use crate::snapshot::{self, Head, Writer};
 use crate::types::{LogIndex, SessionId, SnapshotId};
 
@@ -69,7 +69,7 @@ impl<M: StateMachine> Replica<M> {
     /// The state of a cluster before its first entry. `applied` is index 1 for founders, as if a
     /// first entry had made them members, so that those who join later must receive a snapshot
     /// that says so; and index 0 for a node that joins.
-    pub fn new(sessions: usize, membership: Membership, applied: SnapshotId) -> Self {
+    pub fn new(sessions: SessionLimits, membership: Membership, applied: SnapshotId) -> Self {
         Replica {
             machine: M::default(),
             sessions: Sessions::new(sessions),
@@ -97,9 +97,9 @@ impl<M: StateMachine> Replica<M> {
         &self.membership
     }
 
-    /// How many client sessions are kept.
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
+    /// The client sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// A hash of the membership.
@@ -147,10 +147,11 @@ impl<M: StateMachine> Replica<M> {
                 }
                 Reply::Applied { index, response }
             }
-            Verdict::Repeated(_) if planted(Bug::DeduplicatedAtProposal) => {
+            Verdict::Repeated(_) | Verdict::NotKept(_) if planted(Bug::DeduplicatedAtProposal) => {
                 Reply::Applied { index, response: self.machine.apply(index, command) }
             }
             Verdict::Repeated(response) => Reply::Applied { index, response },
+            Verdict::NotKept(bytes) => Reply::NotKept { index, bytes },
             Verdict::OutOfOrder => Reply::Refused(Refusal::OutOfOrder),
             Verdict::Expired => Reply::Refused(Refusal::SessionExpired),
         }
@@ -184,7 +185,8 @@ impl<M: StateMachine> Replica<M> {
     pub fn snapshot(&self) -> (Head, Writer) {
         let head = Head { id: self.applied, membership: self.membership.clone() };
         let sessions = if planted(Bug::SessionsNotInSnapshot) {
-            Sessions::new(1).chunks()
+            let bytes = SessionLimits::LEAST_BYTES;
+            Sessions::new(SessionLimits { count: 1, bytes }).chunks()
         } else {
             self.sessions.chunks()
         };
@@ -197,6 +199,7 @@ impl<M: StateMachine> Replica<M> {
         let index = self.applied.index;
         match self.sessions.clone().check(id, number, index) {
             Verdict::Repeated(response) => Some(Reply::Applied { index, response }),
+            Verdict::NotKept(bytes) => Some(Reply::NotKept { index, bytes }),
             _ => None,
         }
     }
@@ -215,7 +218,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Rebuilds a state from a snapshot file of `len` bytes.
     pub fn restore_from(
-        sessions: usize,
+        sessions: SessionLimits,
         file: FileName,
         len: u64,
         files: &mut dyn ReadFile,
@@ -232,7 +235,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Rebuilds a state from the bytes of a snapshot file.
-    pub fn restore(sessions: usize, file: FileName, bytes: &Bytes) -> Result<Self, Error> {
+    pub fn restore(sessions: SessionLimits, file: FileName, bytes: &Bytes) -> Result<Self, Error> {
         let contents = snapshot::read(file, bytes)?;
         let unreadable = |reason| Error::Corrupt { file, offset: 0, reason };
         let sessions =

@@ -17,6 +17,7 @@ use super::{Forwarded, Node, Origin, Output, Proposal, Proposed};
 use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
 use crate::bugs::{self, Bug, planted};
 use crate::machine::StateMachine;
+use crate::session::MAX_KEPT_RESPONSE;
 use crate::types::{LogIndex, NodeId, SnapshotId, Term};
 use crate::wire::Message;
 
@@ -284,10 +285,28 @@ impl<M: StateMachine> Node<M> {
     }
 
     pub(super) fn answer(&mut self, origin: Origin, reply: Reply) {
+        let reply = self.within_room(reply);
         self.outputs.push(match origin {
             Origin::Client(request) => Output::Reply { request, reply },
             Origin::Peer(to, id) => Output::Send { to, message: Message::Answer { id, reply } },
         });
+    }
+
+    /// A long response to a command takes up room, like the answers to queries. It cannot wait for
+    /// room as they do, because its entry is applied now; without room it is not made, as thousands
+    /// of small commands that are committed together may have megabytes of response each.
+    fn within_room(&mut self, reply: Reply) -> Reply {
+        match reply {
+            Reply::Applied { index, response } if response.len() > MAX_KEPT_RESPONSE => {
+                if self.reads.have_room(&self.config) || planted(Bug::LargeAnswersKept) {
+                    self.reads.take_room(response.len());
+                    Reply::Applied { index, response }
+                } else {
+                    Reply::NotKept { index, bytes: response.len() as u64 }
+                }
+            }
+            reply => reply,
+        }
     }
 
     /// Leaves open what became of the requests that were passed on to `peer`.

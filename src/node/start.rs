@@ -168,7 +168,7 @@ impl<M: StateMachine> Beginning<M> {
             (None, _) => {
                 let blank = Membership::default();
                 membership.clone_from(rotten.as_ref().unwrap_or(&blank));
-                (Replica::new(config.sessions, blank, SnapshotId::default()), None)
+                (Replica::new(config.session_limits(), blank, SnapshotId::default()), None)
             }
             (Some(_), None) => unreachable!("the log goes on from a snapshot that was restored"),
         };
@@ -189,12 +189,13 @@ impl<M: StateMachine> Beginning<M> {
     fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) -> Result<(), Error> {
         let membership = Membership::founded_by(config);
         self.replica = match &config.founding_state {
-            None => Replica::new(config.sessions, membership, FOUNDED),
+            None => Replica::new(config.session_limits(), membership, FOUNDED),
             Some(state) => {
                 let named = snapshot::complete(FOUNDED);
-                let old = Replica::restore(config.sessions, named, state).map_err(|error| {
-                    Error::Config(format!("the founding state cannot be read: {error}"))
-                })?;
+                let old =
+                    Replica::restore(config.session_limits(), named, state).map_err(|error| {
+                        Error::Config(format!("the founding state cannot be read: {error}"))
+                    })?;
                 old.refounded(membership)
             }
         };
@@ -228,7 +229,7 @@ fn restore<M: StateMachine>(
         return Err(corrupt("the file is missing, though the log goes on from it"));
     }
     let bytes = disk.load(file)?;
-    let restored = Replica::restore(config.sessions, file, &bytes);
+    let restored = Replica::restore(config.session_limits(), file, &bytes);
     if let (Err(_), None) = (&restored, &rotten) {
         *rotten = crate::snapshot::legible_head(&bytes).map(|head| head.membership);
     }

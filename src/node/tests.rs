@@ -1,6 +1,7 @@
 //! The core by itself: inputs go in by hand, and the tests judge what comes out, in which order,
 //! and above all what does not come out yet.
 
+mod answers;
 mod cluster;
 mod host;
 mod leave;

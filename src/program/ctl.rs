@@ -131,7 +131,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let code = match error.kind() {
             ErrorKind::Invalid => Exit::Usage,
-            ErrorKind::Unknown => Exit::Unknown,
+            // It took effect, but whether it swapped, for example, is not known.
+            ErrorKind::Unknown | ErrorKind::Applied => Exit::Unknown,
             _ if error.is_unavailable() || error.code() == BAD_ANSWER => Exit::Unavailable,
             _ => Exit::No,
         };

@@ -11,6 +11,7 @@ use crate::api::{Refusal, Reply, Request};
 use crate::env::Completion;
 use crate::error::Error;
 use crate::node::{Damage, Membership, Progress, Role, Status};
+use crate::tcp::answers::Answer;
 use crate::tcp::identity::ClusterId;
 use crate::types::{HardState, NodeId, SnapshotId};
 use crate::wire::Message;
@@ -33,7 +34,7 @@ pub enum Input {
     /// The disk is done with something.
     Completion(Completion),
     /// A client wants something.
-    Request(Request, oneshot::Sender<Reply>),
+    Request(Request, oneshot::Sender<Answer>),
     /// Somebody wants the state as of now, as a snapshot file.
     Backup(oneshot::Sender<Snapshot>),
     /// A peer of the same cluster knows this node by another data directory.
@@ -146,7 +147,7 @@ impl Handle {
             Err(TrySendError::Disconnected(_)) => return Reply::Refused(Refusal::Stopping),
         }
         // The node went away with the question: what became of it is not known.
-        receiver.await.unwrap_or(Reply::Unknown)
+        receiver.await.map_or(Reply::Unknown, Answer::take)
     }
 
     /// The state of this node as of now, as a snapshot file. `None` if the node has stopped or is

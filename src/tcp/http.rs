@@ -36,7 +36,7 @@
 //!   to be the next page's `after`.
 //! - A command (PUT and DELETE of a key, cas, txn) takes effect once, however often it is sent, with
 //!   `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a time, and
-//!   a repetition gets the first answer.
+//!   a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB.
 //! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over.
 //! - Without tokens and client certificates, requests of web pages are refused, see `origin.rs`.
 //!
@@ -57,6 +57,7 @@
 //! | 429 | `busy` | nothing was done; try again later |
 //! | 503 | `no_leader`, `leader_transferring`, `stopping`, `superseded` | nothing was done; try again |
 //! | 504 | `outcome_unknown` | it may have been applied, or may be yet |
+//! | 504 | `answer_not_kept` | it was applied, once; its answer was too large to be kept: read |
 //!
 //! What is not HTTP at all, or has a head beyond the limit, is answered by hyper with a bare 400 or
 //! 431.

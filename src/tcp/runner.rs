@@ -21,6 +21,7 @@ use crate::env::{Clock, Transport};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::node::Membership;
+use crate::tcp::answers::{Answer, Answers};
 use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::handle::{Input, View};
 use crate::tcp::identity::ClusterId;
@@ -69,7 +70,8 @@ pub struct World {
     began: Instant,
     files: Files,
     peers: Peers,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    answers: Answers,
     next_request: u64,
 }
 
@@ -78,7 +80,15 @@ impl World {
     pub fn new(runtime: Runtime, files: Files, peers: Peers) -> World {
         #[allow(clippy::disallowed_methods, reason = "this is the node's clock")]
         let began = Instant::now();
-        World { runtime, began, files, peers, waiting: BTreeMap::new(), next_request: 0 }
+        World {
+            runtime,
+            began,
+            files,
+            peers,
+            waiting: BTreeMap::new(),
+            answers: Answers::default(),
+            next_request: 0,
+        }
     }
 }
 
@@ -96,7 +106,7 @@ impl Transport for World {
     fn reply(&mut self, request: RequestId, reply: Reply) {
         // Who asked may have gone away meanwhile.
         if let Some(client) = self.waiting.remove(&request) {
-            let _ = client.send(reply);
+            let _ = client.send(self.answers.admit(reply));
         }
     }
 }
@@ -148,7 +158,7 @@ impl<M: StateMachine> Runner<M> {
         };
         // Nobody is left to answer: what is in the log may still take effect.
         for (_, client) in std::mem::take(&mut self.world.waiting) {
-            let _ = client.send(Reply::Unknown);
+            let _ = client.send(Reply::Unknown.into());
         }
         // First of all: the disk's threads must not wait for room in it.
         drop(self.inbox);

@@ -33,6 +33,7 @@ pub const BOUNDED: &[&str] = &[
     "incoming-snapshot-bytes",
     "storing-snapshot-bytes",
     "sessions",
+    "session-bytes",
     "wal-segments",
     "snapshot-files",
     "partial-files",
@@ -54,6 +55,11 @@ const LEAST_ENTRY_BYTES: u64 = 16;
 const LEAST_BATCH_BYTES: u64 = 1 << 10;
 /// Bytes of the largest value of a plan, with what stands around it in a record.
 const MOST_ENTRY_BYTES: u64 = 24 << 10;
+
+/// Keys of a plan, at most: few have large values where there are many.
+const MOST_KEYS: u64 = 64;
+/// Bytes of a session, with the longest response that is kept.
+const MOST_SESSION_BYTES: u64 = 128 + 1024;
 
 /// The most that a node was seen to keep of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,8 +102,11 @@ impl Bounds {
         let snapshots = 3 + sending;
         // A large entry has a segment of its own; the one written to, and two spares.
         let segments = entries + 3;
-        // The state is a handful of keys, and a response for each session.
-        let state = (config.sessions as u64 + 64) * MOST_ENTRY_BYTES;
+        // A session keeps one response, and no long one.
+        let session_bytes =
+            config.max_session_bytes.min(config.sessions as u64 * MOST_SESSION_BYTES);
+        // The state is a handful of keys, and the sessions.
+        let state = MOST_KEYS * MOST_ENTRY_BYTES + session_bytes;
         // Up to the limit, and the batch that passes it. Votes, terms and snapshots do not wait for
         // room: as many small batches as there are appends on their way, and a state that is saved.
         let small = 2 * config.max_inflight as u64;
@@ -132,6 +141,7 @@ impl Bounds {
                 window,
                 storing,
                 config.sessions as u64,
+                session_bytes,
                 segments,
                 // Removals wait in the queue of the disk, or are undone by a crash and made again.
                 snapshots + sending,
@@ -174,6 +184,7 @@ impl Bounds {
             load.incoming_bytes,
             load.storing_bytes,
             load.sessions as u64,
+            load.session_bytes,
             load.segments as u64,
         ];
         self.note(id, 0, &values)
@@ -264,6 +275,7 @@ mod tests {
             ("incoming-snapshot-bytes", Load { incoming_bytes: 1 << 40, ..Load::default() }),
             ("storing-snapshot-bytes", Load { storing_bytes: 1 << 40, ..Load::default() }),
             ("sessions", Load { sessions: MANY, ..Load::default() }),
+            ("session-bytes", Load { session_bytes: 1 << 40, ..Load::default() }),
             ("wal-segments", Load { segments: MANY, ..Load::default() }),
             ("log-entries", Load { log_entries: 1 << 41, ..Load::default() }),
         ];

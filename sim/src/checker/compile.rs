@@ -319,6 +319,10 @@ impl Compiler<'_> {
     /// `None` for an operation that constrains nothing.
     fn effect(&mut self, action: &Action, answer: Option<&Answer>) -> Option<Effect> {
         Some(match (action, answer) {
+            (Action::Cas { key, expected, new }, Some(Answer::Unsaid)) => {
+                self.swap_or_not(key, expected.as_ref(), new)
+            }
+            (Action::Txn(txn), Some(Answer::Unsaid)) => self.txn(txn, None, None),
             (Action::Get { .. } | Action::Scan { .. }, None) => return None,
             (Action::Get { key }, Some(Answer::Value(value))) => {
                 Effect::Read(self.cell(key, value.as_ref()))
@@ -355,6 +359,14 @@ impl Compiler<'_> {
             // An answer of the wrong kind.
             _ => Effect::Never,
         })
+    }
+
+    /// A compare-and-swap that was done, though nobody knows whether it swapped: unlike one of
+    /// unknown outcome it must have its place, even where it does nothing.
+    fn swap_or_not(&mut self, key: &Key, expected: Option<&Value>, new: &Value) -> Effect {
+        let (expected, new) = (self.cell(key, expected), self.cell(key, Some(new)));
+        let branches = [vec![Step::Write(new)], Vec::new()];
+        Effect::Txn(Box::new(CompiledTxn { conditions: vec![expected], succeeded: None, branches }))
     }
 
     fn scan(&mut self, prefix: &Key, pairs: &[(Key, Value)]) -> Effect {

@@ -82,7 +82,7 @@ impl MachineChecker {
     fn forget(&mut self) {
         let sessions = &self.sessions;
         let open = |session: &SessionId, number: u64| {
-            sessions.get(session).is_some_and(|(_, newest)| number > *newest)
+            sessions.get(session).is_some_and(|(_, newest, _)| number > *newest)
         };
         self.responses.clear();
         self.effects.clear();
@@ -90,7 +90,7 @@ impl MachineChecker {
     }
 
     fn may_take_effect(&self, session: SessionId, number: u64) -> bool {
-        self.sessions.get(&session).is_some_and(|(_, newest)| number > *newest)
+        self.sessions.get(&session).is_some_and(|(_, newest, _)| number > *newest)
     }
 
     fn contents(&self) -> impl Iterator<Item = (&[u8], &[u8])> {

@@ -11,16 +11,22 @@ use rustc_hash::FxHashMap;
 use stormkv::kv::{Command, Kv, Query, Response, TxnOp};
 use stormkv::machine::StateMachine;
 use stormkv::node::Proposal;
+use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 
 use super::ledger::Version;
 use super::{Broken, Check, Checks, broken};
 use crate::words;
 
+/// The longest response that a node keeps, in bytes.
+const MOST_KEPT: usize = 1024;
+/// Bytes that a session counts beside the response that it keeps.
+const SESSION_BYTES: u64 = 128;
+
 pub(super) struct MachineChecker {
-    limit: usize,
-    /// Last use, and newest number.
-    pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64)>,
+    limits: SessionLimits,
+    /// Last use, newest number, and bytes.
+    pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64, u64)>,
     pub(super) store: BTreeMap<Bytes, (Bytes, LogIndex)>,
     /// Where a command took effect, and its response.
     pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
@@ -30,9 +36,9 @@ pub(super) struct MachineChecker {
 }
 
 impl MachineChecker {
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limits: SessionLimits) -> Self {
         MachineChecker {
-            limit,
+            limits,
             sessions: BTreeMap::new(),
             store: BTreeMap::new(),
             responses: FxHashMap::default(),
@@ -61,12 +67,8 @@ impl MachineChecker {
                 format!("committed entry {index} holds no proposal that can be read"),
             )),
             Some(Proposal::OpenSession) => {
-                while self.sessions.len() >= self.limit {
-                    let oldest = self.sessions.iter().min_by_key(|(id, (used, _))| (*used, **id));
-                    let oldest = *oldest.expect("the table is full").0;
-                    self.sessions.remove(&oldest);
-                }
-                self.sessions.insert(SessionId(index), (index, 0));
+                self.sessions.insert(SessionId(index), (index, 0, SESSION_BYTES));
+                self.evict();
                 Ok(())
             }
             Some(Proposal::Command(None, command)) => {
@@ -75,17 +77,33 @@ impl MachineChecker {
             }
             Some(Proposal::Command(Some((session, number)), command)) => {
                 *self.copies.entry((session, number)).or_default() += 1;
-                let Some((used, newest)) = self.sessions.get_mut(&session) else { return Ok(()) };
+                let Some((used, newest, _)) = self.sessions.get_mut(&session) else {
+                    return Ok(());
+                };
                 *used = index;
                 checks.hit(Check::Sessions);
                 if number > *newest {
                     *newest = number;
                     let response = self.apply(index, command);
+                    let kept = if response.len() > MOST_KEPT { 0 } else { response.len() as u64 };
+                    self.sessions.insert(session, (index, number, SESSION_BYTES + kept));
+                    self.evict();
                     self.responses.insert((session, number), (index, response));
                     self.effects.push((index, session, number));
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// The sessions that were used least recently go until the others are within the limits.
+    fn evict(&mut self) {
+        let bytes = |(_, _, bytes): &(LogIndex, u64, u64)| *bytes;
+        let mut total: u64 = self.sessions.values().map(bytes).sum();
+        while self.sessions.len() > self.limits.count || total > self.limits.bytes {
+            let oldest = self.sessions.iter().min_by_key(|(id, (used, ..))| (*used, **id));
+            let oldest = *oldest.expect("one session has room").0;
+            total -= self.sessions.remove(&oldest).as_ref().map_or(0, bytes);
         }
     }
 
@@ -175,8 +193,49 @@ impl MachineChecker {
                     words::response(expected)
                 ),
             )),
+            // Only what applies it can know what was not kept.
+            Some((first, expected)) if *first < index && expected.len() > MOST_KEPT => Err(broken(
+                "response",
+                format!(
+                    "{name} took effect at entry {first}, and its repetition at entry {index} was \
+                     answered with all of its {} bytes: at most {MOST_KEPT} are kept",
+                    expected.len()
+                ),
+            )),
             Some(_) => Ok(()),
         }
+    }
+
+    /// A client was told that its command was applied, and that the response of so many bytes was not
+    /// kept. That must be so: it took effect, and had a response that is too long.
+    pub fn not_kept(
+        &self,
+        session: SessionId,
+        number: u64,
+        index: LogIndex,
+        bytes: u64,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Response);
+        let name = format!("command {number} of session {}", session.0);
+        let what = match self.responses.get(&(session, number)) {
+            Some((first, response))
+                if *first <= index
+                    && response.len() > MOST_KEPT
+                    && response.len() as u64 == bytes =>
+            {
+                return Ok(());
+            }
+            Some((first, response)) => {
+                format!("took effect at entry {first} with a response of {} bytes", response.len())
+            }
+            None => "has not taken effect in the committed log".to_owned(),
+        };
+        let message = format!(
+            "{name} was acknowledged at entry {index} as one whose response of {bytes} bytes was not \
+             kept, but it {what}"
+        );
+        Err(broken("response", message))
     }
 
     /// Each attempt leaves one entry at most, and one that was refused leaves none.
@@ -256,7 +315,7 @@ mod tests {
     #[test]
     fn a_refused_attempt_leaves_no_entry() {
         let (mut checks, session) = (Checks::new(), SessionId(2));
-        let mut machine = MachineChecker::new(8);
+        let mut machine = MachineChecker::new(SessionLimits { count: 8, bytes: 1 << 20 });
         // Command 1 of session 2: no bytes, which the machine does not understand; it counts.
         let twice = Bytes::from_static(&[1, 1, 2, 1, 0]);
         let command = Proposal::Command(Some((session, 1)), &[]);

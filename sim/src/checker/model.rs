@@ -91,6 +91,8 @@ fn apply_txn(store: &mut impl Store, txn: &Txn) -> Answer {
 /// True if what a client was told is what the model says, as far as the client was told.
 pub fn agrees(told: &Answer, model: &Answer) -> bool {
     match (told, model) {
+        // Only what a read is told is all that it is about.
+        (Answer::Unsaid, model) => !matches!(model, Answer::Value(_) | Answer::Pairs(_)),
         (Answer::Deleted(None), Answer::Deleted(_)) => true,
         (Answer::Txn { succeeded, results: None }, Answer::Txn { succeeded: model, .. }) => {
             succeeded == model

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::Applied;
+use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 use stormkv::wire::Message;
 
@@ -119,8 +120,8 @@ pub struct Safety {
 }
 
 impl Safety {
-    /// For a cluster whose members keep this many sessions.
-    pub fn new(sessions: usize) -> Self {
+    /// For a cluster whose members keep this many sessions, and bytes of them.
+    pub fn new(sessions: SessionLimits) -> Self {
         Safety {
             raft: RaftChecker::new(),
             machine: MachineChecker::new(sessions),
@@ -205,6 +206,21 @@ impl Safety {
         response: &[u8],
     ) -> Result<(), Broken> {
         self.machine.acknowledged(session, number, index, response, &mut self.checks)
+    }
+
+    /// A client was told that its command was applied at `index`, and that the response of so many
+    /// bytes was not kept.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn not_kept(
+        &mut self,
+        session: SessionId,
+        number: u64,
+        index: LogIndex,
+        bytes: u64,
+    ) -> Result<(), Broken> {
+        self.machine.not_kept(session, number, index, bytes, &mut self.checks)
     }
 
     /// So many attempts at a command were made, and so many of them refused before they were put

@@ -14,6 +14,11 @@ const RECORD: u32 = 96;
 const PREFIX: usize = 12;
 /// Length, CRC and kind of a frame of a snapshot.
 const FRAME: usize = 9;
+/// Kinds of frames that hold the session table: of version 3, and before it.
+const SESSIONS: u8 = 5;
+const FORMER_SESSIONS: u8 = 2;
+/// What stands before a response that was kept.
+const KEPT: u8 = 0;
 
 /// The same content in the oldest format that can hold it; `None` if that is what it is already, or
 /// if this is no whole file. Damage is none the less for it: what is damaged stays as it is.
@@ -42,23 +47,30 @@ fn older_segment(bytes: &Bytes) -> Option<Bytes> {
 }
 
 /// Version 2 has the addresses of the members at the end of the head, a map; simulated members have
-/// none, so that is one zero byte. The checksums of all frames build on each other.
+/// none, so that is one zero byte. Version 3 has the session table in frames of another kind, see
+/// [`older_sessions`]. The checksums of all frames build on each other.
 fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
-    if !bytes.starts_with(b"stormsnp") || word(bytes, 8)? != 2 {
+    if !bytes.starts_with(b"stormsnp") || word(bytes, 8)? != 3 {
         return None;
     }
+    let mut is_header = true;
     let mut out = BytesMut::from(&b"stormsnp"[..]);
     out.put_u32_le(1);
     let (mut at, mut crc, mut newer_crc) = (PREFIX, 0, 0);
     while at < bytes.len() {
         let end = at.checked_add(FRAME)?.checked_add(word(bytes, at)? as usize)?;
-        let (kind, mut data) = (*bytes.get(at + 8)?, bytes.get(at + FRAME..end)?);
+        let (mut kind, mut data) = (*bytes.get(at + 8)?, bytes.get(at + FRAME..end)?);
         newer_crc = chained(newer_crc, kind, data);
         if word(bytes, at + 4)? != newer_crc {
             return None;
         }
         if at == PREFIX {
             data = data.strip_suffix(&[0])?;
+        }
+        let sessions;
+        if kind == SESSIONS {
+            sessions = older_sessions(data, std::mem::take(&mut is_header))?;
+            (kind, data) = (FORMER_SESSIONS, &sessions);
         }
         crc = chained(crc, kind, data);
         out.put_u32_le(u32::try_from(data.len()).ok()?);
@@ -68,6 +80,47 @@ fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
         at = end;
     }
     Some(out.freeze())
+}
+
+/// A chunk of the session table as version 1 of that wrote it: there is nothing before a response
+/// that says whether it was kept, because all were. `None` if one was not, which it cannot say.
+fn older_sessions(chunk: &[u8], is_header: bool) -> Option<Vec<u8>> {
+    if is_header {
+        let (&2, rest) = chunk.split_first()? else { return None };
+        return Some([&[1], rest].concat());
+    }
+    let (mut out, mut at) = (Vec::with_capacity(chunk.len()), 0);
+    while at < chunk.len() {
+        let entry = at;
+        // Id, last use and number.
+        for _ in 0..3 {
+            number(chunk, &mut at)?;
+        }
+        out.extend_from_slice(&chunk[entry..at]);
+        if *chunk.get(at)? != KEPT {
+            return None;
+        }
+        at += 1;
+        let response = at;
+        let len = number(chunk, &mut at)?;
+        at = at.checked_add(usize::try_from(len).ok()?)?;
+        out.extend_from_slice(chunk.get(response..at)?);
+    }
+    Some(out)
+}
+
+/// The number at `at`, seven bits a byte, the lowest first; `at` is behind it then.
+fn number(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// The checksum of a frame that follows on one with the checksum `crc`.
@@ -86,12 +139,17 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A snapshot of two frames.
+    /// A snapshot of a session with a response of three bytes.
     fn snapshot() -> Bytes {
+        with_sessions(b"\x07\x81\x01\x05\x00\x03abc")
+    }
+
+    fn with_sessions(entries: &[u8]) -> Bytes {
         let mut out = BytesMut::from(&b"stormsnp"[..]);
-        out.put_u32_le(2);
+        out.put_u32_le(3);
         let mut crc = 0;
-        for (kind, data) in [(1, &b"head\0"[..]), (2, &b"state"[..])] {
+        let frames = [(1, &b"head\0"[..]), (5, &b"\x02\x01\x09"[..]), (5, entries), (3, b"state")];
+        for (kind, data) in frames {
             crc = chained(crc, kind, data);
             out.put_u32_le(data.len() as u32);
             out.put_u32_le(crc);
@@ -104,8 +162,18 @@ mod tests {
     #[test]
     fn an_older_snapshot_has_no_addresses() {
         let older = older_snapshot(&snapshot()).unwrap();
-        assert_eq!(older.len(), snapshot().len() - 1);
+        // One byte for the addresses, and one that says that the response was kept.
+        assert_eq!(older.len(), snapshot().len() - 2);
         assert_eq!(older_snapshot(&older), None, "it is what it is already");
+    }
+
+    #[test]
+    fn older_sessions_kept_every_response() {
+        let older = older_sessions(b"\x07\x81\x01\x05\x00\x03abc", false).unwrap();
+        assert_eq!(older, b"\x07\x81\x01\x05\x03abc");
+        assert_eq!(older_sessions(b"\x02\x01\x09", true).unwrap(), b"\x01\x01\x09");
+        let not_kept = with_sessions(b"\x07\x08\x05\x01\x80\x20\x09");
+        assert_eq!(older_snapshot(&not_kept), None, "the older format cannot say that");
     }
 
     #[test]

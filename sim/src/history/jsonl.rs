@@ -9,14 +9,15 @@
 //! action, `value` means:
 //! - get, read: at ok, the value read; `null` if absent or initial.
 //! - put, write, append: at invoke, the value. Append takes a string.
-//! - cas: at invoke `[expected,new]`, expected `null` demands absence; ok has `"swapped":bool`.
+//! - cas: at invoke `[expected,new]`, expected `null` demands absence; ok has `"swapped":bool`,
+//!   or `null` if it took effect and the system did not say how.
 //! - delete: at ok, optionally, whether the key existed.
 //! - scan: `key` is the prefix; at ok `[[key,value],..]`, ascending.
 //! - txn (no key): at invoke `{"if":[[key,value|null],..],"then":[op,..],"else":[op,..]}` with the
 //!   operations `["get",key]`, `["put",key,value]`, `["delete",key]`; at ok
 //!   `{"succeeded":bool,"results":[..]}`, one result for each operation of the branch taken: the
 //!   value read, `null` for a put, and for a delete whether the key existed, or `null`. Without
-//!   `results` these are not checked.
+//!   `results` these are not checked; with `"succeeded":null`, nothing that it found is.
 //!
 //! `f` and `key` may be left out of the event that ends an operation. Errors name the file, the
 //! line and the remedy.
@@ -216,11 +217,12 @@ fn read_answer(event: &Map<String, Json>, action: &Action) -> Result<Answer, Str
             value.ok_or("ok of a read needs \"value\", null if the key is absent")?,
         )),
         Action::Put { .. } | Action::Append { .. } => Answer::Done,
+        Action::Cas { .. } if event.get("swapped").is_some_and(Json::is_null) => Answer::Unsaid,
         Action::Cas { .. } => Answer::Swapped(
             event
                 .get("swapped")
                 .and_then(Json::as_bool)
-                .ok_or("ok of cas needs \"swapped\":true or false")?,
+                .ok_or("ok of cas needs \"swapped\":true, false, or null if it was not said")?,
         ),
         Action::Delete { .. } => Answer::Deleted(match value {
             None | Some(Json::Null) => None,
@@ -245,7 +247,11 @@ fn read_pair(pair: &Json) -> Option<(Key, Value)> {
 }
 
 fn read_txn_answer(value: Option<&Json>, txn: &Txn) -> Result<Answer, String> {
-    const SHAPE: &str = "ok of txn needs \"value\":{\"succeeded\":bool,\"results\":[..]}";
+    const SHAPE: &str = "ok of txn needs \"value\":{\"succeeded\":bool,\"results\":[..]}, \
+                         \"succeeded\":null if it was not said";
+    if value.and_then(|value| value.get("succeeded")).is_some_and(Json::is_null) {
+        return Ok(Answer::Unsaid);
+    }
     let succeeded =
         value.and_then(|value| value.get("succeeded")).and_then(Json::as_bool).ok_or(SHAPE)?;
     let results = match value.and_then(|value| value.get("results")) {
@@ -355,6 +361,9 @@ fn end_fields(op: &Op, model: Model) -> String {
         Answer::Swapped(swapped) => {
             return format!("{},\"swapped\":{swapped}", invoke_fields(&op.action, model));
         }
+        Answer::Unsaid if matches!(op.action, Action::Cas { .. }) => {
+            return format!("{},\"swapped\":null", invoke_fields(&op.action, model));
+        }
         Answer::Deleted(None) => String::new(),
         other => format!(",\"value\":{}", answer_json(other)),
     };
@@ -373,6 +382,7 @@ fn answer_json(answer: &Answer) -> String {
         Answer::Pairs(pairs) => {
             array(pairs.iter().map(|(key, value)| format!("[{},{}]", quoted(key), value.as_json())))
         }
+        Answer::Unsaid => "{\"succeeded\":null}".to_string(),
         Answer::Txn { succeeded, results: None } => format!("{{\"succeeded\":{succeeded}}}"),
         Answer::Txn { succeeded, results: Some(results) } => format!(
             "{{\"succeeded\":{succeeded},\"results\":{}}}",
@@ -427,10 +437,16 @@ mod tests {
 {"process":0,"type":"ok","f":"txn","value":{"succeeded":false,"results":["1",null]}}
 {"process":0,"type":"invoke","f":"delete","key":"x"}
 {"process":0,"type":"fail","f":"delete","key":"x"}
+{"process":0,"type":"invoke","f":"cas","key":"x","value":["n","m"]}
+{"process":0,"type":"ok","f":"cas","key":"x","value":["n","m"],"swapped":null}
+{"process":0,"type":"invoke","f":"txn","value":{"then":[["get","x"]]}}
+{"process":0,"type":"ok","f":"txn","value":{"succeeded":null}}
 {"process":0,"type":"invoke","f":"get","key":"x"}
 "#;
         let history = parse(text).expect("valid");
-        assert_eq!(history.ops().len(), 9);
+        assert_eq!(history.ops().len(), 11);
+        let unsaid = &Outcome::Ok(Answer::Unsaid);
+        assert_eq!([&history.ops()[8].outcome, &history.ops()[9].outcome], [unsaid, unsaid]);
         assert_eq!((history.ops()[1].call, history.ops()[1].ret), (2, Some(4)));
         assert_eq!(history.ops()[4].outcome, Outcome::Info);
         assert_eq!(history.ops()[7].outcome, Outcome::Fail);

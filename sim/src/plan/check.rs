@@ -212,6 +212,8 @@ impl Plan {
         place("keep_entries").within(cluster.keep_entries, 0, 1_000_000_000)?;
         place("segment_kib").within(cluster.segment_kib.into(), 4, 65_536)?;
         place("sessions").within(cluster.sessions.into(), 1, 1_000_000)?;
+        // Two KiB have room for one session at least.
+        place("session_kib").within(cluster.session_kib.into(), 2, 1 << 20)?;
         place("chunk_bytes").within(cluster.chunk_bytes.into(), 16, 1 << 20)?;
         place("batch_us").within(cluster.batch_us, 0, 1_000_000)
     }

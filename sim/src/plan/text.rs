@@ -98,6 +98,7 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
     setting(out, "cluster.keep_entries", cluster.keep_entries, default.keep_entries);
     setting(out, "cluster.segment_kib", cluster.segment_kib, default.segment_kib);
     setting(out, "cluster.sessions", cluster.sessions, default.sessions);
+    setting(out, "cluster.session_kib", cluster.session_kib, default.session_kib);
     setting(out, "cluster.chunk_bytes", cluster.chunk_bytes, default.chunk_bytes);
     match cluster.wire {
         Wire::Value => {}

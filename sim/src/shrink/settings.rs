@@ -32,6 +32,7 @@ const SINGLE: &[Reset] = &[
     |plan| plan.cluster.keep_entries = Cluster::default().keep_entries,
     |plan| plan.cluster.segment_kib = Cluster::default().segment_kib,
     |plan| plan.cluster.sessions = Cluster::default().sessions,
+    |plan| plan.cluster.session_kib = Cluster::default().session_kib,
     |plan| plan.cluster.chunk_bytes = Cluster::default().chunk_bytes,
     |plan| plan.cluster.wire = Cluster::default().wire,
     |plan| plan.cluster.batch_us = Cluster::default().batch_us,

@@ -6,7 +6,7 @@
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Call, Cluster, Condition, Op, OpRow, Step, Value};
+use crate::plan::{Call, Clients, Cluster, Condition, Op, OpRow, Step, Value};
 
 use super::dice::{Dice, Purpose};
 
@@ -124,6 +124,59 @@ fn restart_clients(dice: &mut Dice, rows: &mut Vec<OpRow>, clients: u32) {
         let at_us = at_us + dice.scaled_us(1, 100);
         rows.push(OpRow { at_us, client, call: Op::Restart.into() });
     }
+}
+
+/// Bytes of the largest value that small commands are answered with.
+const MOST_ANSWER_BYTES: u32 = 64 << 10;
+/// Bytes of a session with the longest response that is kept, about.
+const SESSION_BYTES: u32 = 1200;
+
+/// In a few seeds, small commands have large answers: compare-and-swaps that fail and transactions
+/// that read, through sessions that come and go. Some answers are just short enough to be kept. In
+/// some of these seeds, the sessions with their answers do not all have room.
+pub(super) fn large_answers(
+    seed: u64,
+    rows: &mut Vec<OpRow>,
+    cluster: &mut Cluster,
+    clients: &Clients,
+) {
+    let dice = &mut Dice::new(seed, Purpose::Answers);
+    if !dice.percent(3) {
+        return;
+    }
+    cluster.chunk_bytes = cluster.chunk_bytes.max(MOST_ANSWER_BYTES / HUGE_CHUNKS);
+    if dice.percent(40) {
+        let all = (clients.count * clients.in_flight * SESSION_BYTES).div_ceil(1 << 10);
+        cluster.session_kib = (all * dice.between(50, 200) / 100).max(4);
+    }
+    let keys = dice.between(1, 2);
+    for (number, row) in (1..).zip(rows.iter_mut()) {
+        let key = format!("k{}", dice.between(1, keys));
+        let kind = dice.below(if number == 1 { 1 } else { 10 });
+        let is_kept = row.call.op == Op::Restart || kind > 7;
+        row.call.op = match kind {
+            _ if is_kept => continue,
+            0 | 1 => Op::Put { key, value: large_value(dice, number) },
+            2..6 => {
+                let new = Value::new(format!("swapped{number}"));
+                Op::Cas { key, old: Some(Value::new("never")), new }
+            }
+            _ => {
+                let conditions = vec![Condition { key: key.clone(), value: None }];
+                let reads = vec![Step::Get { key: key.clone() }, Step::Get { key }];
+                Op::Txn { conditions, then: reads.clone(), otherwise: reads }
+            }
+        };
+    }
+    restart_clients(dice, rows, clients.count);
+}
+
+fn large_value(dice: &mut Dice, number: u32) -> Value {
+    let len = match dice.percent(25) {
+        true => dice.between(256, 1100),
+        false => dice.scaled(4 << 10, MOST_ANSWER_BYTES),
+    };
+    Value::padded(format!("large{number}"), len)
 }
 
 impl Style {

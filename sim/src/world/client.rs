@@ -360,6 +360,8 @@ pub(super) fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
 pub(super) enum Next {
     /// The operation is over, with this response; where it was applied or read.
     Answered { index: LogIndex, response: Bytes, read: bool },
+    /// The operation took effect, but its response of so many bytes was not kept.
+    NotKept { index: LogIndex, bytes: u64 },
     /// The operator's operation is over.
     Accepted,
     /// The session is open: now the operation itself.
@@ -380,6 +382,7 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::Applied { index, response } => Next::Answered { index, response, read: false },
         Reply::Value { index, response } => Next::Answered { index, response, read: true },
         Reply::Reconfigured { .. } | Reply::Transferring => Next::Accepted,
+        Reply::NotKept { index, bytes } => Next::NotKept { index, bytes },
         Reply::Unknown => Next::Doubt,
         Reply::Refused(Refusal::NotLeader(hint)) => Next::Retry(hint),
         Reply::Refused(Refusal::SessionExpired | Refusal::OutOfOrder) => Next::SessionLost,

@@ -7,6 +7,7 @@ use stormkv::driver::Driver;
 use stormkv::env::{DiskOp, FileName};
 use stormkv::error::Error;
 use stormkv::node::Role;
+use stormkv::session::SessionLimits;
 use stormkv::types::NodeId;
 
 use super::recorder::Weight;
@@ -16,6 +17,7 @@ use crate::caught::caught;
 use crate::checker::Broken;
 use crate::disk::{self, Crash};
 use crate::outcome::Class;
+use crate::plan::Cluster;
 use crate::port::Port;
 use crate::rng::{Purpose, Stream};
 use crate::view::film::MarkKind;
@@ -219,6 +221,12 @@ fn disk_bytes(plan: &crate::plan::Plan, ms: u64, range: (u64, u64)) -> u64 {
     }
 }
 
+/// The bounds of the session table of every node.
+pub(super) fn session_limits(cluster: &Cluster) -> SessionLimits {
+    let bytes = u64::from(cluster.session_kib) << 10;
+    SessionLimits { count: cluster.sessions as usize, bytes }
+}
+
 /// How a node is set up, apart from the seed of its elections.
 pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
     let cluster = &plan.cluster;
@@ -248,6 +256,7 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.keep_entries = cluster.keep_entries;
     config.chunk_bytes = cluster.chunk_bytes.min(disk_bytes(plan, 40, (256, 64 << 10)) as u32);
     config.segment_bytes = u64::from(cluster.segment_kib) << 10;
-    config.sessions = cluster.sessions as usize;
+    let SessionLimits { count, bytes } = session_limits(cluster);
+    (config.sessions, config.max_session_bytes) = (count, bytes);
     config
 }

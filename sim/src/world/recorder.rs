@@ -464,6 +464,7 @@ impl World<'_> {
 pub(super) fn answer(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Ok(Answer::Done | Answer::Deleted(None)) => "ok".to_owned(),
+        Outcome::Ok(Answer::Unsaid) => "ok, its answer was not kept".to_owned(),
         Outcome::Ok(answer) => describe_answer(answer).trim_start_matches(" -> ").to_owned(),
         Outcome::Fail => "refused".to_owned(),
         Outcome::Info => "unknown".to_owned(),

@@ -259,6 +259,9 @@ impl World<'_> {
             Next::Answered { index, response, read } if !current.opening => {
                 self.answered((number, mail), index, &response, read);
             }
+            Next::NotKept { index, bytes } if !current.opening => {
+                self.acknowledged_only((number, mail), index, bytes);
+            }
             Next::Accepted => self.finish(number, Outcome::Ok(Answer::Done)),
             Next::Opened(session) if newest && current.opening => {
                 (client.session, client.command) = (Some(session), 0);
@@ -323,15 +326,7 @@ impl World<'_> {
         if let (Some(session), false) = (client.session, read) {
             let command = client.command + 1;
             if let Err(broken) = self.safety.acknowledged(session, command, index, response) {
-                let broken = match recorded.map(|op| self.clients.history.name(op)) {
-                    Some(name) => {
-                        let message = format!("{name} was answered wrongly: {}", broken.message);
-                        Broken { message, ..broken }
-                    }
-                    None => broken,
-                };
-                self.trace.film(|camera| camera.accuse(mail));
-                return self.fail(Class::Safety, broken.shown_by(recorded));
+                return self.answered_wrongly(mail, recorded, broken);
             }
             let effects = self.safety.effects();
             let at = effects.partition_point(|(effect, ..)| *effect < index);
@@ -353,6 +348,31 @@ impl World<'_> {
                 self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
             }
         }
+    }
+
+    fn answered_wrongly(&mut self, mail: Mail, recorded: Option<usize>, broken: Broken) {
+        let broken = match recorded.map(|op| self.clients.history.name(op)) {
+            Some(name) => {
+                let message = format!("{name} was answered wrongly: {}", broken.message);
+                Broken { message, ..broken }
+            }
+            None => broken,
+        };
+        self.trace.film(|camera| camera.accuse(mail));
+        self.fail(Class::Safety, broken.shown_by(recorded));
+    }
+
+    /// A command took effect, but what it found was too long to be kept.
+    fn acknowledged_only(&mut self, (number, mail): (u32, Mail), index: u64, bytes: u64) {
+        let client = &self.clients.all[number as usize];
+        let recorded = client.current.as_ref().expect("it was answered").recorded;
+        let Some(session) = client.session else { return };
+        let command = client.command + 1;
+        if let Err(broken) = self.safety.not_kept(session, command, index, bytes) {
+            return self.answered_wrongly(mail, recorded, broken);
+        }
+        self.reach("answer-not-kept");
+        self.finish(number, Outcome::Ok(Answer::Unsaid));
     }
 
     fn finish(&mut self, number: u32, outcome: Outcome) {
@@ -514,7 +534,7 @@ fn arrival(fate: Fate) -> Result<(), DropReason> {
 fn told_index(reply: &Reply) -> u64 {
     match reply {
         Reply::Applied { index, .. } | Reply::Value { index, .. } => *index,
-        Reply::Reconfigured { index } => *index,
+        Reply::Reconfigured { index } | Reply::NotKept { index, .. } => *index,
         _ => 0,
     }
 }

@@ -112,6 +112,7 @@ pub(super) fn reply_code(reply: &stormkv::api::Reply) -> u64 {
         Reply::Transferring => 4,
         Reply::Refused(_) => 5,
         Reply::Unknown => 6,
+        Reply::NotKept { index, .. } => index * 8 + 7,
     }
 }
 

@@ -165,6 +165,18 @@ pub fn damage(rng: &mut Rng, history: &mut History, values: u64) {
     }
 }
 
+/// Takes away what some compare-and-swaps and transactions were told; the history stays legal if it
+/// was.
+pub fn hush(rng: &mut Rng, history: &mut History) {
+    for op in history.ops_mut() {
+        if let Outcome::Ok(answer @ (Answer::Swapped(_) | Answer::Txn { .. })) = &mut op.outcome
+            && rng.percent(25)
+        {
+            *answer = Answer::Unsaid;
+        }
+    }
+}
+
 fn some_value(op: &Op) -> Option<Value> {
     match (&op.action, &op.outcome) {
         (_, Outcome::Ok(Answer::Value(value))) => value.clone(),

@@ -118,7 +118,7 @@ impl<M: StateMachine> Node<M> {
     /// The beginning of a snapshot is durable. When all of it is, it is restored.
     pub(super) fn chunks_durable(&mut self, receipt: u64, end: u64) {
         let window = u64::from(self.config.chunk_bytes) * super::WINDOW;
-        let sessions = self.config.sessions;
+        let sessions = self.config.session_limits();
         let incoming = self.snapshots.incoming.as_mut();
         let Some(incoming) = incoming.filter(|incoming| incoming.receipt == receipt) else {
             return;

@@ -149,6 +149,7 @@ impl Asker<'_> {
     ) -> Result<Response, ApiError> {
         match self.ask(Request::Command { session, command: command.encode() }).await? {
             Reply::Applied { response, .. } => decoded(&response),
+            Reply::NotKept { bytes, .. } => Err(not_kept(bytes)),
             other => Err(unexpected(&other)),
         }
     }
@@ -208,6 +209,15 @@ fn outcome_unknown(request: &Request) -> ApiError {
     let message =
         format!("no answer came in time; it may have been applied, or may be yet: {remedy}");
     ApiError::new(Code::OutcomeUnknown, message)
+}
+
+/// The command took effect, but what it answered is not known any more.
+fn not_kept(bytes: u64) -> ApiError {
+    let message = format!(
+        "the command was applied, and it was applied once, but its answer of {bytes} bytes was too \
+         large to be kept: read to see the state, and do not send it again"
+    );
+    ApiError::new(Code::AnswerNotKept, message)
 }
 
 fn decoded(response: &[u8]) -> Result<Response, ApiError> {

@@ -20,9 +20,9 @@ const FRAME: usize = 128;
 /// Memory for the answer to a command. The command has taken effect, so to refuse it now would say
 /// the opposite of what is true.
 fn room_after(bodies: &Bodies, bytes: usize) -> Result<Room, ApiError> {
-    let message = "the command was carried out, but too many large answers are on their way to make \
-                   its own: read what it did, or send it again later with the same Idempotency-Key";
-    bodies.room(bytes).ok_or_else(|| ApiError::new(Code::OutcomeUnknown, message))
+    let message = "the command was applied, but too many large answers are on their way to make its \
+                   own: read what it did";
+    bodies.room(bytes).ok_or_else(|| ApiError::new(Code::AnswerNotKept, message))
 }
 
 /// `GET /v1/kv`: one page of the keys with a prefix.

@@ -29,7 +29,7 @@ pub fn any_file(input: &mut Input<'_>) -> Bytes {
             let mut file = prefix(input);
             while !input.is_empty() && file.len() < 4096 {
                 let kind = input.byte();
-                push(&mut file, kind % 6, input.some());
+                push(&mut file, kind % 7, input.some());
             }
             mend(file)
         }
@@ -46,7 +46,7 @@ pub fn any_file(input: &mut Input<'_>) -> Bytes {
 
 fn prefix(input: &mut Input<'_>) -> Vec<u8> {
     let mut file = b"stormsnp".to_vec();
-    file.extend((2 ^ u32::from(input.byte() & 3)).to_le_bytes());
+    file.extend((3 ^ u32::from(input.byte() & 3)).to_le_bytes());
     file
 }
 
@@ -107,10 +107,10 @@ pub fn good_named(id: SnapshotId, input: &mut Input<'_>) -> Bytes {
     }
     number(0, &mut head);
     let mut file = b"stormsnp".to_vec();
-    file.extend(2u32.to_le_bytes());
+    file.extend(3u32.to_le_bytes());
     push(&mut file, 1, &head);
     // Session table and machine: version, no entries, digest 0.
-    push(&mut file, 2, &[1, 0, 0]);
+    push(&mut file, 5, &[2, 0, 0]);
     push(&mut file, 3, &[1, 0, 0]);
     push(&mut file, 4, &[]);
     mend(file)

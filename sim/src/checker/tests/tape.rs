@@ -7,6 +7,7 @@ use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, Work};
 use stormkv::error::DiskError;
 use stormkv::kv::Kv;
 use stormkv::node::{Applied, Membership, Progress, Role, Status};
+use stormkv::session::SessionLimits;
 use stormkv::types::{
     Entry, EntryKind, HardState, LogIndex, NodeId, SessionId, SnapshotId, Term, Ticket,
 };
@@ -103,7 +104,7 @@ impl Tape {
     }
 
     pub fn play(&self) -> Result<Safety, Broken> {
-        let mut safety = Safety::new(64);
+        let mut safety = Safety::new(SessionLimits { count: 64, bytes: 1 << 20 });
         for fed in &self.fed {
             match fed {
                 Fed::Queued(id, ops) => safety.queued(*id, ops)?,

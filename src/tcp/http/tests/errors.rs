@@ -142,6 +142,18 @@ async fn an_unknown_outcome_is_only_repeated_if_that_is_safe() {
 }
 
 #[tokio::test]
+async fn answer_that_was_not_kept_says_that_the_command_was_applied() {
+    let (handle, _views) = unknown_first(Reply::NotKept { index: 5, bytes: 70_000 });
+    let server = Server::new(handle, HttpOptions::default()).await;
+    let key = [("idempotency-key", "3-1")];
+    let body = r#"{"key":"k","expected":"a","new":"b"}"#;
+    let answer = server.ask_with("POST", "/v1/cas", &key, body).await;
+    answer.is_error(504, "answer_not_kept");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(text.contains("applied once") && text.contains("70000 bytes"), "{text}");
+}
+
+#[tokio::test]
 async fn an_answer_that_does_not_fit_is_no_success() {
     let (handle, _views) = always(Reply::Transferring);
     let server = Server::new(handle, HttpOptions::default()).await;

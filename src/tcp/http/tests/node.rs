@@ -17,6 +17,7 @@ use crate::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile,
 use crate::error::{DiskError, Error};
 use crate::kv::{Kv, Response};
 use crate::node::{Membership, Role, Status};
+use crate::tcp::answers::Answer;
 use crate::tcp::handle::{Handle, Input, Snapshot, View};
 use crate::types::{HardState, NodeId, SnapshotId, Ticket};
 use crate::wire::Message;
@@ -65,7 +66,7 @@ pub fn scripted(
         while let Ok(input) = inbox.recv() {
             match input {
                 Input::Request(request, reply) => match answer(request) {
-                    Some(answer) => drop(reply.send(answer)),
+                    Some(answer) => drop(reply.send(answer.into())),
                     None => unanswered.push(reply),
                 },
                 Input::Backup(reply) => drop(reply.send(endless())),
@@ -95,7 +96,7 @@ struct World {
     began: Instant,
     files: BTreeMap<FileName, Vec<u8>>,
     finished: VecDeque<Completion>,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
 }
 
 impl Clock for World {
@@ -109,7 +110,7 @@ impl Transport for World {
 
     fn reply(&mut self, request: RequestId, reply: Reply) {
         if let Some(waiting) = self.waiting.remove(&request) {
-            let _ = waiting.send(reply);
+            let _ = waiting.send(reply.into());
         }
     }
 }
