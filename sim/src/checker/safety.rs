@@ -8,11 +8,12 @@ use std::ops::RangeInclusive;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::Applied;
-use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
+use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId};
 use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
 use super::raft::RaftChecker;
+use super::repeats::Repeats;
 use super::view::View;
 
 /// A broken promise: which checker noticed, and what it saw.
@@ -82,6 +83,7 @@ checks! {
     AppliedInOrder = "applied-in-order",
     StateHash = "state-hash",
     ReadIndex = "read-index",
+    Repetition = "repetition",
     Sessions = "sessions",
     Response = "response",
     Refusal = "refusal",
@@ -115,6 +117,7 @@ impl Checks {
 pub struct Safety {
     pub(super) raft: RaftChecker,
     pub(super) machine: MachineChecker,
+    pub(super) repeats: Repeats,
     checks: Checks,
 }
 
@@ -124,6 +127,7 @@ impl Safety {
         Safety {
             raft: RaftChecker::new(),
             machine: MachineChecker::new(sessions),
+            repeats: Repeats::default(),
             checks: Checks::new(),
         }
     }
@@ -133,7 +137,14 @@ impl Safety {
     /// # Errors
     /// The invariant that they break, as with all functions here.
     pub fn queued(&mut self, id: NodeId, ops: &[DiskOp]) -> Result<(), Broken> {
-        self.raft.queued(id, ops, &mut self.checks)
+        self.raft.queued(id, ops, &mut self.checks)?;
+        for SnapshotId { index, term } in self.raft.ledger.take_fresh() {
+            let log = self.raft.nodes.get(&id).expect("it has just written");
+            let version = self.raft.ledger.version(index, term).expect("it was just written");
+            let (repeats, checks) = (&mut self.repeats, &mut self.checks);
+            repeats.appended((id, log), index, version, &self.machine, checks)?;
+        }
+        Ok(())
     }
 
     /// The disk of a node has carried out an operation.
