@@ -25,7 +25,7 @@ use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
 use crate::env::{DiskOp, DiskQueue};
 use crate::machine::StateMachine;
-use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
+use crate::types::{Entry, EntryKind, HardState, LogIndex, NodeId, SnapshotId, Ticket};
 use crate::wal::WalPosition;
 use crate::wire::{Message, RaftMessage};
 
@@ -251,8 +251,8 @@ impl<M: StateMachine> Node<M> {
 
     /// What [`Bug::FailedOnStepDown`] does.
     fn refuse_proposals(&mut self) {
-        for (_, proposed) in std::mem::take(&mut self.proposals) {
-            self.answer(proposed.origin, Reply::Refused(Refusal::NotLeader(None)));
+        for origin in self.waiting.take_through(LogIndex::MAX) {
+            self.answer(origin, Reply::Refused(Refusal::NotLeader(None)));
         }
     }
 
@@ -291,6 +291,7 @@ impl<M: StateMachine> Node<M> {
             self.replica.apply_to_machine(entry.index, &entry.data);
         }
         let applied = self.replica.applied().index;
+        self.backlog.applied(applied);
         trace!(id = %self.config.id, applied, "applied");
         self.raft.advance_apply_to(applied);
         // Those who leave may be gone before a restart of this member could ask them what is
@@ -348,9 +349,7 @@ impl<M: StateMachine> Node<M> {
         self.installing = true;
         self.report_applied(true);
         // Their entries may be part of the snapshot, or may never be committed.
-        let covered = self.proposals.extract_if(..=id.index, |_, _| true);
-        let origins: Vec<_> = covered.map(|(_, proposed)| proposed.origin).collect();
-        for origin in origins {
+        for origin in self.waiting.take_through(id.index) {
             self.answer(origin, Reply::Unknown);
         }
     }

@@ -335,7 +335,7 @@ impl World<'_> {
             }
             let effects = self.safety.effects();
             let at = effects.partition_point(|(effect, ..)| *effect < index);
-            if effects.get(at).is_none_or(|(effect, ..)| *effect != index) {
+            if effects.get(at) != Some(&(index, session, command)) {
                 self.reach("command-repeated");
             }
         }
