@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use stormkv::node::Proposal;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, Term};
 
-use super::ledger::Version;
+use super::ledger::{Ledger, Version};
 use super::machine::MachineChecker;
 use super::raft::Watched;
 use super::{Broken, Check, Checks, broken};
@@ -28,6 +28,8 @@ type Copy = (LogIndex, Term, u64);
 #[derive(Default)]
 pub(super) struct Repeats {
     copies: FxHashMap<(SessionId, u64), Vec<Copy>>,
+    /// Copies of attempts that were all refused for certain: they must never be committed.
+    condemned: FxHashMap<(SessionId, u64), Vec<Copy>>,
 }
 
 impl Repeats {
@@ -75,8 +77,31 @@ impl Repeats {
         Err(broken("repetition", message))
     }
 
+    /// All attempts at a command so far were refused for certain: whatever copy of it there is by
+    /// now must never be committed.
+    pub fn all_refused(&mut self, session: SessionId, number: u64) {
+        if let Some(copies) = self.copies.get(&(session, number)).filter(|c| !c.is_empty()) {
+            self.condemned.insert((session, number), copies.clone());
+        }
+    }
+
+    /// A copy of a command that is committed although it was refused for certain.
+    pub fn committed_though_refused(
+        &self,
+        session: SessionId,
+        number: u64,
+        ledger: &Ledger,
+    ) -> Option<LogIndex> {
+        let is_committed = |&&(index, term, hash): &&Copy| {
+            ledger.committed(index).is_some_and(|(t, h, _)| (t, h) == (term, hash))
+        };
+        let condemned = self.condemned.get(&(session, number))?;
+        condemned.iter().find(is_committed).map(|(index, ..)| *index)
+    }
+
     /// Forgets the copies before `index`.
     pub fn forget(&mut self, index: LogIndex) {
+        self.condemned.clear();
         self.copies.retain(|_, copies| {
             copies.retain(|(at, ..)| *at >= index);
             !copies.is_empty()

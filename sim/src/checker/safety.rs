@@ -230,7 +230,21 @@ impl Safety {
         attempts: u32,
         refused: u32,
     ) -> Result<(), Broken> {
+        let ledger = &self.raft.ledger;
+        if let Some(at) = self.repeats.committed_though_refused(session, number, ledger) {
+            let message = format!(
+                "all attempts at command {number} of session {} were refused for certain when \
+                 entry {at} held it already, yet that entry is committed",
+                session.0
+            );
+            return Err(broken("refusal", message));
+        }
         self.machine.refused(session, number, attempts, refused, &mut self.checks)
+    }
+
+    /// All attempts at a command so far were refused for certain, and another one is made.
+    pub fn all_refused(&mut self, session: SessionId, number: u64) {
+        self.repeats.all_refused(session, number);
     }
 
     /// A query was answered from the state at `index`; `floor` was committed when it was sent.

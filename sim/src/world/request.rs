@@ -128,6 +128,12 @@ impl World<'_> {
                 return self.pause(number);
             }
         }
+        if current.sent > 0
+            && current.sent == current.refused
+            && let Some(session) = client.session
+        {
+            self.safety.all_refused(session, client.command + 1);
+        }
         current.attempts += 1;
         current.pausing = false;
         current.floor = commit;
