@@ -237,9 +237,9 @@ mod tests {
         leader.pass(100, 1, 1);
         // A burst on top of little load: the rate so far says nothing of what is possible.
         leader.pass(1, 1000, 0);
-        leader.pass(SPAN - 1, 1, 0);
+        leader.pass(SPAN - 2, 1, 0);
         assert_eq!(leader.wait(), 0);
-        leader.pass(1, 0, 1009);
+        leader.pass(1, 0, 2000);
         assert_eq!(leader.wait(), 0);
     }
 
@@ -260,6 +260,7 @@ mod tests {
     #[test]
     fn a_stall_is_forgiven_as_soon_as_it_is_over() {
         let mut leader = Leader::new();
+        leader.pass(3, 2, 0);
         leader.pass(100, 2, 2);
         leader.pass(50, 2, 0);
         assert!(leader.wait() > 50, "{}", leader.wait());

@@ -93,6 +93,7 @@ checks! {
     BlackBox = "linearizability-black-box",
     BlackBoxUnknown = "linearizability-black-box-unknown",
     Convergence = "convergence",
+    Goodput = "goodput",
     Availability = "availability",
     FrameIntegrity = "frame-integrity",
     DamageNoticed = "damage-noticed",

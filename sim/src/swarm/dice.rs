@@ -30,6 +30,7 @@ pub(super) enum Purpose {
     Priorities = 18,
     Mutation = 19,
     Weight = 20,
+    Overload = 52,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

@@ -186,7 +186,8 @@ fn each_that_waits_has_its_own_deadline() {
     (0..4).for_each(|_| host.tick());
     host.ask(3, command(3, 1));
     host.take();
-    (0..4).for_each(|_| host.tick());
+    // Every fourth tick it looks whose time is up.
+    (0..7).for_each(|_| host.tick());
     assert_eq!(replies(&host.take()), [(2, &Reply::Unknown)]);
     commit(&mut host, 4);
     assert_eq!(replies(&host.take()), [(3, &written(4))]);
