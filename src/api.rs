@@ -79,7 +79,8 @@ pub enum Reply {
     SessionOpened(SessionId),
     /// The command was committed and applied.
     Applied {
-        /// Where in the log the command (or, for a repeated one, this repetition of it) stands.
+        /// Where in the log the command stands or, for a repeated one, some place behind it: the
+        /// state there reflects the command.
         index: LogIndex,
         /// What the state machine answered, the first time it was applied.
         response: Bytes,
@@ -121,7 +122,8 @@ pub enum Refusal {
     /// No leader is known, or the one asked is not the leader (any more). Try again, at the hinted
     /// node if there is one.
     NotLeader(Option<NodeId>),
-    /// Too many requests are waiting. Try again later.
+    /// Too many requests are waiting, or so many that this one would not be answered in time. Try
+    /// again later.
     Busy,
     /// Leadership is being handed over. Try again soon.
     Transferring,

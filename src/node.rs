@@ -17,6 +17,8 @@
 //! - `check.rs` refuses messages that raft would trust too much,
 //! - `ready.rs` turns what raft wants into writes, messages and applied entries,
 //! - `replica.rs` is the replicated state: machine, sessions, membership,
+//! - `backlog.rs` knows the open entries of a leader's log, `waiting.rs` the requests that wait for
+//!   an entry,
 //! - `request.rs` takes up what clients ask for, and proposes it,
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
@@ -28,6 +30,7 @@
 //! raft itself (a forwarded proposal cannot be traced to its index and term), more than one raft
 //! group per process.
 
+mod backlog;
 mod check;
 mod election;
 mod leave;
@@ -42,6 +45,7 @@ mod snapshot;
 mod start;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,6 +58,7 @@ pub use self::membership::Membership;
 pub use self::replica::Proposal;
 pub use crate::wal::Damage;
 
+use self::backlog::Backlog;
 use self::election::Raft;
 use self::leave::Farewell;
 use self::read::Reads;
@@ -61,6 +66,7 @@ use self::ready::Persisting;
 use self::repair::Repair;
 use self::replica::Replica;
 use self::snapshot::Snapshots;
+use self::waiting::Waiting;
 use crate::api::{Reply, Request, RequestId};
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
@@ -192,14 +198,6 @@ enum Origin {
     Peer(NodeId, u64),
 }
 
-/// A proposal in the log whose fate is open.
-#[derive(Debug)]
-struct Proposed {
-    term: Term,
-    origin: Origin,
-    deadline: u64,
-}
-
 /// A request that was passed on to the leader.
 #[derive(Debug)]
 struct Forwarded {
@@ -247,7 +245,8 @@ pub struct Node<M> {
     /// A snapshot is being made durable as the new state; raft stands still meanwhile.
     installing: bool,
 
-    proposals: BTreeMap<LogIndex, Proposed>,
+    backlog: Backlog,
+    waiting: Waiting,
     /// Requests passed on to the leader, by id.
     forwards: BTreeMap<u64, Forwarded>,
     reads: Reads,
@@ -293,6 +292,7 @@ impl<M: StateMachine> Node<M> {
             self.leave_joint();
         }
         self.expire();
+        self.backlog.tick(self.now, self.backlog_span());
         self.tick_reads();
         self.tick_snapshots();
         self.vouch();
@@ -467,7 +467,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Requests, reads and bytes that wait inside the node; all are bounded by the configuration.
     pub fn pending(&self) -> usize {
-        self.arrived.len() + self.proposals.len() + self.forwards.len() + self.reads.len()
+        self.arrived.len() + self.waiting.len() + self.forwards.len() + self.reads.len()
     }
 
     /// Whether the write-ahead log ended in a torn record when this life began.

@@ -260,6 +260,23 @@ impl Sessions {
         assert!(!self.is_empty() || (self.bytes, self.digest) == (0, 0), "nothing counts nothing");
     }
 
+    /// What is known of command `seq` of session `id`, wherever it comes from. Not a use of the
+    /// session: only the log can use it, as all members must agree on which one is evicted.
+    pub fn judge(&self, id: SessionId, seq: u64) -> Verdict {
+        let Some(session) = self.sessions.get(&id) else {
+            return Verdict::Expired;
+        };
+        match seq.cmp(&session.seq) {
+            Ordering::Greater => Verdict::Fresh,
+            // Before the first command the newest number is 0, and it has no response.
+            Ordering::Equal if seq > 0 => match &session.response {
+                Kept::Whole(response) => Verdict::Repeated(response.clone()),
+                Kept::Digest(length, _) => Verdict::NotKept(*length),
+            },
+            Ordering::Equal | Ordering::Less => Verdict::OutOfOrder,
+        }
+    }
+
     /// Judges command `seq` of session `id`, which stands in the log at `index`. The session
     /// counts as used, whatever the verdict. Numbers may be skipped: what is skipped can never be
     /// applied afterwards.
@@ -277,15 +294,7 @@ impl Sessions {
         self.by_use.insert((index, id));
         session.last_used = index;
         self.digest = self.digest.wrapping_sub(before).wrapping_add(session.hash(id));
-        match seq.cmp(&session.seq) {
-            Ordering::Greater => Verdict::Fresh,
-            // Before the first command the newest number is 0, and it has no response.
-            Ordering::Equal if seq > 0 => match &session.response {
-                Kept::Whole(response) => Verdict::Repeated(response.clone()),
-                Kept::Digest(length, _) => Verdict::NotKept(*length),
-            },
-            Ordering::Equal | Ordering::Less => Verdict::OutOfOrder,
-        }
+        self.judge(id, seq)
     }
 
     /// Remembers the response of command `seq`, which was just judged [`Verdict::Fresh`] and applied.
@@ -391,6 +400,19 @@ mod tests {
         applied(&mut table, id, 2, 8, "two");
         assert_eq!(table.check(id, 2, 9), Verdict::Repeated("two".into()));
         assert_eq!(table.check(id, 1, 10), Verdict::OutOfOrder);
+    }
+
+    #[test]
+    fn a_judgement_is_no_use_of_a_session() {
+        let mut table = Sessions::new(10);
+        let id = table.open(5);
+        applied(&mut table, id, 2, 6, "two");
+        let digest = table.digest();
+        let judged = [0, 1, 2, 3].map(|seq| table.judge(id, seq));
+        let two = Verdict::Repeated("two".into());
+        assert_eq!(judged, [Verdict::OutOfOrder, Verdict::OutOfOrder, two, Verdict::Fresh]);
+        assert_eq!(table.judge(SessionId(6), 1), Verdict::Expired);
+        assert_eq!(table.digest(), digest);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod linearizable;
 mod machine;
 pub mod model;
 mod raft;
+mod repeats;
 mod safety;
 mod search;
 mod shadow;

@@ -21,6 +21,7 @@ mod check;
 mod end;
 mod fault;
 mod grammar;
+mod load;
 mod net;
 mod op;
 mod text;
@@ -37,6 +38,7 @@ pub use fault::{
 };
 pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;
+pub use load::{Load, Phase};
 pub use net::{MessageKind, MessageRef, NetEffect, NetRow};
 pub use op::{Call, Condition, Op, Step, Value};
 
@@ -80,6 +82,9 @@ pub struct Plan {
     /// How many clients there are and how patient they are.
     #[serde(default)]
     pub clients: Clients,
+    /// How the load changes, if what is answered is judged by it.
+    #[serde(default)]
+    pub load: Load,
     /// What the clients do. A row's position is its id.
     #[serde(default, rename = "op")]
     pub ops: Vec<OpRow>,
@@ -312,6 +317,9 @@ pub struct Clients {
     pub in_flight: u32,
     /// The same for the operator: with more than one, changes of the membership meet.
     pub operators: u32,
+    /// Whether a client waits for longer with each attempt at an operation, as clients do. Otherwise
+    /// it presses on, to be there at every moment.
+    pub backs_off: bool,
 }
 
 impl Default for Clients {
@@ -323,6 +331,7 @@ impl Default for Clients {
             think_us: 0,
             in_flight: 1,
             operators: 1,
+            backs_off: false,
         }
     }
 }
@@ -378,6 +387,7 @@ impl Plan {
             disk: Disk::default(),
             cpu: Cpu::default(),
             clients: Clients::default(),
+            load: Load::default(),
             ops: Vec::new(),
             faults: Vec::new(),
             net: Vec::new(),

@@ -15,6 +15,7 @@ mod families;
 mod knobs;
 mod membership;
 mod mutate;
+mod overload;
 mod priorities;
 mod shape;
 mod soak;
@@ -83,7 +84,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
 
     let mut network = knobs.calm(shape::network(seed, knobs.mix() != Mix::Uniform));
     shape::widen(&mut network, &ops);
-    Plan {
+    let mut plan = Plan {
         cluster,
         network,
         disk: Disk { kib_per_s: weight.kib_per_s, ..shape::disk(seed) },
@@ -94,7 +95,9 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         // Clients may have piled up work while nothing could be done, on links of 20 ms.
         end: End { bound_us: 30_000_000, core: core(seed), ..End::default() },
         ..Plan::new(format!("seed-{seed}"), seed)
-    }
+    };
+    overload::apply(seed, &mut plan);
+    plan
 }
 
 /// Draws who is healed in the end. Often only some: a cluster must also get well without the others.

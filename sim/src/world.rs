@@ -20,6 +20,7 @@
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
 //! - `fork.rs` lets a run go on in another way than it did,
+//! - `goodput.rs` judges what is answered under too much load,
 //! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
 //! - `camera.rs` films a run for those who want to look at all of it.
 
@@ -33,6 +34,7 @@ mod end;
 mod event;
 mod fault;
 mod fork;
+mod goodput;
 mod inbox;
 mod life;
 mod message;

@@ -8,8 +8,8 @@
 //! nobody can forget.
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType};
-use raft::{RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType};
+use raft::{GetEntriesContext, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
 
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
@@ -221,6 +221,16 @@ impl Raft {
     /// included.
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.inner.raft.raft_log.term(index).ok().filter(|term| *term > 0)
+    }
+
+    /// Index and data of the normal entries behind `index`, entries that are not handed out yet
+    /// included.
+    pub fn normal_entries_after(&self, index: LogIndex) -> Vec<(LogIndex, Bytes)> {
+        let context = GetEntriesContext::empty(false);
+        let found = self.inner.raft.raft_log.entries(index + 1, None, context);
+        let entries = found.expect("the log is kept from the last applied entry on");
+        let is_normal = |entry: &Entry| entry.get_entry_type() == EntryType::EntryNormal;
+        entries.into_iter().filter(is_normal).map(|entry| (entry.index, entry.data)).collect()
     }
 
     /// Whether raft knows that the whole log is durable. It insists on that when it wins.

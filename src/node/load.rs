@@ -9,7 +9,7 @@ use crate::machine::StateMachine;
 pub struct Load {
     /// Requests not taken up yet: none between two calls of [`Node::process`].
     pub arrived: usize,
-    /// Proposals in the log whose fate is open.
+    /// Requests that wait for an entry of the log.
     pub proposals: usize,
     /// Requests passed on to the leader and not answered.
     pub forwards: usize,
@@ -52,7 +52,7 @@ impl<M: StateMachine> Node<M> {
         let snapshots = self.snapshots.load();
         Load {
             arrived: self.arrived.len(),
-            proposals: self.proposals.len(),
+            proposals: self.waiting.len(),
             forwards: self.forwards.len(),
             reads: self.reads.len(),
             log_entries: log.last() + 1 - log.first(),

@@ -25,7 +25,7 @@ use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
 use crate::env::{DiskOp, DiskQueue};
 use crate::machine::StateMachine;
-use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
+use crate::types::{Entry, EntryKind, HardState, LogIndex, NodeId, SnapshotId, Ticket};
 use crate::wal::WalPosition;
 use crate::wire::{Message, RaftMessage};
 
@@ -144,16 +144,20 @@ impl<M: StateMachine> Node<M> {
         // A commit index alone is not worth a write: it is found out again after a restart.
         let writes = !entries.is_empty() || install.is_some();
         if writes || (vow && !planted(Bug::HardStateOnlyWithEntries)) {
-            let mut ops = Vec::new();
             let entries: Vec<Entry> = entries.into_iter().map(from_raft).collect();
             // Otherwise the hard state follows with the next record.
             let late = planted(Bug::SnapshotInTwoSteps) && install.is_some();
             let recorded = if late { self.written } else { hard_state };
-            self.wal.append(recorded, install, &entries, &mut ops);
-            if install.is_some() {
-                self.wal.compact(&mut ops);
+            // What comes with a snapshot stays together with it.
+            let max = if install.is_some() { u64::MAX } else { self.config.max_batch_bytes };
+            for part in parts(&entries, max) {
+                let mut ops = Vec::new();
+                self.wal.append(up_to(recorded, part, &entries), install, part, &mut ops);
+                if install.is_some() {
+                    self.wal.compact(&mut ops);
+                }
+                self.submit(ops, install.map(Then::Installed));
             }
-            self.submit(ops, install.map(Then::Installed));
             if install.is_some() {
                 self.membership_vow = self.submitted;
             }
@@ -251,8 +255,8 @@ impl<M: StateMachine> Node<M> {
 
     /// What [`Bug::FailedOnStepDown`] does.
     fn refuse_proposals(&mut self) {
-        for (_, proposed) in std::mem::take(&mut self.proposals) {
-            self.answer(proposed.origin, Reply::Refused(Refusal::NotLeader(None)));
+        for origin in self.waiting.take_through(LogIndex::MAX) {
+            self.answer(origin, Reply::Refused(Refusal::NotLeader(None)));
         }
     }
 
@@ -291,6 +295,7 @@ impl<M: StateMachine> Node<M> {
             self.replica.apply_to_machine(entry.index, &entry.data);
         }
         let applied = self.replica.applied().index;
+        self.backlog.applied(applied);
         trace!(id = %self.config.id, applied, "applied");
         self.raft.advance_apply_to(applied);
         // Those who leave may be gone before a restart of this member could ask them what is
@@ -348,9 +353,7 @@ impl<M: StateMachine> Node<M> {
         self.installing = true;
         self.report_applied(true);
         // Their entries may be part of the snapshot, or may never be committed.
-        let covered = self.proposals.extract_if(..=id.index, |_, _| true);
-        let origins: Vec<_> = covered.map(|(_, proposed)| proposed.origin).collect();
-        for origin in origins {
+        for origin in self.waiting.take_through(id.index) {
             self.answer(origin, Reply::Unknown);
         }
     }
@@ -378,6 +381,33 @@ impl<M: StateMachine> Node<M> {
         if self.wal.vouch(self.written, &mut ops) {
             self.submit(ops, None);
         }
+    }
+}
+
+/// Entries in parts of so many bytes, or of one entry; one part, if there are none. A single record
+/// is synced in one go, so one of all that a busy leader takes up at once would look like a disk
+/// that hangs.
+fn parts(entries: &[Entry], max_bytes: u64) -> Vec<&[Entry]> {
+    let (mut parts, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (at, entry) in entries.iter().enumerate() {
+        let more = entry.data.len() as u64;
+        if at > begin && bytes + more > max_bytes {
+            parts.push(&entries[begin..at]);
+            (begin, bytes) = (at, 0);
+        }
+        bytes += more;
+    }
+    parts.push(&entries[begin..]);
+    parts
+}
+
+/// The hard state to record with a part of some entries: it must not speak of the commit of entries
+/// that are not recorded yet, for a restart may find the log without them.
+fn up_to(hard_state: HardState, part: &[Entry], entries: &[Entry]) -> HardState {
+    let end = |entries: &[Entry]| entries.last().map_or(0, |entry| entry.index);
+    match end(part) < end(entries) {
+        true => HardState { commit: hard_state.commit.min(end(part)), ..hard_state },
+        false => hard_state,
     }
 }
 
@@ -447,4 +477,40 @@ fn hold(held: &mut Vec<eraftpb::Message>, message: eraftpb::Message) {
     };
     held.retain(|old| !covers(old));
     held.push(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(sizes: &[usize]) -> Vec<Entry> {
+        let entry = |(index, size): (u64, &usize)| Entry {
+            index,
+            term: 1,
+            kind: EntryKind::Normal,
+            data: vec![0; *size].into(),
+        };
+        (5..).zip(sizes).map(entry).collect()
+    }
+
+    #[test]
+    fn parts_hold_as_much_as_fits_and_one_entry_at_least() {
+        let lens = |sizes: &[usize]| -> Vec<usize> {
+            parts(&entries(sizes), 10).into_iter().map(<[Entry]>::len).collect()
+        };
+        assert_eq!(lens(&[]), [0]);
+        assert_eq!(lens(&[4, 4, 2, 1]), [3, 1]);
+        assert_eq!(lens(&[50, 1, 50, 10]), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_part_speaks_of_no_commit_behind_it() {
+        let entries = entries(&[1, 1, 1]);
+        let commit = |commit, part: &[Entry]| {
+            up_to(HardState { commit, ..HardState::default() }, part, &entries).commit
+        };
+        assert_eq!((commit(7, &entries[..1]), commit(4, &entries[..1])), (5, 4));
+        assert_eq!(commit(7, &entries[1..]), 7);
+        assert_eq!(up_to(HardState { commit: 9, ..HardState::default() }, &[], &[]).commit, 9);
+    }
 }

@@ -194,13 +194,25 @@ impl<M: StateMachine> Replica<M> {
         (head, writer)
     }
 
-    /// The reply to a command of a session that was applied before, for bugs that need one early.
-    pub fn repeated(&self, id: SessionId, number: u64) -> Option<Reply> {
+    /// The reply to a command of a session whose outcome is certain already, so that no entry is
+    /// needed to find it out.
+    ///
+    /// What is applied is committed: no later leader has another log up to there, and no later entry
+    /// changes what it did. So a recorded response is the truth for ever, whoever tells it, a
+    /// follower or a leader that was deposed. The answer carries the applied index: the state there
+    /// reflects the command, as it does at every later index. A number that is passed by is certain,
+    /// too: a session's newest number never goes back, and if the session goes, the number is
+    /// refused all the same.
+    ///
+    /// That a session is not there is *not* certain: the entry that opens it may be committed and
+    /// not applied here. Only the log can tell, so [`Verdict::Expired`] is left to it.
+    pub fn settled(&self, id: SessionId, number: u64) -> Option<Reply> {
         let index = self.applied.index;
-        match self.sessions.clone().check(id, number, index) {
+        match self.sessions.judge(id, number) {
             Verdict::Repeated(response) => Some(Reply::Applied { index, response }),
             Verdict::NotKept(bytes) => Some(Reply::NotKept { index, bytes }),
-            _ => None,
+            Verdict::OutOfOrder => Some(Reply::Refused(Refusal::OutOfOrder)),
+            Verdict::Fresh | Verdict::Expired => None,
         }
     }
 

@@ -6,19 +6,27 @@
 //!
 //! Raft accepts the entries of a proposal all or none. What is refused has certainly had no effect,
 //! and no more is refused than must be: the entries of a refused proposal are tried one by one.
+//!
+//! A client that hears nothing sends its command again. If the retry were proposed too, a busy
+//! cluster would work on copies only: so one whose outcome is known is answered at once, and one
+//! whose entry is open waits for that entry. For the same reason a request that would be answered
+//! too late is refused: whoever asked has given up by then, and the work is for nothing.
 
+use std::collections::BTreeSet;
 use std::mem;
 
 use bytes::Bytes;
 use tracing::debug;
 
+use super::backlog;
 use super::membership;
-use super::{Forwarded, Node, Origin, Output, Proposal, Proposed};
+use super::waiting::Waiter;
+use super::{Forwarded, Node, Origin, Output, Proposal};
 use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
 use crate::bugs::{self, Bug, planted};
 use crate::machine::StateMachine;
 use crate::session::MAX_KEPT_RESPONSE;
-use crate::types::{LogIndex, NodeId, SnapshotId, Term};
+use crate::types::{LogIndex, NodeId, SessionId, SnapshotId, Term};
 use crate::wire::Message;
 
 /// Bytes an entry takes in an append beside its data, at most.
@@ -29,8 +37,12 @@ const ENTRY_OVERHEAD: u64 = 32;
 struct Batch {
     origins: Vec<Origin>,
     entries: Vec<Bytes>,
+    /// Sessions and numbers of those that have one.
+    commands: BTreeSet<(SessionId, u64)>,
     /// What they take in an append.
     bytes: u64,
+    /// What they cost a leader; see [`backlog`].
+    work: u64,
 }
 
 /// Whether `id` is no voter any more after `change`.
@@ -44,6 +56,7 @@ impl<M: StateMachine> Node<M> {
         if self.arrived.is_empty() || self.stopped.is_some() {
             return;
         }
+        self.follow_log();
         let mut batch = Batch::default();
         for (origin, request) in mem::take(&mut self.arrived) {
             self.take_up(origin, request, &mut batch);
@@ -71,6 +84,12 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         match request {
+            Request::Command { session: Some((id, number)), .. }
+                if !planted(Bug::RetryProposedAgain)
+                    && let Some(reply) = self.replica.settled(id, number) =>
+            {
+                self.answer(origin, reply);
+            }
             Request::Query { query, consistency: Consistency::Stale } => {
                 self.read_stale(origin, query);
             }
@@ -105,25 +124,27 @@ impl<M: StateMachine> Node<M> {
     /// Begins what only a leader can do. What changes the membership or hands over leadership has
     /// its place between the commands before and after it.
     fn lead(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
+        if let Request::Command { session: Some(command), .. } = request
+            && self.join(origin, command, batch)
+        {
+            return;
+        }
         // Handing over leadership adds nothing, and is what helps when the disk hangs.
         let lags = (self.disk_lags() || self.admitted >= self.admissible_bytes())
             && !matches!(request, Request::Transfer(_));
         // Nobody waits any more for a proposal whose time is up, but its entry may stay open.
         let uncommitted = self.raft.last_index() - self.raft.commit();
-        let open = self.proposals.len().max(uncommitted as usize) + batch.entries.len();
-        if lags || open >= self.config.max_pending {
+        let open = self.waiting.len().max(uncommitted as usize) + batch.entries.len();
+        let late = matches!(request, Request::Command { .. } | Request::OpenSession)
+            && self.would_be_late(batch);
+        if lags || late || open >= self.config.max_pending {
             self.answer(origin, Reply::Refused(Refusal::Busy));
             return;
         }
         match request {
             Request::OpenSession => self.collect(origin, Proposal::OpenSession, batch),
-            Request::Command { session: Some((id, number)), .. }
-                if planted(Bug::DeduplicatedAtProposal)
-                    && let Some(reply) = self.replica.repeated(id, number) =>
-            {
-                self.answer(origin, reply);
-            }
             Request::Command { session, command } => {
+                batch.commands.extend(session);
                 self.collect(origin, Proposal::Command(session, &command), batch);
             }
             Request::Reconfigure(change) => {
@@ -144,6 +165,53 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    /// Reads what is open from the log, once in each term that this node leads.
+    fn follow_log(&mut self) {
+        let term = self.raft.term();
+        if self.raft.is_leader() && self.backlog.term() != term {
+            let open = self.raft.normal_entries_after(self.replica.applied().index);
+            let entries = open.iter().map(|(index, data)| (*index, data));
+            self.backlog.begin(term, self.now, entries);
+        }
+    }
+
+    /// Lets a request wait for the entry that holds its command already, if one does: an entry of
+    /// this leader or an earlier one, committed or not. It gets the answer of that entry, which is
+    /// named by index and term as ever. Says whether it took care of the request.
+    fn join(&mut self, origin: Origin, command: (SessionId, u64), batch: &mut Batch) -> bool {
+        if planted(Bug::RetryProposedAgain) || planted(Bug::DeduplicatedAtProposal) {
+            return false;
+        }
+        if batch.commands.contains(&command) {
+            // It came together with the attempt before it. That gets its place first.
+            self.propose(batch);
+        }
+        let (session, number) = command;
+        let Some(index) = self.backlog.copy_of(session, number) else { return false };
+        let term = self.raft.term_at(index).expect("an open entry is in the log");
+        // It adds nothing to the log, but is kept and answered.
+        if self.waiting.len() + batch.origins.len() >= self.config.max_pending {
+            self.answer(origin, Reply::Refused(Refusal::Busy));
+        } else {
+            self.wait_for(origin, index, term);
+        }
+        true
+    }
+
+    /// The time over which a leader watches how fast its log is applied, in ticks. Short against
+    /// the time of a request, so that an overload is noticed before it has piled up too much, and
+    /// long against what a large write takes.
+    pub(super) fn backlog_span(&self) -> u64 {
+        (u64::from(self.config.request_ticks) / 16).max(1)
+    }
+
+    /// Whether a new entry would probably not be applied in half of the time that a request has: the
+    /// other half is for the way here and back, and for errors of the estimate.
+    fn would_be_late(&self, batch: &Batch) -> bool {
+        let half = u64::from(self.config.request_ticks) / 2;
+        self.backlog.wait(self.now, batch.work) > half && !planted(Bug::LateRequestsQueued)
+    }
+
     /// Adds a command to the batch. A batch that no single append could carry is proposed in
     /// parts: raft sends one append per proposal, and the rest only when that is acknowledged.
     fn collect(&mut self, origin: Origin, proposal: Proposal<'_>, batch: &mut Batch) {
@@ -154,6 +222,7 @@ impl<M: StateMachine> Node<M> {
         }
         batch.bytes += bytes;
         self.admitted += bytes;
+        batch.work += backlog::work(&data);
         batch.origins.push(origin);
         batch.entries.push(data);
     }
@@ -166,6 +235,7 @@ impl<M: StateMachine> Node<M> {
         }
         if let Some((first, term)) = self.raft.propose(&entries) {
             for ((origin, index), data) in origins.into_iter().zip(first..).zip(&entries) {
+                self.backlog.push(self.now, index, data);
                 if planted(Bug::AcknowledgedOnAppend)
                     && let Some(response) = bugs::response_to_put(index, data)
                 {
@@ -179,13 +249,15 @@ impl<M: StateMachine> Node<M> {
         // Too many bytes are not committed yet; some of these may still have room.
         for (origin, data) in origins.into_iter().zip(&entries) {
             let place = self.raft.propose(std::slice::from_ref(data));
+            if let Some((index, _)) = place {
+                self.backlog.push(self.now, index, data);
+            }
             self.proposed(origin, place);
         }
     }
 
     fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
-        let waits = planted(Bug::RefusedChangeNotAnswered)
-            && self.proposals.values().any(|proposed| proposed.deadline == u64::MAX);
+        let waits = planted(Bug::RefusedChangeNotAnswered) && self.waiting.has_endless();
         let refusal =
             if waits || self.raft.has_pending_change() || self.replica.membership().is_joint() {
                 Some(Refusal::ReconfigurationPending)
@@ -247,41 +319,45 @@ impl<M: StateMachine> Node<M> {
             self.answer(origin, Reply::Refused(refusal));
             return;
         };
+        self.wait_for(origin, index, term);
+    }
+
+    fn wait_for(&mut self, origin: Origin, index: LogIndex, term: Term) {
         let deadline = self.now + u64::from(self.config.request_ticks);
-        let displaced = self.proposals.insert(index, Proposed { term, origin, deadline });
-        // The older one's entry is gone from this log, but another member may still have it and
-        // lead one day.
-        if let Some(displaced) = displaced {
-            self.answer(displaced.origin, Reply::Unknown);
+        for displaced in self.waiting.add(index, Waiter { term, origin, deadline }) {
+            self.answer(displaced, Reply::Unknown);
         }
     }
 
-    /// The entry at `id` was applied: its proposer, if it is one of ours, gets its reply. Only
-    /// index and term together name an entry.
+    /// The entry at `id` was applied: all who wait for it get its reply. Only index and term
+    /// together name an entry.
     pub(super) fn resolve(&mut self, id: SnapshotId, reply: Reply) {
-        if let Some((origin, reply)) = self.resolved(id, reply) {
+        for (origin, reply) in self.resolved(id, reply) {
             self.answer(origin, reply);
         }
     }
 
     /// The same, but for the caller to answer.
-    pub(super) fn resolved(&mut self, id: SnapshotId, reply: Reply) -> Option<(Origin, Reply)> {
-        let mut proposed = self.proposals.remove(&id.index)?;
+    pub(super) fn resolved(&mut self, id: SnapshotId, reply: Reply) -> Vec<(Origin, Reply)> {
         let refused = matches!(
             reply,
             Reply::Refused(Refusal::ReconfigurationPending | Refusal::InvalidReconfiguration)
         );
         if planted(Bug::RefusedChangeNotAnswered) && refused {
-            proposed.deadline = u64::MAX;
-            self.proposals.insert(id.index, proposed);
-            return None;
+            self.waiting.forget_deadlines(id.index);
+            return Vec::new();
         }
-        let reply = if proposed.term == id.term || planted(Bug::CompletedByIndex) {
-            reply
-        } else {
-            Reply::Refused(Refusal::Superseded)
-        };
-        Some((proposed.origin, reply))
+        let mut resolved = Vec::new();
+        while let Some(Waiter { term, origin, .. }) = self.waiting.pop(id.index) {
+            // Another entry is committed in the place of theirs, which never will be.
+            let reply = if term == id.term || planted(Bug::CompletedByIndex) {
+                reply.clone()
+            } else {
+                Reply::Refused(Refusal::Superseded)
+            };
+            resolved.push((origin, reply));
+        }
+        resolved
     }
 
     pub(super) fn answer(&mut self, origin: Origin, reply: Reply) {
@@ -325,8 +401,7 @@ impl<M: StateMachine> Node<M> {
         if !now.is_multiple_of(4) {
             return;
         }
-        let late = self.proposals.extract_if(.., |_, proposed| proposed.deadline <= now);
-        let mut origins: Vec<Origin> = late.map(|(_, proposed)| proposed.origin).collect();
+        let mut origins = self.waiting.take_late(now);
         let late = self.forwards.extract_if(.., |_, forwarded| forwarded.deadline <= now);
         origins.extend(late.map(|(_, forwarded)| Origin::Client(forwarded.request)));
         for origin in origins {

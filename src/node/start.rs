@@ -11,6 +11,7 @@ use raft::eraftpb;
 use tracing::{info, warn};
 
 use super::Node;
+use super::backlog::Backlog;
 use super::election::Raft;
 use super::leave::Farewell;
 use super::membership::Membership;
@@ -19,6 +20,7 @@ use super::ready::{Then, to_raft};
 use super::repair::Repair;
 use super::replica::Replica;
 use super::snapshot::{self, Snapshots};
+use super::waiting::Waiting;
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::env::{Disk, DiskOp, FileName};
@@ -127,7 +129,8 @@ impl<M: StateMachine> Node<M> {
             admitted: 0,
             disk_progress_at: 0,
             installing: false,
-            proposals: BTreeMap::new(),
+            backlog: Backlog::default(),
+            waiting: Waiting::default(),
             forwards: BTreeMap::new(),
             reads: Reads::default(),
             snapshots: Snapshots::new(present, left.complete),

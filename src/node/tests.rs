@@ -6,6 +6,7 @@ mod cluster;
 mod host;
 mod leave;
 mod repair;
+mod retries;
 mod unsynced;
 
 use super::{Node, Output, Role};

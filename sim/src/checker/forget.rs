@@ -27,7 +27,8 @@ impl Safety {
     /// Forgets what cannot matter any more, at rest; `present` are the nodes that may ever run
     /// again, with the first index that each has in memory.
     pub fn forget(&mut self, present: &[(NodeId, LogIndex)]) {
-        self.raft.forget(present);
+        let floor = self.raft.forget(present);
+        self.repeats.forget(floor);
         self.machine.forget();
     }
 
@@ -43,12 +44,13 @@ impl Safety {
 
     /// Facts that are remembered: entries, votes, commands. For the memory's sake.
     pub fn remembered(&self) -> usize {
-        self.raft.remembered() + self.machine.remembered()
+        self.raft.remembered() + self.machine.remembered() + self.repeats.kept()
     }
 }
 
 impl RaftChecker {
-    fn forget(&mut self, present: &[(NodeId, LogIndex)]) {
+    /// Returns the index before which it has forgotten all.
+    fn forget(&mut self, present: &[(NodeId, LogIndex)]) -> LogIndex {
         let ids: BTreeSet<NodeId> = present.iter().map(|(id, _)| *id).collect();
         self.nodes.retain(|id, _| ids.contains(id));
         let mut floor = self.ledger.commit();
@@ -67,6 +69,7 @@ impl RaftChecker {
         self.leader_of = self.leader_of.split_off(&oldest);
         self.votes.retain(|(_, term), _| *term >= oldest);
         self.candidates.retain(|(_, term), _| *term >= oldest);
+        floor
     }
 
     fn remembered(&self) -> usize {

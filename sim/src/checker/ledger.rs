@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     /// By index - 1: term and chain hash, and who committed it first.
     committed: Tail<(Term, u64, NodeId)>,
     last_change: LogIndex,
+    /// Versions that were written for the first time, and not looked at yet.
+    fresh: Vec<SnapshotId>,
 }
 
 impl Ledger {
@@ -45,7 +47,7 @@ impl Ledger {
             shared: true,
         };
         let (versions, committed) = (Tail::new([vec![founding]]), Tail::new([(1, 1, NodeId(0))]));
-        Ledger { versions, committed, last_change: 0 }
+        Ledger { versions, committed, last_change: 0, fresh: Vec::new() }
     }
 
     /// The version of the entry at `index` with this term.
@@ -70,7 +72,8 @@ impl Ledger {
         // What is forgotten is committed and applied everywhere: whoever writes it now is wrong.
         let Some(versions) = self.versions.get_mut(at) else { return Err(NodeId(0)) };
         let known = versions.iter_mut().find(|version| version.term == entry.term);
-        let fresh = || {
+        let mut fresh = || {
+            self.fresh.push(SnapshotId { index: entry.index, term: entry.term });
             let (kind, data) = (entry.kind, entry.data.clone());
             Version { term: entry.term, hash, kind, data, by, shared: false }
         };
@@ -81,6 +84,12 @@ impl Ledger {
             None => versions.push(fresh()),
         }
         Ok(hash)
+    }
+
+    /// What was written for the first time since the last call. The first to write an entry is the
+    /// leader of its term.
+    pub fn take_fresh(&mut self) -> Vec<SnapshotId> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// The highest index at which a change of the membership was ever written, committed or not.

@@ -51,6 +51,14 @@ impl MachineChecker {
         &self.effects
     }
 
+    /// Where a command took effect whose response its session still holds, as of the last committed
+    /// entry.
+    pub fn effect(&self, session: SessionId, number: u64) -> Option<LogIndex> {
+        let (_, newest, _) = self.sessions.get(&session)?;
+        let (index, _) = self.responses.get(&(session, number))?;
+        (*newest == number).then_some(*index)
+    }
+
     /// The entry at `index` is committed.
     pub fn commit(
         &mut self,

@@ -41,7 +41,7 @@ pub(super) struct Watched {
     /// The membership that the node went by before and after the last event.
     membership: (Membership, Membership),
     membership_changed: bool,
-    applied: LogIndex,
+    pub(super) applied: LogIndex,
     /// The last life ended by the mere death of the process.
     killed: bool,
     wound: Wound,

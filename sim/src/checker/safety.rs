@@ -9,11 +9,12 @@ use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::Applied;
 use stormkv::session::SessionLimits;
-use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
+use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId};
 use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
 use super::raft::RaftChecker;
+use super::repeats::Repeats;
 use super::view::View;
 
 /// A broken promise: which checker noticed, and what it saw.
@@ -83,6 +84,7 @@ checks! {
     AppliedInOrder = "applied-in-order",
     StateHash = "state-hash",
     ReadIndex = "read-index",
+    Repetition = "repetition",
     Sessions = "sessions",
     Response = "response",
     Refusal = "refusal",
@@ -92,6 +94,7 @@ checks! {
     BlackBox = "linearizability-black-box",
     BlackBoxUnknown = "linearizability-black-box-unknown",
     Convergence = "convergence",
+    Goodput = "goodput",
     Availability = "availability",
     FrameIntegrity = "frame-integrity",
     DamageNoticed = "damage-noticed",
@@ -116,6 +119,7 @@ impl Checks {
 pub struct Safety {
     pub(super) raft: RaftChecker,
     pub(super) machine: MachineChecker,
+    pub(super) repeats: Repeats,
     checks: Checks,
 }
 
@@ -125,6 +129,7 @@ impl Safety {
         Safety {
             raft: RaftChecker::new(),
             machine: MachineChecker::new(sessions),
+            repeats: Repeats::default(),
             checks: Checks::new(),
         }
     }
@@ -134,7 +139,14 @@ impl Safety {
     /// # Errors
     /// The invariant that they break, as with all functions here.
     pub fn queued(&mut self, id: NodeId, ops: &[DiskOp]) -> Result<(), Broken> {
-        self.raft.queued(id, ops, &mut self.checks)
+        self.raft.queued(id, ops, &mut self.checks)?;
+        for SnapshotId { index, term } in self.raft.ledger.take_fresh() {
+            let log = self.raft.nodes.get(&id).expect("it has just written");
+            let version = self.raft.ledger.version(index, term).expect("it was just written");
+            let (repeats, checks) = (&mut self.repeats, &mut self.checks);
+            repeats.appended((id, log), index, version, &self.machine, checks)?;
+        }
+        Ok(())
     }
 
     /// The disk of a node has carried out an operation.
@@ -235,7 +247,21 @@ impl Safety {
         attempts: u32,
         refused: u32,
     ) -> Result<(), Broken> {
+        let ledger = &self.raft.ledger;
+        if let Some(at) = self.repeats.committed_though_refused(session, number, ledger) {
+            let message = format!(
+                "all attempts at command {number} of session {} were refused for certain when \
+                 entry {at} held it already, yet that entry is committed",
+                session.0
+            );
+            return Err(broken("refusal", message));
+        }
         self.machine.refused(session, number, attempts, refused, &mut self.checks)
+    }
+
+    /// All attempts at a command so far were refused for certain, and another one is made.
+    pub fn all_refused(&mut self, session: SessionId, number: u64) {
+        self.repeats.all_refused(session, number);
     }
 
     /// A query was answered from the state at `index`; `floor` was committed when it was sent.

@@ -8,6 +8,7 @@
 mod damage;
 mod logs;
 mod nodes;
+mod repeats;
 mod replicas;
 mod tape;
 
@@ -48,8 +49,16 @@ fn the_honest_tape_holds_what_the_lies_need() {
     let counts = safety.counts();
     // No entry is replaced here; the others look at more than the inside of nodes, and have their
     // tests where they are.
-    let elsewhere =
-        ["committed-append-only", "bounds", "convergence", "refusal", "frame-integrity"];
+    let elsewhere = [
+        "committed-append-only",
+        "bounds",
+        "convergence",
+        "refusal",
+        "frame-integrity",
+        "repetition",
+        "availability",
+        "goodput",
+    ];
     for (name, count) in counts {
         let elsewhere = elsewhere.contains(&name)
             || name.starts_with("linearizability")

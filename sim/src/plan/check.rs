@@ -218,6 +218,24 @@ impl Plan {
         place("batch_us").within(cluster.batch_us, 0, 1_000_000)
     }
 
+    /// The times of a load are in order.
+    fn check_load(&self) -> Result<(), Problem> {
+        let times = self.load.times();
+        for (name, us) in times {
+            Place::setting("load", name).time(us, 0)?;
+        }
+        let late = times.windows(2).find(|pair| pair[0].1 >= pair[1].1);
+        match late {
+            Some(&[(before, _), (name, _)]) if times.iter().any(|(_, us)| *us > 0) => {
+                Place::setting("load", name).problem(
+                    format!("{name} is not after {before}"),
+                    "name all times of the load, in order, or none of them",
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_settings(&self) -> Result<(), Problem> {
         let network = |key| Place::setting("network", key);
         network("latency_ms").delay(self.network.latency)?;
@@ -245,6 +263,7 @@ impl Plan {
         clients("think_ms").time(self.clients.think_us, 0)?;
         clients("in_flight").within(self.clients.in_flight.into(), 1, MAX_IN_FLIGHT.into())?;
         clients("operators").within(self.clients.operators.into(), 1, MAX_IN_FLIGHT.into())?;
+        self.check_load()?;
         let end = |key| Place::setting("end", key);
         end("heal_at_ms").time(self.end.heal_at_us.unwrap_or(0), 0)?;
         end("bound_ms").time(self.end.bound_us, 1)

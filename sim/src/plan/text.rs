@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use super::units::show_ms;
-use super::{Clients, Cluster, Delay, Disk, End, Network, Plan, Wire};
+use super::{Clients, Cluster, Delay, Disk, End, Load, Network, Plan, Wire};
 use super::{NetEffect, NetRow};
 
 /// The whole file.
@@ -59,6 +59,7 @@ fn write_run(out: &mut String, plan: &Plan) {
         setting(out, "cpu.work_us_per_kib", plan.cpu.work_us_per_kib, 0);
     });
     section(out, |out| write_clients(out, &plan.clients));
+    section(out, |out| write_load(out, &plan.load));
     section(out, |out| write_end(out, &plan.end));
     let times = plan.ops.iter().map(|row| row.at_us);
     let width = time_width(times);
@@ -146,6 +147,13 @@ fn write_clients(out: &mut String, clients: &Clients) {
     millis(out, "clients.think_ms", clients.think_us, default.think_us);
     setting(out, "clients.in_flight", clients.in_flight, default.in_flight);
     setting(out, "clients.operators", clients.operators, default.operators);
+    setting(out, "clients.backs_off", clients.backs_off, default.backs_off);
+}
+
+fn write_load(out: &mut String, load: &Load) {
+    for (name, us) in load.times().into_iter().filter(|(_, us)| *us > 0) {
+        line(out, &format!("load.{name}"), show_ms(us));
+    }
 }
 
 fn write_end(out: &mut String, end: &End) {

@@ -1,7 +1,7 @@
 //! Goes back to the default of every setting that does not matter.
 
 use super::search::Search;
-use crate::plan::{Clients, Cluster, Core, Cpu, Disk, End, Network, Plan};
+use crate::plan::{Clients, Cluster, Core, Cpu, Disk, End, Load, Network, Plan};
 
 /// Puts one or more settings back.
 type Reset = fn(&mut Plan);
@@ -56,6 +56,8 @@ const SINGLE: &[Reset] = &[
     |plan| plan.clients.think_us = Clients::default().think_us,
     |plan| plan.clients.in_flight = Clients::default().in_flight,
     |plan| plan.clients.operators = Clients::default().operators,
+    |plan| plan.clients.backs_off = false,
+    |plan| plan.load = Load::default(),
     |plan| plan.end.core = Core::All,
     |plan| plan.end.beyond_quorum = false,
     |plan| plan.end.heal_at_us = None,

@@ -31,6 +31,7 @@ pub(super) enum Purpose {
     Mutation = 19,
     Weight = 20,
     Answers = 50,
+    Overload = 52,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

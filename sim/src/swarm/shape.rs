@@ -143,6 +143,7 @@ pub(super) fn clients(seed: u64) -> Clients {
         count: dice.between(2, 8),
         retry_us: u64::from(dice.between(10, 60)) * 10_000,
         give_up_us: u64::from(dice.between(10, 40)) * 100_000,
+        backs_off: false,
         think_us: if dice.percent(70) { 0 } else { u64::from(dice.between(1, 50)) * 1000 },
     }
 }

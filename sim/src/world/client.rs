@@ -10,6 +10,7 @@ use stormkv::api::{Consistency, Reconfigure, Refusal, Reply, Request};
 use stormkv::kv::{Command, Compare, Query, Response, TxnOp};
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
+use super::goodput::Goodput;
 use crate::checker::witness;
 use crate::history::{self, Action, Answer, History, Model, Outcome};
 use crate::network::Endpoint;
@@ -74,6 +75,7 @@ pub(super) struct Clients {
     /// In a window of a long run: the recorded operation that writes what there was before.
     pub before: Option<witness::Applied>,
     pub acknowledged: u64,
+    pub goodput: Goodput,
     /// Who was replaced by whom.
     pub replaced: Vec<(NodeId, NodeId)>,
     /// When an operation began or ended last.
@@ -138,6 +140,7 @@ impl Clients {
             refused: BTreeMap::new(),
             before: None,
             acknowledged: 0,
+            goodput: Goodput::default(),
             replaced: Vec::new(),
             progress_ns: 0,
             doubtful_change: false,

@@ -84,6 +84,12 @@ impl World<'_> {
                 return self.fail(Class::Safety, broken);
             }
         }
+        if self.plan.faults.is_empty() {
+            match self.clients.goodput.judge(&self.plan.load) {
+                Ok(compared) => self.safety.count(Check::Goodput, u64::from(compared)),
+                Err(broken) => return self.fail(Class::Liveness, broken),
+            }
+        }
         // A fork is judged like its run.
         if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };

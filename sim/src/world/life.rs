@@ -246,7 +246,10 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.max_pending = MAX_PENDING;
     config.max_inflight = 64;
     config.max_message_bytes = message_bytes(plan).min(disk_bytes(plan, 40, (1 << 10, 64 << 10)));
-    config.max_unsynced_bytes = disk_bytes(plan, 500, (16 << 10, 1 << 20));
+    // The default in production is many seconds for a slow disk. Then only what a leader observes
+    // keeps it from taking more than it can do in time.
+    let unsynced_ms = if plan.load.is_judged() { 10_000 } else { 500 };
+    config.max_unsynced_bytes = disk_bytes(plan, unsynced_ms, (16 << 10, 1 << 20));
     config.max_batch_bytes = disk_bytes(plan, 40, (2 << 10, 64 << 10));
     config.piece_bytes = disk_bytes(plan, 40, (1 << 10, 64 << 10)) as u32;
     config.hang_ticks = 2 * cluster.election_ticks[1];

@@ -11,7 +11,7 @@ use crate::checker::Broken;
 use crate::history::{Answer, Outcome};
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::{MessageKind, Op, Part};
+use crate::plan::{MessageKind, Op, Part, Plan};
 use crate::view::film;
 use crate::words;
 
@@ -74,6 +74,9 @@ impl World<'_> {
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
         let recorded = client::action(&row.call.op)
             .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
+        if is_command(&row.call.op) {
+            self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
+        }
         self.trace.begins(recorded, at);
         self.trace.film(|camera| camera.calls(number, &row.call.op, recorded));
         client.current = Some(Current {
@@ -128,11 +131,17 @@ impl World<'_> {
                 return self.pause(number);
             }
         }
+        if current.sent > 0
+            && current.sent == current.refused
+            && let Some(session) = client.session
+        {
+            self.safety.all_refused(session, client.command + 1);
+        }
         current.attempts += 1;
         current.pausing = false;
         current.floor = commit;
         let node = current.target;
-        let backoff = if patient { backoff(current.attempts) } else { 0 };
+        let backoff = backoff(plan, patient, current.attempts);
         if current.attempts > 1 {
             self.reach("request-retried");
         }
@@ -330,7 +339,7 @@ impl World<'_> {
             }
             let effects = self.safety.effects();
             let at = effects.partition_point(|(effect, ..)| *effect < index);
-            if effects.get(at).is_none_or(|(effect, ..)| *effect != index) {
+            if effects.get(at) != Some(&(index, session, command)) {
                 self.reach("command-repeated");
             }
         }
@@ -407,6 +416,9 @@ impl World<'_> {
             self.clients.history.complete(recorded, outcome, self.now_ns);
         }
         self.clients.acknowledged += u64::from(accepted);
+        if accepted && is_command(op) {
+            self.clients.goodput.answered(&plan.load, (self.now_ns - self.base_ns) / 1000);
+        }
         self.clients.progress_ns = self.now_ns;
         self.note_answer(current.since_ns);
         if unknown {
@@ -510,12 +522,12 @@ impl World<'_> {
 
     /// The next attempt is made after a moment.
     fn pause(&mut self, number: u32) {
-        let patient = self.healed_ns.is_some();
+        let (plan, patient) = (self.plan, self.healed_ns.is_some());
         let client = &mut self.clients.all[number as usize];
         let Some(current) = &mut client.current else { return };
         current.pausing = true;
         client.token += 1;
-        let backoff = if patient { backoff(current.attempts) } else { 0 };
+        let backoff = backoff(plan, patient, current.attempts);
         let wait = (PAUSE_NS / 2 + client.choices.below(PAUSE_NS)) << backoff;
         let event = Event::Client { client: number, token: client.token };
         self.schedule.push(self.now_ns + wait, event);
@@ -542,7 +554,16 @@ fn told_index(reply: &Reply) -> u64 {
 /// How often a client has doubled its waits. Before the faults stop, clients press on, to be there
 /// at every moment; afterwards they behave. If they did not, a cluster with a backlog of what they
 /// have asked for again and again would have to work it off before any of it is news to them, and
-/// they would add to it at the same pace.
-fn backoff(attempts: u32) -> u32 {
-    (attempts / 8).min(5)
+/// they would add to it at the same pace. Some behave all the time.
+fn backoff(plan: &Plan, patient: bool, attempts: u32) -> u32 {
+    match (plan.clients.backs_off, patient) {
+        (true, _) => attempts.min(6),
+        (false, true) => (attempts / 8).min(5),
+        (false, false) => 0,
+    }
+}
+
+/// Whether an operation is a command, which goes through the log.
+fn is_command(op: &Op) -> bool {
+    !op.is_admin() && !matches!(op, Op::Get { .. } | Op::Scan { .. } | Op::Restart)
 }

@@ -60,7 +60,11 @@ impl Host {
 
     /// The same, with its first batch done, and nothing more to say.
     pub(super) fn founded(voters: u64) -> Host {
-        let mut host = Host::found(voters, |_| ());
+        Host::founded_with(voters, |_| ())
+    }
+
+    fn founded_with(voters: u64, adjust: impl FnOnce(&mut Config)) -> Host {
+        let mut host = Host::found(voters, adjust);
         host.persist();
         host.take();
         host
@@ -68,7 +72,12 @@ impl Host {
 
     /// A leader of three in term 2 whose first entry, 2@2, is durable on node 2 and committed.
     pub(super) fn leading() -> Host {
-        let mut host = Host::founded(3);
+        Host::leading_with(|_| ())
+    }
+
+    /// The same, with other settings.
+    pub(super) fn leading_with(adjust: impl FnOnce(&mut Config)) -> Host {
+        let mut host = Host::founded_with(3, adjust);
         host.campaign();
         host.persist();
         host.vote(2);

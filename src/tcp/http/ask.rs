@@ -18,9 +18,12 @@ use crate::kv::{Command, Query, Response};
 use crate::tcp::handle::Handle;
 use crate::types::{LogIndex, NodeId, SessionId};
 
-/// The pauses between attempts grow from the first to the last.
+/// The pauses between attempts grow from the first to the last. What a new leader brings comes soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
+/// After so long at most a busy cluster is asked again: it is busy with what it has, and all who ask
+/// again in vain are more to do for it.
+const LAST_BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The node, and how long to bother it for one request.
 #[derive(Clone, Copy)]
@@ -34,6 +37,20 @@ pub(super) struct Asker<'a> {
 #[allow(clippy::disallowed_methods, reason = "a host knows the time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// The pause after the one before.
+fn next_pause(pause: Duration, reply: &Reply) -> Duration {
+    let busy = matches!(reply, Reply::Refused(Refusal::Busy));
+    let last = if busy { LAST_BUSY_PAUSE } else { LAST_PAUSE };
+    (pause * 2).min(last)
+}
+
+/// Somewhere between half of a pause and all of it: those who were refused together must not come
+/// back together.
+#[allow(clippy::disallowed_methods, reason = "a host may differ from run to run")]
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 /// Whether a refusal may be followed by success without anybody changing anything.
@@ -95,8 +112,8 @@ impl Asker<'_> {
             if now() + pause > deadline {
                 return Err(error);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            tokio::time::sleep(jittered(pause)).await;
+            pause = next_pause(pause, &reply);
             let uncertain = reply == Reply::Unknown && !is_query(&request);
             let attempt = self.handle.request(request.clone());
             // Cut off, it has reached the node already, and nobody will know what became of it.
@@ -238,4 +255,32 @@ pub(super) fn unexpected(what: &impl std::fmt::Debug) -> ApiError {
     let message = "the node's answer does not fit the request, what it did is unknown: \
                    see its log and read before trying again";
     ApiError::new(Code::OutcomeUnknown, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pauses of a request that is answered like this again and again.
+    fn pauses(reply: &Reply) -> Vec<u128> {
+        let next = |pause: &Duration| Some(next_pause(*pause, reply));
+        std::iter::successors(Some(FIRST_PAUSE), next).take(9).map(|p| p.as_millis()).collect()
+    }
+
+    #[test]
+    fn a_busy_cluster_is_left_alone_for_longer() {
+        let busy = pauses(&Reply::Refused(Refusal::Busy));
+        assert_eq!(busy, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        let unled = pauses(&Reply::Refused(Refusal::NotLeader(None)));
+        assert_eq!(unled, [10, 20, 40, 80, 160, 200, 200, 200, 200]);
+        assert_eq!(next_pause(LAST_BUSY_PAUSE, &Reply::Unknown), LAST_PAUSE);
+    }
+
+    #[test]
+    fn a_pause_is_at_least_half_of_itself() {
+        let pause = Duration::from_millis(100);
+        let drawn: Vec<Duration> = (0..1000).map(|_| jittered(pause)).collect();
+        assert!(drawn.iter().all(|drawn| (pause / 2..=pause).contains(drawn)));
+        assert!(drawn.iter().any(|other| *other != drawn[0]));
+    }
 }

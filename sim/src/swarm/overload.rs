@@ -1,0 +1,142 @@
+//! Overload: far more requests than the disks can carry, on time whether or not earlier ones are
+//! answered, and repeated when they are not.
+//!
+//! Few plans are of this kind, and they are of nothing else: no fault, no change of the membership,
+//! a perfect network. What limits the cluster is the bandwidth of its disks. First its clients ask
+//! for a little less than that allows, then for many times as much, then for nothing, and in the end
+//! for the first amount again: see [`Load`].
+
+use crate::plan::{Call, Clients, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
+
+use super::dice::{Dice, Purpose};
+
+/// The share of the plans, in percent.
+const SHARE_PERCENT: u32 = 2;
+/// What a command takes on a disk beside its value, in bytes: key, session, record, hard state.
+const COMMAND_BYTES: u32 = 128;
+/// The steady load, in percent of what the disks can carry.
+const STEADY_PERCENT: u32 = 80;
+/// How long a client waits for the answer to an operation, in milliseconds.
+const GIVE_UP_MS: u32 = 2500;
+/// Clients, and operations of each that may be under way: more than there ever are. An operation
+/// that had to wait for its turn would make the load depend on the answers.
+const CLIENTS: u32 = 8;
+const IN_FLIGHT: u32 = 128;
+/// When the clients begin: there is a leader by then.
+const BEGIN_MS: u32 = 2000;
+/// How long they work before anything is counted: each has to open its sessions.
+const WARM_UP_MS: u32 = 500;
+/// How long the cluster may take to work off what the overload has left.
+const RECOVERY_MS: u32 = 3000;
+
+/// Makes some plans into one of an overload.
+pub(super) fn apply(seed: u64, plan: &mut Plan) {
+    let dice = &mut Dice::new(seed, Purpose::Overload);
+    if !dice.percent(SHARE_PERCENT) {
+        return;
+    }
+    let per_s = dice.between(15, 30);
+    let value_bytes = dice.between(2048, 8192);
+    let factor = dice.between(4, 10);
+    let steady_ms = dice.between(3000, 5000);
+    let overload_ms = dice.between(3000, 6000);
+    let keys = dice.between(1, 4);
+
+    let begin = BEGIN_MS + WARM_UP_MS;
+    let overload = begin + steady_ms;
+    let relief = overload + overload_ms;
+    let recovered = relief + RECOVERY_MS;
+    let end = recovered + steady_ms;
+    let steady_load = per_s * STEADY_PERCENT / 100;
+    let parts = [
+        (BEGIN_MS, overload, steady_load),
+        (overload, relief, factor * per_s),
+        (recovered - WARM_UP_MS, end, steady_load),
+    ];
+    plan.ops = operations(dice, &parts, keys, value_bytes);
+    plan.faults.clear();
+    plan.cpu = Cpu::default();
+    plan.disk.kib_per_s = per_s * (value_bytes + COMMAND_BYTES) / 1024;
+    plan.network = Network {
+        drop: 0.0,
+        duplicate: 0.0,
+        garble: 0.0,
+        heavy_tail: 0.0,
+        kib_per_s: 0,
+        tells: 0.0,
+        ..plan.network
+    };
+    plan.clients = Clients {
+        count: CLIENTS,
+        in_flight: IN_FLIGHT,
+        operators: 1,
+        give_up_us: us(GIVE_UP_MS),
+        think_us: 0,
+        backs_off: true,
+        ..plan.clients
+    };
+    plan.cluster.learners = 0;
+    plan.cluster.sessions = 2 * CLIENTS * IN_FLIGHT;
+    // The state is small, but not as small as the log between two snapshots may be.
+    plan.cluster.snapshot_every = plan.cluster.snapshot_every.max(100);
+    plan.end.core = Core::All;
+    plan.load = Load {
+        steady_us: us(begin),
+        overload_us: us(overload),
+        relief_us: us(relief),
+        recovered_us: us(recovered),
+        end_us: us(end),
+    };
+}
+
+fn us(ms: u32) -> u64 {
+    u64::from(ms) * 1000
+}
+
+/// So many puts per second in each part, from and to a time in milliseconds, dealt to the clients in
+/// turn.
+fn operations(
+    dice: &mut Dice,
+    parts: &[(u32, u32, u32)],
+    keys: u32,
+    value_bytes: u32,
+) -> Vec<OpRow> {
+    let mut rows = Vec::new();
+    for &(from_ms, to_ms, per_s) in parts {
+        let count = (to_ms - from_ms) * per_s / 1000;
+        let mut times: Vec<u64> = (0..count).map(|_| dice.time_us(from_ms, to_ms - 1)).collect();
+        times.sort_unstable();
+        for at_us in times {
+            let number = rows.len() as u32;
+            let value = Value::padded(format!("v{number}"), value_bytes);
+            let key = format!("k{}", dice.between(1, keys));
+            let call = Call::from(Op::Put { key, value });
+            rows.push(OpRow { at_us, client: 1 + number % CLIENTS, call });
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate;
+    use crate::plan::Phase;
+
+    #[test]
+    fn an_overload_is_many_times_the_steady_load() {
+        let plans: Vec<_> = (0..1000).map(generate).filter(|plan| plan.load.is_judged()).collect();
+        assert!((5..60).contains(&plans.len()), "{}", plans.len());
+        for plan in plans {
+            plan.check().unwrap_or_else(|problem| panic!("{}: {problem}", plan.name));
+            let rate = |phase| {
+                let (begin_us, end_us) = plan.load.span_us(phase);
+                let due = plan.ops.iter().filter(|row| (begin_us..end_us).contains(&row.at_us));
+                due.count() as f64 / (end_us - begin_us) as f64
+            };
+            let (steady, overload) = (rate(Phase::Steady), rate(Phase::Overload));
+            assert!((4.0..14.0).contains(&(overload / steady)), "{}", overload / steady);
+            assert!((0.7..1.3).contains(&(rate(Phase::Recovered) / steady)));
+            assert!(plan.faults.is_empty());
+        }
+    }
+}
