@@ -109,6 +109,7 @@ pub const WAYPOINTS: &[&str] = &[
     "crash-between-outputs",
     "crash-between-disk-operations",
     "crash-with-unsynced-writes",
+    "killed-before-disk-error-was-known",
     "crash-of-leader",
     "all-nodes-down",
     "message-cut-in-flight",

@@ -410,9 +410,10 @@ impl World<'_> {
                 // A failed write may have written all of it.
                 if matches!(op, DiskOp::Write { .. }) {
                     self.safety.executed(id, &op);
-                    self.slot(id).expect("just used").write_failed = true;
                 }
-                self.slot(id).expect("just used").batch = None;
+                let slot = self.slot(id).expect("just used");
+                slot.disk_failed = true;
+                slot.batch = None;
                 self.complete(id, life, ticket, Err(error));
             }
         }

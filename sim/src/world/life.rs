@@ -92,9 +92,13 @@ impl World<'_> {
         }
         slot.deferred.clear();
         slot.paused = false;
-        let cache_survives = cache_survives && !std::mem::take(&mut slot.write_failed);
+        let disk_failed = std::mem::take(&mut slot.disk_failed);
         let disk = *slot.disk.stats();
         slot.disk.crash(crash, fault);
+        if cache_survives && disk_failed {
+            self.reach("killed-before-disk-error-was-known");
+        }
+        let cache_survives = cache_survives && !disk_failed;
         self.film_down(id, crash, disk);
         self.safety.crashed(id, cache_survives);
         if unsynced {
