@@ -157,6 +157,21 @@ pub fn response(bytes: &[u8]) -> String {
     }
 }
 
+/// As [`response`], with the revisions of what was found: `v3@9`.
+pub fn exact_response(bytes: &[u8]) -> String {
+    match Response::decode(bytes) {
+        Ok(Response::Value(Some(found))) => format!("{}@{}", text(&found.value), found.revision),
+        Ok(Response::Entries { entries, more }) => {
+            let pairs = entries
+                .iter()
+                .map(|e| format!("{}={}@{}", text(&e.key), text(&e.value), e.revision));
+            let more = if more { ", .." } else { "" };
+            format!("[{}{more}]", pairs.collect::<Vec<_>>().join(", "))
+        }
+        _ => response(bytes),
+    }
+}
+
 /// A value, or `-` for none, as in a plan.
 fn optional(value: &Option<Bytes>) -> String {
     value.as_ref().map_or_else(|| "-".to_owned(), |value| text(value))

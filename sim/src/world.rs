@@ -10,7 +10,7 @@
 //! - `message.rs` has the messages between nodes, and the connections that they travel on,
 //! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
 //! - `inbox.rs` is where inputs wait for a slow node,
-//! - `client.rs` and `request.rs` are the clients,
+//! - `client.rs` and `request.rs` are the clients, `answer.rs` judges what they are answered,
 //! - `chance.rs` names the messages that chance has lost, doubled or delayed,
 //! - `portrait.rs` is a coarse picture of the cluster, for a search for new behaviour,
 //! - `soak.rs` strings windows of a long run together,
@@ -22,6 +22,7 @@
 //! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
 //! - `camera.rs` films a run for those who want to look at all of it.
 
+mod answer;
 mod atlas;
 mod camera;
 mod chance;

@@ -261,6 +261,13 @@ fn addresses(change: &ConfChangeV2) -> Option<BTreeMap<NodeId, String>> {
     postcard::from_bytes(&change.context).ok()
 }
 
+/// Reads the change in the data of a membership entry; `None` for data that is none. An empty change
+/// leaves a joint configuration.
+#[must_use]
+pub fn membership_change(data: &[u8]) -> Option<Reconfigure> {
+    decode(data).map(|change| from_raft(&change))
+}
+
 /// Raft's change in our words. An empty one leaves a joint configuration.
 pub(crate) fn from_raft(raft: &ConfChangeV2) -> Reconfigure {
     let mut change = Reconfigure {

@@ -29,6 +29,8 @@ impl Safety {
     pub fn forget(&mut self, present: &[(NodeId, LogIndex)]) {
         self.raft.forget(present);
         self.machine.forget();
+        let machine = &self.machine;
+        self.opened.retain(|session| machine.sessions.contains_key(session));
     }
 
     /// Whether a command that has had no effect so far may have one later.
@@ -86,6 +88,7 @@ impl MachineChecker {
         };
         self.responses.clear();
         self.effects.clear();
+        self.past.forget();
         self.copies.retain(|(session, number), _| open(session, *number));
     }
 
@@ -94,10 +97,10 @@ impl MachineChecker {
     }
 
     fn contents(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.store.iter().map(|(key, (value, _))| (&key[..], &value[..]))
+        self.past.present().map(|(key, value, _)| (&key[..], &value[..]))
     }
 
     fn remembered(&self) -> usize {
-        self.responses.len() + self.effects.len() + self.copies.len()
+        self.responses.len() + self.effects.len() + self.copies.len() + self.past.remembered()
     }
 }

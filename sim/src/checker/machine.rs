@@ -14,6 +14,7 @@ use stormkv::node::Proposal;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 
 use super::ledger::Version;
+use super::past::Past;
 use super::{Broken, Check, Checks, broken};
 use crate::words;
 
@@ -21,7 +22,7 @@ pub(super) struct MachineChecker {
     limit: usize,
     /// Last use, and newest number.
     pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64)>,
-    pub(super) store: BTreeMap<Bytes, (Bytes, LogIndex)>,
+    pub(super) past: Past,
     /// Where a command took effect, and its response.
     pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
     pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
@@ -34,7 +35,7 @@ impl MachineChecker {
         MachineChecker {
             limit,
             sessions: BTreeMap::new(),
-            store: BTreeMap::new(),
+            past: Past::default(),
             responses: FxHashMap::default(),
             effects: Vec::new(),
             copies: FxHashMap::default(),
@@ -93,48 +94,45 @@ impl MachineChecker {
         let Ok(command) = Command::decode(command) else { return Bytes::new() };
         let response = match command {
             Command::Put { key, value } => {
-                self.store.insert(key, (value, index));
+                self.past.set(index, key, Some(value));
                 Response::Written { revision: index }
             }
             Command::Delete { key } => {
-                Response::Deleted { existed: self.store.remove(&key).is_some() }
+                Response::Deleted { existed: self.past.set(index, key, None) }
             }
             Command::Cas { key, expected, new } => {
-                let current = self.store.get(&key).map(|(value, _)| value.clone());
+                let current = self.past.get(&key).map(|(value, _)| value.clone());
                 let swapped = current == expected;
                 if swapped {
-                    match new {
-                        Some(new) => self.store.insert(key, (new, index)),
-                        None => self.store.remove(&key),
-                    };
+                    self.past.set(index, key, new);
                 }
                 Response::Swapped { swapped, current }
             }
             Command::Guarded { key, guard, value } => {
-                let revision = self.store.get(&key).map(|(_, revision)| *revision);
+                let revision = self.past.get(&key).map(|(_, revision)| revision);
                 match value {
                     _ if !guard.holds(revision) => Response::Conflict { revision },
                     Some(value) => {
-                        self.store.insert(key, (value, index));
+                        self.past.set(index, key, Some(value));
                         Response::Written { revision: index }
                     }
-                    None => Response::Deleted { existed: self.store.remove(&key).is_some() },
+                    None => Response::Deleted { existed: self.past.set(index, key, None) },
                 }
             }
             Command::Txn { compares, then, otherwise } => {
-                let value = |key: &Bytes| self.store.get(key).map(|(value, _)| value.clone());
+                let value = |key: &Bytes| self.past.get(key).map(|(value, _)| value.clone());
                 let succeeded = compares.iter().all(|c| value(&c.key) == c.expected);
                 let mut results = Vec::new();
                 for op in if succeeded { then } else { otherwise } {
                     match op {
                         TxnOp::Get { key } => {
-                            results.push(self.store.get(&key).map(|(value, _)| value.clone()));
+                            results.push(self.past.get(&key).map(|(value, _)| value.clone()));
                         }
                         TxnOp::Put { key, value } => {
-                            self.store.insert(key, (value, index));
+                            self.past.set(index, key, Some(value));
                         }
                         TxnOp::Delete { key } => {
-                            self.store.remove(&key);
+                            self.past.set(index, key, None);
                         }
                     }
                 }
@@ -179,6 +177,32 @@ impl MachineChecker {
         }
     }
 
+    /// A query was answered with this, as of `index`: the reference must answer the same, in all
+    /// that there is in an answer.
+    pub fn queried(
+        &self,
+        id: NodeId,
+        query: &[u8],
+        index: LogIndex,
+        response: &[u8],
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Answer);
+        let Ok(asked) = Query::decode(query) else {
+            return Err(broken("answer", format!("{id} answered what is no query")));
+        };
+        let expected = self.past.answer(&asked, index).encode();
+        if *expected == *response {
+            return Ok(());
+        }
+        let (told, right) = (words::exact_response(response), words::exact_response(&expected));
+        let message = format!(
+            "{id} answered a query as of entry {index} with `{told}`, where the committed log makes \
+             it `{right}`"
+        );
+        Err(broken("answer", message))
+    }
+
     /// Each attempt leaves one entry at most, and one that was refused leaves none.
     pub fn refused(
         &self,
@@ -205,7 +229,7 @@ impl MachineChecker {
     pub fn content(&self, id: NodeId, kv: &Kv, checks: &mut Checks) -> Result<(), Broken> {
         checks.hit(Check::Content);
         let mut after: Option<Bytes> = None;
-        let mut expected = self.store.iter();
+        let mut expected = self.past.present();
         loop {
             let query = Query::Scan { prefix: Bytes::new(), after: after.clone(), limit: 0 };
             let Ok(Response::Entries { entries, more }) =
@@ -215,16 +239,14 @@ impl MachineChecker {
             };
             for found in &entries {
                 let model = expected.next();
-                let same = model.is_some_and(|(key, (value, revision))| {
-                    (key, value, revision) == (&found.key, &found.value, &found.revision)
-                });
+                let same = model == Some((&found.key, &found.value, found.revision));
                 if !same {
                     let message = format!(
                         "{id} holds key {:?} of revision {}, where the committed log makes it {}: it is no \
                          copy of what was committed",
                         found.key,
                         found.revision,
-                        model.map_or("end".to_owned(), |(key, (_, revision))| format!(
+                        model.map_or("end".to_owned(), |(key, _, revision)| format!(
                             "{key:?} of revision {revision}"
                         ))
                     );
@@ -237,7 +259,7 @@ impl MachineChecker {
             }
         }
         match expected.next() {
-            Some((key, _)) => Err(broken(
+            Some((key, ..)) => Err(broken(
                 "content",
                 format!("{id} has lost key {key:?}, which the committed log has set"),
             )),

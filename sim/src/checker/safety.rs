@@ -2,18 +2,20 @@
 //!
 //! A check whose antecedent never held proves nothing, so each counts how often it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
-use stormkv::node::Applied;
+use stormkv::node::{Applied, Proposal, membership_change};
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
 use super::raft::RaftChecker;
 use super::view::View;
+use crate::words;
 
 /// A broken promise: which checker noticed, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,8 @@ checks! {
     ReadIndex = "read-index",
     Sessions = "sessions",
     Response = "response",
+    Answer = "answer",
+    AnswerIndex = "answer-index",
     Refusal = "refusal",
     Content = "content",
     Bounds = "bounds",
@@ -114,6 +118,8 @@ impl Checks {
 pub struct Safety {
     pub(super) raft: RaftChecker,
     pub(super) machine: MachineChecker,
+    /// Sessions that a client has.
+    pub(super) opened: BTreeSet<SessionId>,
     checks: Checks,
 }
 
@@ -123,6 +129,7 @@ impl Safety {
         Safety {
             raft: RaftChecker::new(),
             machine: MachineChecker::new(sessions),
+            opened: BTreeSet::new(),
             checks: Checks::new(),
         }
     }
@@ -203,7 +210,69 @@ impl Safety {
         index: LogIndex,
         response: &[u8],
     ) -> Result<(), Broken> {
-        self.machine.acknowledged(session, number, index, response, &mut self.checks)
+        self.machine.acknowledged(session, number, index, response, &mut self.checks)?;
+        self.stands(
+            index,
+            &format!("command {number} of session {}", session.0),
+            |found| matches!(found, Proposal::Command(Some(at), _) if at == (session, number)),
+        )
+    }
+
+    /// A client was told that its session was opened: an entry of this index must have done so, and
+    /// for nobody else.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn opened(&mut self, session: SessionId) -> Result<(), Broken> {
+        let what = "a request for a session";
+        self.stands(session.0, what, |found| found == Proposal::OpenSession)?;
+        if self.opened.insert(session) {
+            return Ok(());
+        }
+        let message = format!("session {} was given to two clients", session.0);
+        Err(broken("answer-index", message))
+    }
+
+    /// The operator was told that this change was made at `index`.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn reconfigured(&mut self, index: LogIndex, change: &Reconfigure) -> Result<(), Broken> {
+        self.checks.hit(Check::AnswerIndex);
+        let entry = self.raft.committed_version(index);
+        let entry = entry.filter(|version| version.kind == EntryKind::Membership);
+        if entry.and_then(|version| membership_change(&version.data)).as_ref() == Some(change) {
+            return Ok(());
+        }
+        let message = format!(
+            "a change of the membership was answered as made at entry {index}, which {}",
+            if self.raft.committed_version(index).is_some() {
+                "is another one"
+            } else {
+                "is not committed"
+            }
+        );
+        Err(broken("answer-index", message))
+    }
+
+    /// The committed entry at `index` must be `what` a client was told that it is.
+    fn stands(
+        &mut self,
+        index: LogIndex,
+        what: &str,
+        fits: impl FnOnce(Proposal<'_>) -> bool,
+    ) -> Result<(), Broken> {
+        self.checks.hit(Check::AnswerIndex);
+        let version = self.raft.committed_version(index);
+        if version.and_then(|version| Proposal::decode(&version.data)).is_some_and(fits) {
+            return Ok(());
+        }
+        let found = match version {
+            None => "is not committed".to_owned(),
+            Some(version) => format!("says `{}`", words::entry(version.kind, &version.data)),
+        };
+        let message = format!("{what} was answered as applied at entry {index}, which {found}");
+        Err(broken("answer-index", message))
     }
 
     /// So many attempts at a command were made, and so many of them refused before they were put
@@ -236,6 +305,28 @@ impl Safety {
              {floor}{what} was committed before the query was sent"
         );
         Err(broken("read-index", message))
+    }
+
+    /// A node has answered a query as of `index`; it has applied everything up to `applied`.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn queried(
+        &mut self,
+        id: NodeId,
+        query: &[u8],
+        (index, applied): (LogIndex, LogIndex),
+        response: &[u8],
+    ) -> Result<(), Broken> {
+        self.checks.hit(Check::AnswerIndex);
+        if index > applied {
+            let message = format!(
+                "{id} answered a query as of entry {index}, but has applied only those up to \
+                 {applied}"
+            );
+            return Err(broken("answer-index", message));
+        }
+        self.machine.queried(id, query, index, response, &mut self.checks)
     }
 
     /// A node's state must be what the reference model makes of the committed log.

@@ -37,8 +37,9 @@ pub(super) struct Current {
     pub pausing: bool,
     /// Where to go next.
     pub target: NodeId,
-    /// What was committed when a read was sent last.
+    /// What was committed when a read was sent last, and when it was sent first.
     pub floor: LogIndex,
+    pub first_floor: LogIndex,
     /// It removes the node that led when it began.
     pub removes_leader: bool,
     /// Whom an operation on "the leader" is about, as soon as there was one.
@@ -202,12 +203,13 @@ impl Client {
     }
 }
 
-enum Asked {
+pub(super) enum Asked {
     Whole(Request),
     Command(Bytes),
 }
 
-fn request(op: &Op, aim: Option<NodeId>) -> Asked {
+/// What an operation asks for; `aim` is whom it is about if it is about the leader.
+pub(super) fn request(op: &Op, aim: Option<NodeId>) -> Asked {
     let change = |voters: &[NodeId], learners: &[NodeId], removed: &[NodeId]| {
         Asked::Whole(Request::Reconfigure(Reconfigure {
             voters: voters.to_vec(),
@@ -360,8 +362,8 @@ pub(super) fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
 pub(super) enum Next {
     /// The operation is over, with this response; where it was applied or read.
     Answered { index: LogIndex, response: Bytes, read: bool },
-    /// The operator's operation is over.
-    Accepted,
+    /// The operator's operation is over: its change was made at this index, if it was one.
+    Accepted(Option<LogIndex>),
     /// The session is open: now the operation itself.
     Opened(SessionId),
     /// The attempt had no effect and will have none: try again later, there if a place is given.
@@ -379,7 +381,8 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::SessionOpened(session) => Next::Opened(session),
         Reply::Applied { index, response } => Next::Answered { index, response, read: false },
         Reply::Value { index, response } => Next::Answered { index, response, read: true },
-        Reply::Reconfigured { .. } | Reply::Transferring => Next::Accepted,
+        Reply::Reconfigured { index } => Next::Accepted(Some(index)),
+        Reply::Transferring => Next::Accepted(None),
         Reply::Unknown => Next::Doubt,
         Reply::Refused(Refusal::NotLeader(hint)) => Next::Retry(hint),
         Reply::Refused(Refusal::SessionExpired | Refusal::OutOfOrder) => Next::SessionLost,

@@ -7,8 +7,7 @@ use super::camera::{self, Mail};
 use super::client::{self, Client, Current, Next};
 use super::slot::Slot;
 use super::{Event, World};
-use crate::checker::Broken;
-use crate::history::{Answer, Outcome};
+use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
 use crate::plan::{MessageKind, Op, Part};
@@ -19,8 +18,6 @@ use crate::words;
 const PAUSE_NS: u64 = 20_000_000;
 /// The longest that a client waits for an answer, unless its plan says so.
 const LONGEST_NS: u64 = 3_000_000_000;
-/// How many of the writes are named that a read has missed.
-const MISSED: usize = 3;
 /// How often the operator looks whether the damaged members are whole again.
 const UNTIL_REPAIRED_NS: u64 = 100_000_000;
 
@@ -89,6 +86,7 @@ impl World<'_> {
             pausing: false,
             target,
             floor: 0,
+            first_floor: self.safety.commit(),
             removes_leader,
             aim,
         });
@@ -111,7 +109,7 @@ impl World<'_> {
         }
     }
 
-    fn attempt(&mut self, number: u32) {
+    pub(super) fn attempt(&mut self, number: u32) {
         let plan = self.plan;
         let (commit, leader) = (self.safety.commit(), self.leader());
         let client = &mut self.clients.all[number as usize];
@@ -193,19 +191,14 @@ impl World<'_> {
         if matches!(reply, Reply::Refused(_)) {
             self.reach("request-refused");
         }
-        if let Reply::Value { index, .. } = &reply {
-            let client = &self.clients.all[number as usize];
-            // Only the newest attempt knows what was committed when it was sent.
-            let current = client.current.as_ref().filter(|_| client.token == request.0);
-            if let Some((floor, op)) = current.map(|current| (current.floor, current.recorded))
-                && let Err(broken) = self.safety.read(node, *index, floor)
-            {
+        if let Reply::Value { index, response } = &reply {
+            if let Err(broken) = self.judge_read((number, request.0), node, *index, response) {
                 self.trace.film(|camera| {
                     let what = words::reply(&reply);
                     let mail = camera.replies(number, node, (&what, true), Ok(()));
                     camera.accuse(mail);
                 });
-                return self.stale(node, broken, op, (*index, floor));
+                return self.fail(Class::Safety, broken);
             }
             if !self.leads(node) {
                 self.reach("read-by-follower");
@@ -259,10 +252,9 @@ impl World<'_> {
             Next::Answered { index, response, read } if !current.opening => {
                 self.answered((number, mail), index, &response, read);
             }
-            Next::Accepted => self.finish(number, Outcome::Ok(Answer::Done)),
+            Next::Accepted(index) => self.accepted((number, mail), index),
             Next::Opened(session) if newest && current.opening => {
-                (client.session, client.command) = (Some(session), 0);
-                self.attempt(number);
+                self.opened((number, mail), session);
             }
             Next::Pointless if newest => self.finish(number, Outcome::Fail),
             Next::Retry(hint) if newest => {
@@ -292,70 +284,7 @@ impl World<'_> {
         }
     }
 
-    /// A read was answered from a state that is too old.
-    fn stale(
-        &mut self,
-        node: NodeId,
-        broken: Broken,
-        op: Option<usize>,
-        (index, floor): (u64, u64),
-    ) {
-        let name = op.map_or_else(String::new, |op| self.clients.history.name(op) + ": ");
-        let line = || format!("{node} is about to answer as of {index}");
-        self.trace.attempt(op, self.now_ns, line);
-        // What the answer does not show.
-        let effects = self.safety.effects().iter();
-        let missed = effects.rev().skip_while(|(at, ..)| *at > floor);
-        let missed = missed.take_while(|(at, ..)| *at > index).take(MISSED);
-        let owner = &self.clients.owner;
-        let writes = missed.filter_map(|(_, session, number)| owner.get(&(*session, *number)));
-        let mut proof: Vec<usize> = writes.copied().chain(op).collect();
-        proof.sort_unstable();
-        let message = name + &broken.message;
-        self.fail(Class::Safety, Broken { message, ..broken }.shown_by(proof));
-    }
-
-    fn answered(&mut self, (number, mail): (u32, Mail), index: u64, response: &[u8], read: bool) {
-        let plan = self.plan;
-        let client = &self.clients.all[number as usize];
-        let current = client.current.as_ref().expect("it was answered");
-        let (op, recorded) = (&plan.ops[current.row].call.op, current.recorded);
-        if let (Some(session), false) = (client.session, read) {
-            let command = client.command + 1;
-            if let Err(broken) = self.safety.acknowledged(session, command, index, response) {
-                let broken = match recorded.map(|op| self.clients.history.name(op)) {
-                    Some(name) => {
-                        let message = format!("{name} was answered wrongly: {}", broken.message);
-                        Broken { message, ..broken }
-                    }
-                    None => broken,
-                };
-                self.trace.film(|camera| camera.accuse(mail));
-                return self.fail(Class::Safety, broken.shown_by(recorded));
-            }
-            let effects = self.safety.effects();
-            let at = effects.partition_point(|(effect, ..)| *effect < index);
-            if effects.get(at).is_none_or(|(effect, ..)| *effect != index) {
-                self.reach("command-repeated");
-            }
-        }
-        match client::outcome(op, response) {
-            Ok(outcome) => {
-                if outcome == Outcome::Ok(Answer::Swapped(false)) {
-                    self.reach("cas-refused");
-                }
-                self.finish(number, outcome);
-            }
-            Err(reason) => {
-                let who = self.clients.all[number as usize].name();
-                let message = format!("the answer to {op} of {who} is none to that: {reason}");
-                self.trace.film(|camera| camera.accuse(mail));
-                self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
-            }
-        }
-    }
-
-    fn finish(&mut self, number: u32, outcome: Outcome) {
+    pub(super) fn finish(&mut self, number: u32, outcome: Outcome) {
         let plan = self.plan;
         let lanes = self.clients.all.len() as u64;
         let client = &mut self.clients.all[number as usize];

@@ -66,11 +66,13 @@ impl Recorder {
         let Reply::SessionOpened(session) = nodes.ask(first, Request::OpenSession) else {
             panic!("no session");
         };
+        nodes.fed.push(Fed::Opened(session));
         for number in 1..=4 {
             nodes.put(first, session, number);
         }
         nodes.put(first, session, 4);
-        nodes.read(first);
+        nodes.read(first, Query::Get { key: "key1".into() });
+        nodes.read(first, Query::Scan { prefix: "key".into(), after: None, limit: 3 });
         nodes.crash(first);
         let second = nodes.elected();
         for number in 5..=14 {
@@ -134,12 +136,15 @@ impl Recorder {
         self.fed.push(Fed::Acknowledged(session, number, index, response));
     }
 
-    fn read(&mut self, id: NodeId) {
+    fn read(&mut self, id: NodeId, query: Query) {
         let floor = self.seen(id).status.hard_state.commit;
-        let query = Query::Get { key: "key1".into() }.encode();
-        let request = Request::Query { query, consistency: Consistency::Linearizable };
-        let Reply::Value { index, .. } = self.ask(id, request) else { panic!("no answer") };
+        let query = query.encode();
+        let consistency = Consistency::Linearizable;
+        let request = Request::Query { query: query.clone(), consistency };
+        let Reply::Value { index, response } = self.ask(id, request) else { panic!("no answer") };
         self.fed.push(Fed::Read(id, index, floor));
+        let applied = self.seen(id).status.applied.index;
+        self.fed.push(Fed::Queried(id, query, index, applied, response));
     }
 
     fn ask(&mut self, id: NodeId, request: Request) -> Reply {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use stormkv::api::Reconfigure;
 use stormkv::env::{Disk, DiskOp, FileName};
 use stormkv::error::DiskError;
 use stormkv::kv::Kv;
@@ -82,6 +83,10 @@ pub(super) enum Fed {
     Acknowledged(SessionId, u64, LogIndex, Bytes),
     /// By whom, from the state at which index, and what was committed before.
     Read(NodeId, LogIndex, LogIndex),
+    /// By whom, which query, from the state at which index, what it had applied, and the response.
+    Queried(NodeId, Bytes, LogIndex, LogIndex, Bytes),
+    Opened(SessionId),
+    Reconfigured(LogIndex, Reconfigure),
     Content(NodeId, Kv),
 }
 
@@ -118,6 +123,11 @@ impl Tape {
                     safety.acknowledged(*session, *number, *index, response)?;
                 }
                 Fed::Read(id, index, floor) => safety.read(*id, *index, *floor)?,
+                Fed::Queried(id, query, index, applied, response) => {
+                    safety.queried(*id, query, (*index, *applied), response)?;
+                }
+                Fed::Opened(session) => safety.opened(*session)?,
+                Fed::Reconfigured(index, change) => safety.reconfigured(*index, change)?,
                 Fed::Content(id, kv) => safety.content(*id, kv)?,
             }
         }
