@@ -38,7 +38,7 @@ pub use fault::{
 pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;
 pub use net::{MessageKind, MessageRef, NetEffect, NetRow};
-pub use op::{Call, Condition, Op, Step, Value};
+pub use op::{Call, Condition, Guard, Manner, Op, Step, Value};
 
 /// The version of the scenario format that this build reads and writes.
 pub const SCHEMA: u32 = 1;

@@ -19,6 +19,7 @@ mod priorities;
 mod shape;
 mod soak;
 mod storm;
+mod surface;
 mod workload;
 
 use std::collections::BTreeSet;
@@ -73,6 +74,10 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         ops.extend(changes);
     }
     ops.extend(combos::replacements(seed, &faults, free));
+    surface::vary(seed, &mut ops);
+    if !knobs.is_off(Group::Membership) {
+        ops.extend(surface::moves(seed, u64::from(first_nodes), horizon_us));
+    }
     ops.sort_by_key(|row| row.at_us);
 
     let mut network = knobs.calm(shape::network(seed, knobs.mix() != Mix::Uniform));

@@ -149,6 +149,15 @@ pub const WAYPOINTS: &[&str] = &[
     "stale-read-noticed",
     "disk-stalled",
     "names-lost",
+    "applied-without-session",
+    "unknown-without-session",
+    "guard-refused",
+    "written-at-revision",
+    "stale-read",
+    "stale-read-behind",
+    "page-turned",
+    "page-turned-during-changes",
+    "member-moved",
 ];
 
 /// How to run.

@@ -206,7 +206,7 @@ heal_at_ms = 300
     let put = Op::Put { key: "x".to_string(), value: Value::padded("1", 10) };
     let add = Call::from(Op::Add(NodeId(6)));
     plan.ops = vec![
-        OpRow { at_us: 1000, client: 3, call: Call { op: put, node: Some(NodeId(2)) } },
+        OpRow { at_us: 1000, client: 3, call: Call { node: Some(NodeId(2)), ..Call::from(put) } },
         OpRow { at_us: 2000, client: 0, call: add },
     ];
     let node = |id| Member::Node(NodeId(id));
@@ -312,6 +312,16 @@ fn every_operation_form_is_read_and_written_alike() {
         "cas k old new @7",
         "scan *",
         "scan k",
+        "scan * limit 1",
+        "scan k limit 1000 !stale @2",
+        "get k !stale",
+        "put k v !no-session @2",
+        "delete k !no-session",
+        "guarded k absent v",
+        "guarded k present - !no-session",
+        "guarded k seen v*100 @1",
+        "txn then put a 1; get b !no-session",
+        "move 2 host-a:2380 @1",
         "txn then put a 1",
         "txn if k=v k2=- k3=v*10 then put a 1; delete b; get c else get d; put else 2 @3",
         "add 6",

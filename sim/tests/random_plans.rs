@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stormkv_sim::plan::{Op, Step, Who};
+use stormkv_sim::plan::{Manner, Op, Step, Who};
 use stormkv_sim::scenario;
 use stormkv_sim::swarm::{SpeedKind, generate, speed_plan};
 
@@ -86,6 +86,14 @@ fn random_plans_have_everything() {
             if row.call.node.is_some() {
                 count("pinned".to_string());
             }
+            match row.call.manner {
+                Manner::Usual => {}
+                Manner::NoSession => count("without a session".to_string()),
+                Manner::Stale => count("stale".to_string()),
+            }
+            if matches!(row.call.op, Op::Scan { limit: 1.., .. }) {
+                count("in pages".to_string());
+            }
         }
         for row in &plan.faults {
             count(format!("fault {}", row.fault.kind()));
@@ -102,6 +110,11 @@ fn random_plans_have_everything() {
         "delete",
         "cas",
         "scan",
+        "guarded",
+        "move",
+        "without a session",
+        "stale",
+        "in pages",
         "txn",
         "add",
         "learner",
@@ -188,7 +201,9 @@ fn no_value_is_written_twice() {
         let mut written = Vec::new();
         for row in generate(seed).ops {
             match row.call.op {
-                Op::Put { value, .. } | Op::Cas { new: value, .. } => written.push(value),
+                Op::Put { value, .. }
+                | Op::Cas { new: value, .. }
+                | Op::Guarded { value: Some(value), .. } => written.push(value),
                 Op::Txn { then, otherwise, .. } => {
                     written.extend(then.into_iter().chain(otherwise).filter_map(
                         |step| match step {

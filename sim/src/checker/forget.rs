@@ -88,6 +88,7 @@ impl MachineChecker {
         };
         self.responses.clear();
         self.effects.clear();
+        self.loose.clear();
         self.past.forget();
         self.copies.retain(|(session, number), _| open(session, *number));
     }
@@ -101,6 +102,10 @@ impl MachineChecker {
     }
 
     fn remembered(&self) -> usize {
-        self.responses.len() + self.effects.len() + self.copies.len() + self.past.remembered()
+        self.responses.len()
+            + self.effects.len()
+            + self.loose.len()
+            + self.copies.len()
+            + self.past.remembered()
     }
 }

@@ -26,8 +26,22 @@ pub(super) struct MachineChecker {
     /// Where a command took effect, and its response.
     pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
     pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
+    /// The commands without a session, by index.
+    pub(super) loose: BTreeMap<LogIndex, Loose>,
     /// How many entries hold a command, whether or not it took effect.
     pub(super) copies: FxHashMap<(SessionId, u64), u32>,
+}
+
+/// A committed command that has no session.
+pub(super) struct Loose {
+    command: Bytes,
+    response: Bytes,
+    acknowledged: bool,
+}
+
+/// Whether a guard did not hold: the command has changed nothing.
+fn is_conflict(response: &[u8]) -> bool {
+    matches!(Response::decode(response), Ok(Response::Conflict { .. }))
 }
 
 impl MachineChecker {
@@ -38,6 +52,7 @@ impl MachineChecker {
             past: Past::default(),
             responses: FxHashMap::default(),
             effects: Vec::new(),
+            loose: BTreeMap::new(),
             copies: FxHashMap::default(),
         }
     }
@@ -71,7 +86,9 @@ impl MachineChecker {
                 Ok(())
             }
             Some(Proposal::Command(None, command)) => {
-                self.apply(index, command);
+                let response = self.apply(index, command);
+                let command = version.data.slice_ref(command);
+                self.loose.insert(index, Loose { command, response, acknowledged: false });
                 Ok(())
             }
             Some(Proposal::Command(Some((session, number)), command)) => {
@@ -82,8 +99,10 @@ impl MachineChecker {
                 if number > *newest {
                     *newest = number;
                     let response = self.apply(index, command);
+                    if !is_conflict(&response) {
+                        self.effects.push((index, session, number));
+                    }
                     self.responses.insert((session, number), (index, response));
-                    self.effects.push((index, session, number));
                 }
                 Ok(())
             }
@@ -140,6 +159,37 @@ impl MachineChecker {
             }
         };
         response.encode()
+    }
+
+    /// The commands without a session that have changed something, in log order.
+    pub fn loose_effects(&self) -> impl Iterator<Item = (LogIndex, &Bytes)> {
+        let changed = self.loose.iter().filter(|(_, loose)| !is_conflict(&loose.response));
+        changed.map(|(index, loose)| (*index, &loose.command))
+    }
+
+    /// A client was told that the command at `index`, which has no session, was its own.
+    pub fn acknowledged_loose(
+        &mut self,
+        what: &str,
+        index: LogIndex,
+        response: &[u8],
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Response);
+        let loose = self.loose.get_mut(&index).expect("it stands there");
+        if std::mem::replace(&mut loose.acknowledged, true) {
+            let message = format!("`{what}` at entry {index} was acknowledged to two clients");
+            return Err(broken("response", message));
+        }
+        if *loose.response == *response {
+            return Ok(());
+        }
+        let message = format!(
+            "`{what}` took effect at entry {index}, but its client was told `{}` instead of `{}`",
+            words::response(response),
+            words::response(&loose.response)
+        );
+        Err(broken("response", message))
     }
 
     pub fn acknowledged(

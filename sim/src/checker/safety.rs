@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
-use stormkv::node::{Applied, Proposal, membership_change};
+use stormkv::node::{Applied, Membership, Proposal, membership_change};
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 use stormkv::wire::Message;
 
@@ -88,6 +89,8 @@ checks! {
     Response = "response",
     Answer = "answer",
     AnswerIndex = "answer-index",
+    ReadsGoBack = "reads-go-back",
+    Addresses = "addresses",
     Refusal = "refusal",
     Content = "content",
     Bounds = "bounds",
@@ -114,12 +117,22 @@ impl Checks {
     }
 }
 
+/// Where a member is reached, from this entry on.
+struct Address {
+    index: LogIndex,
+    address: String,
+    acknowledged: bool,
+}
+
 /// The checks of every event. See the module.
 pub struct Safety {
     pub(super) raft: RaftChecker,
     pub(super) machine: MachineChecker,
     /// Sessions that a client has.
     pub(super) opened: BTreeSet<SessionId>,
+    /// The newest committed change that gives a member an address, and whether the operator knows
+    /// that it was made: one that is in the log may have been refused when it was applied.
+    addresses: BTreeMap<NodeId, Address>,
     checks: Checks,
 }
 
@@ -130,6 +143,7 @@ impl Safety {
             raft: RaftChecker::new(),
             machine: MachineChecker::new(sessions),
             opened: BTreeSet::new(),
+            addresses: BTreeMap::new(),
             checks: Checks::new(),
         }
     }
@@ -194,6 +208,14 @@ impl Safety {
         for index in fresh.clone() {
             if let Some(version) = self.raft.committed_version(index) {
                 self.machine.commit(index, version, &mut self.checks)?;
+                if version.kind == EntryKind::Membership
+                    && let Some(change) = membership_change(&version.data)
+                {
+                    let addresses = change.addresses.into_iter().map(|(member, address)| {
+                        (member, Address { index, address, acknowledged: false })
+                    });
+                    self.addresses.extend(addresses);
+                }
             }
         }
         Ok(fresh)
@@ -216,6 +238,26 @@ impl Safety {
             &format!("command {number} of session {}", session.0),
             |found| matches!(found, Proposal::Command(Some(at), _) if at == (session, number)),
         )
+    }
+
+    /// A client was told that its command without a session was applied at `index`.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn acknowledged_loose(
+        &mut self,
+        command: &[u8],
+        index: LogIndex,
+        response: &[u8],
+    ) -> Result<(), Broken> {
+        let what = words::command(command);
+        self.stands(index, &what, |found| found == Proposal::Command(None, command))?;
+        self.machine.acknowledged_loose(&what, index, response, &mut self.checks)
+    }
+
+    /// The commands without a session that have changed something, in log order.
+    pub fn loose_effects(&self) -> impl Iterator<Item = (LogIndex, &Bytes)> {
+        self.machine.loose_effects()
     }
 
     /// A client was told that its session was opened: an entry of this index must have done so, and
@@ -242,6 +284,9 @@ impl Safety {
         let entry = self.raft.committed_version(index);
         let entry = entry.filter(|version| version.kind == EntryKind::Membership);
         if entry.and_then(|version| membership_change(&version.data)).as_ref() == Some(change) {
+            for address in self.addresses.values_mut().filter(|address| address.index == index) {
+                address.acknowledged = true;
+            }
             return Ok(());
         }
         let message = format!(
@@ -335,6 +380,31 @@ impl Safety {
     /// As [`queued`](Self::queued).
     pub fn content(&mut self, id: NodeId, machine: &Kv) -> Result<(), Broken> {
         self.machine.content(id, machine, &mut self.checks)
+    }
+
+    /// A node that has applied all that is committed goes by this membership: it must know each
+    /// member's newest address.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn addresses(&mut self, id: NodeId, membership: &Membership) -> Result<(), Broken> {
+        for (member, Address { index, address, .. }) in
+            self.addresses.iter().filter(|(_, address)| address.acknowledged)
+        {
+            let known = membership.addresses().get(member);
+            if !membership.contains(*member) {
+                continue;
+            }
+            self.checks.hit(Check::Addresses);
+            if known != Some(address) {
+                let message = format!(
+                    "{id} believes that {member} is at {known:?}, but it moved to {address} at entry \
+                     {index}"
+                );
+                return Err(broken("addresses", message));
+            }
+        }
+        Ok(())
     }
 
     /// Where each command took effect, in log order: index, session, number.

@@ -29,6 +29,8 @@ pub(super) enum Purpose {
     BeyondQuorum = 16,
     Priorities = 18,
     Mutation = 19,
+    Surface = 40,
+    Moves = 41,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

@@ -1,16 +1,18 @@
 //! The clients' side of the events: attempts, replies, patience.
 
 use stormkv::api::{Reply, Request, RequestId};
+use stormkv::kv::Guard;
 use stormkv::types::NodeId;
 
 use super::camera::{self, Mail};
-use super::client::{self, Client, Current, Next};
+use super::client::{self, Client, Current, Given, Next};
 use super::slot::Slot;
 use super::{Event, World};
+use crate::checker::Broken;
 use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::{MessageKind, Op, Part};
+use crate::plan::{self, Manner, MessageKind, Op, Part};
 use crate::view::film;
 use crate::words;
 
@@ -39,7 +41,8 @@ impl World<'_> {
             self.schedule.push(due_ns, event);
             return;
         }
-        let adds = matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_));
+        let adds =
+            matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_) | Op::Move { .. });
         let removes = row.call.op.is_admin() && !adds && !matches!(row.call.op, Op::Transfer(_));
         let healed = self.healed_ns.is_some();
         let damaged = if healed { repair_goes_on } else { !self.atlas.is_blank() };
@@ -57,7 +60,6 @@ impl World<'_> {
             return self.begin(number);
         }
         self.clients.progress_ns = self.now_ns;
-        let aim = self.leader().filter(|_| row.call.op.is_aimed());
         let removes_leader = match &row.call.op {
             Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(*id),
             Op::Change(parts) => {
@@ -69,10 +71,12 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let members = u64::from(plan.cluster.nodes);
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
-        let recorded = client::action(&row.call.op)
+        let given = self.given(number, &row.call.op);
+        let client = &mut self.clients.all[number as usize];
+        let recorded = client::action(&row.call)
             .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
         self.trace.begins(recorded, at);
-        self.trace.film(|camera| camera.calls(number, &row.call.op, recorded));
+        self.trace.film(|camera| camera.calls(number, &row.call, recorded));
         client.current = Some(Current {
             row: at,
             recorded,
@@ -88,7 +92,7 @@ impl World<'_> {
             floor: 0,
             first_floor: self.safety.commit(),
             removes_leader,
-            aim,
+            given,
         });
         for id in row.call.op.new_nodes() {
             self.place(id, false);
@@ -98,6 +102,21 @@ impl World<'_> {
             self.start(id);
         }
         self.attempt(number);
+    }
+
+    /// What the plan leaves open of an operation that begins now.
+    fn given(&self, number: u32, op: &Op) -> Given {
+        let seen = &self.clients.all[number as usize].seen;
+        let guard = match op {
+            Op::Guarded { guard: plan::Guard::Absent, .. } => Some(Guard::Absent),
+            Op::Guarded { guard: plan::Guard::Present, .. } => Some(Guard::Present),
+            Op::Guarded { guard: plan::Guard::Seen, key, .. } => {
+                Some(seen.get(key).copied().flatten().map_or(Guard::Absent, Guard::Revision))
+            }
+            _ => None,
+        };
+        let learns = matches!(op, Op::Move { node, .. } if self.newest.1.learners().contains(node));
+        Given { aim: self.leader().filter(|_| op.is_aimed()), guard, after: None, learns }
     }
 
     /// Notes that a client, or the operator, has several operations under way.
@@ -120,8 +139,8 @@ impl World<'_> {
             let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
             return self.finish(number, outcome);
         }
-        if plan.ops[current.row].call.op.is_aimed() && current.aim.is_none() {
-            current.aim = leader;
+        if plan.ops[current.row].call.op.is_aimed() && current.given.aim.is_none() {
+            current.given.aim = leader;
             if leader.is_none() {
                 return self.pause(number);
             }
@@ -136,7 +155,7 @@ impl World<'_> {
         }
         let client = &mut self.clients.all[number as usize];
         let row = &plan.ops[client.current.as_ref().expect("still").row];
-        let request = client.request(row, &mut self.clients.owner);
+        let request = client.request(row, &mut self.clients.owner, &mut self.clients.loose);
         client.token += 1;
         let token = client.token;
         let retry_ns = plan.clients.retry_us * 1000;
@@ -248,6 +267,7 @@ impl World<'_> {
         if !arrives || token < current.first_token {
             return;
         }
+        let uses_session = self.plan.ops[current.row].call.uses_session();
         match client::judge(reply) {
             Next::Answered { index, response, read } if !current.opening => {
                 self.answered((number, mail), index, &response, read);
@@ -266,6 +286,10 @@ impl World<'_> {
                 self.pause(number);
             }
             Next::SessionLost if newest => {
+                if !uses_session {
+                    let message = format!("{node} answered as if it had known a session");
+                    return self.fail(Class::Safety, Broken::new("answer", message));
+                }
                 self.reach("session-expired");
                 let client = &mut self.clients.all[number as usize];
                 client.session = None;
@@ -275,11 +299,7 @@ impl World<'_> {
                     self.attempt(number);
                 }
             }
-            Next::Doubt if newest => {
-                current.ambiguous |= !current.opening;
-                self.elsewhere(number);
-                self.attempt(number);
-            }
+            Next::Doubt if newest => self.doubt(number),
             _ => {}
         }
     }
@@ -293,14 +313,14 @@ impl World<'_> {
         let token = client.token;
         self.trace.ends(number, &current, self.now_ns, &outcome);
         self.trace.film(|camera| camera.returns(number, &outcome));
-        let op = &plan.ops[current.row].call.op;
+        let (op, call) = (&plan.ops[current.row].call.op, &plan.ops[current.row].call);
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
         self.clients.doubtful_change |=
             op.is_admin() && !matches!(op, Op::Transfer(_)) && current.ambiguous;
         let client = &mut self.clients.all[number as usize];
         if let Some(recorded) = current.recorded {
-            if !matches!(op, Op::Get { .. } | Op::Scan { .. })
+            if call.uses_session()
                 && let Some(session) = client.session
             {
                 client.command += 1;
@@ -312,6 +332,9 @@ impl World<'_> {
             }
             if unknown {
                 client.process += lanes;
+                if call.manner == Manner::NoSession {
+                    self.reach("unknown-without-session");
+                }
             }
             self.clients.history.complete(recorded, outcome, self.now_ns);
         }
@@ -345,6 +368,7 @@ impl World<'_> {
                 self.reach("member-removed");
                 self.reach("joint-configuration");
             }
+            Op::Move { .. } => self.reach("member-moved"),
             Op::Change(parts) if parts.len() > 1 => self.reach("several-members-changed"),
             _ => {}
         }
@@ -393,12 +417,22 @@ impl World<'_> {
         match &mut client.current {
             None => self.begin(number),
             Some(current) if current.pausing => self.attempt(number),
-            Some(current) => {
-                current.ambiguous |= !current.opening;
-                self.elsewhere(number);
-                self.attempt(number);
-            }
+            Some(_) => self.doubt(number),
         }
+    }
+
+    /// An attempt got no answer, or one that leaves it open. It is made again elsewhere, unless that
+    /// might make its effect twice.
+    fn doubt(&mut self, number: u32) {
+        let plan = self.plan;
+        let client = &mut self.clients.all[number as usize];
+        let Some(current) = &mut client.current else { return };
+        current.ambiguous |= !current.opening;
+        if plan.ops[current.row].call.manner == Manner::NoSession {
+            return self.finish(number, Outcome::Info);
+        }
+        self.elsewhere(number);
+        self.attempt(number);
     }
 
     /// The next attempt goes to another node.

@@ -17,7 +17,7 @@
 //! operations is lost. Counts of faults on the disks of members that have left are dropped with
 //! these disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use stormkv::types::{NodeId, SessionId};
@@ -220,6 +220,7 @@ impl World<'_> {
 
     /// Begins a new history with what is left of the old one.
     fn begin_history(&mut self) {
+        let loose = self.own_loose().expect("the history was judged");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let puts = self.safety.contents().map(|(key, value)| {
             TxnOp::Put(Arc::from(text(key).as_str()), history::Value::text(&text(value)))
@@ -245,6 +246,17 @@ impl World<'_> {
             history.complete(kept, op.outcome.clone(), self.now_ns);
             self.clients.owner.insert(command, kept);
         }
+        let done: BTreeSet<usize> = loose.iter().map(|applied| applied.op).collect();
+        for loose in &mut self.clients.loose {
+            let op = &old.ops()[loose.recorded];
+            if op.outcome != End::Info || done.contains(&loose.recorded) {
+                loose.index = Some(0);
+                continue;
+            }
+            loose.recorded = history.invoke(op.process, op.action.clone(), self.now_ns);
+            history.complete(loose.recorded, End::Info, self.now_ns);
+        }
+        self.clients.loose.retain(|loose| loose.index.is_none());
         let safety = &self.safety;
         self.clients
             .refused

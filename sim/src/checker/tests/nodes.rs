@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use stormkv::api::{Consistency, Reply, Request, RequestId};
+use stormkv::api::{Consistency, Reconfigure, Reply, Request, RequestId};
 use stormkv::config::Config;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp};
@@ -79,6 +79,8 @@ impl Recorder {
             nodes.put(second, session, number);
         }
         nodes.start(first);
+        nodes.put_loose(second);
+        nodes.move_member(second, N2);
         for number in 15..=17 {
             nodes.put(second, session, number);
         }
@@ -109,6 +111,7 @@ impl Recorder {
             let node = place.driver.as_ref().expect("all are up").node();
             assert_eq!(node.status().applied, last, "{id} has not caught up");
             self.fed.push(Fed::Content(*id, node.machine().clone()));
+            self.fed.push(Fed::Addresses(*id, node.membership().clone()));
         }
         let (first, second) = match leader {
             N1 => (N2, N3),
@@ -134,6 +137,25 @@ impl Recorder {
             panic!("the command was not applied");
         };
         self.fed.push(Fed::Acknowledged(session, number, index, response));
+    }
+
+    fn put_loose(&mut self, id: NodeId) {
+        let command = Command::Put { key: "loose".into(), value: "value".into() }.encode();
+        let request = Request::Command { session: None, command: command.clone() };
+        let Reply::Applied { index, response } = self.ask(id, request) else {
+            panic!("the command was not applied");
+        };
+        self.fed.push(Fed::Loose(command, index, response));
+    }
+
+    fn move_member(&mut self, id: NodeId, member: NodeId) {
+        let addresses = BTreeMap::from([(member, "elsewhere".to_owned())]);
+        let change = Reconfigure { voters: vec![member], addresses, ..Reconfigure::default() };
+        let Reply::Reconfigured { index } = self.ask(id, Request::Reconfigure(change.clone()))
+        else {
+            panic!("the member was not moved");
+        };
+        self.fed.push(Fed::Reconfigured(index, change));
     }
 
     fn read(&mut self, id: NodeId, query: Query) {

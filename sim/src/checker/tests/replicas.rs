@@ -125,6 +125,43 @@ fn a_change_that_was_made_elsewhere_breaks_answer_index() {
     }
 }
 
+/// Changes what the client of the command without a session was told.
+fn told_loose(tape: &mut Tape, change: impl FnOnce(&mut Bytes, &mut LogIndex, &mut Bytes)) {
+    let at = tape.last_of(|fed| matches!(fed, Fed::Loose(..)));
+    if let Fed::Loose(command, index, response) = &mut tape.fed[at] {
+        change(command, index, response);
+    }
+}
+
+#[test]
+fn a_wrong_answer_without_a_session_breaks_response_or_answer_index() {
+    caught("answer-index", |tape| told_loose(tape, |_, index, _| *index -= 1));
+    caught("answer-index", |tape| told_loose(tape, |_, index, _| *index += 100));
+    let other = Command::Delete { key: "loose".into() }.encode();
+    caught("answer-index", |tape| told_loose(tape, |command, _, _| *command = other));
+    let wrong = Response::Written { revision: 1 }.encode();
+    caught("response", |tape| told_loose(tape, |_, _, response| *response = wrong));
+    // One entry is one client's.
+    caught("response", |tape| {
+        let at = tape.last_of(|fed| matches!(fed, Fed::Loose(..)));
+        if let Fed::Loose(command, index, response) = &tape.fed[at] {
+            let again = Fed::Loose(command.clone(), *index, response.clone());
+            tape.fed.push(again);
+        }
+    });
+}
+
+#[test]
+fn a_member_that_is_not_where_it_moved_to_breaks_addresses() {
+    caught("addresses", |tape| {
+        let at = tape.last_of(|fed| matches!(fed, Fed::Addresses(..)));
+        let before = tape.seen(tape.leader).membership;
+        let blank = Tape::honest().first_membership();
+        assert!(!before.addresses().is_empty() && blank.addresses().is_empty());
+        tape.fed[at] = Fed::Addresses(N1, blank);
+    });
+}
+
 /// Changes the answer to the first query, or to the last one: index and response.
 fn answered(tape: &mut Tape, last: bool, change: impl FnOnce(&mut LogIndex, &mut Response)) {
     let is_query = |fed: &Fed| matches!(fed, Fed::Queried(..));

@@ -87,6 +87,9 @@ pub(super) enum Fed {
     Queried(NodeId, Bytes, LogIndex, LogIndex, Bytes),
     Opened(SessionId),
     Reconfigured(LogIndex, Reconfigure),
+    /// A command without a session, where it was applied, and the response.
+    Loose(Bytes, LogIndex, Bytes),
+    Addresses(NodeId, Membership),
     Content(NodeId, Kv),
 }
 
@@ -128,6 +131,10 @@ impl Tape {
                 }
                 Fed::Opened(session) => safety.opened(*session)?,
                 Fed::Reconfigured(index, change) => safety.reconfigured(*index, change)?,
+                Fed::Loose(command, index, response) => {
+                    safety.acknowledged_loose(command, *index, response)?;
+                }
+                Fed::Addresses(id, membership) => safety.addresses(*id, membership)?,
                 Fed::Content(id, kv) => safety.content(*id, kv)?,
             }
         }
@@ -150,6 +157,14 @@ impl Tape {
     pub fn seen_before(&self, id: NodeId, end: usize) -> usize {
         let fits = |fed: &Fed| matches!(fed, Fed::After(by, _) if *by == id);
         self.fed[..end].iter().rposition(fits).expect("it was seen before")
+    }
+
+    /// The membership with which the cluster began.
+    pub fn first_membership(&self) -> Membership {
+        match &self.fed[self.first_of(|fed| matches!(fed, Fed::After(..)))] {
+            Fed::After(_, seen) => seen.membership.clone(),
+            _ => unreachable!("it is an `After`"),
+        }
     }
 
     /// How `id` is seen at the end.
