@@ -6,7 +6,8 @@
 //! most one bug is planted at a time, per thread, by `plant`: the simulator plants the one that a
 //! plan names for as long as the plan runs, so that a run remains a function of its plan.
 //!
-//! Numbers 1 to 40 come from issues of other systems and from papers; U1 to U9 are defects of the
+//! Numbers 1 to 40 come from issues of other systems and from papers, those from 50 on from what this
+//! simulator once did not see; U1 to U9 are defects of the
 //! crate `raft` 0.7.0, or of hosts that use it in a plausible way, which this crate keeps out by the
 //! way in which it configures and drives it. Planting one of these does not change the crate.
 
@@ -14,7 +15,7 @@ use std::any::Any;
 
 use bytes::Bytes;
 
-use crate::kv::{Command, Kv, Response};
+use crate::kv::{Command, Kv, Response, Versioned};
 use crate::machine::StateMachine;
 use crate::node::Proposal;
 use crate::types::LogIndex;
@@ -121,6 +122,15 @@ bugs! {
         "A message that waited carries the term of the moment when it is sent.";
     UnreadableHardStateIsDefault = "40", "unreadable-hard-state-is-default", Hard, "ClickHouse #113654",
         "A hard state that cannot be read is taken for that of a new member.";
+
+    WrongRevisionReported = "54", "wrong-revision-reported", Easy, "etcd, mod_revision",
+        "A get reports the revision of the whole state as that of the key.";
+    PageTokenSkipsAKey = "55", "page-token-skips-a-key", Easy, "paging by offset",
+        "A page that goes on behind a key leaves out the key that follows it.";
+    StaleReadGoesBack = "56", "stale-read-goes-back", Medium, "any cache of reads",
+        "A stale read is answered from a cache: a client may see a state and then an older one.";
+    AddressesNotInSnapshot = "57", "addresses-not-in-snapshot", Medium, "any field added later",
+        "A snapshot does not hold the addresses of the members.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";
@@ -242,6 +252,16 @@ pub(crate) fn is_failed_cas(response: &[u8]) -> bool {
     matches!(Response::decode(response), Ok(Response::Swapped { swapped: false, .. }))
 }
 
+/// The answer to a get, with another revision of what it has found.
+pub(crate) fn with_revision(response: Bytes, revision: LogIndex) -> Bytes {
+    match Response::decode(&response) {
+        Ok(Response::Value(Some(found))) => {
+            Response::Value(Some(Versioned { revision, ..found })).encode()
+        }
+        _ => response,
+    }
+}
+
 /// Removes a key of a key-value machine, as if its time were up.
 pub(crate) fn expire_key<M: StateMachine>(machine: &mut M) {
     if let Some(kv) = (machine as &mut dyn Any).downcast_mut::<Kv>() {
@@ -285,7 +305,7 @@ mod tests {
     fn each_has_a_number_and_a_name_of_its_own() {
         let numbers: std::collections::BTreeSet<_> = ALL.iter().map(|info| info.id).collect();
         let names: std::collections::BTreeSet<_> = ALL.iter().map(|info| info.name).collect();
-        assert_eq!((ALL.len(), numbers.len(), names.len()), (49, 49, 49));
+        assert_eq!((ALL.len(), numbers.len(), names.len()), (53, 53, 53));
         assert_eq!(find("u3").map(|info| info.bug), Some(Bug::ReadIndexForwarded));
         assert_eq!(find("read-at-once").map(|info| info.id), Some("30"));
         assert_eq!(find("nonsense"), None);

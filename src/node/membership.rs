@@ -48,6 +48,11 @@ impl Membership {
         &self.addresses
     }
 
+    /// Forgets all addresses, for a bug that does.
+    pub(crate) fn forget_addresses(&mut self) {
+        self.addresses.clear();
+    }
+
     pub(crate) fn learn_addresses(&mut self, addresses: BTreeMap<NodeId, String>) {
         self.addresses.extend(addresses);
         let mut all = std::mem::take(&mut self.addresses);
