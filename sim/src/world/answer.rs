@@ -235,21 +235,27 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let current = client.current.as_mut().expect("it was answered");
         let Op::Scan { limit: 1.., .. } = plan.ops[current.row].call.op else { return false };
-        let Ok(Response::Entries { entries, more: true }) = Response::decode(response) else {
+        let Ok(Response::Entries { entries, more }) = Response::decode(response) else {
             return false;
         };
-        // The page was judged: it has a last key.
-        current.given.after = entries.last().map(|last| last.key.clone());
-        // Answers to the page before are out of date.
-        current.first_token = client.token + 1;
-        current.first_floor = commit;
-        current.attempts = 0;
-        self.reach("page-turned");
-        if index < commit {
+        let changed = current.given.paged_at.is_some_and(|before| before < index);
+        if more {
+            // The page was judged: it has a last key.
+            current.given.after = entries.last().map(|last| last.key.clone());
+            current.given.paged_at = Some(index);
+            // Answers to the page before are out of date.
+            current.first_token = client.token + 1;
+            current.first_floor = commit;
+            current.attempts = 0;
+            self.reach("page-turned");
+        }
+        if changed {
             self.reach("page-turned-during-changes");
         }
-        self.attempt(number);
-        true
+        if more {
+            self.attempt(number);
+        }
+        more
     }
 
     /// The operator hears that its change was made, or that a transfer has begun.

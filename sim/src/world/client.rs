@@ -54,8 +54,9 @@ pub(super) struct Given {
     /// What a guarded write goes by. It is the same for all attempts, or they were not the same
     /// command.
     pub guard: Option<Guard>,
-    /// The last key of the page before, for a scan in pages.
+    /// The last key of the page before, for a scan in pages, and the index of that page.
     pub after: Option<Bytes>,
+    pub paged_at: Option<LogIndex>,
     /// The member that is moved does not vote.
     pub learns: bool,
 }

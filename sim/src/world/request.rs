@@ -116,7 +116,8 @@ impl World<'_> {
             _ => None,
         };
         let learns = matches!(op, Op::Move { node, .. } if self.newest.1.learners().contains(node));
-        Given { aim: self.leader().filter(|_| op.is_aimed()), guard, after: None, learns }
+        let aim = self.leader().filter(|_| op.is_aimed());
+        Given { aim, guard, learns, ..Given::default() }
     }
 
     /// Notes that a client, or the operator, has several operations under way.
