@@ -49,9 +49,12 @@ impl<M: StateMachine> Node<M> {
         config.validate()?;
         let mut beginning = Beginning::read(&config, disk)?;
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
-        let left = remove_leftovers(&beginning, disk, &mut ops)?;
-        if beginning.is_blank() && !config.founders.is_empty() {
-            beginning.found(&config, &mut ops)?;
+        let founds = beginning.is_blank() && !config.founders.is_empty();
+        let founding = if founds { Some(founding(&config)?) } else { None };
+        let founded = founding.as_ref().map_or(FOUNDED, Replica::applied);
+        let left = remove_leftovers(&beginning, founded, disk, &mut ops)?;
+        if let Some(replica) = founding {
+            beginning.found(replica, &mut ops);
         }
         Ok(Self::build(config, beginning, left, ops))
     }
@@ -183,19 +186,9 @@ impl<M: StateMachine> Beginning<M> {
             && recovered.hard_state == HardState::default()
     }
 
-    /// Founds a cluster: the founders' membership becomes a snapshot, the same on each of them.
-    fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) -> Result<(), Error> {
-        let membership = Membership::founded_by(config);
-        self.replica = match &config.founding_state {
-            None => Replica::new(config.sessions, membership, FOUNDED),
-            Some(state) => {
-                let named = snapshot::complete(FOUNDED);
-                let old = Replica::restore(config.sessions, named, state).map_err(|error| {
-                    Error::Config(format!("the founding state cannot be read: {error}"))
-                })?;
-                old.refounded(membership)
-            }
-        };
+    /// Founds a cluster with this state: it becomes a snapshot, the same on each founder.
+    fn found(&mut self, replica: Replica<M>, ops: &mut Vec<DiskOp>) {
+        self.replica = replica;
         let founded = self.replica.applied();
         let (_, writer) = self.replica.snapshot();
         let data: Bytes = writer.flatten().collect();
@@ -208,8 +201,20 @@ impl<M: StateMachine> Beginning<M> {
         self.recovered.wal.append(hard_state, Some(founded), &[], ops);
         self.recovered.hard_state = hard_state;
         self.present = Some((founded, size));
-        Ok(())
     }
+}
+
+/// The state of a cluster that is founded now: of the founders, with what the configuration gives
+/// them.
+fn founding<M: StateMachine>(config: &Config) -> Result<Replica<M>, Error> {
+    let membership = Membership::founded_by(config);
+    let Some(state) = &config.founding_state else {
+        return Ok(Replica::new(config.sessions, membership, FOUNDED));
+    };
+    let named = snapshot::complete(FOUNDED);
+    let old = Replica::restore(config.sessions, named, state)
+        .map_err(|error| Error::Config(format!("the founding state cannot be read: {error}")))?;
+    Ok(old.refounded(membership))
 }
 
 /// Restores the state from a snapshot file. Of a damaged one the membership may still be legible;
@@ -262,6 +267,7 @@ fn refuse_hopeless(
 /// Those of a damaged member stay, and are returned: they may be the last of what it had.
 fn remove_leftovers<M: StateMachine>(
     beginning: &Beginning<M>,
+    founded: SnapshotId,
     disk: &mut dyn Disk,
     ops: &mut Vec<DiskOp>,
 ) -> Result<Vec<SnapshotId>, Error> {
@@ -277,7 +283,7 @@ fn remove_leftovers<M: StateMachine>(
                 let id = SnapshotId { index, term };
                 // A founder may have crashed before its first record was durable. Any other
                 // snapshot proves that there was a log, and promises in it.
-                if beginning.is_blank() && id != FOUNDED {
+                if beginning.is_blank() && id != founded {
                     let reason = "the write-ahead log that should name it is gone".to_owned();
                     return Err(Error::Corrupt { file, offset: 0, reason });
                 }
