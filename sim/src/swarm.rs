@@ -44,6 +44,7 @@ pub fn generate(seed: u64) -> Plan {
 pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
     shape::fit(&mut cluster, &mut clients);
+    cluster.backup_keys = surface::backup_keys(seed);
     let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
     let (times, mut marks) = workload::times(seed, horizon_us);
     let first_nodes = cluster.nodes + cluster.learners;

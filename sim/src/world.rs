@@ -8,6 +8,7 @@
 //! - `slot.rs` is a node's place: its disk, and who judges what it does,
 //! - `event.rs` carries out one event and what comes of it, `life.rs` starts and stops nodes,
 //! - `message.rs` has the messages between nodes, and the connections that they travel on,
+//! - `links.rs` says how the plan sets up the network,
 //! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
 //! - `inbox.rs` is where inputs wait for a slow node,
 //! - `client.rs` and `request.rs` are the clients, `answer.rs` judges what they are answered,
@@ -18,6 +19,7 @@
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
+//! - `founding.rs` makes the backup that a cluster may be founded with,
 //! - `fork.rs` lets a run go on in another way than it did,
 //! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
 //! - `camera.rs` films a run for those who want to look at all of it.
@@ -32,8 +34,10 @@ mod end;
 mod event;
 mod fault;
 mod fork;
+mod founding;
 mod inbox;
 mod life;
+mod links;
 mod message;
 mod portrait;
 mod recorder;
@@ -65,15 +69,17 @@ pub use self::trace::{Digest, Sink};
 use self::atlas::Atlas;
 use self::camera::Mail;
 use self::client::Clients;
+use self::founding::Founding;
+use self::links::{capacity, endpoint, network_config};
 use self::portrait::Portrait;
 use self::recorder::Weight;
 use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Bounds, Broken, Safety};
 use crate::history::History;
-use crate::network::{Capacity, Connection, Endpoint, NetAction, NetRule, Network, NetworkConfig};
+use crate::network::{Connection, NetAction, NetRule, Network};
 use crate::outcome::{Class, Outcome, Recovery, Violation};
-use crate::plan::{self, Member, NetEffect, Plan, Wire};
+use crate::plan::{self, NetEffect, Plan, Wire};
 use crate::port::Effect;
 use crate::rng::Draw;
 
@@ -158,6 +164,7 @@ pub const WAYPOINTS: &[&str] = &[
     "page-turned",
     "page-turned-during-changes",
     "member-moved",
+    "founded-from-backup",
 ];
 
 /// How to run.
@@ -328,6 +335,7 @@ pub(crate) struct World<'p> {
     step: u64,
     schedule: crate::schedule::Schedule<Event>,
     network: Network,
+    founding: Founding,
     /// By id; place 0 is empty.
     slots: Vec<Option<Slot>>,
     clients: Clients,
@@ -360,37 +368,10 @@ pub(crate) struct World<'p> {
     handed_over: Option<(NodeId, Term)>,
 }
 
-fn endpoint(member: &Member) -> Endpoint {
-    match member {
-        Member::Node(id) => Endpoint::Node(id.0),
-        Member::Client(number) => Endpoint::Client(u64::from(*number)),
-    }
-}
-
-fn network_config(network: &plan::Network) -> NetworkConfig {
-    NetworkConfig {
-        latency_min_ns: network.latency.min_us * 1000,
-        latency_mean_extra_ns: network.latency.mean_extra_us * 1000,
-        tail_probability: network.heavy_tail,
-        tail_factor: 50,
-        drop: network.drop,
-        duplicate: network.duplicate,
-        fifo: network.fifo,
-        spread: network.spread,
-        capacity: capacity(network.kib_per_s, network.queue_us),
-        garble: network.garble,
-        tells: network.tells,
-    }
-}
-
-/// `None` for a connection without bounds, 0 KiB per second.
-fn capacity(kib_per_s: u32, queue_us: u64) -> Option<Capacity> {
-    let bytes_per_s = u64::from(kib_per_s) * 1024;
-    (bytes_per_s > 0).then_some(Capacity { bytes_per_s, queue_ns: queue_us * 1000 })
-}
-
 impl<'p> World<'p> {
     fn new(plan: &'p Plan) -> Self {
+        let founding = Founding::new(plan.cluster.backup_keys);
+        let safety = Safety::new(plan.cluster.sessions as usize);
         let mut world = World {
             plan,
             seed: plan.seed,
@@ -401,7 +382,8 @@ impl<'p> World<'p> {
             network: Network::new(plan.seed, network_config(&plan.network)),
             slots: Vec::new(),
             clients: Clients::new(plan),
-            safety: Safety::new(plan.cluster.sessions as usize),
+            safety: safety.founded(founding.id, &founding.contents),
+            founding,
             bounds: Bounds::new(&life::config(plan, NodeId(1), false, 0)),
             atlas: Atlas::default(),
             trace: Trace::default(),
@@ -423,6 +405,10 @@ impl<'p> World<'p> {
             handed_over: None,
         };
         world.except_messages();
+        if world.founding.state.is_some() {
+            world.reach("founded-from-backup");
+            world.write_before(world.founding.id.index);
+        }
         for id in plan.voters().chain(plan.learners()) {
             world.place(id, true);
             world.schedule.push(0, Event::Start { node: id });

@@ -60,6 +60,7 @@ fn unusual_plan() -> Plan {
             chunk_bytes: 100,
             wire: Wire::Encoded,
             batch_us: 1500,
+            backup_keys: 9,
         },
         network: Network {
             latency: Delay { min_us: 1, mean_extra_us: 1_000_001 },
@@ -476,7 +477,7 @@ fn a_wrong_fault_is_named_with_its_grammar() {
 
 #[test]
 fn a_wrong_operation_is_named_with_its_grammar() {
-    let txn = "write `txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [@N]`";
+    let txn = "write `txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [!no-session] [@N]`";
     for (text, error) in [
         (
             "change +4 5",
@@ -490,34 +491,52 @@ fn a_wrong_operation_is_named_with_its_grammar() {
                 .to_string(),
         ),
         ("putt k v", "unknown operation `putt`; did you mean `put`?".to_string()),
-        ("put k", "a value is missing in `put k`; write `put KEY VALUE [@N]`".to_string()),
-        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [@N]`".to_string()),
+        (
+            "get k !no-session",
+            "`get` cannot be asked for like that in `get k !no-session`; write \
+                     `get KEY [!stale] [@N]`"
+                .to_string(),
+        ),
+        (
+            "put k v !stale",
+            "`put` cannot be asked for like that in `put k v !stale`; write \
+                     `put KEY VALUE [!no-session] [@N]`"
+                .to_string(),
+        ),
+        (
+            "delete k !gently",
+            "`!gently` is no way to ask in `delete k !gently`; write \
+                     `delete KEY [!no-session] [@N]`"
+                .to_string(),
+        ),
+        ("put k", "a value is missing in `put k`; write `put KEY VALUE [!no-session] [@N]`".to_string()),
+        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [!no-session] [@N]`".to_string()),
         (
             "put k ü",
             "`ü` is not a value (letters, digits, _ . / : -) in `put k ü`; write \
-                     `put KEY VALUE [@N]`"
+                     `put KEY VALUE [!no-session] [@N]`"
                 .to_string(),
         ),
         (
             "put k v*x",
             "`v*x` has no length after its `*` in `put k v*x`; write \
-                       `put KEY VALUE [@N]`"
+                       `put KEY VALUE [!no-session] [@N]`"
                 .to_string(),
         ),
         (
             "put k word*2",
             "`word*2` has an impossible length (4 to 1048576) in `put k word*2`; \
-                          write `put KEY VALUE [@N]`"
+                          write `put KEY VALUE [!no-session] [@N]`"
                 .to_string(),
         ),
         (
             "put k v @x",
-            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [@N]`".to_string(),
+            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [!no-session] [@N]`".to_string(),
         ),
         (
             "cas k - -",
             "`-` is not a value (letters, digits, _ . / : -) in `cas k - -`; write \
-                       `cas KEY OLD|- NEW [@N]`"
+                       `cas KEY OLD|- NEW [!no-session] [@N]`"
                 .to_string(),
         ),
         ("txn put a 1", format!("`put` stands where `then` is expected in `txn put a 1`; {txn}")),

@@ -67,6 +67,9 @@ fn random_plans_have_everything() {
                 count(what.to_string());
             }
         }
+        if plan.cluster.backup_keys > 0 {
+            count("from a backup".to_string());
+        }
         if faults == 0 {
             count("calm".to_string());
         }
@@ -115,6 +118,7 @@ fn random_plans_have_everything() {
         "without a session",
         "stale",
         "in pages",
+        "from a backup",
         "txn",
         "add",
         "learner",

@@ -57,6 +57,13 @@ impl MachineChecker {
         }
     }
 
+    /// Begins with these contents: key, value and revision.
+    pub fn restore(&mut self, contents: &[(Bytes, Bytes, LogIndex)]) {
+        for (key, value, revision) in contents {
+            self.past.set(*revision, key.clone(), Some(value.clone()));
+        }
+    }
+
     pub fn effects(&self) -> &[(LogIndex, SessionId, u64)] {
         &self.effects
     }
@@ -320,7 +327,7 @@ impl MachineChecker {
 
 #[cfg(test)]
 mod tests {
-    use stormkv::types::Entry;
+    use stormkv::types::{Entry, SnapshotId};
 
     use super::*;
     use crate::checker::ledger::Ledger;
@@ -335,7 +342,7 @@ mod tests {
         assert_eq!(Proposal::decode(&twice), Some(command));
         for (index, data) in (2..).zip([Bytes::from_static(&[0]), twice.clone(), twice]) {
             let entry = Entry { index, term: 1, kind: EntryKind::Normal, data };
-            let mut ledger = Ledger::new();
+            let mut ledger = Ledger::founded(SnapshotId { index: 1, term: 1 });
             ledger.write(NodeId(1), index, &entry).unwrap();
             let version = ledger.version(index, 1).expect("just written");
             machine.commit(index, version, &mut checks).unwrap();

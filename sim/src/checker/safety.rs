@@ -10,7 +10,7 @@ use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::{Applied, Membership, Proposal, membership_change};
-use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
+use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId};
 use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
@@ -140,12 +140,19 @@ impl Safety {
     /// For a cluster whose members keep this many sessions.
     pub fn new(sessions: usize) -> Self {
         Safety {
-            raft: RaftChecker::new(),
+            raft: RaftChecker::founded(SnapshotId { index: 1, term: 1 }),
             machine: MachineChecker::new(sessions),
             opened: BTreeSet::new(),
             addresses: BTreeMap::new(),
             checks: Checks::new(),
         }
+    }
+
+    /// The same cluster, founded with these contents: key, value and revision.
+    pub fn founded(mut self, id: SnapshotId, contents: &[(Bytes, Bytes, LogIndex)]) -> Self {
+        self.raft = RaftChecker::founded(id);
+        self.machine.restore(contents);
+        self
     }
 
     /// A node believes in these operations from now on.

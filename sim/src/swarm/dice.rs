@@ -31,6 +31,7 @@ pub(super) enum Purpose {
     Mutation = 19,
     Surface = 40,
     Moves = 41,
+    Backup = 42,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

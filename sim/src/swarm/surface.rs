@@ -61,3 +61,9 @@ pub(super) fn moves(seed: u64, nodes: u64, horizon_us: u64) -> Vec<OpRow> {
     rows.sort_by_key(|row| row.at_us);
     rows
 }
+
+/// With how many keys of a backup the cluster is founded.
+pub(super) fn backup_keys(seed: u64) -> u32 {
+    let dice = &mut Dice::new(seed, Purpose::Backup);
+    if dice.percent(6) { dice.scaled(1, 32) } else { 0 }
+}

@@ -7,7 +7,7 @@ use stormkv::driver::Driver;
 use stormkv::env::{DiskOp, FileName};
 use stormkv::error::Error;
 use stormkv::node::Role;
-use stormkv::types::NodeId;
+use stormkv::types::{NodeId, SnapshotId};
 
 use super::recorder::Weight;
 use super::slot::{Judge, Starting};
@@ -154,6 +154,8 @@ impl World<'_> {
         let life = slot.life;
         let mut config = config(plan, id, slot.founder, life);
         config.seed = seed;
+        config.founding_state = self.founding.state.clone().filter(|_| slot.founder);
+        let founding = self.founding.id;
         let starting = Some(Starting::default());
         let safety = &mut self.safety;
         let watch = Judge { id, safety, broken: None, applied: None, wrote: false, starting };
@@ -170,7 +172,7 @@ impl World<'_> {
             Ok(Ok(driver)) => driver,
         };
         let torn = driver.node().recovered_torn_tail();
-        let founds = kept.queued.iter().any(founds);
+        let founds = kept.queued.iter().any(|op| founds(op, founding));
         let judged = self
             .safety
             .recovered(id, driver.node(), founds)
@@ -196,8 +198,8 @@ impl World<'_> {
 }
 
 /// Whether a node founds its cluster with this operation: no other start begins this snapshot.
-fn founds(op: &DiskOp) -> bool {
-    matches!(op, DiskOp::Create { file: FileName::Partial(1, 1), .. })
+fn founds(op: &DiskOp, SnapshotId { index, term }: SnapshotId) -> bool {
+    matches!(op, DiskOp::Create { file, .. } if *file == FileName::Partial(index, term))
 }
 
 /// How much an append may carry: what a path carries between two heartbeats, as [`Config`] asks for.

@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
-use stormkv::types::{NodeId, SessionId};
+use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::World;
 use crate::checker::{Broken, Peaks, witness};
@@ -141,6 +141,7 @@ impl World<'_> {
             seed: _,
             now_ns,
             base_ns: _,
+            founding,
             step,
             schedule,
             network,
@@ -172,6 +173,7 @@ impl World<'_> {
             seed: plan.seed,
             now_ns,
             base_ns: now_ns,
+            founding,
             step,
             schedule,
             network,
@@ -218,25 +220,29 @@ impl World<'_> {
         self.safety.forget(&present);
     }
 
-    /// Begins a new history with what is left of the old one.
-    fn begin_history(&mut self) {
-        let loose = self.own_loose().expect("the history was judged");
+    /// Lets the history begin with the contents, as one operation that took effect at `index`.
+    pub(super) fn write_before(&mut self, index: LogIndex) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let puts = self.safety.contents().map(|(key, value)| {
             TxnOp::Put(Arc::from(text(key).as_str()), history::Value::text(&text(value)))
         });
         let contents = Txn { then: puts.collect(), ..Txn::default() };
-        let names = self.clients.history.names().clone();
-        let new = History::new(Model::Kv).called(names);
-        let old = std::mem::replace(&mut self.clients.history, new);
         let history = &mut self.clients.history;
         // The operator's operations are not recorded, so this process is free.
         let op = history.invoke(0, Action::Txn(Box::new(contents)), self.now_ns);
         let answer = Answer::Txn { succeeded: true, results: None };
         history.complete(op, End::Ok(answer), self.now_ns);
-        let index = self.safety.commit();
         self.clients.before = Some(witness::Applied { index, op });
+    }
 
+    /// Begins a new history with what is left of the old one.
+    fn begin_history(&mut self) {
+        let loose = self.own_loose().expect("the history was judged");
+        let names = self.clients.history.names().clone();
+        let new = History::new(Model::Kv).called(names);
+        let old = std::mem::replace(&mut self.clients.history, new);
+        self.write_before(self.safety.commit());
+        let history = &mut self.clients.history;
         let mut open: Vec<((SessionId, u64), usize)> = self.clients.owner.drain().collect();
         open.retain(|((session, number), _)| self.safety.may_take_effect(*session, *number));
         open.sort_unstable();
