@@ -323,6 +323,8 @@ fn every_operation_form_is_read_and_written_alike() {
         "guarded k seen v*100 @1",
         "txn then put a 1; get b !no-session",
         "move 2 host-a:2380 @1",
+        "remove 2 !imprudent",
+        "change -1 -2 !imprudent @3",
         "txn then put a 1",
         "txn if k=v k2=- k3=v*10 then put a 1; delete b; get c else get d; put else 2 @3",
         "add 6",
@@ -482,12 +484,12 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         (
             "change +4 5",
             "`5` is not a change of a member in `change +4 5`; write \
-                     `change +N|~N|^N|_N|-N.. [@N]`"
+                     `change +N|~N|^N|_N|-N.. [!imprudent] [@N]`"
                 .to_string(),
         ),
         (
             "change +4 -4",
-            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [@N]`"
+            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [!imprudent] [@N]`"
                 .to_string(),
         ),
         ("putt k v", "unknown operation `putt`; did you mean `put`?".to_string()),

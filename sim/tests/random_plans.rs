@@ -90,7 +90,7 @@ fn random_plans_have_everything() {
                 count("pinned".to_string());
             }
             match row.call.manner {
-                Manner::Usual => {}
+                Manner::Usual | Manner::Imprudent => {}
                 Manner::NoSession => count("without a session".to_string()),
                 Manner::Stale => count("stale".to_string()),
             }

@@ -197,11 +197,11 @@ const GRAMMAR: &Grammar = &[
     ("add", "add N [@N]"),
     ("learner", "learner N [@N]"),
     ("promote", "promote N [@N]"),
-    ("remove", "remove N|leader [@N]"),
-    ("replace", "replace N|leader M [@N]"),
+    ("remove", "remove N|leader [!imprudent] [@N]"),
+    ("replace", "replace N|leader M [!imprudent] [@N]"),
     ("transfer", "transfer N [@N]"),
     ("move", "move N ADDRESS [@N]"),
-    ("change", "change +N|~N|^N|_N|-N.. [@N]"),
+    ("change", "change +N|~N|^N|_N|-N.. [!imprudent] [@N]"),
     ("restart", "restart"),
 ];
 
@@ -316,6 +316,8 @@ pub enum Manner {
     NoSession,
     /// A read of what the node has applied, however old.
     Stale,
+    /// A change of the membership that is asked for even if what is left may be no quorum.
+    Imprudent,
 }
 
 /// An operation and where it is tried first.
@@ -323,7 +325,7 @@ pub enum Manner {
 pub struct Call {
     /// What is done.
     pub op: Op,
-    /// How it is asked for (written as `!no-session` or `!stale`).
+    /// How it is asked for (written as `!no-session`, `!stale` or `!imprudent`).
     pub manner: Manner,
     /// The node of the first attempt (written as `@N`); `None` leaves it to the client.
     pub node: Option<NodeId>,
@@ -349,6 +351,7 @@ impl fmt::Display for Call {
             Manner::Usual => {}
             Manner::NoSession => f.write_str(" !no-session")?,
             Manner::Stale => f.write_str(" !stale")?,
+            Manner::Imprudent => f.write_str(" !imprudent")?,
         }
         self.node.map_or(Ok(()), |node| write!(f, " @{}", node.0))
     }
@@ -437,6 +440,7 @@ impl FromStr for Call {
             None => Manner::Usual,
             Some("no-session") => Manner::NoSession,
             Some("stale") => Manner::Stale,
+            Some("imprudent") => Manner::Imprudent,
             Some(word) => return tokens.fail(format!("`!{word}` is no way to ask")),
         };
         let op = match verb {
@@ -488,6 +492,7 @@ impl FromStr for Call {
             Manner::Usual => true,
             Manner::NoSession => op.is_write(),
             Manner::Stale => op.is_read(),
+            Manner::Imprudent => op.is_admin() && !matches!(op, Op::Transfer(_)),
         };
         if !fits {
             return tokens.fail(format!("`{verb}` cannot be asked for like that"));
