@@ -15,7 +15,7 @@ use std::any::Any;
 
 use bytes::Bytes;
 
-use crate::kv::{Command, Kv, Response};
+use crate::kv::{Command, Kv, Response, Versioned};
 use crate::machine::StateMachine;
 use crate::node::Proposal;
 use crate::types::LogIndex;
@@ -138,6 +138,15 @@ bugs! {
     LateRequestsQueued = "53", "late-requests-queued", Hard, "stormkv #13",
         "Requests that cannot make their deadline are queued, whatever waits already.";
 
+    WrongRevisionReported = "54", "wrong-revision-reported", Easy, "etcd, mod_revision",
+        "A get reports the revision of the whole state as that of the key.";
+    PageTokenSkipsAKey = "55", "page-token-skips-a-key", Easy, "paging by offset",
+        "A page that goes on behind a key leaves out the key that follows it.";
+    StaleReadGoesBack = "56", "stale-read-goes-back", Medium, "any cache of reads",
+        "A stale read is answered from a cache: a client may see a state and then an older one.";
+    AddressesNotInSnapshot = "57", "addresses-not-in-snapshot", Medium, "any field added later",
+        "A snapshot does not hold the addresses of the members.";
+
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";
     AppendsGlued = "U2", "appends-glued", Hard, "raft 0.7.0",
@@ -256,6 +265,16 @@ pub(crate) fn response_to_put(index: LogIndex, data: &[u8]) -> Option<Bytes> {
 /// Whether this is the response of a compare-and-swap that found another value.
 pub(crate) fn is_failed_cas(response: &[u8]) -> bool {
     matches!(Response::decode(response), Ok(Response::Swapped { swapped: false, .. }))
+}
+
+/// The answer to a get, with another revision of what it has found.
+pub(crate) fn with_revision(response: Bytes, revision: LogIndex) -> Bytes {
+    match Response::decode(&response) {
+        Ok(Response::Value(Some(found))) => {
+            Response::Value(Some(Versioned { revision, ..found })).encode()
+        }
+        _ => response,
+    }
 }
 
 /// Removes a key of a key-value machine, as if its time were up.

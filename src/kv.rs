@@ -18,6 +18,7 @@ use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
+use crate::bugs::{Bug, planted};
 use crate::chunks::{self, Format};
 use crate::digest::Digest;
 use crate::machine::{Chunks, StateMachine};
@@ -210,7 +211,9 @@ impl Kv {
         };
         let mut entries = Vec::new();
         let mut len = 0;
-        for (key, slot) in self.entries.range::<[u8], _>((start, Bound::Unbounded)) {
+        let skipped = usize::from(planted(Bug::PageTokenSkipsAKey) && after.is_some());
+        let range = self.entries.range::<[u8], _>((start, Bound::Unbounded));
+        for (key, slot) in range.skip(skipped) {
             if !key.starts_with(prefix) {
                 break;
             }

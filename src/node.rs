@@ -54,7 +54,7 @@ use raft::{ProgressState, StateRole};
 use tracing::warn;
 
 pub use self::load::Load;
-pub use self::membership::Membership;
+pub use self::membership::{Membership, membership_change};
 pub use self::replica::Proposal;
 pub use crate::wal::Damage;
 

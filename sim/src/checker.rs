@@ -16,6 +16,7 @@ mod ledger;
 pub mod linearizable;
 mod machine;
 pub mod model;
+mod past;
 mod raft;
 mod repeats;
 mod safety;

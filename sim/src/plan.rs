@@ -40,7 +40,7 @@ pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;
 pub use load::{Load, Phase};
 pub use net::{MessageKind, MessageRef, NetEffect, NetRow};
-pub use op::{Call, Condition, Op, Step, Value};
+pub use op::{Call, Condition, Guard, Manner, Op, Step, Value};
 
 /// The version of the scenario format that this build reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -167,6 +167,8 @@ pub struct Cluster {
     /// How long a node collects inputs, from the first one on, before it acts on all of them, in
     /// microseconds. What it has collected is lost in a crash. 0: it acts on each by itself.
     pub batch_us: u64,
+    /// The keys `k1`, `k2` and so on of a backup that the cluster is founded with; 0: it begins empty.
+    pub backup_keys: u32,
 }
 
 impl Default for Cluster {
@@ -185,6 +187,7 @@ impl Default for Cluster {
             chunk_bytes: 16384,
             wire: Wire::Value,
             batch_us: 0,
+            backup_keys: 0,
         }
     }
 }

@@ -20,6 +20,7 @@ mod priorities;
 mod shape;
 mod soak;
 mod storm;
+mod surface;
 mod weight;
 mod workload;
 
@@ -47,6 +48,7 @@ pub fn generate(seed: u64) -> Plan {
 pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
     shape::fit(&mut cluster, &mut clients);
+    cluster.backup_keys = surface::backup_keys(seed);
     let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
     let (times, mut marks) = workload::times(seed, horizon_us);
     let first_nodes = cluster.nodes + cluster.learners;
@@ -80,6 +82,10 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     }
     ops.extend(combos::replacements(seed, &faults, free));
     ops.extend(weight.fill);
+    surface::vary(seed, &mut ops);
+    if !knobs.is_off(Group::Membership) {
+        ops.extend(surface::moves(seed, u64::from(first_nodes), horizon_us));
+    }
     ops.sort_by_key(|row| row.at_us);
 
     let mut network = knobs.calm(shape::network(seed, knobs.mix() != Mix::Uniform));

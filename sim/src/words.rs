@@ -3,8 +3,8 @@
 //! What cannot be decoded is told as its bytes: a reader of a failure sees what is there.
 
 use bytes::Bytes;
-use stormkv::api::{Refusal, Reply, Request};
-use stormkv::kv::{Command, Query, Response, TxnOp};
+use stormkv::api::{Consistency, Refusal, Reply, Request};
+use stormkv::kv::{Command, Guard, Query, Response, TxnOp};
 use stormkv::node::Proposal;
 use stormkv::types::EntryKind;
 
@@ -19,23 +19,37 @@ pub fn request(request: &Request) -> String {
                 .map_or_else(String::new, |(session, nr)| format!(" (s{} #{nr})", session.0));
             command(bytes) + &number
         }
-        Request::Query { query, .. } => match Query::decode(query) {
-            Ok(Query::Get { key }) => format!("get {}", text(&key)),
-            Ok(Query::Scan { prefix, .. }) => format!("scan {}*", text(&prefix)),
-            Err(_) => format!("query {query:?}"),
-        },
+        Request::Query { query: bytes, consistency } => {
+            let stale = if *consistency == Consistency::Stale { " (stale)" } else { "" };
+            query(bytes) + stale
+        }
         Request::Reconfigure(change) => {
             let ids = |verb: &str, ids: &[stormkv::types::NodeId]| -> Vec<String> {
                 ids.iter().map(|id| format!("{verb} {id}")).collect()
             };
+            let addresses = change.addresses.iter().map(|(id, at)| format!("{id} is at {at}"));
             let parts = [
                 ids("voter", &change.voters),
                 ids("learner", &change.learners),
                 ids("remove", &change.removed),
+                addresses.collect(),
             ];
             parts.concat().join(", ")
         }
         Request::Transfer(id) => format!("transfer to {id}"),
+    }
+}
+
+/// What a query asks for: `scan k1* after k2 limit 3`.
+pub fn query(bytes: &[u8]) -> String {
+    match Query::decode(bytes) {
+        Ok(Query::Get { key }) => format!("get {}", text(&key)),
+        Ok(Query::Scan { prefix, after, limit }) => {
+            let after = after.map_or_else(String::new, |key| format!(" after {}", text(&key)));
+            let limit = if limit > 0 { format!(" limit {limit}") } else { String::new() };
+            format!("scan {}*{after}{limit}", text(&prefix))
+        }
+        Err(_) => format!("query {:?}", Bytes::copy_from_slice(bytes)),
     }
 }
 
@@ -53,10 +67,12 @@ pub fn entry(kind: EntryKind, data: &Bytes) -> String {
 /// The keys that an operation is about, each once; a prefix ends in `*`.
 pub fn keys(op: &Op) -> Vec<String> {
     let mut keys = match op {
-        Op::Put { key, .. } | Op::Get { key } | Op::Delete { key } | Op::Cas { key, .. } => {
-            vec![key.clone()]
-        }
-        Op::Scan { prefix } => vec![format!("{prefix}*")],
+        Op::Put { key, .. }
+        | Op::Get { key }
+        | Op::Delete { key }
+        | Op::Cas { key, .. }
+        | Op::Guarded { key, .. } => vec![key.clone()],
+        Op::Scan { prefix, .. } => vec![format!("{prefix}*")],
         Op::Txn { conditions, then, otherwise } => {
             let of = |step: &Step| match step {
                 Step::Put { key, .. } | Step::Delete { key } | Step::Get { key } => key.clone(),
@@ -97,7 +113,14 @@ pub fn command(bytes: &[u8]) -> String {
             };
             format!("txn{condition} then {}{otherwise}", steps(&then))
         }
-        other @ Command::Guarded { .. } => format!("{other:?}"),
+        Command::Guarded { key, guard, value } => {
+            let guard = match guard {
+                Guard::Absent => "absent".to_owned(),
+                Guard::Present => "present".to_owned(),
+                Guard::Revision(revision) => format!("at {revision}"),
+            };
+            format!("guarded {} {guard} {}", text(&key), optional(&value))
+        }
     }
 }
 
@@ -156,7 +179,24 @@ pub fn response(bytes: &[u8]) -> String {
             let read = results.iter().map(optional).collect::<Vec<_>>().join(", ");
             format!("{what} [{read}]")
         }
-        other => format!("{other:?}"),
+        Response::Conflict { revision: Some(revision) } => format!("refused, it is at {revision}"),
+        Response::Conflict { revision: None } => "refused, it is absent".to_owned(),
+        other @ Response::Invalid { .. } => format!("{other:?}"),
+    }
+}
+
+/// As [`response`], with the revisions of what was found: `v3@9`.
+pub fn exact_response(bytes: &[u8]) -> String {
+    match Response::decode(bytes) {
+        Ok(Response::Value(Some(found))) => format!("{}@{}", text(&found.value), found.revision),
+        Ok(Response::Entries { entries, more }) => {
+            let pairs = entries
+                .iter()
+                .map(|e| format!("{}={}@{}", text(&e.key), text(&e.value), e.revision));
+            let more = if more { ", .." } else { "" };
+            format!("[{}{more}]", pairs.collect::<Vec<_>>().join(", "))
+        }
+        _ => response(bytes),
     }
 }
 

@@ -9,9 +9,10 @@
 //! - `event.rs` carries out one event and what comes of it, `life.rs` starts and stops nodes,
 //! - `message.rs` has the messages between nodes, and the connections that they travel on,
 //! - `availability.rs` demands service of a healthy quorum,
+//! - `links.rs` says how the plan sets up the network,
 //! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
 //! - `inbox.rs` is where inputs wait for a slow node,
-//! - `client.rs` and `request.rs` are the clients,
+//! - `client.rs` and `request.rs` are the clients, `answer.rs` judges what they are answered,
 //! - `chance.rs` names the messages that chance has lost, doubled or delayed,
 //! - `portrait.rs` is a coarse picture of the cluster, for a search for new behaviour,
 //! - `soak.rs` strings windows of a long run together,
@@ -19,11 +20,13 @@
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
+//! - `founding.rs` makes the backup that a cluster may be founded with,
 //! - `fork.rs` lets a run go on in another way than it did,
 //! - `goodput.rs` judges what is answered under too much load,
 //! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
 //! - `camera.rs` films a run for those who want to look at all of it.
 
+mod answer;
 mod atlas;
 mod availability;
 mod camera;
@@ -34,9 +37,11 @@ mod end;
 mod event;
 mod fault;
 mod fork;
+mod founding;
 mod goodput;
 mod inbox;
 mod life;
+mod links;
 mod message;
 mod portrait;
 mod recorder;
@@ -69,16 +74,18 @@ use self::atlas::Atlas;
 use self::availability::Availability;
 use self::camera::Mail;
 use self::client::Clients;
+use self::founding::Founding;
 use self::inbox::Inbox;
+use self::links::{capacity, endpoint, network_config};
 use self::portrait::Portrait;
 use self::recorder::Weight;
 use self::slot::Slot;
 use self::trace::Trace;
 use crate::checker::{Bounds, Broken, Safety};
 use crate::history::History;
-use crate::network::{Capacity, Connection, Endpoint, NetAction, NetRule, Network, NetworkConfig};
+use crate::network::{Connection, NetAction, NetRule, Network};
 use crate::outcome::{Class, Outcome, Recovery, Violation};
-use crate::plan::{self, Member, NetEffect, Plan, Wire};
+use crate::plan::{self, NetEffect, Plan, Wire};
 use crate::port::Effect;
 use crate::rng::Draw;
 
@@ -116,6 +123,7 @@ pub const WAYPOINTS: &[&str] = &[
     "crash-between-outputs",
     "crash-between-disk-operations",
     "crash-with-unsynced-writes",
+    "killed-before-disk-error-was-known",
     "crash-of-leader",
     "all-nodes-down",
     "message-cut-in-flight",
@@ -154,6 +162,16 @@ pub const WAYPOINTS: &[&str] = &[
     "stale-read-noticed",
     "disk-stalled",
     "names-lost",
+    "applied-without-session",
+    "unknown-without-session",
+    "guard-refused",
+    "written-at-revision",
+    "stale-read",
+    "stale-read-behind",
+    "page-turned",
+    "page-turned-during-changes",
+    "member-moved",
+    "founded-from-backup",
 ];
 
 /// How to run.
@@ -326,6 +344,7 @@ pub(crate) struct World<'p> {
     step: u64,
     schedule: crate::schedule::Schedule<Event>,
     network: Network,
+    founding: Founding,
     /// By id; place 0 is empty.
     slots: Vec<Option<Slot>>,
     clients: Clients,
@@ -359,37 +378,10 @@ pub(crate) struct World<'p> {
     handed_over: Option<(NodeId, Term)>,
 }
 
-fn endpoint(member: &Member) -> Endpoint {
-    match member {
-        Member::Node(id) => Endpoint::Node(id.0),
-        Member::Client(number) => Endpoint::Client(u64::from(*number)),
-    }
-}
-
-fn network_config(network: &plan::Network) -> NetworkConfig {
-    NetworkConfig {
-        latency_min_ns: network.latency.min_us * 1000,
-        latency_mean_extra_ns: network.latency.mean_extra_us * 1000,
-        tail_probability: network.heavy_tail,
-        tail_factor: 50,
-        drop: network.drop,
-        duplicate: network.duplicate,
-        fifo: network.fifo,
-        spread: network.spread,
-        capacity: capacity(network.kib_per_s, network.queue_us),
-        garble: network.garble,
-        tells: network.tells,
-    }
-}
-
-/// `None` for a connection without bounds, 0 KiB per second.
-fn capacity(kib_per_s: u32, queue_us: u64) -> Option<Capacity> {
-    let bytes_per_s = u64::from(kib_per_s) * 1024;
-    (bytes_per_s > 0).then_some(Capacity { bytes_per_s, queue_ns: queue_us * 1000 })
-}
-
 impl<'p> World<'p> {
     fn new(plan: &'p Plan) -> Self {
+        let founding = Founding::new(plan.cluster.backup_keys);
+        let safety = Safety::new(life::session_limits(&plan.cluster));
         let mut world = World {
             plan,
             seed: plan.seed,
@@ -400,7 +392,8 @@ impl<'p> World<'p> {
             network: Network::new(plan.seed, network_config(&plan.network)),
             slots: Vec::new(),
             clients: Clients::new(plan),
-            safety: Safety::new(life::session_limits(&plan.cluster)),
+            safety: safety.founded(founding.id, &founding.contents),
+            founding,
             bounds: Bounds::new(&life::config(plan, NodeId(1), false, 0)),
             atlas: Atlas::default(),
             availability: Availability::new(plan),
@@ -423,6 +416,10 @@ impl<'p> World<'p> {
             handed_over: None,
         };
         world.except_messages();
+        if world.founding.state.is_some() {
+            world.reach("founded-from-backup");
+            world.write_before(world.founding.id.index);
+        }
         for id in plan.voters().chain(plan.learners()) {
             world.place(id, true);
             world.schedule.push(0, Event::Start { node: id });

@@ -61,6 +61,7 @@ fn unusual_plan() -> Plan {
             chunk_bytes: 100,
             wire: Wire::Encoded,
             batch_us: 1500,
+            backup_keys: 9,
         },
         network: Network {
             latency: Delay { min_us: 1, mean_extra_us: 1_000_001 },
@@ -208,7 +209,7 @@ heal_at_ms = 300
     let put = Op::Put { key: "x".to_string(), value: Value::padded("1", 10) };
     let add = Call::from(Op::Add(NodeId(6)));
     plan.ops = vec![
-        OpRow { at_us: 1000, client: 3, call: Call { op: put, node: Some(NodeId(2)) } },
+        OpRow { at_us: 1000, client: 3, call: Call { node: Some(NodeId(2)), ..Call::from(put) } },
         OpRow { at_us: 2000, client: 0, call: add },
     ];
     let node = |id| Member::Node(NodeId(id));
@@ -314,6 +315,18 @@ fn every_operation_form_is_read_and_written_alike() {
         "cas k old new @7",
         "scan *",
         "scan k",
+        "scan * limit 1",
+        "scan k limit 1000 !stale @2",
+        "get k !stale",
+        "put k v !no-session @2",
+        "delete k !no-session",
+        "guarded k absent v",
+        "guarded k present - !no-session",
+        "guarded k seen v*100 @1",
+        "txn then put a 1; get b !no-session",
+        "move 2 host-a:2380 @1",
+        "remove 2 !imprudent",
+        "change -1 -2 !imprudent @3",
         "txn then put a 1",
         "txn if k=v k2=- k3=v*10 then put a 1; delete b; get c else get d; put else 2 @3",
         "add 6",
@@ -468,48 +481,66 @@ fn a_wrong_fault_is_named_with_its_grammar() {
 
 #[test]
 fn a_wrong_operation_is_named_with_its_grammar() {
-    let txn = "write `txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [@N]`";
+    let txn = "write `txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [!no-session] [@N]`";
     for (text, error) in [
         (
             "change +4 5",
             "`5` is not a change of a member in `change +4 5`; write \
-                     `change +N|~N|^N|_N|-N.. [@N]`"
+                     `change +N|~N|^N|_N|-N.. [!imprudent] [@N]`"
                 .to_string(),
         ),
         (
             "change +4 -4",
-            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [@N]`"
+            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [!imprudent] [@N]`"
                 .to_string(),
         ),
         ("putt k v", "unknown operation `putt`; did you mean `put`?".to_string()),
-        ("put k", "a value is missing in `put k`; write `put KEY VALUE [@N]`".to_string()),
-        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [@N]`".to_string()),
+        (
+            "get k !no-session",
+            "`get` cannot be asked for like that in `get k !no-session`; write \
+                     `get KEY [!stale] [@N]`"
+                .to_string(),
+        ),
+        (
+            "put k v !stale",
+            "`put` cannot be asked for like that in `put k v !stale`; write \
+                     `put KEY VALUE [!no-session] [@N]`"
+                .to_string(),
+        ),
+        (
+            "delete k !gently",
+            "`!gently` is no way to ask in `delete k !gently`; write \
+                     `delete KEY [!no-session] [@N]`"
+                .to_string(),
+        ),
+        ("put k", "a value is missing in `put k`; write `put KEY VALUE [!no-session] [@N]`".to_string()),
+        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [!no-session] [@N]`".to_string()),
         (
             "put k ü",
             "`ü` is not a value (letters, digits, _ . / : -) in `put k ü`; write \
-                     `put KEY VALUE [@N]`"
+                     `put KEY VALUE [!no-session] [@N]`"
                 .to_string(),
         ),
         (
             "put k v*x",
             "`v*x` has no length after its `*` in `put k v*x`; write \
-                       `put KEY VALUE [@N]`"
+                       `put KEY VALUE [!no-session] [@N]`"
                 .to_string(),
         ),
         (
             "put k word*2",
             "`word*2` has an impossible length (4 to 1048576) in `put k word*2`; \
-                          write `put KEY VALUE [@N]`"
+                          write `put KEY VALUE [!no-session] [@N]`"
                 .to_string(),
         ),
         (
             "put k v @x",
-            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [@N]`".to_string(),
+            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [!no-session] [@N]`".to_string(),
         ),
         (
             "cas k - -",
             "`-` is not a value (letters, digits, _ . / : -) in `cas k - -`; write \
-                       `cas KEY OLD|- NEW [@N]`"
+                       `cas KEY OLD|- NEW [!no-session] [@N]`"
                 .to_string(),
         ),
         ("txn put a 1", format!("`put` stands where `then` is expected in `txn put a 1`; {txn}")),

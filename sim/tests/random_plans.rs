@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stormkv_sim::plan::{Op, Step, Who};
+use stormkv_sim::plan::{Manner, Op, Step, Who};
 use stormkv_sim::scenario;
 use stormkv_sim::swarm::{SpeedKind, generate, speed_plan};
 
@@ -67,6 +67,9 @@ fn random_plans_have_everything() {
                 count(what.to_string());
             }
         }
+        if plan.cluster.backup_keys > 0 {
+            count("from a backup".to_string());
+        }
         if faults == 0 {
             count("calm".to_string());
         }
@@ -86,6 +89,14 @@ fn random_plans_have_everything() {
             if row.call.node.is_some() {
                 count("pinned".to_string());
             }
+            match row.call.manner {
+                Manner::Usual | Manner::Imprudent => {}
+                Manner::NoSession => count("without a session".to_string()),
+                Manner::Stale => count("stale".to_string()),
+            }
+            if matches!(row.call.op, Op::Scan { limit: 1.., .. }) {
+                count("in pages".to_string());
+            }
         }
         for row in &plan.faults {
             count(format!("fault {}", row.fault.kind()));
@@ -102,6 +113,12 @@ fn random_plans_have_everything() {
         "delete",
         "cas",
         "scan",
+        "guarded",
+        "move",
+        "without a session",
+        "stale",
+        "in pages",
+        "from a backup",
         "txn",
         "add",
         "learner",
@@ -188,7 +205,9 @@ fn no_value_is_written_twice() {
         let mut written = Vec::new();
         for row in generate(seed).ops {
             match row.call.op {
-                Op::Put { value, .. } | Op::Cas { new: value, .. } => written.push(value),
+                Op::Put { value, .. }
+                | Op::Cas { new: value, .. }
+                | Op::Guarded { value: Some(value), .. } => written.push(value),
                 Op::Txn { then, otherwise, .. } => {
                     written.extend(then.into_iter().chain(otherwise).filter_map(
                         |step| match step {

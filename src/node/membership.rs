@@ -48,6 +48,11 @@ impl Membership {
         &self.addresses
     }
 
+    /// Forgets all addresses, for a bug that does.
+    pub(crate) fn forget_addresses(&mut self) {
+        self.addresses.clear();
+    }
+
     pub(crate) fn learn_addresses(&mut self, addresses: BTreeMap<NodeId, String>) {
         self.addresses.extend(addresses);
         let mut all = std::mem::take(&mut self.addresses);
@@ -259,6 +264,13 @@ fn addresses(change: &ConfChangeV2) -> Option<BTreeMap<NodeId, String>> {
         return Some(BTreeMap::new());
     }
     postcard::from_bytes(&change.context).ok()
+}
+
+/// Reads the change in the data of a membership entry; `None` for data that is none. An empty change
+/// leaves a joint configuration.
+#[must_use]
+pub fn membership_change(data: &[u8]) -> Option<Reconfigure> {
+    decode(data).map(|change| from_raft(&change))
 }
 
 /// Raft's change in our words. An empty one leaves a joint configuration.

@@ -12,13 +12,13 @@
 //! [`max_answer_bytes`](crate::config::Config::max_answer_bytes) of them; the queries that are left
 //! wait for the next call, stale ones too, and heartbeats go out in between.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use super::{Node, Origin, Output};
 use crate::api::{Refusal, Reply};
-use crate::bugs::{Bug, planted};
+use crate::bugs::{self, Bug, planted};
 use crate::config::Config;
 use crate::machine::StateMachine;
 use crate::types::{LogIndex, NodeId};
@@ -60,6 +60,8 @@ pub(super) struct Reads {
     lease_until: u64,
     /// Bytes answered since `process` began, long responses to commands included.
     answered: usize,
+    /// Answers to stale reads, for a bug that keeps them.
+    cached: BTreeMap<Bytes, (LogIndex, Bytes)>,
 }
 
 impl Reads {
@@ -104,6 +106,13 @@ impl<M: StateMachine> Node<M> {
 
     /// Answers a query from the present state, at once if there is room for the answer.
     pub(super) fn read_stale(&mut self, origin: Origin, query: Bytes) {
+        if planted(Bug::StaleReadGoesBack) {
+            let (machine, index) = (&self.replica.machine, self.replica.applied().index);
+            let fresh = || (index, machine.query(&query));
+            let (index, response) = self.reads.cached.entry(query.clone()).or_insert_with(fresh);
+            let (index, response) = (*index, response.clone());
+            return self.answer(origin, Reply::Value { index, response });
+        }
         if !self.reads.are_ready() && self.reads.have_room(&self.config) {
             self.answer_query(origin, &query);
         } else if self.reads.count >= self.config.max_pending {
@@ -251,9 +260,12 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn answer_query(&mut self, origin: Origin, query: &Bytes) {
-        let response = self.replica.machine.query(query);
+        let mut response = self.replica.machine.query(query);
         self.reads.take_room(response.len());
         let index = self.replica.applied().index;
+        if planted(Bug::WrongRevisionReported) {
+            response = bugs::with_revision(response, index);
+        }
         self.answer(origin, Reply::Value { index, response });
     }
 

@@ -183,7 +183,11 @@ impl<M: StateMachine> Replica<M> {
 
     /// Freezes the state as a snapshot.
     pub fn snapshot(&self) -> (Head, Writer) {
-        let head = Head { id: self.applied, membership: self.membership.clone() };
+        let mut membership = self.membership.clone();
+        if planted(Bug::AddressesNotInSnapshot) {
+            membership.forget_addresses();
+        }
+        let head = Head { id: self.applied, membership };
         let sessions = if planted(Bug::SessionsNotInSnapshot) {
             let bytes = SessionLimits::LEAST_BYTES;
             Sessions::new(SessionLimits { count: 1, bytes }).chunks()

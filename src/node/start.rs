@@ -51,11 +51,14 @@ impl<M: StateMachine> Node<M> {
         config.validate()?;
         let mut beginning = Beginning::read(&config, disk)?;
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
-        let mut left = find_leftovers(&beginning, disk)?;
-        if beginning.is_blank() && !config.founders.is_empty() {
+        let founds = beginning.is_blank() && !config.founders.is_empty();
+        let founding = if founds { Some(founding(&config)?) } else { None };
+        let founded = founding.as_ref().map_or(FOUNDED, Replica::applied);
+        let mut left = find_leftovers(&beginning, founded, disk)?;
+        if let Some(replica) = founding {
             // It writes its first snapshot in the queue of the log, perhaps to the same file.
             ops.extend(left.partial.drain(..).map(|file| DiskOp::Remove { file }));
-            beginning.found(&config, &mut ops)?;
+            beginning.found(replica, &mut ops);
         }
         Ok(Self::build(config, beginning, left, ops))
     }
@@ -188,20 +191,9 @@ impl<M: StateMachine> Beginning<M> {
             && recovered.hard_state == HardState::default()
     }
 
-    /// Founds a cluster: the founders' membership becomes a snapshot, the same on each of them.
-    fn found(&mut self, config: &Config, ops: &mut Vec<DiskOp>) -> Result<(), Error> {
-        let membership = Membership::founded_by(config);
-        self.replica = match &config.founding_state {
-            None => Replica::new(config.session_limits(), membership, FOUNDED),
-            Some(state) => {
-                let named = snapshot::complete(FOUNDED);
-                let old =
-                    Replica::restore(config.session_limits(), named, state).map_err(|error| {
-                        Error::Config(format!("the founding state cannot be read: {error}"))
-                    })?;
-                old.refounded(membership)
-            }
-        };
+    /// Founds a cluster with this state: it becomes a snapshot, the same on each founder.
+    fn found(&mut self, replica: Replica<M>, ops: &mut Vec<DiskOp>) {
+        self.replica = replica;
         let founded = self.replica.applied();
         let (_, writer) = self.replica.snapshot();
         let data: Bytes = writer.flatten().collect();
@@ -214,8 +206,20 @@ impl<M: StateMachine> Beginning<M> {
         self.recovered.wal.append(hard_state, Some(founded), &[], ops);
         self.recovered.hard_state = hard_state;
         self.present = Some((founded, size));
-        Ok(())
     }
+}
+
+/// The state of a cluster that is founded now: of the founders, with what the configuration gives
+/// them.
+fn founding<M: StateMachine>(config: &Config) -> Result<Replica<M>, Error> {
+    let membership = Membership::founded_by(config);
+    let Some(state) = &config.founding_state else {
+        return Ok(Replica::new(config.session_limits(), membership, FOUNDED));
+    };
+    let named = snapshot::complete(FOUNDED);
+    let old = Replica::restore(config.session_limits(), named, state)
+        .map_err(|error| Error::Config(format!("the founding state cannot be read: {error}")))?;
+    Ok(old.refounded(membership))
 }
 
 /// Restores the state from a snapshot file. Of a damaged one the membership may still be legible;
@@ -275,6 +279,7 @@ struct Leftovers {
 
 fn find_leftovers<M: StateMachine>(
     beginning: &Beginning<M>,
+    founded: SnapshotId,
     disk: &mut dyn Disk,
 ) -> Result<Leftovers, Error> {
     let mut files = disk.list()?;
@@ -288,7 +293,7 @@ fn find_leftovers<M: StateMachine>(
                 let id = SnapshotId { index, term };
                 // A founder may have crashed before its first record was durable. Any other
                 // snapshot proves that there was a log, and promises in it.
-                if beginning.is_blank() && id != FOUNDED {
+                if beginning.is_blank() && id != founded {
                     let reason = "the write-ahead log that should name it is gone".to_owned();
                     return Err(Error::Corrupt { file, offset: 0, reason });
                 }

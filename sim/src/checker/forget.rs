@@ -30,6 +30,8 @@ impl Safety {
         let floor = self.raft.forget(present);
         self.repeats.forget(floor);
         self.machine.forget();
+        let machine = &self.machine;
+        self.opened.retain(|session| machine.sessions.contains_key(session));
     }
 
     /// Whether a command that has had no effect so far may have one later.
@@ -89,6 +91,8 @@ impl MachineChecker {
         };
         self.responses.clear();
         self.effects.clear();
+        self.loose.clear();
+        self.past.forget();
         self.copies.retain(|(session, number), _| open(session, *number));
     }
 
@@ -97,10 +101,14 @@ impl MachineChecker {
     }
 
     fn contents(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.store.iter().map(|(key, (value, _))| (&key[..], &value[..]))
+        self.past.present().map(|(key, value, _)| (&key[..], &value[..]))
     }
 
     fn remembered(&self) -> usize {
-        self.responses.len() + self.effects.len() + self.copies.len()
+        self.responses.len()
+            + self.effects.len()
+            + self.loose.len()
+            + self.copies.len()
+            + self.past.remembered()
     }
 }

@@ -33,21 +33,29 @@ pub(super) struct Ledger {
     last_change: LogIndex,
     /// Versions that were written for the first time, and not looked at yet.
     fresh: Vec<SnapshotId>,
+    founding: LogIndex,
 }
 
 impl Ledger {
-    /// Entry 1 founds the cluster; it is committed before anything runs.
-    pub fn new() -> Self {
+    /// This entry founds the cluster; it is committed before anything runs.
+    pub fn founded(id: SnapshotId) -> Self {
         let founding = Version {
-            term: 1,
+            term: id.term,
             hash: 1,
             kind: EntryKind::Normal,
             data: Bytes::new(),
             by: NodeId(0),
             shared: true,
         };
-        let (versions, committed) = (Tail::new([vec![founding]]), Tail::new([(1, 1, NodeId(0))]));
-        Ledger { versions, committed, last_change: 0, fresh: Vec::new() }
+        let at = (id.index - 1) as usize;
+        let versions = Tail::behind(at, [vec![founding]]);
+        let committed = Tail::behind(at, [(id.term, 1, NodeId(0))]);
+        Ledger { versions, committed, last_change: 0, fresh: Vec::new(), founding: id.index }
+    }
+
+    /// Where the log begins.
+    pub fn founding(&self) -> LogIndex {
+        self.founding
     }
 
     /// The version of the entry at `index` with this term.

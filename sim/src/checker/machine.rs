@@ -15,6 +15,7 @@ use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 
 use super::ledger::Version;
+use super::past::Past;
 use super::{Broken, Check, Checks, broken};
 use crate::words;
 
@@ -27,12 +28,26 @@ pub(super) struct MachineChecker {
     limits: SessionLimits,
     /// Last use, newest number, and bytes.
     pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64, u64)>,
-    pub(super) store: BTreeMap<Bytes, (Bytes, LogIndex)>,
+    pub(super) past: Past,
     /// Where a command took effect, and its response.
     pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
     pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
+    /// The commands without a session, by index.
+    pub(super) loose: BTreeMap<LogIndex, Loose>,
     /// How many entries hold a command, whether or not it took effect.
     pub(super) copies: FxHashMap<(SessionId, u64), u32>,
+}
+
+/// A committed command that has no session.
+pub(super) struct Loose {
+    command: Bytes,
+    response: Bytes,
+    acknowledged: bool,
+}
+
+/// Whether a guard did not hold: the command has changed nothing.
+fn is_conflict(response: &[u8]) -> bool {
+    matches!(Response::decode(response), Ok(Response::Conflict { .. }))
 }
 
 impl MachineChecker {
@@ -40,10 +55,18 @@ impl MachineChecker {
         MachineChecker {
             limits,
             sessions: BTreeMap::new(),
-            store: BTreeMap::new(),
+            past: Past::default(),
             responses: FxHashMap::default(),
             effects: Vec::new(),
+            loose: BTreeMap::new(),
             copies: FxHashMap::default(),
+        }
+    }
+
+    /// Begins with these contents: key, value and revision.
+    pub fn restore(&mut self, contents: &[(Bytes, Bytes, LogIndex)]) {
+        for (key, value, revision) in contents {
+            self.past.set(*revision, key.clone(), Some(value.clone()));
         }
     }
 
@@ -57,6 +80,11 @@ impl MachineChecker {
         let (_, newest, _) = self.sessions.get(&session)?;
         let (index, _) = self.responses.get(&(session, number))?;
         (*newest == number).then_some(*index)
+    }
+
+    /// Where a command took effect, as of the last committed entry.
+    pub fn took_effect(&self, session: SessionId, number: u64) -> Option<LogIndex> {
+        self.responses.get(&(session, number)).map(|(index, _)| *index)
     }
 
     /// The entry at `index` is committed.
@@ -80,7 +108,9 @@ impl MachineChecker {
                 Ok(())
             }
             Some(Proposal::Command(None, command)) => {
-                self.apply(index, command);
+                let response = self.apply(index, command);
+                let command = version.data.slice_ref(command);
+                self.loose.insert(index, Loose { command, response, acknowledged: false });
                 Ok(())
             }
             Some(Proposal::Command(Some((session, number)), command)) => {
@@ -96,8 +126,10 @@ impl MachineChecker {
                     let kept = if response.len() > MOST_KEPT { 0 } else { response.len() as u64 };
                     self.sessions.insert(session, (index, number, SESSION_BYTES + kept));
                     self.evict();
+                    if !is_conflict(&response) {
+                        self.effects.push((index, session, number));
+                    }
                     self.responses.insert((session, number), (index, response));
-                    self.effects.push((index, session, number));
                 }
                 Ok(())
             }
@@ -119,48 +151,45 @@ impl MachineChecker {
         let Ok(command) = Command::decode(command) else { return Bytes::new() };
         let response = match command {
             Command::Put { key, value } => {
-                self.store.insert(key, (value, index));
+                self.past.set(index, key, Some(value));
                 Response::Written { revision: index }
             }
             Command::Delete { key } => {
-                Response::Deleted { existed: self.store.remove(&key).is_some() }
+                Response::Deleted { existed: self.past.set(index, key, None) }
             }
             Command::Cas { key, expected, new } => {
-                let current = self.store.get(&key).map(|(value, _)| value.clone());
+                let current = self.past.get(&key).map(|(value, _)| value.clone());
                 let swapped = current == expected;
                 if swapped {
-                    match new {
-                        Some(new) => self.store.insert(key, (new, index)),
-                        None => self.store.remove(&key),
-                    };
+                    self.past.set(index, key, new);
                 }
                 Response::Swapped { swapped, current }
             }
             Command::Guarded { key, guard, value } => {
-                let revision = self.store.get(&key).map(|(_, revision)| *revision);
+                let revision = self.past.get(&key).map(|(_, revision)| revision);
                 match value {
                     _ if !guard.holds(revision) => Response::Conflict { revision },
                     Some(value) => {
-                        self.store.insert(key, (value, index));
+                        self.past.set(index, key, Some(value));
                         Response::Written { revision: index }
                     }
-                    None => Response::Deleted { existed: self.store.remove(&key).is_some() },
+                    None => Response::Deleted { existed: self.past.set(index, key, None) },
                 }
             }
             Command::Txn { compares, then, otherwise } => {
-                let value = |key: &Bytes| self.store.get(key).map(|(value, _)| value.clone());
+                let value = |key: &Bytes| self.past.get(key).map(|(value, _)| value.clone());
                 let succeeded = compares.iter().all(|c| value(&c.key) == c.expected);
                 let mut results = Vec::new();
                 for op in if succeeded { then } else { otherwise } {
                     match op {
                         TxnOp::Get { key } => {
-                            results.push(self.store.get(&key).map(|(value, _)| value.clone()));
+                            results.push(self.past.get(&key).map(|(value, _)| value.clone()));
                         }
                         TxnOp::Put { key, value } => {
-                            self.store.insert(key, (value, index));
+                            self.past.set(index, key, Some(value));
                         }
                         TxnOp::Delete { key } => {
-                            self.store.remove(&key);
+                            self.past.set(index, key, None);
                         }
                     }
                 }
@@ -168,6 +197,37 @@ impl MachineChecker {
             }
         };
         response.encode()
+    }
+
+    /// The commands without a session that have changed something, in log order.
+    pub fn loose_effects(&self) -> impl Iterator<Item = (LogIndex, &Bytes)> {
+        let changed = self.loose.iter().filter(|(_, loose)| !is_conflict(&loose.response));
+        changed.map(|(index, loose)| (*index, &loose.command))
+    }
+
+    /// A client was told that the command at `index`, which has no session, was its own.
+    pub fn acknowledged_loose(
+        &mut self,
+        what: &str,
+        index: LogIndex,
+        response: &[u8],
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Response);
+        let loose = self.loose.get_mut(&index).expect("it stands there");
+        if std::mem::replace(&mut loose.acknowledged, true) {
+            let message = format!("`{what}` at entry {index} was acknowledged to two clients");
+            return Err(broken("response", message));
+        }
+        if *loose.response == *response {
+            return Ok(());
+        }
+        let message = format!(
+            "`{what}` took effect at entry {index}, but its client was told `{}` instead of `{}`",
+            words::response(response),
+            words::response(&loose.response)
+        );
+        Err(broken("response", message))
     }
 
     pub fn acknowledged(
@@ -246,6 +306,32 @@ impl MachineChecker {
         Err(broken("response", message))
     }
 
+    /// A query was answered with this, as of `index`: the reference must answer the same, in all
+    /// that there is in an answer.
+    pub fn queried(
+        &self,
+        id: NodeId,
+        query: &[u8],
+        index: LogIndex,
+        response: &[u8],
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        checks.hit(Check::Answer);
+        let Ok(asked) = Query::decode(query) else {
+            return Err(broken("answer", format!("{id} answered what is no query")));
+        };
+        let expected = self.past.answer(&asked, index).encode();
+        if *expected == *response {
+            return Ok(());
+        }
+        let (told, right) = (words::exact_response(response), words::exact_response(&expected));
+        let message = format!(
+            "{id} answered a query as of entry {index} with `{told}`, where the committed log makes \
+             it `{right}`"
+        );
+        Err(broken("answer", message))
+    }
+
     /// Each attempt leaves one entry at most, and one that was refused leaves none.
     pub fn refused(
         &self,
@@ -272,7 +358,7 @@ impl MachineChecker {
     pub fn content(&self, id: NodeId, kv: &Kv, checks: &mut Checks) -> Result<(), Broken> {
         checks.hit(Check::Content);
         let mut after: Option<Bytes> = None;
-        let mut expected = self.store.iter();
+        let mut expected = self.past.present();
         loop {
             let query = Query::Scan { prefix: Bytes::new(), after: after.clone(), limit: 0 };
             let Ok(Response::Entries { entries, more }) =
@@ -282,16 +368,14 @@ impl MachineChecker {
             };
             for found in &entries {
                 let model = expected.next();
-                let same = model.is_some_and(|(key, (value, revision))| {
-                    (key, value, revision) == (&found.key, &found.value, &found.revision)
-                });
+                let same = model == Some((&found.key, &found.value, found.revision));
                 if !same {
                     let message = format!(
                         "{id} holds key {:?} of revision {}, where the committed log makes it {}: it is no \
                          copy of what was committed",
                         found.key,
                         found.revision,
-                        model.map_or("end".to_owned(), |(key, (_, revision))| format!(
+                        model.map_or("end".to_owned(), |(key, _, revision)| format!(
                             "{key:?} of revision {revision}"
                         ))
                     );
@@ -304,7 +388,7 @@ impl MachineChecker {
             }
         }
         match expected.next() {
-            Some((key, _)) => Err(broken(
+            Some((key, ..)) => Err(broken(
                 "content",
                 format!("{id} has lost key {key:?}, which the committed log has set"),
             )),
@@ -315,7 +399,7 @@ impl MachineChecker {
 
 #[cfg(test)]
 mod tests {
-    use stormkv::types::Entry;
+    use stormkv::types::{Entry, SnapshotId};
 
     use super::*;
     use crate::checker::ledger::Ledger;
@@ -330,7 +414,7 @@ mod tests {
         assert_eq!(Proposal::decode(&twice), Some(command));
         for (index, data) in (2..).zip([Bytes::from_static(&[0]), twice.clone(), twice]) {
             let entry = Entry { index, term: 1, kind: EntryKind::Normal, data };
-            let mut ledger = Ledger::new();
+            let mut ledger = Ledger::founded(SnapshotId { index: 1, term: 1 });
             ledger.write(NodeId(1), index, &entry).unwrap();
             let version = ledger.version(index, 1).expect("just written");
             machine.commit(index, version, &mut checks).unwrap();

@@ -80,15 +80,16 @@ pub(super) struct RaftChecker {
 }
 
 impl RaftChecker {
-    pub fn new() -> Self {
+    /// For a cluster whose log begins there.
+    pub fn founded(id: SnapshotId) -> Self {
         RaftChecker {
             nodes: BTreeMap::new(),
-            ledger: Ledger::new(),
+            ledger: Ledger::founded(id),
             leader_of: BTreeMap::new(),
             votes: FxHashMap::default(),
             candidates: FxHashMap::default(),
             pre_candidates: FxHashMap::default(),
-            digests: Tail::new([]),
+            digests: Tail::behind(id.index as usize, []),
             max_term: 1,
             truncations: (0, 0),
         }

@@ -2,12 +2,14 @@
 //!
 //! A check whose antecedent never held proves nothing, so each counts how often it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
+use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
-use stormkv::node::Applied;
+use stormkv::node::{Applied, Membership, Proposal, membership_change};
 use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId};
 use stormkv::wire::Message;
@@ -16,6 +18,7 @@ use super::machine::MachineChecker;
 use super::raft::RaftChecker;
 use super::repeats::Repeats;
 use super::view::View;
+use crate::words;
 
 /// A broken promise: which checker noticed, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +90,10 @@ checks! {
     Repetition = "repetition",
     Sessions = "sessions",
     Response = "response",
+    Answer = "answer",
+    AnswerIndex = "answer-index",
+    ReadsGoBack = "reads-go-back",
+    Addresses = "addresses",
     Refusal = "refusal",
     Content = "content",
     Bounds = "bounds",
@@ -115,11 +122,23 @@ impl Checks {
     }
 }
 
+/// Where a member is reached, from this entry on.
+struct Address {
+    index: LogIndex,
+    address: String,
+    acknowledged: bool,
+}
+
 /// The checks of every event. See the module.
 pub struct Safety {
     pub(super) raft: RaftChecker,
     pub(super) machine: MachineChecker,
     pub(super) repeats: Repeats,
+    /// Sessions that a client has.
+    pub(super) opened: BTreeSet<SessionId>,
+    /// The newest committed change that gives a member an address, and whether the operator knows
+    /// that it was made: one that is in the log may have been refused when it was applied.
+    addresses: BTreeMap<NodeId, Address>,
     checks: Checks,
 }
 
@@ -127,11 +146,20 @@ impl Safety {
     /// For a cluster whose members keep this many sessions, and bytes of them.
     pub fn new(sessions: SessionLimits) -> Self {
         Safety {
-            raft: RaftChecker::new(),
+            raft: RaftChecker::founded(SnapshotId { index: 1, term: 1 }),
             machine: MachineChecker::new(sessions),
             repeats: Repeats::default(),
+            opened: BTreeSet::new(),
+            addresses: BTreeMap::new(),
             checks: Checks::new(),
         }
+    }
+
+    /// The same cluster, founded with these contents: key, value and revision.
+    pub fn founded(mut self, id: SnapshotId, contents: &[(Bytes, Bytes, LogIndex)]) -> Self {
+        self.raft = RaftChecker::founded(id);
+        self.machine.restore(contents);
+        self
     }
 
     /// A node believes in these operations from now on.
@@ -201,6 +229,14 @@ impl Safety {
         for index in fresh.clone() {
             if let Some(version) = self.raft.committed_version(index) {
                 self.machine.commit(index, version, &mut self.checks)?;
+                if version.kind == EntryKind::Membership
+                    && let Some(change) = membership_change(&version.data)
+                {
+                    let addresses = change.addresses.into_iter().map(|(member, address)| {
+                        (member, Address { index, address, acknowledged: false })
+                    });
+                    self.addresses.extend(addresses);
+                }
             }
         }
         Ok(fresh)
@@ -217,7 +253,97 @@ impl Safety {
         index: LogIndex,
         response: &[u8],
     ) -> Result<(), Broken> {
-        self.machine.acknowledged(session, number, index, response, &mut self.checks)
+        self.machine.acknowledged(session, number, index, response, &mut self.checks)?;
+        // A retry whose outcome is known is answered without an entry of its own, as of an index at
+        // which the state reflects the command.
+        if self.machine.took_effect(session, number).is_some_and(|effect| effect < index) {
+            return Ok(());
+        }
+        self.stands(
+            index,
+            &format!("command {number} of session {}", session.0),
+            |found| matches!(found, Proposal::Command(Some(at), _) if at == (session, number)),
+        )
+    }
+
+    /// A client was told that its command without a session was applied at `index`.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn acknowledged_loose(
+        &mut self,
+        command: &[u8],
+        index: LogIndex,
+        response: &[u8],
+    ) -> Result<(), Broken> {
+        let what = words::command(command);
+        self.stands(index, &what, |found| found == Proposal::Command(None, command))?;
+        self.machine.acknowledged_loose(&what, index, response, &mut self.checks)
+    }
+
+    /// The commands without a session that have changed something, in log order.
+    pub fn loose_effects(&self) -> impl Iterator<Item = (LogIndex, &Bytes)> {
+        self.machine.loose_effects()
+    }
+
+    /// A client was told that its session was opened: an entry of this index must have done so, and
+    /// for nobody else.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn opened(&mut self, session: SessionId) -> Result<(), Broken> {
+        let what = "a request for a session";
+        self.stands(session.0, what, |found| found == Proposal::OpenSession)?;
+        if self.opened.insert(session) {
+            return Ok(());
+        }
+        let message = format!("session {} was given to two clients", session.0);
+        Err(broken("answer-index", message))
+    }
+
+    /// The operator was told that this change was made at `index`.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn reconfigured(&mut self, index: LogIndex, change: &Reconfigure) -> Result<(), Broken> {
+        self.checks.hit(Check::AnswerIndex);
+        let entry = self.raft.committed_version(index);
+        let entry = entry.filter(|version| version.kind == EntryKind::Membership);
+        if entry.and_then(|version| membership_change(&version.data)).as_ref() == Some(change) {
+            for address in self.addresses.values_mut().filter(|address| address.index == index) {
+                address.acknowledged = true;
+            }
+            return Ok(());
+        }
+        let message = format!(
+            "a change of the membership was answered as made at entry {index}, which {}",
+            if self.raft.committed_version(index).is_some() {
+                "is another one"
+            } else {
+                "is not committed"
+            }
+        );
+        Err(broken("answer-index", message))
+    }
+
+    /// The committed entry at `index` must be `what` a client was told that it is.
+    fn stands(
+        &mut self,
+        index: LogIndex,
+        what: &str,
+        fits: impl FnOnce(Proposal<'_>) -> bool,
+    ) -> Result<(), Broken> {
+        self.checks.hit(Check::AnswerIndex);
+        let version = self.raft.committed_version(index);
+        if version.and_then(|version| Proposal::decode(&version.data)).is_some_and(fits) {
+            return Ok(());
+        }
+        let found = match version {
+            None => "is not committed".to_owned(),
+            Some(version) => format!("says `{}`", words::entry(version.kind, &version.data)),
+        };
+        let message = format!("{what} was answered as applied at entry {index}, which {found}");
+        Err(broken("answer-index", message))
     }
 
     /// A client was told that its command was applied at `index`, and that the response of so many
@@ -281,12 +407,59 @@ impl Safety {
         Err(broken("read-index", message))
     }
 
+    /// A node has answered a query as of `index`; it has applied everything up to `applied`.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn queried(
+        &mut self,
+        id: NodeId,
+        query: &[u8],
+        (index, applied): (LogIndex, LogIndex),
+        response: &[u8],
+    ) -> Result<(), Broken> {
+        self.checks.hit(Check::AnswerIndex);
+        if index > applied {
+            let message = format!(
+                "{id} answered a query as of entry {index}, but has applied only those up to \
+                 {applied}"
+            );
+            return Err(broken("answer-index", message));
+        }
+        self.machine.queried(id, query, index, response, &mut self.checks)
+    }
+
     /// A node's state must be what the reference model makes of the committed log.
     ///
     /// # Errors
     /// As [`queued`](Self::queued).
     pub fn content(&mut self, id: NodeId, machine: &Kv) -> Result<(), Broken> {
         self.machine.content(id, machine, &mut self.checks)
+    }
+
+    /// A node that has applied all that is committed goes by this membership: it must know each
+    /// member's newest address.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn addresses(&mut self, id: NodeId, membership: &Membership) -> Result<(), Broken> {
+        for (member, Address { index, address, .. }) in
+            self.addresses.iter().filter(|(_, address)| address.acknowledged)
+        {
+            let known = membership.addresses().get(member);
+            if !membership.contains(*member) {
+                continue;
+            }
+            self.checks.hit(Check::Addresses);
+            if known != Some(address) {
+                let message = format!(
+                    "{id} believes that {member} is at {known:?}, but it moved to {address} at entry \
+                     {index}"
+                );
+                return Err(broken("addresses", message));
+            }
+        }
+        Ok(())
     }
 
     /// Where each command took effect, in log order: index, session, number.

@@ -13,8 +13,9 @@ pub(super) struct Tail<T> {
 }
 
 impl<T> Tail<T> {
-    pub fn new(items: impl IntoIterator<Item = T>) -> Self {
-        Tail { dropped: 0, items: items.into_iter().collect() }
+    /// A list whose first item is number `dropped`.
+    pub fn behind(dropped: usize, items: impl IntoIterator<Item = T>) -> Self {
+        Tail { dropped, items: items.into_iter().collect() }
     }
 
     /// How many there ever were.
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_left_keeps_its_place() {
-        let mut tail = Tail::new(0..10);
+        let mut tail = Tail::behind(0, 0..10);
         tail.drop_before(6);
         assert_eq!((tail.get(5), tail.get(6), tail.len(), tail.kept()), (None, Some(&6), 10, 4));
         tail.push(10);

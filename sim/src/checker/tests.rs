@@ -58,6 +58,7 @@ fn the_honest_tape_holds_what_the_lies_need() {
         "repetition",
         "availability",
         "goodput",
+        "reads-go-back",
     ];
     for (name, count) in counts {
         let elsewhere = elsewhere.contains(&name)

@@ -29,6 +29,8 @@ pub const MAX_NET_ROWS: usize = 10_000;
 pub const MAX_TIME_US: u64 = 3_600_000_000;
 /// The fastest connection, in KiB per second.
 pub const MAX_KIB_PER_S: u32 = 10_000_000;
+/// The most keys of the backup that a cluster is founded with.
+pub const MAX_BACKUP_KEYS: u32 = 1000;
 /// The largest value a client writes, in bytes.
 pub const MAX_VALUE_BYTES: u64 = 1 << 20;
 
@@ -215,7 +217,8 @@ impl Plan {
         // Two KiB have room for one session at least.
         place("session_kib").within(cluster.session_kib.into(), 2, 1 << 20)?;
         place("chunk_bytes").within(cluster.chunk_bytes.into(), 16, 1 << 20)?;
-        place("batch_us").within(cluster.batch_us, 0, 1_000_000)
+        place("batch_us").within(cluster.batch_us, 0, 1_000_000)?;
+        place("backup_keys").within(cluster.backup_keys.into(), 0, MAX_BACKUP_KEYS.into())
     }
 
     /// The times of a load are in order.

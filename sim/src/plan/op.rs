@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use stormkv::kv::MAX_SCAN;
 use stormkv::types::NodeId;
 
 use super::change::{Part, parse_parts};
@@ -123,10 +124,22 @@ pub enum Op {
         /// What it becomes.
         new: Value,
     },
-    /// `scan prefix`: reads all keys that begin with it.
+    /// `guarded k seen v`: sets a key (or, with `-` in the place of the value, removes it) if its
+    /// revision is as expected: `If-Match` and `If-None-Match` of the HTTP interface.
+    Guarded {
+        /// The key.
+        key: String,
+        /// What must hold.
+        guard: Guard,
+        /// What it becomes; `None` to remove it.
+        value: Option<Value>,
+    },
+    /// `scan prefix`: reads all keys that begin with it; `scan prefix limit 2`: page by page.
     Scan {
         /// The prefix; empty for all keys (written as `*`).
         prefix: String,
+        /// The most entries of a page. 0: there is one page, for all of them.
+        limit: u32,
     },
     /// `txn if k=v k2=- then put a 1; delete b else get c`: all at once.
     Txn {
@@ -156,6 +169,13 @@ pub enum Op {
     Transfer(NodeId),
     /// `change +4 ~5 ^3 -1`: several members in one joint step.
     Change(Vec<Part>),
+    /// `move N ADDRESS`: a member is reached at another address from now on.
+    Move {
+        /// The member.
+        node: NodeId,
+        /// Its new address.
+        address: String,
+    },
     /// `remove leader`: whoever leads when the operator turns to it leaves for ever.
     RemoveLeader,
     /// `replace leader M`: in one joint step, whoever leads when the operator turns to it leaves
@@ -167,19 +187,21 @@ pub enum Op {
 }
 
 const GRAMMAR: &Grammar = &[
-    ("put", "put KEY VALUE [@N]"),
-    ("get", "get KEY [@N]"),
-    ("delete", "delete KEY [@N]"),
-    ("cas", "cas KEY OLD|- NEW [@N]"),
-    ("scan", "scan PREFIX|* [@N]"),
-    ("txn", "txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [@N]"),
+    ("put", "put KEY VALUE [!no-session] [@N]"),
+    ("get", "get KEY [!stale] [@N]"),
+    ("delete", "delete KEY [!no-session] [@N]"),
+    ("cas", "cas KEY OLD|- NEW [!no-session] [@N]"),
+    ("guarded", "guarded KEY absent|present|seen VALUE|- [!no-session] [@N]"),
+    ("scan", "scan PREFIX|* [limit COUNT] [!stale] [@N]"),
+    ("txn", "txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [!no-session] [@N]"),
     ("add", "add N [@N]"),
     ("learner", "learner N [@N]"),
     ("promote", "promote N [@N]"),
-    ("remove", "remove N|leader [@N]"),
-    ("replace", "replace N|leader M [@N]"),
+    ("remove", "remove N|leader [!imprudent] [@N]"),
+    ("replace", "replace N|leader M [!imprudent] [@N]"),
     ("transfer", "transfer N [@N]"),
-    ("change", "change +N|~N|^N|_N|-N.. [@N]"),
+    ("move", "move N ADDRESS [@N]"),
+    ("change", "change +N|~N|^N|_N|-N.. [!imprudent] [@N]"),
     ("restart", "restart"),
 ];
 
@@ -194,6 +216,7 @@ impl Op {
             Op::Get { .. } => "get",
             Op::Delete { .. } => "delete",
             Op::Cas { .. } => "cas",
+            Op::Guarded { .. } => "guarded",
             Op::Scan { .. } => "scan",
             Op::Txn { .. } => "txn",
             Op::Add(_) => "add",
@@ -202,9 +225,20 @@ impl Op {
             Op::Remove(_) | Op::RemoveLeader => "remove",
             Op::Replace { .. } | Op::ReplaceLeader(_) => "replace",
             Op::Transfer(_) => "transfer",
+            Op::Move { .. } => "move",
             Op::Change(_) => "change",
             Op::Restart => "restart",
         }
+    }
+
+    /// Whether it only looks at keys.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Op::Get { .. } | Op::Scan { .. })
+    }
+
+    /// Whether it changes keys.
+    pub fn is_write(&self) -> bool {
+        !self.is_read() && !self.is_admin() && *self != Op::Restart
     }
 
     /// Whether it is the operator's business.
@@ -239,6 +273,7 @@ impl Op {
             | Op::Promote(node)
             | Op::Remove(node)
             | Op::ReplaceLeader(node)
+            | Op::Move { node, .. }
             | Op::Transfer(node) => vec![*node],
             Op::Replace { old, new } => vec![*old, *new],
             Op::Change(parts) => parts.iter().map(|part| part.node()).collect(),
@@ -247,27 +282,78 @@ impl Op {
     }
 }
 
+/// A condition on the revision of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// It is absent.
+    Absent,
+    /// It is there.
+    Present,
+    /// It is as this client saw it last: it has that revision or, if the client has seen no value,
+    /// is absent.
+    Seen,
+}
+
+impl Guard {
+    const NAMES: [(&'static str, Guard); 3] =
+        [("absent", Guard::Absent), ("present", Guard::Present), ("seen", Guard::Seen)];
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Guard::NAMES.iter().find(|(_, guard)| guard == self);
+        f.write_str(named.expect("each has a name").0)
+    }
+}
+
+/// How a request is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// A write in a session, so that it can be repeated; a linearizable read.
+    #[default]
+    Usual,
+    /// A write without a session. It is not repeated once it may have had an effect.
+    NoSession,
+    /// A read of what the node has applied, however old.
+    Stale,
+    /// A change of the membership that is asked for even if what is left may be no quorum.
+    Imprudent,
+}
+
 /// An operation and where it is tried first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// What is done.
     pub op: Op,
+    /// How it is asked for (written as `!no-session`, `!stale` or `!imprudent`).
+    pub manner: Manner,
     /// The node of the first attempt (written as `@N`); `None` leaves it to the client.
     pub node: Option<NodeId>,
 }
 
 impl From<Op> for Call {
     fn from(op: Op) -> Call {
-        Call { op, node: None }
+        Call { op, manner: Manner::Usual, node: None }
+    }
+}
+
+impl Call {
+    /// Whether it is a write that has a number in a session.
+    pub fn uses_session(&self) -> bool {
+        self.op.is_write() && self.manner != Manner::NoSession
     }
 }
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.node {
-            Some(node) => write!(f, "{} @{}", self.op, node.0),
-            None => write!(f, "{}", self.op),
+        write!(f, "{}", self.op)?;
+        match self.manner {
+            Manner::Usual => {}
+            Manner::NoSession => f.write_str(" !no-session")?,
+            Manner::Stale => f.write_str(" !stale")?,
+            Manner::Imprudent => f.write_str(" !imprudent")?,
         }
+        self.node.map_or(Ok(()), |node| write!(f, " @{}", node.0))
     }
 }
 
@@ -279,8 +365,15 @@ impl fmt::Display for Op {
             Op::Get { key } | Op::Delete { key } => write!(f, "{verb} {key}"),
             Op::Cas { key, old: Some(old), new } => write!(f, "{verb} {key} {old} {new}"),
             Op::Cas { key, old: None, new } => write!(f, "{verb} {key} - {new}"),
-            Op::Scan { prefix } if prefix.is_empty() => write!(f, "{verb} *"),
-            Op::Scan { prefix } => write!(f, "{verb} {prefix}"),
+            Op::Guarded { key, guard, value: Some(value) } => {
+                write!(f, "{verb} {key} {guard} {value}")
+            }
+            Op::Guarded { key, guard, value: None } => write!(f, "{verb} {key} {guard} -"),
+            Op::Scan { prefix, limit } => {
+                let prefix = if prefix.is_empty() { "*" } else { prefix };
+                write!(f, "{verb} {prefix}")?;
+                if *limit > 0 { write!(f, " limit {limit}") } else { Ok(()) }
+            }
             Op::Txn { conditions, then, otherwise } => {
                 f.write_str(verb)?;
                 if !conditions.is_empty() {
@@ -306,6 +399,7 @@ impl fmt::Display for Op {
             | Op::Remove(node)
             | Op::Transfer(node) => write!(f, "{verb} {}", node.0),
             Op::Replace { old, new } => write!(f, "{verb} {} {}", old.0, new.0),
+            Op::Move { node, address } => write!(f, "{verb} {} {address}", node.0),
             Op::Change(parts) => {
                 f.write_str(verb)?;
                 parts.iter().try_for_each(|part| write!(f, " {part}"))
@@ -342,6 +436,13 @@ impl FromStr for Call {
                 None => return tokens.fail(format!("`@{word}` is not a node")),
             },
         };
+        let manner = match tokens.take_suffix('!') {
+            None => Manner::Usual,
+            Some("no-session") => Manner::NoSession,
+            Some("stale") => Manner::Stale,
+            Some("imprudent") => Manner::Imprudent,
+            Some(word) => return tokens.fail(format!("`!{word}` is no way to ask")),
+        };
         let op = match verb {
             "put" => Op::Put { key: parse_key(&mut tokens)?, value: parse_value(&mut tokens)? },
             "get" => Op::Get { key: parse_key(&mut tokens)? },
@@ -351,8 +452,19 @@ impl FromStr for Call {
                 let old = if tokens.take_if("-") { None } else { Some(parse_value(&mut tokens)?) };
                 Op::Cas { key, old, new: parse_value(&mut tokens)? }
             }
-            "scan" if tokens.take_if("*") => Op::Scan { prefix: String::new() },
-            "scan" => Op::Scan { prefix: parse_key(&mut tokens)? },
+            "guarded" => {
+                let (key, guard) = (parse_key(&mut tokens)?, parse_guard(&mut tokens)?);
+                let value =
+                    if tokens.take_if("-") { None } else { Some(parse_value(&mut tokens)?) };
+                Op::Guarded { key, guard, value }
+            }
+            "scan" => {
+                let all = tokens.take_if("*");
+                let prefix = if all { String::new() } else { parse_key(&mut tokens)? };
+                let pages = tokens.take_if("limit");
+                let limit = if pages { tokens.number("a limit", 1, MAX_SCAN)? } else { 0 };
+                Op::Scan { prefix, limit }
+            }
             "txn" => parse_txn(&mut tokens)?,
             "add" => Op::Add(tokens.node()?),
             "learner" => Op::Learner(tokens.node()?),
@@ -361,6 +473,13 @@ impl FromStr for Call {
             "remove" => Op::Remove(tokens.node()?),
             "replace" if tokens.take_if("leader") => Op::ReplaceLeader(tokens.node()?),
             "change" => Op::Change(parse_parts(&mut tokens)?),
+            "move" => {
+                let (node, address) = (tokens.node()?, tokens.need("an address")?.to_owned());
+                if !is_word(&address) {
+                    return tokens.fail(format!("`{address}` is not an address"));
+                }
+                Op::Move { node, address }
+            }
             "restart" => Op::Restart,
             "replace" => Op::Replace { old: tokens.node()?, new: tokens.node()? },
             verb => {
@@ -369,7 +488,16 @@ impl FromStr for Call {
             }
         };
         tokens.end()?;
-        Ok(Call { op, node })
+        let fits = match manner {
+            Manner::Usual => true,
+            Manner::NoSession => op.is_write(),
+            Manner::Stale => op.is_read(),
+            Manner::Imprudent => op.is_admin() && !matches!(op, Op::Transfer(_)),
+        };
+        if !fits {
+            return tokens.fail(format!("`{verb}` cannot be asked for like that"));
+        }
+        Ok(Call { op, manner, node })
     }
 }
 
@@ -377,6 +505,14 @@ impl FromStr for Call {
 fn is_word(word: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:-".contains(&byte);
     !word.is_empty() && word != "-" && word.bytes().all(allowed)
+}
+
+fn parse_guard(tokens: &mut Tokens<'_>) -> Result<Guard, GrammarError> {
+    let word = tokens.need("a guard")?;
+    match Guard::NAMES.iter().find(|(name, _)| *name == word) {
+        Some((_, guard)) => Ok(*guard),
+        None => tokens.fail(format!("`{word}` is no guard")),
+    }
 }
 
 fn parse_key(tokens: &mut Tokens<'_>) -> Result<String, GrammarError> {

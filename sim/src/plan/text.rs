@@ -106,6 +106,7 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
         Wire::Encoded => line(out, "cluster.wire", quoted("encoded")),
     }
     setting(out, "cluster.batch_us", cluster.batch_us, default.batch_us);
+    setting(out, "cluster.backup_keys", cluster.backup_keys, default.backup_keys);
 }
 
 fn write_network(out: &mut String, network: &Network) {

@@ -18,7 +18,7 @@ pub(super) fn data(search: &mut Search<'_>) {
 
 fn plainer_at(plan: &Plan, at: usize) -> Vec<Plan> {
     let call = &plan.ops[at].call;
-    let mut plain = alone(&call.op);
+    let mut plain: Vec<Call> = alone(&call.op);
     plain.extend(text::plainer(call));
     let with = |call| {
         let mut candidate = plan.clone();
@@ -38,7 +38,13 @@ fn alone(op: &Op) -> Vec<Call> {
     let ops = match op {
         Op::Txn { then, otherwise, .. } => then.iter().chain(otherwise).map(single).collect(),
         Op::Cas { key, new, .. } => vec![Op::Put { key: key.clone(), value: new.clone() }],
-        Op::Scan { prefix } if !prefix.is_empty() => vec![Op::Scan { prefix: String::new() }],
+        Op::Guarded { key, value: Some(value), .. } => {
+            vec![Op::Put { key: key.clone(), value: value.clone() }]
+        }
+        Op::Guarded { key, value: None, .. } => vec![Op::Delete { key: key.clone() }],
+        Op::Scan { prefix, limit } if !prefix.is_empty() => {
+            vec![Op::Scan { prefix: String::new(), limit: *limit }]
+        }
         Op::Replace { old, new } => vec![Op::Add(*new), Op::Remove(*old)],
         _ => Vec::new(),
     };
@@ -145,6 +151,9 @@ fn rename(plan: &Plan, key: &dyn Fn(&str) -> String, value: &dyn Fn(&Value) -> V
         Op::Delete { key: k } => Op::Delete { key: key(k) },
         Op::Cas { key: k, old, new } => {
             Op::Cas { key: key(k), old: old.as_ref().map(value), new: value(new) }
+        }
+        Op::Guarded { key: k, guard, value: v } => {
+            Op::Guarded { key: key(k), guard: *guard, value: v.as_ref().map(value) }
         }
         Op::Txn { conditions, then, otherwise } => Op::Txn {
             conditions: conditions

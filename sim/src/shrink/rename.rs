@@ -44,7 +44,11 @@ impl Names<'_> {
     fn op_row(&self, row: &OpRow) -> Option<OpRow> {
         let client = (self.client)(row.client)?;
         let node = row.call.node.and_then(self.node);
-        Some(OpRow { client, call: Call { op: self.op(&row.call.op)?, node }, ..row.clone() })
+        Some(OpRow {
+            client,
+            call: Call { op: self.op(&row.call.op)?, node, ..row.call },
+            ..row.clone()
+        })
     }
 
     fn op(&self, op: &Op) -> Option<Op> {
@@ -55,6 +59,9 @@ impl Names<'_> {
             Op::Promote(id) => Op::Promote(node(*id)?),
             Op::Remove(id) => Op::Remove(node(*id)?),
             Op::Transfer(id) => Op::Transfer(node(*id)?),
+            Op::Move { node: id, address } => {
+                Op::Move { node: node(*id)?, address: address.clone() }
+            }
             Op::ReplaceLeader(id) => Op::ReplaceLeader(node(*id)?),
             Op::Replace { old, new } => {
                 let (old, new) = (node(*old)?, node(*new)?);

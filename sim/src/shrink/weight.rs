@@ -87,6 +87,10 @@ fn names(plan: &Plan) -> u64 {
                 let old = old.as_ref().map(ToString::to_string);
                 [Some(key.clone()), old, Some(new.to_string())].into_iter().flatten().collect()
             }
+            Op::Guarded { key, value, .. } => {
+                let value = value.as_ref().map(ToString::to_string);
+                [Some(key.clone()), value].into_iter().flatten().collect()
+            }
             Op::Txn { conditions, then, otherwise } => {
                 let mut words: Vec<String> = conditions.iter().map(|c| c.key.clone()).collect();
                 for step in then.iter().chain(otherwise) {

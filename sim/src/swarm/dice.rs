@@ -32,6 +32,9 @@ pub(super) enum Purpose {
     Weight = 20,
     Answers = 50,
     Overload = 52,
+    Surface = 40,
+    Moves = 41,
+    Backup = 42,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

@@ -195,13 +195,13 @@ impl Style {
             }
             "scan" => {
                 let prefix = if dice.percent(70) { String::new() } else { self.name(key) };
-                Op::Scan { prefix }
+                Op::Scan { prefix, limit: 0 }
             }
             _ => self.transaction(dice, key, number),
         };
         let pinned = dice.percent(self.pin_percent);
         let node = pinned.then(|| NodeId(dice.between(1, self.nodes).into()));
-        Call { op, node }
+        Call { node, ..Call::from(op) }
     }
 
     fn key(&self, dice: &mut Dice) -> usize {

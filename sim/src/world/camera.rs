@@ -27,7 +27,7 @@ use super::trace::Trace;
 use super::{Event, World, recorder};
 use crate::disk::{Crash, DiskStats};
 use crate::history;
-use crate::plan::{Op, Plan};
+use crate::plan::{Call, Plan};
 use crate::view::film::{
     Answered, DiskVerb, DiskWork, Fate, FaultSpan, Film, Lane, LaneKind, LaneNumber, Mark,
     MarkKind, Operation, STORM, State, Step, StepKind, StepNumber, TermRun,
@@ -207,9 +207,11 @@ impl Camera {
     // ---- operations ----
 
     /// A client calls.
-    pub fn calls(&mut self, lane: u32, op: &Op, recorded: Option<usize>) {
+    pub fn calls(&mut self, lane: u32, call: &Call, recorded: Option<usize>) {
         let number = self.film.ops.len() as u32;
-        let (what, keys) = (self.text(&op.to_string()), self.text(&words::keys(op).join(" ")));
+        let op = &call.op;
+        let what = Call { node: None, ..call.clone() };
+        let (what, keys) = (self.text(&what.to_string()), self.text(&words::keys(op).join(" ")));
         let (call, at) = (self.step, self.hand(lane));
         self.film.ops.push(Operation { lane: at, call, what, keys, ..Operation::default() });
         self.asked.push(Asked::of(op));

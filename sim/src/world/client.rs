@@ -7,14 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use stormkv::api::{Consistency, Reconfigure, Refusal, Reply, Request};
-use stormkv::kv::{Command, Compare, Query, Response, TxnOp};
+use stormkv::kv::{Command, Compare, Guard, Query, Response, TxnOp};
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::goodput::Goodput;
 use crate::checker::witness;
 use crate::history::{self, Action, Answer, History, Model, Outcome};
 use crate::network::Endpoint;
-use crate::plan::{Op, OpRow, Part, Plan, Step, Value};
+use crate::plan::{Call, Manner, Op, OpRow, Part, Plan, Step, Value};
 use crate::rng::{Purpose, Stream};
 
 /// An operation that is under way.
@@ -38,12 +38,28 @@ pub(super) struct Current {
     pub pausing: bool,
     /// Where to go next.
     pub target: NodeId,
-    /// What was committed when a read was sent last.
+    /// What was committed when a read was sent last, and when it was sent first.
     pub floor: LogIndex,
+    pub first_floor: LogIndex,
     /// It removes the node that led when it began.
     pub removes_leader: bool,
+    /// What the plan leaves open of its request.
+    pub given: Given,
+}
+
+/// What the plan leaves open of a request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given {
     /// Whom an operation on "the leader" is about, as soon as there was one.
     pub aim: Option<NodeId>,
+    /// What a guarded write goes by. It is the same for all attempts, or they were not the same
+    /// command.
+    pub guard: Option<Guard>,
+    /// The last key of the page before, for a scan in pages, and the index of that page.
+    pub after: Option<Bytes>,
+    pub paged_at: Option<LogIndex>,
+    /// The member that is moved does not vote.
+    pub learns: bool,
 }
 
 /// One of the hands of a client: what it does, one thing at a time. Most clients have one.
@@ -56,11 +72,22 @@ pub(super) struct Client {
     pub session: Option<SessionId>,
     /// The number of the newest command in the session.
     pub command: u64,
+    /// The revisions that it saw last; `None` for a key that was absent.
+    pub seen: BTreeMap<String, Option<LogIndex>>,
     pub current: Option<Current>,
     pub token: u64,
     /// The process in the history: a new one after each operation of unknown outcome.
     pub process: u64,
     pub choices: Stream,
+}
+
+/// A command without a session: nothing in the log says whose it is but what it does.
+pub(super) struct Loose {
+    /// Its number in the history.
+    pub recorded: usize,
+    pub command: Bytes,
+    /// Where it was applied, as far as its client knows.
+    pub index: Option<LogIndex>,
 }
 
 /// All clients, and what they were told.
@@ -70,6 +97,10 @@ pub(super) struct Clients {
     pub history: History,
     /// Which recorded operation a command belongs to.
     pub owner: FxHashMap<(SessionId, u64), usize>,
+    /// The commands without a session, in the order of their calls.
+    pub loose: Vec<Loose>,
+    /// The state from which a node answered a client last: its life, and the index.
+    pub shown: BTreeMap<(u32, NodeId), (u64, LogIndex)>,
     /// For each command that was refused: how many attempts were made, and how many refused.
     pub refused: BTreeMap<(SessionId, u64), (u32, u32)>,
     /// In a window of a long run: the recorded operation that writes what there was before.
@@ -124,6 +155,7 @@ impl Clients {
                 rows: VecDeque::new(),
                 session: None,
                 command: 0,
+                seen: BTreeMap::new(),
                 current: None,
                 token: lane << 40,
                 process: lane,
@@ -137,6 +169,8 @@ impl Clients {
             all,
             history: History::new(Model::Kv).called(names),
             owner: FxHashMap::default(),
+            loose: Vec::new(),
+            shown: BTreeMap::new(),
             refused: BTreeMap::new(),
             before: None,
             acknowledged: 0,
@@ -182,11 +216,19 @@ impl Client {
         &mut self,
         row: &OpRow,
         owner: &mut FxHashMap<(SessionId, u64), usize>,
+        loose: &mut Vec<Loose>,
     ) -> Request {
         let current = self.current.as_mut().expect("an operation is under way");
         current.opening = false;
-        match request(&row.call.op, current.aim) {
+        match request(&row.call, &current.given) {
             Asked::Whole(request) => request,
+            Asked::Command(command) if !row.call.uses_session() => {
+                current.sent += 1;
+                if let (1, Some(recorded)) = (current.sent, current.recorded) {
+                    loose.push(Loose { recorded, command: command.clone(), index: None });
+                }
+                Request::Command { session: None, command }
+            }
             Asked::Command(command) => match self.session {
                 None => {
                     current.opening = true;
@@ -205,12 +247,14 @@ impl Client {
     }
 }
 
-enum Asked {
+pub(super) enum Asked {
     Whole(Request),
     Command(Bytes),
 }
 
-fn request(op: &Op, aim: Option<NodeId>) -> Asked {
+/// What an operation asks for.
+pub(super) fn request(call: &Call, given: &Given) -> Asked {
+    let aim = given.aim;
     let change = |voters: &[NodeId], learners: &[NodeId], removed: &[NodeId]| {
         Asked::Whole(Request::Reconfigure(Reconfigure {
             voters: voters.to_vec(),
@@ -220,13 +264,19 @@ fn request(op: &Op, aim: Option<NodeId>) -> Asked {
         }))
     };
     let query = |query: Query| {
-        let consistency = Consistency::Linearizable;
+        let consistency = match call.manner {
+            Manner::Stale => Consistency::Stale,
+            _ => Consistency::Linearizable,
+        };
         Asked::Whole(Request::Query { query: query.encode(), consistency })
     };
     let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
-    match op {
+    match &call.op {
         Op::Get { key: k } => query(Query::Get { key: key(k) }),
-        Op::Scan { prefix } => query(Query::Scan { prefix: key(prefix), after: None, limit: 0 }),
+        Op::Scan { prefix, limit } => {
+            let (prefix, after) = (key(prefix), given.after.clone());
+            query(Query::Scan { prefix, after, limit: *limit })
+        }
         Op::Put { key: k, value } => {
             Asked::Command(Command::Put { key: key(k), value: value.bytes() }.encode())
         }
@@ -235,6 +285,11 @@ fn request(op: &Op, aim: Option<NodeId>) -> Asked {
             let expected = old.as_ref().map(Value::bytes);
             let new = Some(new.bytes());
             Asked::Command(Command::Cas { key: key(k), expected, new }.encode())
+        }
+        Op::Guarded { key: k, value, .. } => {
+            let guard = given.guard.expect("it was chosen when the operation began");
+            let value = value.as_ref().map(Value::bytes);
+            Asked::Command(Command::Guarded { key: key(k), guard, value }.encode())
         }
         Op::Txn { conditions, then, otherwise } => {
             let compares = conditions
@@ -251,6 +306,16 @@ fn request(op: &Op, aim: Option<NodeId>) -> Asked {
         Op::Replace { old, new } => change(&[*new], &[], &[*old]),
         Op::Transfer(id) => Asked::Whole(Request::Transfer(*id)),
         Op::Change(parts) => Asked::Whole(Request::Reconfigure(several(parts))),
+        Op::Move { node, address } => {
+            // A member keeps its role, which must be named.
+            let roles = if given.learns { (vec![], vec![*node]) } else { (vec![*node], vec![]) };
+            Asked::Whole(Request::Reconfigure(Reconfigure {
+                voters: roles.0,
+                learners: roles.1,
+                addresses: BTreeMap::from([(*node, address.clone())]),
+                ..Reconfigure::default()
+            }))
+        }
         Op::RemoveLeader => change(&[], &[], aim.as_slice()),
         Op::ReplaceLeader(new) => change(&[*new], &[], aim.as_slice()),
         Op::Restart => unreachable!("it asks nothing of the cluster"),
@@ -286,13 +351,25 @@ fn bytes_text(bytes: &[u8]) -> history::Value {
     history::Value::text(&String::from_utf8_lossy(bytes))
 }
 
-/// What the history says of an operation; `None` for the operator's.
+/// What the history says of an operation; `None` for those that it knows nothing of: the operator's,
+/// stale reads, and scans in pages, each of which is a read. Their answers are judged one by one, by
+/// the index that each names.
+///
+/// A guarded write is told as a write without a guard, and as one that had no effect where its guard
+/// did not hold: a history has no revisions.
 #[must_use]
-pub fn action(op: &Op) -> Option<Action> {
+pub fn action(call: &Call) -> Option<Action> {
     let key = |key: &str| -> history::Key { Arc::from(key) };
-    Some(match op {
+    if call.manner == Manner::Stale {
+        return None;
+    }
+    Some(match &call.op {
         Op::Get { key: k } => Action::Get { key: key(k) },
-        Op::Scan { prefix } => Action::Scan { prefix: key(prefix) },
+        Op::Scan { prefix, limit: 0 } => Action::Scan { prefix: key(prefix) },
+        Op::Guarded { key: k, value: Some(value), .. } => {
+            Action::Put { key: key(k), value: text(value) }
+        }
+        Op::Guarded { key: k, value: None, .. } => Action::Delete { key: key(k) },
         Op::Put { key: k, value } => Action::Put { key: key(k), value: text(value) },
         Op::Delete { key: k } => Action::Delete { key: key(k) },
         Op::Cas { key: k, old, new } => {
@@ -326,12 +403,18 @@ pub fn action(op: &Op) -> Option<Action> {
 pub(super) fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
     let told = Response::decode(response).map_err(|error| error.to_string())?;
     let answer = match (op, told) {
-        (Op::Put { .. }, Response::Written { .. }) => Answer::Done,
-        (Op::Delete { .. }, Response::Deleted { existed }) => Answer::Deleted(Some(existed)),
+        (Op::Put { .. } | Op::Guarded { value: Some(_), .. }, Response::Written { .. }) => {
+            Answer::Done
+        }
+        (Op::Delete { .. } | Op::Guarded { value: None, .. }, Response::Deleted { existed }) => {
+            Answer::Deleted(Some(existed))
+        }
+        (Op::Guarded { .. }, Response::Conflict { .. }) => return Ok(Outcome::Fail),
         (Op::Cas { .. }, Response::Swapped { swapped, .. }) => Answer::Swapped(swapped),
         (Op::Get { .. }, Response::Value(value)) => {
             Answer::Value(value.map(|found| bytes_text(&found.value)))
         }
+        // The last page, for a scan in pages.
         (Op::Scan { .. }, Response::Entries { entries, more: false }) => Answer::Pairs(
             entries
                 .iter()
@@ -365,8 +448,8 @@ pub(super) enum Next {
     Answered { index: LogIndex, response: Bytes, read: bool },
     /// The operation took effect, but its response of so many bytes was not kept.
     NotKept { index: LogIndex, bytes: u64 },
-    /// The operator's operation is over.
-    Accepted,
+    /// The operator's operation is over: its change was made at this index, if it was one.
+    Accepted(Option<LogIndex>),
     /// The session is open: now the operation itself.
     Opened(SessionId),
     /// The attempt had no effect and will have none: try again later, there if a place is given.
@@ -384,7 +467,8 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::SessionOpened(session) => Next::Opened(session),
         Reply::Applied { index, response } => Next::Answered { index, response, read: false },
         Reply::Value { index, response } => Next::Answered { index, response, read: true },
-        Reply::Reconfigured { .. } | Reply::Transferring => Next::Accepted,
+        Reply::Reconfigured { index } => Next::Accepted(Some(index)),
+        Reply::Transferring => Next::Accepted(None),
         Reply::NotKept { index, bytes } => Next::NotKept { index, bytes },
         Reply::Unknown => Next::Doubt,
         Reply::Refused(Refusal::NotLeader(hint)) => Next::Retry(hint),

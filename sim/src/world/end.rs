@@ -1,10 +1,14 @@
 //! The end of a run: the members must agree, and have told their clients the truth.
 
+use std::collections::BTreeMap;
+
 use super::World;
 use super::recorder::Weight;
 use crate::checker::linearizable::{self, Limits};
 use crate::checker::{Broken, Check, witness};
+use crate::history;
 use crate::outcome::Class;
+use crate::words;
 
 /// One clean run in so many is also judged without the help of the log's order.
 const BLACK_BOX_SAMPLE: u64 = 8;
@@ -41,12 +45,48 @@ impl World<'_> {
             if node.status().applied.index < self.safety.commit() {
                 continue;
             }
-            if let Err(broken) = self.safety.content(slot.id, node.machine()) {
+            let content = self.safety.content(slot.id, node.machine());
+            let judged = content.and_then(|()| self.safety.addresses(slot.id, node.membership()));
+            if let Err(broken) = judged {
                 let broken = broken.at(slot.id);
                 self.fail(Class::Safety, broken);
                 return;
             }
         }
+    }
+
+    /// Finds whose the commands without a session are that are in the log. An answer names its own.
+    /// Of the others that do the same, the one that was called first comes first: then none takes
+    /// effect before its call if that is possible at all. Those of unknown outcome take precedence,
+    /// because the others were refused.
+    pub(super) fn own_loose(&self) -> Result<Vec<witness::Applied>, Broken> {
+        let history = self.clients.history.ops();
+        let (mut answered, mut open) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
+        for loose in &self.clients.loose {
+            match loose.index {
+                Some(index) => drop(answered.insert(index, loose.recorded)),
+                None => open.entry(&loose.command).or_default().push(loose.recorded),
+            }
+        }
+        for waiting in open.values_mut() {
+            // The next one is at the end.
+            waiting.reverse();
+            waiting.sort_by_key(|op| history[*op].outcome == history::Outcome::Info);
+        }
+        let mut applied = Vec::new();
+        for (index, command) in self.safety.loose_effects() {
+            let waiting = || open.get_mut(command).and_then(Vec::pop);
+            let Some(op) = answered.get(&index).copied().or_else(waiting) else {
+                let what = words::command(command);
+                let message = format!(
+                    "entry {index} holds `{what}` without a session, which no client has asked for so \
+                     often"
+                );
+                return Err(Broken::new("refusal", message));
+            };
+            applied.push(witness::Applied { index, op });
+        }
+        Ok(applied)
     }
 
     /// Judges what the clients were told: with the log's order always; without it for a sample of
@@ -67,12 +107,21 @@ impl World<'_> {
                 return self.fail(Class::Safety, Broken { message, ..broken }.shown_by(op));
             }
         }
+        let loose = match self.own_loose() {
+            Ok(loose) => loose,
+            Err(broken) => {
+                self.violation = None;
+                return self.fail(Class::Safety, broken);
+            }
+        };
         let owner = &self.clients.owner;
         let effects = self.safety.effects().iter().filter_map(|(index, session, number)| {
             let op = *owner.get(&(*session, *number))?;
             Some(witness::Applied { index: *index, op })
         });
-        let applied: Vec<_> = self.clients.before.into_iter().chain(effects).collect();
+        let mut applied: Vec<_> = self.clients.before.into_iter().chain(effects).collect();
+        applied.extend(loose);
+        applied.sort_by_key(|applied| applied.index);
         match witness::check(&self.clients.history, &applied) {
             Ok(stats) => {
                 let placed = stats.answers + stats.gets + stats.scans;

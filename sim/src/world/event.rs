@@ -448,9 +448,10 @@ impl World<'_> {
                 // A failed write may have written all of it.
                 if matches!(op, DiskOp::Write { .. }) {
                     self.safety.executed(id, &op);
-                    self.slot(id).expect("just used").write_failed = true;
                 }
-                self.slot(id).expect("just used").batches[queue as usize] = None;
+                let slot = self.slot(id).expect("just used");
+                slot.disk_failed = true;
+                slot.batches[queue as usize] = None;
                 self.completed(id, life, Completion::Done(queue, ticket, Err(error)));
             }
         }

@@ -8,7 +8,7 @@ use stormkv::env::{DiskOp, FileName};
 use stormkv::error::Error;
 use stormkv::node::Role;
 use stormkv::session::SessionLimits;
-use stormkv::types::NodeId;
+use stormkv::types::{NodeId, SnapshotId};
 
 use super::recorder::Weight;
 use super::slot::{Judge, Starting};
@@ -97,9 +97,13 @@ impl World<'_> {
         }
         slot.deferred.clear();
         slot.paused = false;
-        let cache_survives = cache_survives && !std::mem::take(&mut slot.write_failed);
+        let disk_failed = std::mem::take(&mut slot.disk_failed);
         let disk = *slot.disk.stats();
         slot.disk.crash(crash, fault);
+        if cache_survives && disk_failed {
+            self.reach("killed-before-disk-error-was-known");
+        }
+        let cache_survives = cache_survives && !disk_failed;
         self.film_down(id, crash, disk);
         self.safety.crashed(id, cache_survives);
         if unsynced {
@@ -156,6 +160,8 @@ impl World<'_> {
         let life = slot.life;
         let mut config = config(plan, id, slot.founder, life);
         config.seed = seed;
+        config.founding_state = self.founding.state.clone().filter(|_| slot.founder);
+        let founding = self.founding.id;
         let starting = Some(Starting::default());
         let safety = &mut self.safety;
         let watch = Judge { id, safety, broken: None, applied: None, wrote: false, starting };
@@ -172,7 +178,7 @@ impl World<'_> {
             Ok(Ok(driver)) => driver,
         };
         let torn = driver.node().recovered_torn_tail();
-        let founds = kept.queued.iter().any(founds);
+        let founds = kept.queued.iter().any(|op| founds(op, founding));
         let judged = self
             .safety
             .recovered(id, driver.node(), founds)
@@ -198,8 +204,8 @@ impl World<'_> {
 }
 
 /// Whether a node founds its cluster with this operation: no other start begins this snapshot.
-fn founds(op: &DiskOp) -> bool {
-    matches!(op, DiskOp::Create { file: FileName::Partial(1, 1), .. })
+fn founds(op: &DiskOp, SnapshotId { index, term }: SnapshotId) -> bool {
+    matches!(op, DiskOp::Create { file, .. } if *file == FileName::Partial(index, term))
 }
 
 /// How much an append may carry: what a path carries between two heartbeats, as [`Config`] asks for.

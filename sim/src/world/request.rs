@@ -1,17 +1,18 @@
 //! The clients' side of the events: attempts, replies, patience.
 
 use stormkv::api::{Reply, Request, RequestId};
+use stormkv::kv::Guard;
 use stormkv::types::NodeId;
 
 use super::camera::{self, Mail};
-use super::client::{self, Client, Current, Next};
+use super::client::{self, Client, Current, Given, Next};
 use super::slot::Slot;
 use super::{Event, World};
 use crate::checker::Broken;
-use crate::history::{Answer, Outcome};
+use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::{MessageKind, Op, Part, Plan};
+use crate::plan::{self, Manner, MessageKind, Op, Part, Plan};
 use crate::view::film;
 use crate::words;
 
@@ -19,8 +20,6 @@ use crate::words;
 const PAUSE_NS: u64 = 20_000_000;
 /// The longest that a client waits for an answer, unless its plan says so.
 const LONGEST_NS: u64 = 3_000_000_000;
-/// How many of the writes are named that a read has missed.
-const MISSED: usize = 3;
 /// How often the operator looks whether the damaged members are whole again.
 const UNTIL_REPAIRED_NS: u64 = 100_000_000;
 
@@ -42,11 +41,13 @@ impl World<'_> {
             self.schedule.push(due_ns, event);
             return;
         }
-        let adds = matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_));
+        let adds =
+            matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_) | Op::Move { .. });
         let removes = row.call.op.is_admin() && !adds && !matches!(row.call.op, Op::Transfer(_));
         let healed = self.healed_ns.is_some();
         let damaged = if healed { repair_goes_on } else { !self.atlas.is_blank() };
-        if removes && damaged {
+        let imprudent = row.call.manner == Manner::Imprudent;
+        if removes && damaged && !imprudent {
             // Nobody should be removed while the others may be needed for a repair; once all is
             // healed, what nobody has noticed is never noticed.
             client.token += 1;
@@ -55,12 +56,11 @@ impl World<'_> {
             return;
         }
         client.rows.pop_front();
-        if !self.is_prudent(&row.call.op) {
+        if !imprudent && !self.is_prudent(&row.call.op) {
             self.reach("change-put-off");
             return self.begin(number);
         }
         self.clients.progress_ns = self.now_ns;
-        let aim = self.leader().filter(|_| row.call.op.is_aimed());
         let removes_leader = match &row.call.op {
             Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(*id),
             Op::Change(parts) => {
@@ -72,13 +72,15 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let members = u64::from(plan.cluster.nodes);
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
-        let recorded = client::action(&row.call.op)
+        let given = self.given(number, &row.call.op);
+        let client = &mut self.clients.all[number as usize];
+        let recorded = client::action(&row.call)
             .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
         if is_command(&row.call.op) {
             self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
         }
         self.trace.begins(recorded, at);
-        self.trace.film(|camera| camera.calls(number, &row.call.op, recorded));
+        self.trace.film(|camera| camera.calls(number, &row.call, recorded));
         client.current = Some(Current {
             row: at,
             recorded,
@@ -92,8 +94,9 @@ impl World<'_> {
             pausing: false,
             target,
             floor: 0,
+            first_floor: self.safety.commit(),
             removes_leader,
-            aim,
+            given,
         });
         for id in row.call.op.new_nodes() {
             self.place(id, false);
@@ -105,6 +108,22 @@ impl World<'_> {
         self.attempt(number);
     }
 
+    /// What the plan leaves open of an operation that begins now.
+    fn given(&self, number: u32, op: &Op) -> Given {
+        let seen = &self.clients.all[number as usize].seen;
+        let guard = match op {
+            Op::Guarded { guard: plan::Guard::Absent, .. } => Some(Guard::Absent),
+            Op::Guarded { guard: plan::Guard::Present, .. } => Some(Guard::Present),
+            Op::Guarded { guard: plan::Guard::Seen, key, .. } => {
+                Some(seen.get(key).copied().flatten().map_or(Guard::Absent, Guard::Revision))
+            }
+            _ => None,
+        };
+        let learns = matches!(op, Op::Move { node, .. } if self.newest.1.learners().contains(node));
+        let aim = self.leader().filter(|_| op.is_aimed());
+        Given { aim, guard, learns, ..Given::default() }
+    }
+
     /// Notes that a client, or the operator, has several operations under way.
     fn note_overlap(&mut self, lane: u32) {
         let number = self.clients.all[lane as usize].number;
@@ -114,7 +133,7 @@ impl World<'_> {
         }
     }
 
-    fn attempt(&mut self, number: u32) {
+    pub(super) fn attempt(&mut self, number: u32) {
         let plan = self.plan;
         let (commit, leader) = (self.safety.commit(), self.leader());
         let client = &mut self.clients.all[number as usize];
@@ -125,8 +144,8 @@ impl World<'_> {
             let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
             return self.finish(number, outcome);
         }
-        if plan.ops[current.row].call.op.is_aimed() && current.aim.is_none() {
-            current.aim = leader;
+        if plan.ops[current.row].call.op.is_aimed() && current.given.aim.is_none() {
+            current.given.aim = leader;
             if leader.is_none() {
                 return self.pause(number);
             }
@@ -147,7 +166,7 @@ impl World<'_> {
         }
         let client = &mut self.clients.all[number as usize];
         let row = &plan.ops[client.current.as_ref().expect("still").row];
-        let request = client.request(row, &mut self.clients.owner);
+        let request = client.request(row, &mut self.clients.owner, &mut self.clients.loose);
         client.token += 1;
         let token = client.token;
         let retry_ns = plan.clients.retry_us * 1000;
@@ -202,19 +221,14 @@ impl World<'_> {
         if matches!(reply, Reply::Refused(_)) {
             self.reach("request-refused");
         }
-        if let Reply::Value { index, .. } = &reply {
-            let client = &self.clients.all[number as usize];
-            // Only the newest attempt knows what was committed when it was sent.
-            let current = client.current.as_ref().filter(|_| client.token == request.0);
-            if let Some((floor, op)) = current.map(|current| (current.floor, current.recorded))
-                && let Err(broken) = self.safety.read(node, *index, floor)
-            {
+        if let Reply::Value { index, response } = &reply {
+            if let Err(broken) = self.judge_read((number, request.0), node, *index, response) {
                 self.trace.film(|camera| {
                     let what = words::reply(&reply);
                     let mail = camera.replies(number, node, (&what, true), Ok(()));
                     camera.accuse(mail);
                 });
-                return self.stale(node, broken, op, (*index, floor));
+                return self.fail(Class::Safety, broken);
             }
             if !self.leads(node) {
                 self.reach("read-by-follower");
@@ -264,6 +278,7 @@ impl World<'_> {
         if !arrives || token < current.first_token {
             return;
         }
+        let uses_session = self.plan.ops[current.row].call.uses_session();
         match client::judge(reply) {
             Next::Answered { index, response, read } if !current.opening => {
                 self.answered((number, mail), index, &response, read);
@@ -271,10 +286,9 @@ impl World<'_> {
             Next::NotKept { index, bytes } if !current.opening => {
                 self.acknowledged_only((number, mail), index, bytes);
             }
-            Next::Accepted => self.finish(number, Outcome::Ok(Answer::Done)),
+            Next::Accepted(index) => self.accepted((number, mail), index),
             Next::Opened(session) if newest && current.opening => {
-                (client.session, client.command) = (Some(session), 0);
-                self.attempt(number);
+                self.opened((number, mail), session);
             }
             Next::Pointless if newest => self.finish(number, Outcome::Fail),
             Next::Retry(hint) if newest => {
@@ -286,6 +300,10 @@ impl World<'_> {
                 self.pause(number);
             }
             Next::SessionLost if newest => {
+                if !uses_session {
+                    let message = format!("{node} answered as if it had known a session");
+                    return self.fail(Class::Safety, Broken::new("answer", message));
+                }
                 self.reach("session-expired");
                 let client = &mut self.clients.all[number as usize];
                 client.session = None;
@@ -295,96 +313,12 @@ impl World<'_> {
                     self.attempt(number);
                 }
             }
-            Next::Doubt if newest => {
-                current.ambiguous |= !current.opening;
-                self.elsewhere(number);
-                self.attempt(number);
-            }
+            Next::Doubt if newest => self.doubt(number),
             _ => {}
         }
     }
 
-    /// A read was answered from a state that is too old.
-    fn stale(
-        &mut self,
-        node: NodeId,
-        broken: Broken,
-        op: Option<usize>,
-        (index, floor): (u64, u64),
-    ) {
-        let name = op.map_or_else(String::new, |op| self.clients.history.name(op) + ": ");
-        let line = || format!("{node} is about to answer as of {index}");
-        self.trace.attempt(op, self.now_ns, line);
-        // What the answer does not show.
-        let effects = self.safety.effects().iter();
-        let missed = effects.rev().skip_while(|(at, ..)| *at > floor);
-        let missed = missed.take_while(|(at, ..)| *at > index).take(MISSED);
-        let owner = &self.clients.owner;
-        let writes = missed.filter_map(|(_, session, number)| owner.get(&(*session, *number)));
-        let mut proof: Vec<usize> = writes.copied().chain(op).collect();
-        proof.sort_unstable();
-        let message = name + &broken.message;
-        self.fail(Class::Safety, Broken { message, ..broken }.shown_by(proof));
-    }
-
-    fn answered(&mut self, (number, mail): (u32, Mail), index: u64, response: &[u8], read: bool) {
-        let plan = self.plan;
-        let client = &self.clients.all[number as usize];
-        let current = client.current.as_ref().expect("it was answered");
-        let (op, recorded) = (&plan.ops[current.row].call.op, current.recorded);
-        if let (Some(session), false) = (client.session, read) {
-            let command = client.command + 1;
-            if let Err(broken) = self.safety.acknowledged(session, command, index, response) {
-                return self.answered_wrongly(mail, recorded, broken);
-            }
-            let effects = self.safety.effects();
-            let at = effects.partition_point(|(effect, ..)| *effect < index);
-            if effects.get(at) != Some(&(index, session, command)) {
-                self.reach("command-repeated");
-            }
-        }
-        match client::outcome(op, response) {
-            Ok(outcome) => {
-                if outcome == Outcome::Ok(Answer::Swapped(false)) {
-                    self.reach("cas-refused");
-                }
-                self.finish(number, outcome);
-            }
-            Err(reason) => {
-                let who = self.clients.all[number as usize].name();
-                let message = format!("the answer to {op} of {who} is none to that: {reason}");
-                self.trace.film(|camera| camera.accuse(mail));
-                self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
-            }
-        }
-    }
-
-    fn answered_wrongly(&mut self, mail: Mail, recorded: Option<usize>, broken: Broken) {
-        let broken = match recorded.map(|op| self.clients.history.name(op)) {
-            Some(name) => {
-                let message = format!("{name} was answered wrongly: {}", broken.message);
-                Broken { message, ..broken }
-            }
-            None => broken,
-        };
-        self.trace.film(|camera| camera.accuse(mail));
-        self.fail(Class::Safety, broken.shown_by(recorded));
-    }
-
-    /// A command took effect, but what it found was too long to be kept.
-    fn acknowledged_only(&mut self, (number, mail): (u32, Mail), index: u64, bytes: u64) {
-        let client = &self.clients.all[number as usize];
-        let recorded = client.current.as_ref().expect("it was answered").recorded;
-        let Some(session) = client.session else { return };
-        let command = client.command + 1;
-        if let Err(broken) = self.safety.not_kept(session, command, index, bytes) {
-            return self.answered_wrongly(mail, recorded, broken);
-        }
-        self.reach("answer-not-kept");
-        self.finish(number, Outcome::Ok(Answer::Unsaid));
-    }
-
-    fn finish(&mut self, number: u32, outcome: Outcome) {
+    pub(super) fn finish(&mut self, number: u32, outcome: Outcome) {
         let plan = self.plan;
         let lanes = self.clients.all.len() as u64;
         let client = &mut self.clients.all[number as usize];
@@ -393,14 +327,14 @@ impl World<'_> {
         let token = client.token;
         self.trace.ends(number, &current, self.now_ns, &outcome);
         self.trace.film(|camera| camera.returns(number, &outcome));
-        let op = &plan.ops[current.row].call.op;
+        let (op, call) = (&plan.ops[current.row].call.op, &plan.ops[current.row].call);
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
         self.clients.doubtful_change |=
             op.is_admin() && !matches!(op, Op::Transfer(_)) && current.ambiguous;
         let client = &mut self.clients.all[number as usize];
         if let Some(recorded) = current.recorded {
-            if !matches!(op, Op::Get { .. } | Op::Scan { .. })
+            if call.uses_session()
                 && let Some(session) = client.session
             {
                 client.command += 1;
@@ -412,6 +346,9 @@ impl World<'_> {
             }
             if unknown {
                 client.process += lanes;
+                if call.manner == Manner::NoSession {
+                    self.reach("unknown-without-session");
+                }
             }
             self.clients.history.complete(recorded, outcome, self.now_ns);
         }
@@ -448,6 +385,7 @@ impl World<'_> {
                 self.reach("member-removed");
                 self.reach("joint-configuration");
             }
+            Op::Move { .. } => self.reach("member-moved"),
             Op::Change(parts) if parts.len() > 1 => self.reach("several-members-changed"),
             _ => {}
         }
@@ -496,12 +434,22 @@ impl World<'_> {
         match &mut client.current {
             None => self.begin(number),
             Some(current) if current.pausing => self.attempt(number),
-            Some(current) => {
-                current.ambiguous |= !current.opening;
-                self.elsewhere(number);
-                self.attempt(number);
-            }
+            Some(_) => self.doubt(number),
         }
+    }
+
+    /// An attempt got no answer, or one that leaves it open. It is made again elsewhere, unless that
+    /// might make its effect twice.
+    fn doubt(&mut self, number: u32) {
+        let plan = self.plan;
+        let client = &mut self.clients.all[number as usize];
+        let Some(current) = &mut client.current else { return };
+        current.ambiguous |= !current.opening;
+        if plan.ops[current.row].call.manner == Manner::NoSession {
+            return self.finish(number, Outcome::Info);
+        }
+        self.elsewhere(number);
+        self.attempt(number);
     }
 
     /// The next attempt goes to another node.

@@ -78,9 +78,9 @@ pub(super) struct Slot {
     pub has_old_files: bool,
     /// The membership that it went by when it went down.
     pub left_in: Option<Membership>,
-    /// A write has failed since it started, of which it may not have heard yet: not all that is in
-    /// the cache is what it wrote.
-    pub write_failed: bool,
+    /// A disk operation has failed since the node started, which may not know it yet: the cache no
+    /// longer holds all that it wrote, or the disk holds more of it than was synced.
+    pub disk_failed: bool,
     /// The disk hangs; and what waits for it.
     pub stalled: bool,
     pub stuck: Vec<Event>,
@@ -123,7 +123,7 @@ impl Slot {
             wiped: false,
             has_old_files: false,
             left_in: None,
-            write_failed: false,
+            disk_failed: false,
             stalled: false,
             stuck: Vec::new(),
             name_fuse: None,

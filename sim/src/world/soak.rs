@@ -17,10 +17,10 @@
 //! operations is lost. Counts of faults on the disks of members that have left are dropped with
 //! these disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
-use stormkv::types::{NodeId, SessionId};
+use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::World;
 use crate::checker::{Broken, Peaks, witness};
@@ -141,6 +141,7 @@ impl World<'_> {
             seed: _,
             now_ns,
             base_ns: _,
+            founding,
             step,
             schedule,
             network,
@@ -173,6 +174,7 @@ impl World<'_> {
             seed: plan.seed,
             now_ns,
             base_ns: now_ns,
+            founding,
             step,
             schedule,
             network,
@@ -220,24 +222,29 @@ impl World<'_> {
         self.safety.forget(&present);
     }
 
-    /// Begins a new history with what is left of the old one.
-    fn begin_history(&mut self) {
+    /// Lets the history begin with the contents, as one operation that took effect at `index`.
+    pub(super) fn write_before(&mut self, index: LogIndex) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let puts = self.safety.contents().map(|(key, value)| {
             TxnOp::Put(Arc::from(text(key).as_str()), history::Value::text(&text(value)))
         });
         let contents = Txn { then: puts.collect(), ..Txn::default() };
-        let names = self.clients.history.names().clone();
-        let new = History::new(Model::Kv).called(names);
-        let old = std::mem::replace(&mut self.clients.history, new);
         let history = &mut self.clients.history;
         // The operator's operations are not recorded, so this process is free.
         let op = history.invoke(0, Action::Txn(Box::new(contents)), self.now_ns);
         let answer = Answer::Txn { succeeded: true, results: None };
         history.complete(op, End::Ok(answer), self.now_ns);
-        let index = self.safety.commit();
         self.clients.before = Some(witness::Applied { index, op });
+    }
 
+    /// Begins a new history with what is left of the old one.
+    fn begin_history(&mut self) {
+        let loose = self.own_loose().expect("the history was judged");
+        let names = self.clients.history.names().clone();
+        let new = History::new(Model::Kv).called(names);
+        let old = std::mem::replace(&mut self.clients.history, new);
+        self.write_before(self.safety.commit());
+        let history = &mut self.clients.history;
         let mut open: Vec<((SessionId, u64), usize)> = self.clients.owner.drain().collect();
         open.retain(|((session, number), _)| self.safety.may_take_effect(*session, *number));
         open.sort_unstable();
@@ -247,6 +254,17 @@ impl World<'_> {
             history.complete(kept, op.outcome.clone(), self.now_ns);
             self.clients.owner.insert(command, kept);
         }
+        let done: BTreeSet<usize> = loose.iter().map(|applied| applied.op).collect();
+        for loose in &mut self.clients.loose {
+            let op = &old.ops()[loose.recorded];
+            if op.outcome != End::Info || done.contains(&loose.recorded) {
+                loose.index = Some(0);
+                continue;
+            }
+            loose.recorded = history.invoke(op.process, op.action.clone(), self.now_ns);
+            history.complete(loose.recorded, End::Info, self.now_ns);
+        }
+        self.clients.loose.retain(|loose| loose.index.is_none());
         let safety = &self.safety;
         self.clients
             .refused

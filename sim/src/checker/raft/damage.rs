@@ -272,7 +272,7 @@ pub(super) fn explains(image: &Image, node: &impl View, status: &Status, ledger:
     if image.is_blank() {
         // Nothing was durable: a founder begins with its founding snapshot, or a joiner with
         // nothing.
-        return status.last.index <= 1;
+        return status.last.index <= ledger.founding();
     }
     let (last, _) = image.last();
     (status.hard_state.term, status.hard_state.vote) == (image.term, image.vote)

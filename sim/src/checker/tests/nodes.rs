@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use stormkv::api::{Consistency, Reply, Request, RequestId};
+use stormkv::api::{Consistency, Reconfigure, Reply, Request, RequestId};
 use stormkv::config::Config;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp};
@@ -66,17 +66,21 @@ impl Recorder {
         let Reply::SessionOpened(session) = nodes.ask(first, Request::OpenSession) else {
             panic!("no session");
         };
+        nodes.fed.push(Fed::Opened(session));
         for number in 1..=4 {
             nodes.put(first, session, number);
         }
         nodes.put(first, session, 4);
-        nodes.read(first);
+        nodes.read(first, Query::Get { key: "key1".into() });
+        nodes.read(first, Query::Scan { prefix: "key".into(), after: None, limit: 3 });
         nodes.crash(first);
         let second = nodes.elected();
         for number in 5..=14 {
             nodes.put(second, session, number);
         }
         nodes.start(first);
+        nodes.put_loose(second);
+        nodes.move_member(second, N2);
         for number in 15..=17 {
             nodes.put(second, session, number);
         }
@@ -107,6 +111,7 @@ impl Recorder {
             let node = place.driver.as_ref().expect("all are up").node();
             assert_eq!(node.status().applied, last, "{id} has not caught up");
             self.fed.push(Fed::Content(*id, node.machine().clone()));
+            self.fed.push(Fed::Addresses(*id, node.membership().clone()));
         }
         let (first, second) = match leader {
             N1 => (N2, N3),
@@ -134,12 +139,34 @@ impl Recorder {
         self.fed.push(Fed::Acknowledged(session, number, index, response));
     }
 
-    fn read(&mut self, id: NodeId) {
+    fn put_loose(&mut self, id: NodeId) {
+        let command = Command::Put { key: "loose".into(), value: "value".into() }.encode();
+        let request = Request::Command { session: None, command: command.clone() };
+        let Reply::Applied { index, response } = self.ask(id, request) else {
+            panic!("the command was not applied");
+        };
+        self.fed.push(Fed::Loose(command, index, response));
+    }
+
+    fn move_member(&mut self, id: NodeId, member: NodeId) {
+        let addresses = BTreeMap::from([(member, "elsewhere".to_owned())]);
+        let change = Reconfigure { voters: vec![member], addresses, ..Reconfigure::default() };
+        let Reply::Reconfigured { index } = self.ask(id, Request::Reconfigure(change.clone()))
+        else {
+            panic!("the member was not moved");
+        };
+        self.fed.push(Fed::Reconfigured(index, change));
+    }
+
+    fn read(&mut self, id: NodeId, query: Query) {
         let floor = self.seen(id).status.hard_state.commit;
-        let query = Query::Get { key: "key1".into() }.encode();
-        let request = Request::Query { query, consistency: Consistency::Linearizable };
-        let Reply::Value { index, .. } = self.ask(id, request) else { panic!("no answer") };
+        let query = query.encode();
+        let consistency = Consistency::Linearizable;
+        let request = Request::Query { query: query.clone(), consistency };
+        let Reply::Value { index, response } = self.ask(id, request) else { panic!("no answer") };
         self.fed.push(Fed::Read(id, index, floor));
+        let applied = self.seen(id).status.applied.index;
+        self.fed.push(Fed::Queried(id, query, index, applied, response));
     }
 
     fn ask(&mut self, id: NodeId, request: Request) -> Reply {

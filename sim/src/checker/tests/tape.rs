@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use stormkv::api::Reconfigure;
 use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, Work};
 use stormkv::error::DiskError;
 use stormkv::kv::Kv;
@@ -83,6 +84,13 @@ pub(super) enum Fed {
     Acknowledged(SessionId, u64, LogIndex, Bytes),
     /// By whom, from the state at which index, and what was committed before.
     Read(NodeId, LogIndex, LogIndex),
+    /// By whom, which query, from the state at which index, what it had applied, and the response.
+    Queried(NodeId, Bytes, LogIndex, LogIndex, Bytes),
+    Opened(SessionId),
+    Reconfigured(LogIndex, Reconfigure),
+    /// A command without a session, where it was applied, and the response.
+    Loose(Bytes, LogIndex, Bytes),
+    Addresses(NodeId, Membership),
     Content(NodeId, Kv),
 }
 
@@ -119,6 +127,15 @@ impl Tape {
                     safety.acknowledged(*session, *number, *index, response)?;
                 }
                 Fed::Read(id, index, floor) => safety.read(*id, *index, *floor)?,
+                Fed::Queried(id, query, index, applied, response) => {
+                    safety.queried(*id, query, (*index, *applied), response)?;
+                }
+                Fed::Opened(session) => safety.opened(*session)?,
+                Fed::Reconfigured(index, change) => safety.reconfigured(*index, change)?,
+                Fed::Loose(command, index, response) => {
+                    safety.acknowledged_loose(command, *index, response)?;
+                }
+                Fed::Addresses(id, membership) => safety.addresses(*id, membership)?,
                 Fed::Content(id, kv) => safety.content(*id, kv)?,
             }
         }
@@ -141,6 +158,14 @@ impl Tape {
     pub fn seen_before(&self, id: NodeId, end: usize) -> usize {
         let fits = |fed: &Fed| matches!(fed, Fed::After(by, _) if *by == id);
         self.fed[..end].iter().rposition(fits).expect("it was seen before")
+    }
+
+    /// The membership with which the cluster began.
+    pub fn first_membership(&self) -> Membership {
+        match &self.fed[self.first_of(|fed| matches!(fed, Fed::After(..)))] {
+            Fed::After(_, seen) => seen.membership.clone(),
+            _ => unreachable!("it is an `After`"),
+        }
     }
 
     /// How `id` is seen at the end.

@@ -30,7 +30,7 @@ pub(super) enum Asked {
 impl Asked {
     pub fn of(op: &Op) -> Asked {
         match op {
-            Op::Get { .. } | Op::Scan { .. } => Asked::Read,
+            op if op.is_read() => Asked::Read,
             op if op.is_admin() => Asked::Change,
             _ => Asked::Write,
         }
@@ -47,6 +47,11 @@ impl World<'_> {
             let op = owner.get(&(*session, *number)).and_then(|op| camera.recorded.get(op));
             if let Some(op) = op {
                 camera.film.ops[*op as usize].index = *index;
+            }
+        }
+        for applied in self.own_loose().unwrap_or_default() {
+            if let Some(op) = camera.recorded.get(&applied.op) {
+                camera.film.ops[*op as usize].index = applied.index;
             }
         }
         let refuted = camera.refuted();

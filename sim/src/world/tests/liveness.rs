@@ -7,7 +7,7 @@ use super::super::core::Loss;
 use super::super::stall::Missing;
 use super::*;
 use crate::disk::FaultKind;
-use crate::network::{Rule, Side};
+use crate::network::{Endpoint, Rule, Side};
 use crate::plan::Core;
 
 const N2: NodeId = NodeId(2);

@@ -1,0 +1,343 @@
+//! What clients are answered, judged as a whole: each field of an answer is compared with what the
+//! reference makes of the committed log at the index that the answer names, and the index with the
+//! log itself.
+//!
+//! An answer to a query is judged when the node gives it, any other one when it reaches its client.
+
+use stormkv::api::{Consistency, Request};
+use stormkv::kv::{Guard, Response};
+use stormkv::types::{LogIndex, NodeId, SessionId};
+
+use super::World;
+use super::camera::Mail;
+use super::client::{self, Asked};
+use crate::checker::{Broken, Check};
+use crate::history::{Answer, Outcome};
+use crate::outcome::Class;
+use crate::plan::Op;
+
+/// How many of the writes are named that a read has missed.
+const MISSED: usize = 3;
+
+impl World<'_> {
+    /// A node answers a query. Only the operation that is under way is judged: nobody waits for an
+    /// answer to an older one.
+    pub(super) fn judge_read(
+        &mut self,
+        (number, token): (u32, u64),
+        node: NodeId,
+        index: LogIndex,
+        response: &[u8],
+    ) -> Result<(), Broken> {
+        let plan = self.plan;
+        let client = &self.clients.all[number as usize];
+        let Some(current) = &client.current else { return Ok(()) };
+        if token < current.first_token {
+            return Ok(());
+        }
+        let (call, recorded) = (&plan.ops[current.row].call, current.recorded);
+        let asked = client::request(call, &current.given);
+        let Asked::Whole(Request::Query { query, consistency }) = asked else {
+            let message = format!("{node} answered `{call}` as if it were a query");
+            return Err(Broken::new("answer", message).shown_by(recorded));
+        };
+        // An earlier attempt was sent when as much was committed as at the first one, at least.
+        let newest = client.token == token;
+        let floor = if newest { current.floor } else { current.first_floor };
+        if consistency == Consistency::Stale {
+            self.reach("stale-read");
+            if index < floor {
+                self.reach("stale-read-behind");
+            }
+        } else if let Err(broken) = self.safety.read(node, index, floor) {
+            return Err(self.stale(node, broken, recorded, (index, floor)));
+        }
+        let (life, applied) =
+            self.slot(node).map_or((0, 0), |slot| (slot.life, slot.surely_applied()));
+        self.shows(number, (node, life), index)?;
+        self.safety
+            .queried(node, &query, (index, applied), response)
+            .map_err(|broken| self.about(recorded, broken).shown_by(recorded))
+    }
+
+    /// A node shows a client its state as of `index`: never an older one than it has shown that
+    /// client before, as long as it lives.
+    fn shows(
+        &mut self,
+        lane: u32,
+        (node, life): (NodeId, u64),
+        index: LogIndex,
+    ) -> Result<(), Broken> {
+        let number = self.clients.all[lane as usize].number;
+        let newest = self.clients.shown.entry((number, node)).or_default();
+        if *newest > (life, index) {
+            let message = format!(
+                "{node} showed c{number} its state as of entry {index}, after it had shown it that \
+                 as of entry {}",
+                newest.1
+            );
+            return Err(Broken::new("reads-go-back", message).at(node));
+        }
+        self.safety.count(Check::ReadsGoBack, u64::from(newest.0 == life));
+        *newest = (life, index);
+        Ok(())
+    }
+
+    /// The same, with the name of the operation that was answered wrongly.
+    fn about(&self, op: Option<usize>, broken: Broken) -> Broken {
+        match op.map(|op| self.clients.history.name(op)) {
+            Some(name) => {
+                let message = format!("{name} was answered wrongly: {}", broken.message);
+                Broken { message, ..broken }
+            }
+            None => broken,
+        }
+    }
+
+    /// A read was answered from a state that is too old.
+    fn stale(
+        &mut self,
+        node: NodeId,
+        broken: Broken,
+        op: Option<usize>,
+        (index, floor): (u64, u64),
+    ) -> Broken {
+        let name = op.map_or_else(String::new, |op| self.clients.history.name(op) + ": ");
+        let line = || format!("{node} is about to answer as of {index}");
+        self.trace.attempt(op, self.now_ns, line);
+        // What the answer does not show.
+        let effects = self.safety.effects().iter();
+        let missed = effects.rev().skip_while(|(at, ..)| *at > floor);
+        let missed = missed.take_while(|(at, ..)| *at > index).take(MISSED);
+        let owner = &self.clients.owner;
+        let writes = missed.filter_map(|(_, session, number)| owner.get(&(*session, *number)));
+        let mut proof: Vec<usize> = writes.copied().chain(op).collect();
+        proof.sort_unstable();
+        let message = name + &broken.message;
+        Broken { message, ..broken }.shown_by(proof)
+    }
+
+    /// A client hears what became of its operation.
+    pub(super) fn answered(
+        &mut self,
+        (number, mail): (u32, Mail),
+        index: LogIndex,
+        response: &[u8],
+        read: bool,
+    ) {
+        let plan = self.plan;
+        let client = &self.clients.all[number as usize];
+        let current = client.current.as_ref().expect("it was answered");
+        let (call, recorded) = (&plan.ops[current.row].call, current.recorded);
+        let op = &call.op;
+        // What a query is answered was judged when it was.
+        if call.op.is_write()
+            && let Err(broken) = self.judge_write(number, index, response, read)
+        {
+            let broken = self.about(recorded, broken);
+            self.trace.film(|camera| camera.accuse(mail));
+            return self.fail(Class::Safety, broken.shown_by(recorded));
+        }
+        self.learn(number, op, response);
+        if self.turn_page(number, index, response) {
+            return;
+        }
+        match client::outcome(op, response) {
+            Ok(outcome) => {
+                if outcome == Outcome::Ok(Answer::Swapped(false)) {
+                    self.reach("cas-refused");
+                }
+                self.finish(number, outcome);
+            }
+            Err(reason) => {
+                let who = self.clients.all[number as usize].name();
+                let message = format!("the answer to {op} of {who} is none to that: {reason}");
+                self.trace.film(|camera| camera.accuse(mail));
+                self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
+            }
+        }
+    }
+
+    /// A command took effect, but what it found was too long to be kept.
+    pub(super) fn acknowledged_only(
+        &mut self,
+        (number, mail): (u32, Mail),
+        index: LogIndex,
+        bytes: u64,
+    ) {
+        let client = &self.clients.all[number as usize];
+        let recorded = client.current.as_ref().expect("it was answered").recorded;
+        let Some(session) = client.session else { return };
+        let command = client.command + 1;
+        if let Err(broken) = self.safety.not_kept(session, command, index, bytes) {
+            let broken = self.about(recorded, broken);
+            self.trace.film(|camera| camera.accuse(mail));
+            return self.fail(Class::Safety, broken.shown_by(recorded));
+        }
+        self.reach("answer-not-kept");
+        self.finish(number, Outcome::Ok(Answer::Unsaid));
+    }
+
+    /// A client hears that its command was applied.
+    fn judge_write(
+        &mut self,
+        number: u32,
+        index: LogIndex,
+        response: &[u8],
+        read: bool,
+    ) -> Result<(), Broken> {
+        let plan = self.plan;
+        let client = &self.clients.all[number as usize];
+        let current = client.current.as_ref().expect("it was answered");
+        let call = &plan.ops[current.row].call;
+        if read {
+            let message = format!("`{call}` was answered as if it were a query");
+            return Err(Broken::new("answer", message));
+        }
+        if !call.uses_session() {
+            let recorded = current.recorded;
+            self.reach("applied-without-session");
+            let mut loose = self.clients.loose.iter_mut();
+            let loose = loose.rfind(|loose| Some(loose.recorded) == recorded).expect("it was sent");
+            loose.index = Some(index);
+            return self.safety.acknowledged_loose(&loose.command, index, response);
+        }
+        let session = client.session.expect("its command has a number in it");
+        let command = client.command + 1;
+        self.safety.acknowledged(session, command, index, response)?;
+        let effects = self.safety.effects();
+        let at = effects.partition_point(|(effect, ..)| *effect < index);
+        if effects.get(at) != Some(&(index, session, command)) {
+            self.reach("command-repeated");
+        }
+        Ok(())
+    }
+
+    /// A client remembers the revisions that it sees, for guarded writes.
+    fn learn(&mut self, number: u32, op: &Op, response: &[u8]) {
+        let Ok(told) = Response::decode(response) else { return };
+        let seen = &mut self.clients.all[number as usize].seen;
+        match (op, told) {
+            (Op::Put { key, .. } | Op::Guarded { key, .. }, Response::Written { revision }) => {
+                seen.insert(key.clone(), Some(revision));
+            }
+            (Op::Delete { key } | Op::Guarded { key, .. }, Response::Deleted { .. }) => {
+                seen.insert(key.clone(), None);
+            }
+            (Op::Guarded { key, .. }, Response::Conflict { revision }) => {
+                seen.insert(key.clone(), revision);
+                self.reach("guard-refused");
+            }
+            (Op::Get { key }, Response::Value(found)) => {
+                seen.insert(key.clone(), found.map(|found| found.revision));
+            }
+            (Op::Scan { .. }, Response::Entries { entries, .. }) => {
+                let key = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+                seen.extend(entries.iter().map(|e| (key(&e.key), Some(e.revision))));
+            }
+            _ => {}
+        }
+        let guarded_by_revision = self.clients.all[number as usize]
+            .current
+            .as_ref()
+            .is_some_and(|current| matches!(current.given.guard, Some(Guard::Revision(_))));
+        if guarded_by_revision
+            && !matches!(Response::decode(response), Ok(Response::Conflict { .. }))
+        {
+            self.reach("written-at-revision");
+        }
+    }
+
+    /// Asks for the next page of a scan in pages, if this one says that there is one.
+    fn turn_page(&mut self, number: u32, index: LogIndex, response: &[u8]) -> bool {
+        let plan = self.plan;
+        let commit = self.safety.commit();
+        let client = &mut self.clients.all[number as usize];
+        let current = client.current.as_mut().expect("it was answered");
+        let Op::Scan { limit: 1.., .. } = plan.ops[current.row].call.op else { return false };
+        let Ok(Response::Entries { entries, more }) = Response::decode(response) else {
+            return false;
+        };
+        let changed = current.given.paged_at.is_some_and(|before| before < index);
+        if more {
+            // The page was judged: it has a last key.
+            current.given.after = entries.last().map(|last| last.key.clone());
+            current.given.paged_at = Some(index);
+            // Answers to the page before are out of date.
+            current.first_token = client.token + 1;
+            current.first_floor = commit;
+            current.attempts = 0;
+            self.reach("page-turned");
+        }
+        if changed {
+            self.reach("page-turned-during-changes");
+        }
+        if more {
+            self.attempt(number);
+        }
+        more
+    }
+
+    /// The operator hears that its change was made, or that a transfer has begun.
+    pub(super) fn accepted(&mut self, (number, mail): (u32, Mail), index: Option<LogIndex>) {
+        let plan = self.plan;
+        let client = &self.clients.all[number as usize];
+        let current = client.current.as_ref().expect("it was answered");
+        let op = &plan.ops[current.row].call;
+        let judged = match (client::request(op, &current.given), index) {
+            (Asked::Whole(Request::Reconfigure(change)), Some(index)) => {
+                self.safety.reconfigured(index, &change)
+            }
+            (Asked::Whole(Request::Transfer(_)), None) => Ok(()),
+            _ => {
+                let message = format!("{op} was answered as if it were another request");
+                Err(Broken::new("answer", message).shown_by(current.recorded))
+            }
+        };
+        match judged {
+            Ok(()) => self.finish(number, Outcome::Ok(Answer::Done)),
+            Err(broken) => {
+                self.trace.film(|camera| camera.accuse(mail));
+                self.fail(Class::Safety, broken);
+            }
+        }
+    }
+
+    /// A client has got the session that its operation needs.
+    pub(super) fn opened(&mut self, (number, mail): (u32, Mail), session: SessionId) {
+        if let Err(broken) = self.safety.opened(session) {
+            self.trace.film(|camera| camera.accuse(mail));
+            return self.fail(Class::Safety, broken);
+        }
+        let client = &mut self.clients.all[number as usize];
+        (client.session, client.command) = (Some(session), 0);
+        self.attempt(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn what_a_node_shows_a_client_never_goes_back() {
+        let plan = Plan::new("shows", 1);
+        let mut world = World::new(&plan);
+        let (c1, c2, n1, n2) = (1, 2, NodeId(1), NodeId(2));
+        for (lane, node, life, index, fits) in [
+            (c1, n1, 1, 5, true),
+            (c1, n1, 1, 5, true),
+            (c1, n2, 1, 3, true),
+            (c2, n1, 1, 4, true),
+            (c1, n1, 1, 4, false),
+            (c1, n1, 1, 7, true),
+            // A new life begins with what is durable.
+            (c1, n1, 2, 2, true),
+            (c1, n1, 2, 1, false),
+        ] {
+            let judged = world.shows(lane, (node, life), index).map_err(|broken| broken.checker);
+            assert_eq!(judged, if fits { Ok(()) } else { Err("reads-go-back") }, "{node} {index}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a cluster is founded with: nothing, or a backup.
+//!
+//! A backup is made by a node of its own, as it would be by an operator: the only member of a cluster
+//! of the past, which has nothing to do with the network, the disks and the chance of the run.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stormkv::api::{Reply, Request, RequestId};
+use stormkv::config::Config;
+use stormkv::driver::Driver;
+use stormkv::env::{Completion, DiskOp};
+use stormkv::kv::{Command, Kv};
+use stormkv::node::{Applied, Role};
+use stormkv::types::{LogIndex, NodeId, SnapshotId};
+
+use crate::disk::SimDisk;
+use crate::port::{Effect, Port, Watch};
+
+/// The member of the cluster of the past.
+const LONE: NodeId = NodeId(1);
+
+/// The state in which a cluster is founded.
+pub(super) struct Founding {
+    /// The backup, if there is one.
+    pub state: Option<Bytes>,
+    /// Where the log begins.
+    pub id: SnapshotId,
+    /// Key, value and revision.
+    pub contents: Vec<(Bytes, Bytes, LogIndex)>,
+}
+
+impl Founding {
+    /// With so many keys from a backup, or empty for 0.
+    pub fn new(backup_keys: u32) -> Founding {
+        if backup_keys == 0 {
+            let id = SnapshotId { index: 1, term: 1 };
+            return Founding { state: None, id, contents: Vec::new() };
+        }
+        let mut past = Lone::start(None);
+        while past.driver.node().status().role != Role::Leader {
+            past.tick();
+        }
+        let contents = (1..=backup_keys).map(|number| {
+            let (key, value) = (Bytes::from(format!("k{number}")), format!("b{number}").into());
+            let revision = past.put(number, &key, &value);
+            (key, value, revision)
+        });
+        let contents = contents.collect();
+        let state: Bytes = past.driver.node().backup().flatten().collect();
+        let id = Lone::start(Some(state.clone())).driver.node().status().applied;
+        Founding { state: Some(state), id, contents }
+    }
+}
+
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn applied(&mut self, _: Applied) {}
+
+    fn queued(&mut self, _: &[DiskOp]) {}
+}
+
+/// A node that is alone, on a disk that does at once what it is asked for.
+struct Lone {
+    now_ns: u64,
+    disk: SimDisk,
+    driver: Driver<Kv>,
+    effects: Vec<Effect>,
+    reply: Option<Reply>,
+}
+
+impl Lone {
+    fn start(founding_state: Option<Bytes>) -> Lone {
+        let mut config = Config::new(LONE, vec![LONE]);
+        config.founding_state = founding_state;
+        let (mut disk, mut effects) = (SimDisk::new(0, LONE.0), Vec::new());
+        let mut port = Port { now_ns: 0, disk: &mut disk, effects: &mut effects, watch: Unwatched };
+        let driver = Driver::start(config, &mut port).expect("an empty disk that never fails");
+        Lone { now_ns: 0, disk, driver, effects, reply: None }
+    }
+
+    fn tick(&mut self) {
+        self.now_ns += 10_000_000;
+        let now = Duration::from_nanos(self.now_ns);
+        self.turn(|driver| driver.wake(now));
+    }
+
+    /// Writes a key; returns its revision.
+    fn put(&mut self, number: u32, key: &Bytes, value: &Bytes) -> LogIndex {
+        let command = Command::Put { key: key.clone(), value: value.clone() }.encode();
+        let request = Request::Command { session: None, command };
+        self.turn(|driver| driver.request(RequestId(number.into()), request));
+        match self.reply.take() {
+            Some(Reply::Applied { index, .. }) => index,
+            other => panic!("a node that is alone does it at once, but answered {other:?}"),
+        }
+    }
+
+    /// Gives the node an input and does all that it then asks for.
+    fn turn(&mut self, input: impl FnOnce(&mut Driver<Kv>)) {
+        input(&mut self.driver);
+        loop {
+            let (disk, effects) = (&mut self.disk, &mut self.effects);
+            let mut port = Port { now_ns: self.now_ns, disk, effects, watch: Unwatched };
+            self.driver.flush(&mut port);
+            if self.effects.is_empty() && !self.driver.has_work() {
+                return;
+            }
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::Submit(queue, ticket, ops) => {
+                        for op in ops {
+                            self.disk.execute(&op).expect("this disk never fails");
+                        }
+                        self.driver.complete(Completion::Done(queue, ticket, Ok(())));
+                    }
+                    Effect::Work(ticket, work) => {
+                        let product = work.run(&mut self.disk);
+                        self.driver.complete(Completion::Worked(ticket, Ok(product)));
+                    }
+                    Effect::Fetch(ticket, file, offset, len) => {
+                        let read = self.disk.read(file, offset, len as usize);
+                        self.driver.complete(Completion::Fetched(ticket, read));
+                    }
+                    Effect::Reply(_, reply) => self.reply = Some(reply),
+                    Effect::Send(..) => unreachable!("nobody else is there"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backup_holds_its_keys_and_the_log_goes_on_far_behind() {
+        let (one, two) = (Founding::new(3), Founding::new(3));
+        assert_eq!(one.state, two.state, "it is the same in every run");
+        let revisions: Vec<LogIndex> = one.contents.iter().map(|(.., at)| *at).collect();
+        assert!(revisions.is_sorted() && revisions.len() == 3, "{revisions:?}");
+        assert!(one.id.index > revisions[2] + 1_000_000_000, "{:?}", one.id);
+        assert_eq!(Founding::new(0).id.index, 1);
+    }
+}
