@@ -20,7 +20,7 @@ use super::replica::Proposal;
 use crate::types::{LogIndex, SessionId, Term};
 
 /// Work of an entry beside its data, in bytes: records, messages and replies of small commands.
-const ENTRY_WORK: u64 = 256;
+const ENTRY_WORK: u64 = 128;
 /// For so many spans of time after an entry has waited for one, the log counts as under pressure.
 const PRESSED_SPANS: u64 = 2;
 

@@ -41,6 +41,9 @@ struct Batch {
     commands: BTreeSet<(SessionId, u64)>,
     /// What they take in an append.
     bytes: u64,
+    /// The same of all that was taken up together, proposed already or not: none of it waits for the
+    /// disk yet, but all of it is about to.
+    taken_up: u64,
     /// What they cost a leader; see [`backlog`].
     work: u64,
 }
@@ -130,7 +133,9 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         // Handing over leadership adds nothing, and is what helps when the disk hangs.
-        let lags = (self.disk_lags() || self.admitted >= self.admissible_bytes())
+        let unsynced = self.unsynced + batch.taken_up;
+        let lags = (unsynced > self.config.max_unsynced_bytes
+            || self.admitted >= self.admissible_bytes())
             && !matches!(request, Request::Transfer(_));
         // Nobody waits any more for a proposal whose time is up, but its entry may stay open.
         let uncommitted = self.raft.last_index() - self.raft.commit();
@@ -144,8 +149,9 @@ impl<M: StateMachine> Node<M> {
         match request {
             Request::OpenSession => self.collect(origin, Proposal::OpenSession, batch),
             Request::Command { session, command } => {
-                batch.commands.extend(session);
+                // Afterwards: a batch that is full is proposed first, with its commands.
                 self.collect(origin, Proposal::Command(session, &command), batch);
+                batch.commands.extend(session);
             }
             Request::Reconfigure(change) => {
                 self.propose(batch);
@@ -202,7 +208,7 @@ impl<M: StateMachine> Node<M> {
     /// the time of a request, so that an overload is noticed before it has piled up too much, and
     /// long against what a large write takes.
     pub(super) fn backlog_span(&self) -> u64 {
-        (u64::from(self.config.request_ticks) / 16).max(1)
+        (u64::from(self.config.request_ticks) / 8).max(1)
     }
 
     /// Whether a new entry would probably not be applied in half of the time that a request has: the
@@ -221,6 +227,7 @@ impl<M: StateMachine> Node<M> {
             self.propose(batch);
         }
         batch.bytes += bytes;
+        batch.taken_up += bytes;
         self.admitted += bytes;
         batch.work += backlog::work(&data);
         batch.origins.push(origin);
@@ -229,7 +236,8 @@ impl<M: StateMachine> Node<M> {
 
     /// Proposes what is in the batch, and leaves it empty.
     fn propose(&mut self, batch: &mut Batch) {
-        let Batch { origins, entries, .. } = mem::take(batch);
+        let Batch { origins, entries, taken_up, .. } = mem::take(batch);
+        batch.taken_up = taken_up;
         if entries.is_empty() {
             return;
         }

@@ -230,6 +230,27 @@ impl MachineChecker {
         Err(broken("response", message))
     }
 
+    /// The same without its response, of which only the length was told.
+    pub fn not_kept_loose(
+        &mut self,
+        what: &str,
+        index: LogIndex,
+        bytes: u64,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
+        let loose = self.loose.get(&index).expect("it stands there");
+        let response = loose.response.clone();
+        if response.len() > MOST_KEPT && response.len() as u64 == bytes {
+            return self.acknowledged_loose(what, index, &response, checks);
+        }
+        let message = format!(
+            "`{what}` at entry {index} was answered without its response of {bytes} bytes, but that \
+             has {}",
+            response.len()
+        );
+        Err(broken("response", message))
+    }
+
     pub fn acknowledged(
         &self,
         session: SessionId,

@@ -281,6 +281,22 @@ impl Safety {
         self.machine.acknowledged_loose(&what, index, response, &mut self.checks)
     }
 
+    /// A client was told that its command without a session was applied at `index`, and that there was
+    /// no room for the response of so many bytes.
+    ///
+    /// # Errors
+    /// As [`queued`](Self::queued).
+    pub fn not_kept_loose(
+        &mut self,
+        command: &[u8],
+        index: LogIndex,
+        bytes: u64,
+    ) -> Result<(), Broken> {
+        let what = words::command(command);
+        self.stands(index, &what, |found| found == Proposal::Command(None, command))?;
+        self.machine.not_kept_loose(&what, index, bytes, &mut self.checks)
+    }
+
     /// The commands without a session that have changed something, in log order.
     pub fn loose_effects(&self) -> impl Iterator<Item = (LogIndex, &Bytes)> {
         self.machine.loose_effects()

@@ -6,7 +6,7 @@
 //! for a little less than that allows, then for many times as much, then for nothing, and in the end
 //! for the first amount again: see [`Load`].
 
-use crate::plan::{Call, Clients, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
+use crate::plan::{Call, Clients, Cluster, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
 
 use super::dice::{Dice, Purpose};
 
@@ -77,8 +77,10 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     };
     plan.cluster.learners = 0;
     plan.cluster.sessions = 2 * CLIENTS * IN_FLIGHT;
-    // The state is small, but not as small as the log between two snapshots may be.
-    plan.cluster.snapshot_every = plan.cluster.snapshot_every.max(100);
+    plan.cluster.session_kib = Cluster::default().session_kib;
+    // Each operation under way has a session, so that a snapshot takes longer here than a hundred
+    // commands do. What is compared is the load, and not how often a state is saved under it.
+    plan.cluster.snapshot_every = 2000;
     plan.end.core = Core::All;
     plan.load = Load {
         steady_us: us(begin),

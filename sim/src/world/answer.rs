@@ -165,11 +165,20 @@ impl World<'_> {
         index: LogIndex,
         bytes: u64,
     ) {
+        let plan = self.plan;
         let client = &self.clients.all[number as usize];
-        let recorded = client.current.as_ref().expect("it was answered").recorded;
-        let Some(session) = client.session else { return };
-        let command = client.command + 1;
-        if let Err(broken) = self.safety.not_kept(session, command, index, bytes) {
+        let current = client.current.as_ref().expect("it was answered");
+        let recorded = current.recorded;
+        let judged = if plan.ops[current.row].call.uses_session() {
+            let session = client.session.expect("its command has a number in it");
+            self.safety.not_kept(session, client.command + 1, index, bytes)
+        } else {
+            let mut loose = self.clients.loose.iter_mut();
+            let loose = loose.rfind(|loose| Some(loose.recorded) == recorded).expect("it was sent");
+            loose.index = Some(index);
+            self.safety.not_kept_loose(&loose.command, index, bytes)
+        };
+        if let Err(broken) = judged {
             let broken = self.about(recorded, broken);
             self.trace.film(|camera| camera.accuse(mail));
             return self.fail(Class::Safety, broken.shown_by(recorded));

@@ -27,7 +27,7 @@ pub(super) const START_AGAIN_NS: u64 = 100_000_000;
 /// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
 const MAX_PENDING: usize = 1024;
 /// Bytes of a log in memory: a few snapshots of a large state.
-const MAX_LOG_BYTES: u64 = 1 << 20;
+const MAX_LOG_BYTES: u64 = 4 << 20;
 /// Bytes of answers to queries that one flush of a node makes: one answer, that is.
 const MAX_ANSWER_BYTES: usize = 1;
 
