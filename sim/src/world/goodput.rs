@@ -55,7 +55,9 @@ impl Goodput {
         for (phase, when) in [(Phase::Overload, "under"), (Phase::Recovered, "after")] {
             let (asked, answered) = (self.asked[phase as usize], self.answered[phase as usize]);
             let steady = steady * length_us(phase) / length_us(Phase::Steady);
-            if answered * 100 < steady.min(asked) * SHARE_PERCENT {
+            // A count of n differs by its square root from run to run.
+            let noise = steady.isqrt() / 2;
+            if (answered + noise) * 100 < steady.min(asked) * SHARE_PERCENT {
                 let (begin_us, end_us) = load.span_us(phase);
                 let message = format!(
                     "{when} the overload, from {} to {} ms, {answered} of {asked} commands were \
@@ -99,14 +101,14 @@ mod tests {
     #[test]
     fn four_fifths_of_the_steady_rate_are_enough() {
         assert_eq!(judge(100, (1000, 80), (50, 40)), Ok(true));
-        assert!(judge(100, (1000, 79), (50, 40)).is_err());
-        assert!(judge(100, (1000, 80), (50, 39)).is_err());
+        assert!(judge(100, (1000, 74), (50, 40)).is_err());
+        assert!(judge(100, (1000, 80), (50, 36)).is_err());
     }
 
     #[test]
     fn no_more_is_demanded_than_is_asked_for() {
         assert_eq!(judge(100, (10, 8), (0, 0)), Ok(true));
-        assert!(judge(100, (10, 7), (0, 0)).is_err());
+        assert!(judge(100, (10, 2), (0, 0)).is_err());
     }
 
     #[test]
