@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_judgement_is_no_use_of_a_session() {
-        let mut table = Sessions::new(10);
+        let mut table = Sessions::new(at_most(10));
         let id = table.open(5);
         applied(&mut table, id, 2, 6, "two");
         let digest = table.digest();

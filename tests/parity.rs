@@ -72,7 +72,7 @@ fn client(plan: &Plan, number: u32, addresses: &[SocketAddr], recorder: &Arc<Rec
 fn work(plan: &Plan, number: u32, mut client: Client, began: Instant) {
     for row in plan.ops.iter().filter(|row| row.client == number) {
         wait(began, row.at_us);
-        let action = world::action(&row.call.op).expect("parity has no operator");
+        let action = world::action(&row.call).expect("parity has no operator");
         if let Some(node) = row.call.node {
             client.visit(node.0 as usize - 1);
         }

@@ -12,7 +12,7 @@ mod unsynced;
 use super::{Node, Output, Role};
 use crate::api::{Consistency, Refusal, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName};
+use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, Work};
 use crate::error::{DiskError, Error};
 use crate::kv::{Kv, Query, Response};
 use crate::types::{NodeId, SnapshotId, Ticket};
@@ -323,7 +323,9 @@ impl Disk for OnlySnapshot {
         Ok(self.1.clone())
     }
 
-    fn submit(&mut self, _: Ticket, _: Vec<DiskOp>) {}
+    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {}
+
+    fn work(&mut self, _: Ticket, _: Work) {}
 
     fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {}
 }

@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn each_count_of_a_node_has_a_bound_that_breaks_and_is_named() {
         const MANY: usize = 1 << 40;
-        let loads: [(&str, Load); 17] = [
+        let loads: [(&str, Load); 18] = [
             ("arrived", Load { arrived: 1, ..Load::default() }),
             ("proposals", Load { proposals: MANY, ..Load::default() }),
             ("forwards", Load { forwards: MANY, ..Load::default() }),
