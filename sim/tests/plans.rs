@@ -3,7 +3,7 @@
 use stormkv::types::NodeId;
 use stormkv::wire::Kind;
 use stormkv_sim::plan::{
-    Call, Clients, Cluster, Core, Delay, Disk, End, Expect, Fault, FaultRow, Found, LinkFault,
+    Call, Clients, Cluster, Core, Cpu, Delay, Disk, End, Expect, Fault, FaultRow, Found, LinkFault,
     Member, MessageKind, MessageRef, NetEffect, NetRow, Network, Op, OpRow, Plan, Value, Who, Wire,
 };
 use stormkv_sim::scenario;
@@ -88,7 +88,9 @@ fn unusual_plan() -> Plan {
             think_us: 30,
             in_flight: 3,
             operators: 2,
+            backs_off: true,
         },
+        cpu: Cpu { input_us: 7, us_per_kib: 8, work_us_per_kib: 9 },
         ops: vec![OpRow { at_us: 1, client: 1, call: "put x 1 @2".parse().unwrap() }],
         faults: vec![
             FaultRow { at_us: 10_010, until_us: Some(3_599_999_999), fault: Fault::CrashAll },

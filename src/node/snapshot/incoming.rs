@@ -20,7 +20,7 @@ pub(super) enum Stage<M> {
     /// All of it is durable in the partial file; the state is restored from there.
     Restoring,
     /// It is restored; the file gets its name.
-    Publishing(Replica<M>),
+    Publishing(Box<Replica<M>>),
 }
 
 /// A snapshot on its way in.

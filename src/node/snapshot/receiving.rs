@@ -148,7 +148,7 @@ impl<M: StateMachine> Node<M> {
         let (id, from, transfer) = (incoming.snapshot, incoming.from, incoming.transfer);
         match result {
             Ok(replica) if replica.applied() == id => {
-                incoming.stage = Stage::Publishing(replica);
+                incoming.stage = Stage::Publishing(Box::new(replica));
                 let mut ops = Vec::new();
                 publish(id, &mut ops);
                 self.store(ops, Stored::Received(receipt));
@@ -174,7 +174,7 @@ impl<M: StateMachine> Node<M> {
         };
         self.snapshots.files.insert(id, total);
         let membership = replica.membership().to_raft();
-        self.snapshots.staged = Some((id, replica));
+        self.snapshots.staged = Some((id, *replica));
         self.step_snapshot(from, incoming.term, id, Some(membership));
         self.process();
         if let Some((_, refused)) = self.snapshots.staged.take() {
