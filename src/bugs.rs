@@ -126,10 +126,6 @@ bugs! {
         "The response to a heartbeat waits until the follower's log is durable.";
     HungDiskKeepsOffice = "42", "hung-disk-keeps-office", Easy, "stormkv",
         "A leader whose disk completes nothing any more goes on sending heartbeats.";
-    CaughtUpLogDropped = "43", "caught-up-log-dropped", Hard, "stormkv",
-        "The log behind a snapshot that was sent is dropped as soon as the transfer has ended.";
-    TransferRestarts = "44", "transfer-restarts", Hard, "stormkv",
-        "A transfer of a snapshot that is interrupted begins anew, from the first byte.";
     LargeAnswersKept = "50", "large-answers-kept", Easy, "stormkv, issue 13",
         "Sessions keep every response whatever its length, and the table has no bound in bytes.";
 

@@ -124,9 +124,12 @@ impl Backlog {
 
     /// A tick has passed; a span of time is `span` ticks long.
     pub fn tick(&mut self, now: u64, span: u64) {
-        // An idle log says nothing of how fast it could be.
         let Some(oldest) = self.entries.front() else {
-            self.present.work = 0;
+            // An idle log says nothing of how fast it could be: only what was done until now counts.
+            if self.present.work > 0 {
+                self.present.ticks += 1;
+                self.before = std::mem::take(&mut self.present);
+            }
             return;
         };
         if now - oldest.since >= span {

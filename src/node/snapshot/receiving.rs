@@ -87,7 +87,7 @@ impl<M: StateMachine> Node<M> {
         }
         let is_same = (incoming.snapshot, incoming.total) == (chunk.snapshot, chunk.total);
         let resumes = is_same && !incoming.is_whole() && incoming.term <= chunk.term;
-        if resumes && !planted(Bug::TransferRestarts) {
+        if resumes {
             incoming.resume(from, chunk.transfer, chunk.term, self.now);
             return true;
         }

@@ -88,7 +88,7 @@ async fn large_answers_that_nobody_takes_have_a_limit_together() {
     // A command is not refused after it was carried out.
     let read = json!({"then": [{"get": "k"}, {"put": {"key": "done", "value": "1"}}]});
     let unknown = server.ask("POST", "/v1/txn", read.to_string()).await;
-    unknown.is_error(504, "outcome_unknown");
+    unknown.is_error(504, "answer_not_kept");
     assert_eq!(server.ask("GET", "/done", "").await.body, b"1");
     drop(hog);
     let room = async { while server.ask("GET", "/v1/kv", "").await.status != 200 {} };
