@@ -223,6 +223,7 @@ fn what_cannot_be_answered_in_time_is_refused_and_the_rest_is_answered() {
     (0..1000).for_each(|_| host.node.request(RequestId(9), put(&[b'v'; 8])));
     host.collect();
     assert!(host.node.load().proposals <= 100, "{}", host.node.load().proposals);
+    let open = host.node.load().proposals;
     host.take();
     // None of those that were taken has run into its deadline.
     assert_eq!(pass(&mut host, open as u64, 0), 0);
