@@ -33,7 +33,7 @@ fn leading(value: usize, settings: impl FnOnce(&mut Config)) -> (Host, SessionId
 #[test]
 fn repetition_of_command_with_long_answer_is_not_kept() {
     let (mut host, session) = leading(50_000, |_| ());
-    let mut told = |host: &mut Host, id| {
+    let told = |host: &mut Host, id| {
         host.ask(id, failing_cas(Some((session, 1))));
         host.persist();
         replies(&host.take()).pop().map(|(_, reply)| reply.clone())
