@@ -154,7 +154,7 @@ mod tests {
         for (word, remedy) in [
             ("read-at-onze", "did you mean `read-at-once`?"),
             ("transfer", "did you mean `lease-survives-transfer`?"),
-            ("50", "`cargo sim bugs --list` names them all"),
+            ("99", "`cargo sim bugs --list` names them all"),
         ] {
             assert_eq!(named(word).unwrap_err(), format!("there is no bug `{word}`: {remedy}"));
         }
