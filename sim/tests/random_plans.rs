@@ -29,11 +29,11 @@ fn seeds_keep_their_plans() {
     assert_eq!(
         hashes,
         [
-            "0: 4fef7f48494ef73c",
-            "1: c8394f98df108768",
-            "2: 582bdc6b801efe8d",
-            "42: 51a2921df3beb9ce",
-            "18446744073709551615: c97b0944e0d1ed04",
+            "0: 14ab3db61c98ddd9",
+            "1: 668bb02bcc202a33",
+            "2: 5dd2288f541f73df",
+            "42: b485280f2cdafd2f",
+            "18446744073709551615: 14e9a7b40ca76ce2",
         ]
     );
 }
@@ -45,7 +45,9 @@ fn random_plans_have_everything() {
     for seed in 0..500 {
         let plan = generate(seed);
         let (ops, faults) = (plan.ops.len(), plan.faults.len());
-        assert!((60..=230).contains(&ops), "seed {seed}: {ops} operations");
+        // A large state is filled first; an overload is nothing else.
+        let most = if plan.load.is_judged() { 3000 } else { 420 };
+        assert!((60..=most).contains(&ops), "seed {seed}: {ops} operations");
         assert!(faults <= 25, "seed {seed}: {faults} faults");
         assert!(plan.heal_at_us() < 30_000_000, "seed {seed} heals at {}", plan.heal_at_us());
         assert!(plan.ops.is_sorted_by_key(|row| row.at_us), "seed {seed}");

@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn files_that_nobody_removes_break_their_bounds() {
         let snapshots: Vec<FileName> = (0..100).map(|at| FileName::Snapshot(at, 1)).collect();
-        let partial: Vec<FileName> = (0..5).map(|at| FileName::Partial(at, 1)).collect();
+        let partial: Vec<FileName> = (0..9).map(|at| FileName::Partial(at, 1)).collect();
         let segments: Vec<FileName> = (0..1_000_000).map(FileName::Segment).collect();
         for (name, files, bytes) in [
             ("snapshot-files", snapshots, 0),

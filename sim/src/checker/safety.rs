@@ -256,7 +256,8 @@ impl Safety {
         self.machine.acknowledged(session, number, index, response, &mut self.checks)?;
         // A retry whose outcome is known is answered without an entry of its own, as of an index at
         // which the state reflects the command.
-        if self.machine.took_effect(session, number).is_some_and(|effect| effect < index) {
+        let reflects = self.machine.took_effect(session, number).is_some_and(|at| at < index);
+        if reflects && index <= self.commit() {
             return Ok(());
         }
         self.stands(

@@ -18,12 +18,15 @@ const COMMAND_BYTES: u32 = 128;
 const STEADY_PERCENT: u32 = 80;
 /// How long a client waits for the answer to an operation, in milliseconds.
 const GIVE_UP_MS: u32 = 2500;
-/// Clients, and operations of each that may be under way: more than there ever are. An operation
-/// that had to wait for its turn would make the load depend on the answers.
+/// Clients, and operations of each that may be under way: far more than the cluster can answer in the
+/// time that a client waits.
 const CLIENTS: u32 = 8;
-const IN_FLIGHT: u32 = 128;
-/// When the clients begin: there is a leader by then.
-const BEGIN_MS: u32 = 2000;
+const IN_FLIGHT: u32 = 32;
+/// When each of them opens its session, with a small command: there is a leader by then. Later, the
+/// sessions of an overload would take what its commands are to have.
+const OPENING_MS: (u32, u32) = (1500, 3500);
+/// When the clients begin.
+const BEGIN_MS: u32 = 4000;
 /// How long they work before anything is counted: each has to open its sessions.
 const WARM_UP_MS: u32 = 500;
 /// How long the cluster may take to work off what the overload has left.
@@ -103,7 +106,15 @@ fn operations(
     keys: u32,
     value_bytes: u32,
 ) -> Vec<OpRow> {
-    let mut rows = Vec::new();
+    let (from_ms, to_ms) = OPENING_MS;
+    let lanes = CLIENTS * IN_FLIGHT;
+    let opening = |lane: u32| {
+        let value = Value::padded(format!("w{lane}"), 8);
+        let call = Call::from(Op::Put { key: "k1".to_owned(), value });
+        let at_us = us(from_ms + (to_ms - from_ms) * lane / lanes);
+        OpRow { at_us, client: 1 + lane % CLIENTS, call }
+    };
+    let mut rows: Vec<OpRow> = (0..lanes).map(opening).collect();
     for &(from_ms, to_ms, per_s) in parts {
         let count = (to_ms - from_ms) * per_s / 1000;
         let mut times: Vec<u64> = (0..count).map(|_| dice.time_us(from_ms, to_ms - 1)).collect();
