@@ -85,6 +85,8 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     // commands do. What is compared is the load, and not how often a state is saved under it.
     plan.cluster.snapshot_every = 2000;
     plan.end.core = Core::All;
+    // What the overload has left takes its time, one client after the other.
+    plan.end.bound_us = 90_000_000;
     plan.load = Load {
         steady_us: us(begin),
         overload_us: us(overload),

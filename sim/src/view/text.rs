@@ -70,7 +70,11 @@ impl<'a> Lines<'a> {
     }
 
     fn push(&mut self, lane: u16, what: &str) {
-        if self.wanted && !what.is_empty() {
+        // A difference without words is no line.
+        if what.is_empty() {
+            return;
+        }
+        if self.wanted {
             let at_us = self.film.time_ns(self.step) / 1000;
             let (ms, us) = (at_us / 1000, at_us % 1000);
             let name = if lane == STORM { "" } else { self.film.name(lane) };
