@@ -95,14 +95,15 @@ impl Past {
     /// Forgets all but the newest versions.
     pub fn forget(&mut self) {
         self.keys.retain(|_, versions| {
-            versions.drain(..versions.len() - 1);
-            versions[0].value.is_some()
+            versions.drain(..versions.len().saturating_sub(1));
+            // A key that was only ever deleted has none.
+            versions.last().is_some_and(|newest| newest.value.is_some())
         });
     }
 
     /// How many versions are remembered beside the newest ones.
     pub fn remembered(&self) -> usize {
-        self.keys.values().map(|versions| versions.len() - 1).sum()
+        self.keys.values().map(|versions| versions.len().saturating_sub(1)).sum()
     }
 }
 
