@@ -214,7 +214,7 @@ fn the_block_of_a_small_run_is_as_it_was() {
 /// What films say of failures whose cause is known, because it was planted.
 #[cfg(feature = "bugs")]
 mod bugs {
-    use stormkv_sim::view::film::{Answered, Letter, MarkKind, Operation};
+    use stormkv_sim::view::film::{Letter, MarkKind, Operation};
 
     use super::*;
 
