@@ -131,8 +131,6 @@ bugs! {
 
     RetryProposedAgain = "52", "retry-proposed-again", Easy, "stormkv #13",
         "A retry is proposed again although the first copy is in the log or applied.";
-    LateRequestsQueued = "53", "late-requests-queued", Hard, "stormkv #13",
-        "Requests that cannot make their deadline are queued, whatever waits already.";
 
     WrongRevisionReported = "54", "wrong-revision-reported", Easy, "etcd, mod_revision",
         "A get reports the revision of the whole state as that of the key.";

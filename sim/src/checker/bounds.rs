@@ -240,7 +240,10 @@ mod tests {
     use super::*;
 
     fn bounds() -> Bounds {
-        Bounds::new(&Config::new(NodeId(1), vec![NodeId(1)]))
+        let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
+        // With the default there is room for more segments than a test can name.
+        config.max_log_bytes = 1 << 20;
+        Bounds::new(&config)
     }
 
     fn status(applied: u64) -> Status {
