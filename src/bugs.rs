@@ -6,10 +6,10 @@
 //! most one bug is planted at a time, per thread, by `plant`: the simulator plants the one that a
 //! plan names for as long as the plan runs, so that a run remains a function of its plan.
 //!
-//! Numbers 1 to 40 come from issues of other systems and from papers, those from 50 on are mistakes
-//! that this crate has made itself; U1 to U9 are defects of the
-//! crate `raft` 0.7.0, or of hosts that use it in a plausible way, which this crate keeps out by the
-//! way in which it configures and drives it. Planting one of these does not change the crate.
+//! Numbers 1 to 40 come from issues of other systems and from papers, those from 41 on are mistakes
+//! that this crate has made itself; U1 to U9 are defects of the crate `raft` 0.7.0, or of hosts that
+//! use it in a plausible way, which this crate keeps out by the way in which it configures and
+//! drives it. Planting one of these does not change the crate.
 
 use std::any::Any;
 

@@ -47,16 +47,6 @@ pub enum FileName {
     Partial(LogIndex, Term),
 }
 
-impl DiskOp {
-    /// Bytes that it writes.
-    pub fn bytes(&self) -> u64 {
-        match self {
-            DiskOp::Write { data, .. } => data.len() as u64,
-            _ => 0,
-        }
-    }
-}
-
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,6 +96,16 @@ pub enum DiskOp {
     },
     /// Makes the directory durable: creations, renames and removals.
     SyncDir,
+}
+
+impl DiskOp {
+    /// Bytes that it writes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            DiskOp::Write { data, .. } => data.len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// The two queues of a disk. Each carries out its batches in order; nothing is promised about the

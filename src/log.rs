@@ -51,10 +51,11 @@ impl Log {
         if let Some(first) = entries.first() {
             assert_eq!(first.index, snapshot.index + 1, "the log does not follow its snapshot");
         }
+        let bytes = entries.iter().map(size).sum();
         Log {
             base: snapshot,
-            bytes: entries.iter().map(size).sum(),
-            uncovered: entries.iter().map(size).sum(),
+            bytes,
+            uncovered: bytes,
             entries: entries.into(),
             initial: RaftState { hard_state, conf_state: membership.clone() },
             snapshot: (snapshot, membership),

@@ -174,7 +174,8 @@ impl<M: StateMachine> Node<M> {
         HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.commit }
     }
 
-    /// Hands a batch to the log's queue of the disk. What must wait for it is attached to the last of `persisting`.
+    /// Hands a batch to the log's queue of the disk. What must wait for it is attached to the last
+    /// of `persisting`.
     pub(super) fn submit(&mut self, ops: Vec<DiskOp>, then: Option<Then>) {
         self.submitted.0 += 1;
         let ticket = self.submitted;

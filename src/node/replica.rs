@@ -202,8 +202,8 @@ impl<M: StateMachine> Replica<M> {
     /// needed to find it out.
     ///
     /// What is applied is committed: no later leader has another log up to there, and no later entry
-    /// changes what it did. So a recorded response is the truth for ever, whoever tells it, a
-    /// follower or a leader that was deposed. The answer carries the applied index: the state there
+    /// changes what it did. So a recorded response stays true for ever, whether a follower
+    /// or a deposed leader sends it. The answer carries the applied index: the state there
     /// reflects the command, as it does at every later index. A number that is passed by is certain,
     /// too: a session's newest number never goes back, and if the session goes, the number is
     /// refused all the same.

@@ -10,7 +10,7 @@
 //! A client that hears nothing sends its command again. If the retry were proposed too, a busy
 //! cluster would work on copies only: so one whose outcome is known is answered at once, and one
 //! whose entry is open waits for that entry. For the same reason a request that would be answered
-//! too late is refused: whoever asked has given up by then, and the work is for nothing.
+//! too late is refused: the client has given up by then, and the work is wasted.
 
 use std::collections::BTreeSet;
 use std::mem;

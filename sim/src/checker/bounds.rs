@@ -89,8 +89,8 @@ impl Bounds {
     /// For nodes with these settings.
     pub fn new(config: &Config) -> Self {
         let pending = config.max_pending as u64;
-        // A snapshot is due when so many entries are applied. While it is written, which on a slow
-        // disk takes as long as it takes, others follow, until the log is full.
+        // A snapshot is due when so many entries are applied. While it is written, others
+        // follow until the log is full: the time that a slow disk takes has no bound.
         let uncovered =
             (2 * config.snapshot_every + pending).max(2 * config.max_log_bytes / LEAST_ENTRY_BYTES);
         // Behind the snapshot some are kept; after it, those that are not committed. A leader takes

@@ -361,8 +361,8 @@ impl Compiler<'_> {
         })
     }
 
-    /// A compare-and-swap that was done, though nobody knows whether it swapped: unlike one of
-    /// unknown outcome it must have its place, even where it does nothing.
+    /// A compare-and-swap that took effect without a known result: unlike one of unknown outcome it
+    /// must have its place, even where it does nothing.
     fn swap_or_not(&mut self, key: &Key, expected: Option<&Value>, new: &Value) -> Effect {
         let (expected, new) = (self.cell(key, expected), self.cell(key, Some(new)));
         let branches = [vec![Step::Write(new)], Vec::new()];

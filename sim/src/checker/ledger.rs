@@ -94,8 +94,8 @@ impl Ledger {
         Ok(hash)
     }
 
-    /// What was written for the first time since the last call. The first to write an entry is the
-    /// leader of its term.
+    /// The entries written for the first time since the last call. The first member to write an entry
+    /// is the leader of its term.
     pub fn take_fresh(&mut self) -> Vec<SnapshotId> {
         std::mem::take(&mut self.fresh)
     }

@@ -45,7 +45,7 @@ pub(super) struct Loose {
     acknowledged: bool,
 }
 
-/// Whether a guard did not hold: the command has changed nothing.
+/// True if a guard did not hold, so that the command changed nothing.
 fn is_conflict(response: &[u8]) -> bool {
     matches!(Response::decode(response), Ok(Response::Conflict { .. }))
 }
@@ -205,7 +205,8 @@ impl MachineChecker {
         changed.map(|(index, loose)| (*index, &loose.command))
     }
 
-    /// A client was told that the command at `index`, which has no session, was its own.
+    /// A client received the acknowledgement that its command, which has no session, took effect at
+    /// `index`.
     pub fn acknowledged_loose(
         &mut self,
         what: &str,
@@ -230,7 +231,7 @@ impl MachineChecker {
         Err(broken("response", message))
     }
 
-    /// The same without its response, of which only the length was told.
+    /// The same for an acknowledgement that carries only the length of the response.
     pub fn not_kept_loose(
         &mut self,
         what: &str,
@@ -295,8 +296,8 @@ impl MachineChecker {
         }
     }
 
-    /// A client was told that its command was applied, and that the response of so many bytes was not
-    /// kept. That must be so: it took effect, and had a response that is too long.
+    /// A client received the acknowledgement that its command was applied, and that the response of so
+    /// many bytes was not kept. That must be so: it took effect, and had a response that is too long.
     pub fn not_kept(
         &self,
         session: SessionId,
@@ -345,9 +346,9 @@ impl MachineChecker {
         if *expected == *response {
             return Ok(());
         }
-        let (told, right) = (words::exact_response(response), words::exact_response(&expected));
+        let (answer, right) = (words::exact_response(response), words::exact_response(&expected));
         let message = format!(
-            "{id} answered a query as of entry {index} with `{told}`, where the committed log makes \
+            "{id} answered a query as of entry {index} with `{answer}`, where the committed log makes \
              it `{right}`"
         );
         Err(broken("answer", message))

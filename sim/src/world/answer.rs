@@ -173,9 +173,7 @@ impl World<'_> {
             let session = client.session.expect("its command has a number in it");
             self.safety.not_kept(session, client.command + 1, index, bytes)
         } else {
-            let mut loose = self.clients.loose.iter_mut();
-            let loose = loose.rfind(|loose| Some(loose.recorded) == recorded).expect("it was sent");
-            loose.index = Some(index);
+            let loose = self.clients.applied_loose(recorded, index);
             self.safety.not_kept_loose(&loose.command, index, bytes)
         };
         if let Err(broken) = judged {
@@ -206,9 +204,7 @@ impl World<'_> {
         if !call.uses_session() {
             let recorded = current.recorded;
             self.reach("applied-without-session");
-            let mut loose = self.clients.loose.iter_mut();
-            let loose = loose.rfind(|loose| Some(loose.recorded) == recorded).expect("it was sent");
-            loose.index = Some(index);
+            let loose = self.clients.applied_loose(recorded, index);
             return self.safety.acknowledged_loose(&loose.command, index, response);
         }
         let session = client.session.expect("its command has a number in it");

@@ -323,25 +323,26 @@ impl World<'_> {
         ops.any(Op::is_admin)
     }
 
+    /// The member is outside of the core: it never gets well again.
+    fn is_lost(&self, id: NodeId) -> bool {
+        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.lost.is_some())
+    }
+
     /// Cut off from every other member, in both directions or, once it is lost, in one.
     fn is_cut_off(&self, id: NodeId) -> bool {
         let end = Endpoint::Node(id.0);
-        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
-        let lost = slot.is_some_and(|slot| slot.lost.is_some());
-        lost || self.network.suffers(|rule| match rule {
-            Rule::Isolate(members) => members.contains(&end) && members.len() == 1,
-            _ => false,
-        })
+        self.is_lost(id)
+            || self.network.suffers(|rule| match rule {
+                Rule::Isolate(members) => members.contains(&end) && members.len() == 1,
+                _ => false,
+            })
     }
 
     /// Whether all of these reach each other, and no link is degraded.
     fn check_links(&self, fit: &[NodeId]) -> Result<(), Excuse> {
         let is_lost = |end: &Endpoint| match end {
-            Endpoint::Node(id) => self
-                .slots
-                .get(*id as usize)
-                .and_then(Option::as_ref)
-                .is_some_and(|slot| slot.lost.is_some()),
+            Endpoint::Node(id) => self.is_lost(NodeId(*id)),
             Endpoint::Client(_) => false,
         };
         for rule in self.network.rules() {

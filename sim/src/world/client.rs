@@ -138,6 +138,14 @@ impl Clients {
         deal(&mut self.all, plan);
     }
 
+    /// The recorded operation's command without a session was acknowledged at `index`.
+    pub fn applied_loose(&mut self, recorded: Option<usize>, index: LogIndex) -> &Loose {
+        let loose = self.loose.iter_mut().rfind(|loose| Some(loose.recorded) == recorded);
+        let loose = loose.expect("it was sent");
+        loose.index = Some(index);
+        loose
+    }
+
     pub fn new(plan: &Plan) -> Self {
         let count =
             plan.ops.iter().map(|row| row.client).max().unwrap_or(0).max(plan.clients.count);
