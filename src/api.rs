@@ -143,4 +143,7 @@ pub enum Refusal {
     TooLarge,
     /// The node is shutting down or was removed.
     Stopping,
+    /// The disk of this member is nearly full, and the command may grow the state. Delete keys, or
+    /// make room on that disk.
+    DiskFull(NodeId),
 }

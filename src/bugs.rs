@@ -126,6 +126,8 @@ bugs! {
         "The response to a heartbeat waits until the follower's log is durable.";
     HungDiskKeepsOffice = "42", "hung-disk-keeps-office", Easy, "stormkv",
         "A leader whose disk completes nothing any more goes on sending heartbeats.";
+    FullDiskStopsAll = "45", "full-disk-stops-all", Medium, "stormkv",
+        "A snapshot is written until the disk is full, and a full disk stops the node.";
     LargeAnswersKept = "50", "large-answers-kept", Easy, "stormkv, issue 13",
         "Sessions keep every response whatever its length, and the table has no bound in bytes.";
 
@@ -140,6 +142,8 @@ bugs! {
         "A stale read is answered from a cache: a client may see a state and then an older one.";
     AddressesNotInSnapshot = "57", "addresses-not-in-snapshot", Medium, "any field added later",
         "A snapshot does not hold the addresses of the members.";
+    ShortageNotReported = "58", "shortage-not-reported", Hard, "stormkv",
+        "A leader does not know that the disks of a quorum are nearly full, and goes on proposing.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";

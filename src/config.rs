@@ -96,6 +96,11 @@ pub struct Config {
     pub piece_bytes: u32,
     /// Bytes of one segment of the write-ahead log.
     pub segment_bytes: u64,
+    /// Bytes of the disk that are for the log alone: no snapshot is written into them, and when little
+    /// more than twice as many are free, commands that may grow the state are refused with
+    /// [`DiskFull`](crate::api::Refusal::DiskFull). At least two segments, and it should be
+    /// more than four times the largest command.
+    pub reserve_bytes: u64,
     /// Client sessions kept; the one unused for longest makes room. Must be the same on all
     /// members, because it decides what replicas remember.
     pub sessions: usize,
@@ -139,6 +144,7 @@ impl Config {
             chunk_bytes: 256 << 10,
             piece_bytes: 1 << 20,
             segment_bytes: 64 << 20,
+            reserve_bytes: 256 << 20,
             sessions: 10_000,
             max_session_bytes: 64 << 20,
         }
@@ -181,6 +187,10 @@ impl Config {
             (self.snapshot_every >= 1, "snapshot_every must be at least 1"),
             (self.chunk_bytes >= 1, "chunk_bytes must be at least 1"),
             (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
+            (
+                self.reserve_bytes >= 2 * self.segment_bytes,
+                "reserve_bytes must be at least two segments, so that the log can always begin one",
+            ),
             (self.sessions >= 1, "sessions must be at least 1"),
             (
                 self.max_session_bytes >= SessionLimits::LEAST_BYTES,

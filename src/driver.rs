@@ -164,7 +164,19 @@ impl<M: StateMachine> Driver<M> {
                 return;
             }
         }
+        if let Completion::Done(DiskQueue::Snapshot, _, Err(error)) = &completion
+            && error.is_full()
+        {
+            // They go on with files that are not there: the node asks for them again.
+            self.queues[DiskQueue::Snapshot as usize].waiting.clear();
+        }
         self.node.complete(completion);
+    }
+
+    /// Reports how many bytes are free on the disk, `None` if that is not known. To be called every
+    /// second or so; see [`Node::report_free`].
+    pub fn report_free(&mut self, free: Option<u64>) {
+        self.node.report_free(free);
     }
 
     /// Messages to `peer` were dropped.

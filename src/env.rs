@@ -106,6 +106,16 @@ impl DiskOp {
             _ => 0,
         }
     }
+
+    /// Bytes by which it makes files larger, at most. What is written to a segment of the log goes to
+    /// where its creation has made room.
+    pub fn room(&self) -> u64 {
+        match self {
+            DiskOp::Create { len, .. } => *len,
+            DiskOp::Write { file: FileName::Segment(_), .. } => 0,
+            op => op.bytes(),
+        }
+    }
 }
 
 /// The two queues of a disk. Each carries out its batches in order; nothing is promised about the
@@ -137,9 +147,17 @@ pub trait Disk {
     /// When the file does not exist or cannot be read.
     fn load(&mut self, file: FileName) -> Result<Bytes, DiskError>;
 
+    /// Bytes that are free for files; `None` if that is not known. Used only while a node starts, so
+    /// it may block; later the host reports it with
+    /// [`Driver::report_free`](crate::driver::Driver::report_free).
+    fn free(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Begins to carry out `ops`, in order, stopping at the first that fails. Afterwards the host
     /// hands the driver a [`Completion::Done`] with this queue and ticket. The driver submits one
-    /// batch at a time to each queue.
+    /// batch at a time to each queue. A batch of the queue for snapshots that fails because the disk
+    /// is full must not keep later ones from being carried out.
     fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>);
 
     /// Begins to read up to `len` bytes (fewer at the end of the file). Afterwards the host hands

@@ -16,8 +16,28 @@ pub struct DiskError {
     pub operation: &'static str,
     /// On which file; `None` for the directory itself.
     pub file: Option<FileName>,
+    /// Kind of the failure.
+    pub kind: DiskErrorKind,
     /// What the system said.
     pub reason: String,
+}
+
+/// Kind of a [`DiskError`], as far as a node treats them in different ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskErrorKind {
+    /// No room is left on the device, or a quota is used up (`ENOSPC`, `EDQUOT`).
+    Full,
+    /// Any other failure.
+    #[default]
+    Other,
+}
+
+impl DiskError {
+    /// Returns whether there was no room for the operation.
+    pub fn is_full(&self) -> bool {
+        self.kind == DiskErrorKind::Full
+    }
 }
 
 impl fmt::Display for DiskError {

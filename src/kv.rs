@@ -106,6 +106,11 @@ impl StateMachine for Kv {
         response.encode()
     }
 
+    fn grows(&self, command: &[u8]) -> bool {
+        // One that cannot be decoded changes nothing.
+        Command::decode(command).is_ok_and(|command| command.sets_keys())
+    }
+
     fn snapshot(&self) -> Chunks {
         chunks::stream(&self.entries, self.digest, VERSION)
     }

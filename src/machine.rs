@@ -23,6 +23,13 @@ pub trait StateMachine: Default + Send + 'static {
     /// Answers a read-only question about the present state.
     fn query(&self, query: &[u8]) -> Bytes;
 
+    /// Returns whether a command may make the state larger. While a disk is nearly full, only commands
+    /// that do not are accepted: so that they can be used to make room, they must be told from the others.
+    fn grows(&self, command: &[u8]) -> bool {
+        let _ = command;
+        true
+    }
+
     /// Freezes the present state. Must be cheap (it runs between two commands); the work is done
     /// by the iterator, whose chunks should stay below about 64 KiB.
     fn snapshot(&self) -> Chunks;

@@ -22,6 +22,7 @@
 //! - `request.rs` takes up what clients ask for, and proposes it,
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
+//! - `space.rs` is what it does when the disk is nearly full,
 //! - `load.rs` says how much of everything it keeps,
 //! - `membership.rs` says who belongs to the cluster,
 //! - `leave.rs` is how one that does not any more takes its leave.
@@ -42,6 +43,7 @@ mod repair;
 mod replica;
 mod request;
 mod snapshot;
+mod space;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,7 @@ use tracing::warn;
 pub use self::load::Load;
 pub use self::membership::{Membership, membership_change};
 pub use self::replica::Proposal;
+pub use self::space::DiskSpace;
 pub use crate::wal::Damage;
 
 use self::backlog::Backlog;
@@ -66,6 +69,7 @@ use self::ready::Persisting;
 use self::repair::Repair;
 use self::replica::Replica;
 use self::snapshot::Snapshots;
+use self::space::Space;
 use self::waiting::Waiting;
 use crate::api::{Reply, Request, RequestId};
 use crate::bugs::{Bug, planted};
@@ -251,6 +255,7 @@ pub struct Node<M> {
     forwards: BTreeMap<u64, Forwarded>,
     reads: Reads,
     snapshots: Snapshots<M>,
+    space: Space,
     /// The write-ahead log ended in a torn record when this life began.
     torn: bool,
     /// What was found damaged when this life began.
@@ -295,6 +300,7 @@ impl<M: StateMachine> Node<M> {
         self.backlog.tick(self.now, self.backlog_span());
         self.tick_reads();
         self.tick_snapshots();
+        self.report_shortage();
         self.vouch();
     }
 
@@ -306,6 +312,7 @@ impl<M: StateMachine> Node<M> {
         if message != Message::Removed && self.replica.membership().has_left(from) {
             return self.turn_away(from);
         }
+        self.space.heard_from(from, self.now);
         match message {
             Message::Raft(message) => self.receive_raft(from, message),
             Message::Forward { id, request } => {
@@ -323,6 +330,7 @@ impl<M: StateMachine> Node<M> {
                 self.acknowledged_chunk(from, transfer, received, done);
             }
             Message::Removed => self.told_removed(from),
+            Message::DiskShort => self.space.member_is_short(from, self.now),
         }
     }
 
@@ -339,6 +347,11 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         match completion {
+            Completion::Done(DiskQueue::Snapshot, ticket, Err(error))
+                if error.is_full() && !planted(Bug::FullDiskStopsAll) =>
+            {
+                self.not_stored(ticket, error);
+            }
             Completion::Done(_, _, Err(error)) if !planted(Bug::AppendErrorIgnored) => {
                 self.stop(Error::Disk(error));
             }
@@ -520,8 +533,12 @@ impl<M: StateMachine> Node<M> {
             return self.stop(Error::DataLost { acknowledged, last });
         }
         // A leader sends again what was lost, and by then the disk may have caught up.
-        if (self.disk_lags() || self.log_is_full()) && !message.0.entries.is_empty() {
-            return;
+        if !message.0.entries.is_empty() {
+            let bytes = message.0.entries.iter().map(|entry| entry.data.len() as u64).sum();
+            if self.disk_lags() || self.log_is_full() || self.log_has_no_room_to_follow(bytes) {
+                return;
+            }
+            self.space.take(bytes);
         }
         self.raft.step(message.0);
     }

@@ -203,6 +203,12 @@ impl Wal {
         self.news = self.position;
     }
 
+    /// The next segments have this size in bytes, at least [`MIN_SEGMENT_BYTES`].
+    pub fn set_segment_bytes(&mut self, bytes: u64) {
+        assert!(bytes >= MIN_SEGMENT_BYTES, "a segment of {bytes} bytes");
+        self.config.segment_bytes = bytes;
+    }
+
     /// The end of what was appended so far.
     pub fn position(&self) -> WalPosition {
         self.position

@@ -71,6 +71,8 @@ pub enum Message {
     },
     /// The receiver was removed from the cluster for good, and should stop.
     Removed,
+    /// Reports to the leader that the sender's disk is nearly full. Repeated while that lasts.
+    DiskShort,
 }
 
 /// A part of a snapshot file on its way to a follower.
@@ -111,11 +113,12 @@ pub enum Kind {
     ChunkAck,
     Removed,
     Other,
+    DiskShort,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Append,
         Kind::AppendResp,
         Kind::Heartbeat,
@@ -133,6 +136,7 @@ impl Kind {
         Kind::ChunkAck,
         Kind::Removed,
         Kind::Other,
+        Kind::DiskShort,
     ];
 
     /// The kind's name, as rules and traces spell it.
@@ -154,6 +158,7 @@ impl Kind {
             Kind::Chunk => "Chunk",
             Kind::ChunkAck => "ChunkAck",
             Kind::Removed => "Removed",
+            Kind::DiskShort => "DiskShort",
             Kind::Other => "Other",
         }
     }
@@ -276,6 +281,7 @@ enum Body {
     Chunk(Chunk),
     ChunkAck(u64, u64, Option<bool>),
     Removed,
+    DiskShort,
 }
 
 const RAFT: u8 = 1;
@@ -306,6 +312,7 @@ impl Message {
             Message::Chunk(_) => Kind::Chunk,
             Message::ChunkAck { .. } => Kind::ChunkAck,
             Message::Removed => Kind::Removed,
+            Message::DiskShort => Kind::DiskShort,
         }
     }
 
@@ -339,6 +346,7 @@ impl Message {
                     ours(buffer, &Body::ChunkAck(*transfer, *received, *done));
                 }
                 Message::Removed => ours(buffer, &Body::Removed),
+                Message::DiskShort => ours(buffer, &Body::DiskShort),
             }
         });
     }
@@ -386,6 +394,7 @@ impl Message {
                         Message::ChunkAck { transfer, received, done }
                     }
                     Body::Removed => Message::Removed,
+                    Body::DiskShort => Message::DiskShort,
                 })
             }
             kind => Err(WireError::Malformed(format!("unknown kind {kind}"))),
@@ -424,6 +433,7 @@ mod tests {
             Message::Chunk(Chunk { transfer: 4, term: 2, snapshot, total: 5, offset: 0, data }),
             Message::ChunkAck { transfer: 4, received: 5, done: Some(true) },
             Message::Removed,
+            Message::DiskShort,
         ]
     }
 

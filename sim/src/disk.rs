@@ -19,6 +19,10 @@
 //! A byte that is rewritten with the value it had is never damaged by a torn write ("powersafe
 //! overwrite", as SQLite calls it), so synced bytes stay intact beside an append to their sector.
 //! Reads return what the running process sees.
+//!
+//! A disk may have a size. What counts is what the process sees: the room of a removed file is free at
+//! once, as `statfs` has it, although a crash may bring the file back. A write that needs that room
+//! makes the removal durable first, as file systems commit their journal before they give up.
 
 mod file;
 mod old_format;
@@ -31,7 +35,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stormkv::env::{DiskOp, FileName, ReadFile};
-use stormkv::error::DiskError;
+use stormkv::error::{DiskError, DiskErrorKind};
 
 use crate::rng::{self, Purpose, Stream};
 use file::File;
@@ -135,6 +139,8 @@ pub struct SimDisk {
     /// How often each fault has drawn from each of its streams.
     occurrences: BTreeMap<(Purpose, u32), u64>,
     writeback: Stream,
+    /// Bytes that all files together may have; `None` if there is no limit.
+    size: Option<u64>,
     stats: DiskStats,
 }
 
@@ -153,8 +159,19 @@ impl SimDisk {
             stale: Vec::new(),
             occurrences: BTreeMap::new(),
             writeback: Stream::new(seed, Purpose::DiskWriteback, [node]),
+            size: None,
             stats: DiskStats::default(),
         }
+    }
+
+    /// Gives the disk this size in bytes, or no limit.
+    pub fn set_size(&mut self, size: Option<u64>) {
+        self.size = size;
+    }
+
+    /// Bytes that are free; `None` if the disk has no limit.
+    pub fn free(&self) -> Option<u64> {
+        Some(self.size?.saturating_sub(self.bytes_used()))
     }
 
     /// From now on, chance decides as in the fork with this salt; see [`rng::fork`].
@@ -166,8 +183,8 @@ impl SimDisk {
     /// Carries out one operation.
     ///
     /// # Errors
-    /// When the file does not exist, when it would grow beyond [`MAX_FILE`], or when a fault says
-    /// so. A failed write or creation may have had a part of its effect.
+    /// When the file does not exist, when it would grow beyond [`MAX_FILE`], when the disk is full, or
+    /// when a fault says so. A failed write or creation may have had a part of its effect.
     pub fn execute(&mut self, op: &DiskOp) -> Result<(), DiskError> {
         match op {
             DiskOp::Create { file, len } => self.create(*file, *len),
@@ -304,6 +321,8 @@ impl SimDisk {
 
     fn create(&mut self, name: FileName, len: u64) -> Result<(), DiskError> {
         check_size("create", name, len)?;
+        let now = self.names.get(&name).map_or(0, |inode| self.inodes[inode].cached().len() as u64);
+        self.make_room("create", name, len.saturating_sub(now))?;
         let failure = self.write_failure("create", name);
         let made = match &failure {
             // It fails before it begins, or with the file there but not at its full size.
@@ -333,7 +352,9 @@ impl SimDisk {
 
     fn write(&mut self, name: FileName, offset: u64, data: &[u8]) -> Result<(), DiskError> {
         check_size("write", name, offset.saturating_add(data.len() as u64))?;
-        self.file(name, "write")?;
+        let now = self.file(name, "write")?.cached().len() as u64;
+        let end = offset.saturating_add(data.len() as u64);
+        self.make_room("write", name, end.saturating_sub(now))?;
         let short = if data.len() > 1 { self.take_fault(FaultKind::ShortWrite) } else { None };
         let (len, failure) = match short {
             Some(fault) => {
@@ -357,6 +378,25 @@ impl SimDisk {
                 Ok(())
             }
         }
+    }
+
+    /// Sees to it that a file can grow by so many bytes.
+    fn make_room(
+        &mut self,
+        operation: &'static str,
+        name: FileName,
+        more: u64,
+    ) -> Result<(), DiskError> {
+        let Some(size) = self.size.filter(|_| more > 0) else { return Ok(()) };
+        if self.bytes_used() + more > size {
+            self.stats.failed_writes += 1;
+            return Err(error(operation, Some(name), DISK_FULL));
+        }
+        let held = self.inodes.values().map(|file| file.cached().len() as u64).sum::<u64>();
+        if held + more > size {
+            self.commit_names();
+        }
+        Ok(())
     }
 
     fn sync(&mut self, name: FileName) -> Result<(), DiskError> {
@@ -409,11 +449,15 @@ impl SimDisk {
             return Err(error("fsync", None, IO_ERROR));
         }
         self.stats.syncs += 1;
+        self.commit_names();
+        Ok(())
+    }
+
+    fn commit_names(&mut self) {
         for change in std::mem::take(&mut self.changes) {
             make_durable(&mut self.durable_names, change);
         }
         self.forget_unnamed_files();
-        Ok(())
     }
 
     /// Drops the files that no directory can show any more.
@@ -483,18 +527,23 @@ fn make_durable(names: &mut Directory, change: Change) {
 }
 
 /// Whether this error is a fault of the disk. Any other one is the node's own doing: it asked for a
-/// file that it never made, or that it removed itself.
+/// file that it never made, or that it removed itself, or it used up the room that it has.
 pub fn is_fault(error: &DiskError) -> bool {
     [IO_ERROR, NO_SPACE, SHORT_WRITE].contains(&error.reason.as_str())
 }
 
 const IO_ERROR: &str = "input/output error";
 const NO_SPACE: &str = "no space left on device";
+const DISK_FULL: &str = "the disk is full";
 const SHORT_WRITE: &str = "only a part was written";
 const NO_SUCH_FILE: &str = "no such file";
 
 fn error(operation: &'static str, file: Option<FileName>, reason: &str) -> DiskError {
-    DiskError { operation, file, reason: reason.to_owned() }
+    let kind = match reason {
+        NO_SPACE | DISK_FULL => DiskErrorKind::Full,
+        _ => DiskErrorKind::Other,
+    };
+    DiskError { operation, file, kind, reason: reason.to_owned() }
 }
 
 fn check_size(operation: &'static str, name: FileName, len: u64) -> Result<(), DiskError> {

@@ -270,6 +270,16 @@ pub struct Disk {
     /// it returns. States are about a thousandth of those in production, and so is the bandwidth:
     /// 5 to 2048 KiB/s stand for 5 MB/s to 2 GB/s.
     pub kib_per_s: u32,
+    /// Size of the disk of each node, in KiB; 0: there is always room. In the second phase there is
+    /// room on every disk: somebody has made some.
+    pub size_kib: u32,
+}
+
+impl Disk {
+    /// Size of the disk of each node, in bytes, if it has a limit.
+    pub fn size_bytes(&self) -> Option<u64> {
+        (self.size_kib > 0).then_some(u64::from(self.size_kib) << 10)
+    }
 }
 
 impl Default for Disk {
@@ -279,6 +289,7 @@ impl Default for Disk {
             sync: Delay { min_us: 200, mean_extra_us: 300 },
             read: Delay { min_us: 20, mean_extra_us: 50 },
             kib_per_s: 0,
+            size_kib: 0,
         }
     }
 }

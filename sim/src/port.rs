@@ -80,6 +80,10 @@ impl<W> Disk for Port<'_, W> {
         self.disk.load(file)
     }
 
+    fn free(&mut self) -> Option<u64> {
+        self.disk.free()
+    }
+
     fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
         self.effects.push(Effect::Submit(queue, ticket, ops));
     }

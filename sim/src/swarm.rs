@@ -68,7 +68,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,
         marks,
     };
-    let weight = weight::draw(seed, &cluster, clients.count, &ops);
+    let weight = weight::draw(seed, &cluster, clients.count, horizon_us, &ops);
     let mut faults = storm::faults(seed, &cast, knobs);
     knobs.keep_founders(&mut faults, first_nodes);
     if knobs.mix() == Mix::Priorities {
@@ -93,7 +93,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let mut plan = Plan {
         cluster,
         network,
-        disk: Disk { kib_per_s: weight.kib_per_s, ..shape::disk(seed) },
+        disk: Disk { kib_per_s: weight.kib_per_s, size_kib: weight.size_kib, ..shape::disk(seed) },
         cpu: weight.cpu,
         clients,
         ops,

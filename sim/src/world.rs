@@ -172,6 +172,9 @@ pub const WAYPOINTS: &[&str] = &[
     "page-turned-during-changes",
     "member-moved",
     "founded-from-backup",
+    "disk-full-refused",
+    "disk-full-recovered",
+    "snapshot-did-not-fit",
 ];
 
 /// How to run.
@@ -471,8 +474,11 @@ impl<'p> World<'p> {
             self.roles.resize(at + 1, (Role::Follower, 0));
         }
         if self.slots[at].is_none() {
-            let inbox = Inbox::of(&self.plan.cpu);
-            self.slots[at] = Some(Slot::new(self.seed, id, founder, inbox));
+            // When all is healed, an operator has made room.
+            let size = self.plan.disk.size_bytes().filter(|_| self.healed_ns.is_none());
+            let mut slot = Slot::new(self.seed, id, founder, Inbox::of(&self.plan.cpu));
+            slot.disk.set_size(size);
+            self.slots[at] = Some(slot);
         }
     }
 

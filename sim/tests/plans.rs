@@ -80,6 +80,7 @@ fn unusual_plan() -> Plan {
             sync: Delay { min_us: 3, mean_extra_us: 4 },
             read: Delay { min_us: 5, mean_extra_us: 6 },
             kib_per_s: 640,
+            size_kib: 4096,
         },
         clients: Clients {
             count: 1,

@@ -93,6 +93,10 @@ pub struct Status {
     pub pending: u64,
     /// Files of its log.
     pub segments: u64,
+    /// Whether its disk is nearly full, so that it refuses commands that may grow the state.
+    pub disk_full: bool,
+    /// Bytes that are free on its disk; none if it does not know.
+    pub disk_free_bytes: Option<u64>,
     /// If it leads: what it knows of the members.
     pub members: Option<Vec<MemberProgress>>,
     /// How long it has been running, in seconds.

@@ -245,6 +245,20 @@ fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result
 }
 
 impl Command {
+    /// Returns whether it may set a key. Others, deletes above all, never make the state larger.
+    #[must_use]
+    pub fn sets_keys(&self) -> bool {
+        match self {
+            Command::Put { .. } => true,
+            Command::Delete { .. } => false,
+            Command::Cas { new, .. } => new.is_some(),
+            Command::Guarded { value, .. } => value.is_some(),
+            Command::Txn { then, otherwise, .. } => {
+                then.iter().chain(otherwise).any(|op| matches!(op, TxnOp::Put { .. }))
+            }
+        }
+    }
+
     /// The command as bytes, for the log.
     #[must_use]
     pub fn encode(&self) -> Bytes {

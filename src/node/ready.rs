@@ -38,6 +38,8 @@ pub(super) struct Persisting {
     ticket: Ticket,
     /// What it counts until it is durable, in bytes.
     bytes: u64,
+    /// Bytes by which it makes files larger.
+    room: u64,
     /// How far the write-ahead log is durable once the batch is.
     position: WalPosition,
     /// The newest `Ready` that is durable then.
@@ -59,6 +61,11 @@ pub(super) enum Then {
 }
 
 impl Persisting {
+    /// Bytes by which it makes files larger.
+    pub fn room(&self) -> u64 {
+        self.room
+    }
+
     /// Messages that wait for the batch.
     pub fn held(&self) -> usize {
         self.messages.len()
@@ -153,9 +160,6 @@ impl<M: StateMachine> Node<M> {
             for part in parts(&entries, max) {
                 let mut ops = Vec::new();
                 self.wal.append(up_to(recorded, part, &entries), install, part, &mut ops);
-                if install.is_some() {
-                    self.wal.compact(&mut ops);
-                }
                 self.submit(ops, install.map(Then::Installed));
             }
             if install.is_some() {
@@ -166,6 +170,7 @@ impl<M: StateMachine> Node<M> {
             }
         }
         self.written = hard_state;
+        self.space.written();
     }
 
     /// Term, vote and commit as raft has them now.
@@ -185,9 +190,12 @@ impl<M: StateMachine> Node<M> {
         }
         let bytes = ops.iter().map(DiskOp::bytes).sum::<u64>().max(LEAST_BATCH_BYTES);
         self.unsynced += bytes;
+        self.space.spend(&ops);
+        self.size_segments();
         self.persisting.push_back(Persisting {
             ticket,
             bytes,
+            room: ops.iter().map(DiskOp::room).sum(),
             position,
             ready: None,
             messages: Vec::new(),

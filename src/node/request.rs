@@ -99,9 +99,21 @@ impl<M: StateMachine> Node<M> {
             Request::Query { query, consistency: Consistency::Linearizable } => {
                 self.read(origin, query);
             }
-            request if self.raft.is_leader() => self.lead(origin, request, batch),
+            request if self.raft.is_leader() => self.lead(origin, request, size as u64, batch),
             request => self.forward(origin, request),
         }
+    }
+
+    /// The member whose disk has no room for what this request, of `size` bytes, asks of a leader.
+    fn lacks_room_for(&self, request: &Request, size: u64) -> Option<NodeId> {
+        let grows = match request {
+            // Handing over leadership adds nothing.
+            Request::Transfer(_) => return None,
+            Request::Command { command, .. } => self.replica.machine.grows(command),
+            _ => false,
+        };
+        let of_state = if grows { self.short_member() } else { None };
+        of_state.or_else(|| self.log_has_no_room_for(size).then_some(self.config.id))
     }
 
     /// Passes a request on to the leader.
@@ -126,7 +138,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Begins what only a leader can do. What changes the membership or hands over leadership has
     /// its place between the commands before and after it.
-    fn lead(&mut self, origin: Origin, request: Request, batch: &mut Batch) {
+    fn lead(&mut self, origin: Origin, request: Request, size: u64, batch: &mut Batch) {
         if let Request::Command { session: Some(command), .. } = request
             && self.join(origin, command, batch)
         {
@@ -144,6 +156,10 @@ impl<M: StateMachine> Node<M> {
             && self.would_be_late(batch);
         if lags || late || open >= self.config.max_pending {
             self.answer(origin, Reply::Refused(Refusal::Busy));
+            return;
+        }
+        if let Some(member) = self.lacks_room_for(&request, size) {
+            self.answer(origin, Reply::Refused(Refusal::DiskFull(member)));
             return;
         }
         match request {
@@ -230,6 +246,7 @@ impl<M: StateMachine> Node<M> {
         batch.taken_up += bytes;
         self.admitted += bytes;
         batch.work += backlog::work(&data);
+        self.space.take(bytes);
         batch.origins.push(origin);
         batch.entries.push(data);
     }

@@ -22,13 +22,16 @@ mod sending;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use tracing::warn;
+
 use super::replica::Replica;
 use super::{Node, Output};
 use crate::env::{DiskOp, DiskQueue, FileName, Product, Work};
+use crate::error::{DiskError, Error};
 use crate::machine::StateMachine;
 use crate::snapshot::{Head, Writer};
 use crate::types::{NodeId, SnapshotId, Ticket};
-use incoming::Incoming;
+use incoming::{Incoming, Stage};
 use saving::Saving;
 use sending::{CatchUp, Outgoing};
 
@@ -36,7 +39,7 @@ use sending::{CatchUp, Outgoing};
 const WINDOW: u64 = 4;
 
 /// What a batch of the queue for snapshots was for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Stored {
     /// A piece of the node's own snapshot is durable.
     Piece(SnapshotId),
@@ -46,8 +49,8 @@ enum Stored {
     Chunks(u64, u64),
     /// The snapshot of this receipt is durable under its name.
     Received(u64),
-    /// Files that are not needed were removed.
-    Removed,
+    /// These files, of so many bytes, were removed.
+    Removed(Vec<FileName>, u64),
 }
 
 /// What work beside the node was for.
@@ -134,6 +137,33 @@ impl<M> Snapshots<M> {
         }
     }
 
+    /// Bytes of the complete file of this snapshot; 0 if there is none.
+    pub fn size_of(&self, id: SnapshotId) -> u64 {
+        self.files.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Bytes of files that can make way or soon will: all but the complete file of `newest`.
+    pub fn spare_bytes(&self, newest: SnapshotId) -> u64 {
+        let old = self.files.iter().filter(|(id, _)| **id != newest).map(|(_, bytes)| bytes);
+        let saving = self.saving.as_ref().map_or(0, Saving::written);
+        let incoming = self.incoming.as_ref().map_or(0, Incoming::taken);
+        old.sum::<u64>() + saving + incoming
+    }
+
+    /// Bytes of files whose removal is on its way to the disk.
+    pub fn bytes_being_removed(&self) -> u64 {
+        let bytes = |stored: &Stored| match stored {
+            Stored::Removed(_, bytes) => *bytes,
+            _ => 0,
+        };
+        self.storing.iter().map(|(.., stored)| bytes(stored)).sum()
+    }
+
+    /// Bytes handed to the disk and not durable yet.
+    pub fn unsynced(&self) -> u64 {
+        self.unsynced
+    }
+
     /// The transfer that is coming in, and how many bytes of it are here; zeros if there is none.
     pub fn receiving(&self) -> (u64, u64) {
         self.incoming.as_ref().map_or((0, 0), |incoming| (incoming.transfer, incoming.taken()))
@@ -167,6 +197,7 @@ impl<M: StateMachine> Node<M> {
         let ticket = self.snapshots.submitted;
         let bytes = ops.iter().map(DiskOp::bytes).sum();
         self.snapshots.unsynced += bytes;
+        self.space.spend(&ops);
         self.snapshots.storing.push_back((ticket, bytes, stored));
         self.outputs.push(Output::Disk { queue: DiskQueue::Snapshot, ticket, ops });
     }
@@ -183,13 +214,69 @@ impl<M: StateMachine> Node<M> {
                 Stored::Saved(id) => self.saved(id),
                 Stored::Chunks(receipt, end) => self.chunks_durable(receipt, end),
                 Stored::Received(receipt) => self.received(receipt),
-                Stored::Removed => {}
+                Stored::Removed(..) => {}
             }
         }
         assert!(
             !self.snapshots.storing.is_empty() || self.snapshots.unsynced == 0,
             "what is durable does not wait"
         );
+    }
+
+    /// A batch of the queue for snapshots did not fit on the disk: what it was for is dropped, and with
+    /// it everything that waits in the queue, because that may go on with the same files. The room
+    /// of what was written becomes free, and the snapshots are tried again later.
+    pub(super) fn not_stored(&mut self, ticket: Ticket, error: DiskError) {
+        assert!(ticket <= self.snapshots.submitted, "{ticket:?} was never submitted");
+        self.outputs
+            .retain(|output| !matches!(output, Output::Disk { queue: DiskQueue::Snapshot, .. }));
+        self.snapshots.unsynced = 0;
+        let (mut left, mut bytes, mut is_dropped) = (Vec::new(), 0, false);
+        for (_, _, stored) in std::mem::take(&mut self.snapshots.storing) {
+            let id = match stored {
+                Stored::Removed(files, size) => {
+                    left.extend(files);
+                    bytes += size;
+                    continue;
+                }
+                Stored::Piece(id) | Stored::Saved(id) => id,
+                Stored::Chunks(receipt, _) | Stored::Received(receipt) => {
+                    let of = self.snapshots.incoming.as_ref().filter(|of| of.receipt == receipt);
+                    let Some(incoming) = of else { continue };
+                    incoming.snapshot
+                }
+            };
+            is_dropped = true;
+            bytes += self.forget(id);
+            left.push(partial(id));
+            // It may have got its name already.
+            if !self.snapshots.files.contains_key(&id) {
+                left.push(complete(id));
+            }
+        }
+        if !is_dropped {
+            return self.stop(Error::Disk(error));
+        }
+        warn!(node = %self.config.id, %error, "dropped a snapshot that does not fit");
+        self.remove_files(left, bytes);
+        self.saving_did_not_fit();
+    }
+
+    /// Forgets the snapshot with this name that is being saved or received. Returns its bytes.
+    fn forget(&mut self, id: SnapshotId) -> u64 {
+        let saving = self.snapshots.saving.take_if(|saving| saving.id() == id);
+        let incoming = self.snapshots.incoming.take_if(|incoming| incoming.snapshot == id);
+        let received = incoming.as_ref().map_or(0, Incoming::taken);
+        if let Some(Stage::Publishing(replica)) = incoming.map(|incoming| incoming.stage) {
+            self.discard(*replica);
+        }
+        saving.map_or(0, |saving| saving.written()) + received
+    }
+
+    /// Bytes by which files become larger once all that is on its way to the disk is done.
+    pub(super) fn room_under_way(&self) -> u64 {
+        let log = self.persisting.iter().map(|batch| batch.room()).sum::<u64>();
+        log + self.snapshots.unsynced()
     }
 
     /// Hands out work beside the node.
@@ -220,6 +307,13 @@ impl<M: StateMachine> Node<M> {
     pub(super) fn recorded(&mut self, id: SnapshotId) {
         assert!(id.index >= self.snapshots.recorded.index, "snapshots never go back");
         self.snapshots.recorded = id;
+        // Only now are the segments below it not needed: without this they would stay until the next
+        // snapshot is recorded.
+        let mut ops = Vec::new();
+        self.wal.compact(&mut ops);
+        if !ops.is_empty() {
+            self.submit(ops, None);
+        }
         self.clean_up();
     }
 
@@ -238,27 +332,25 @@ impl<M: StateMachine> Node<M> {
                 && saving != Some(*id)
                 && !outgoing.values().any(|out| out.snapshot() == *id)
         });
-        let mut ops: Vec<DiskOp> =
-            old.map(|(id, _)| DiskOp::Remove { file: complete(id) }).collect();
-        if !ops.is_empty() {
-            ops.push(DiskOp::SyncDir);
-            self.store(ops, Stored::Removed);
-        }
+        let (files, sizes): (Vec<_>, Vec<u64>) = old.map(|(id, size)| (complete(id), size)).unzip();
+        self.remove_files(files, sizes.into_iter().sum());
     }
 
-    /// Removes files that are not written to their end.
-    pub(super) fn remove_partial(&mut self, files: Vec<FileName>) {
-        if !files.is_empty() {
-            let mut ops: Vec<DiskOp> =
-                files.into_iter().map(|file| DiskOp::Remove { file }).collect();
-            ops.push(DiskOp::SyncDir);
-            self.store(ops, Stored::Removed);
+    /// Removes files of so many bytes together.
+    pub(super) fn remove_files(&mut self, files: Vec<FileName>, bytes: u64) {
+        if files.is_empty() {
+            return;
         }
+        let mut ops: Vec<DiskOp> =
+            files.iter().map(|file| DiskOp::Remove { file: *file }).collect();
+        ops.push(DiskOp::SyncDir);
+        self.space.frees(bytes);
+        self.store(ops, Stored::Removed(files, bytes));
     }
 
     /// Lets time pass for all of them.
     pub(super) fn tick_snapshots(&mut self) {
-        if self.raft.is_leader() && self.now.is_multiple_of(4) {
+        if self.now.is_multiple_of(4) && (self.raft.is_leader() || self.is_short_of_room()) {
             self.consider_snapshot();
         }
         self.tick_saving();

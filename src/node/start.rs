@@ -20,6 +20,7 @@ use super::ready::{Then, to_raft};
 use super::repair::Repair;
 use super::replica::Replica;
 use super::snapshot::{self, Snapshots};
+use super::space::{Space, segment_bytes};
 use super::waiting::Waiting;
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
@@ -60,10 +61,17 @@ impl<M: StateMachine> Node<M> {
             ops.extend(left.partial.drain(..).map(|file| DiskOp::Remove { file }));
             beginning.found(replica, &mut ops);
         }
-        Ok(Self::build(config, beginning, left, ops))
+        let space = Space::new(disk.free());
+        Ok(Self::build(config, beginning, left, space, ops))
     }
 
-    fn build(config: Config, beginning: Beginning<M>, left: Leftovers, ops: Vec<DiskOp>) -> Self {
+    fn build(
+        config: Config,
+        beginning: Beginning<M>,
+        left: Leftovers,
+        space: Space,
+        ops: Vec<DiskOp>,
+    ) -> Self {
         let Beginning { recovered, replica, present } = beginning;
         let base = present.map(|(id, _)| id).unwrap_or_default();
         let mut hard_state = recovered.hard_state;
@@ -137,6 +145,7 @@ impl<M: StateMachine> Node<M> {
             forwards: BTreeMap::new(),
             reads: Reads::default(),
             snapshots: Snapshots::new(present, left.complete),
+            space,
             torn,
             repair: found.clone().filter(|_| lacks).map(Repair::new),
             found,
@@ -145,7 +154,7 @@ impl<M: StateMachine> Node<M> {
         // Older snapshots may go when the log is durable that goes on from this one: until then a
         // power loss may bring back a log that does not.
         node.submit(ops, (base.index > 0).then_some(Then::Recorded(base)));
-        node.remove_partial(left.partial);
+        node.remove_files(left.partial, 0);
         if base.index > 0 {
             node.report_applied(true);
         }
@@ -163,7 +172,8 @@ impl<M: StateMachine> Beginning<M> {
             restored = Some((replica, size));
             Ok(())
         };
-        let settings = WalConfig { segment_bytes: config.segment_bytes };
+        let (usual, reserve) = (config.segment_bytes, config.reserve_bytes);
+        let settings = WalConfig { segment_bytes: segment_bytes(usual, reserve, disk.free()) };
         let recovered = Wal::recover_with(disk, settings, &mut check)?;
         let mut membership = Membership::default();
         let (replica, present) = match (recovered.snapshot, restored) {

@@ -7,13 +7,14 @@ mod host;
 mod leave;
 mod repair;
 mod retries;
+mod space;
 mod unsynced;
 
 use super::{Node, Output, Role};
 use crate::api::{Consistency, Refusal, Reply, Request, RequestId};
 use crate::config::Config;
 use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, Work};
-use crate::error::{DiskError, Error};
+use crate::error::{DiskError, DiskErrorKind, Error};
 use crate::kv::{Kv, Query, Response};
 use crate::types::{NodeId, SnapshotId, Ticket};
 use crate::wire::{Chunk, Kind, Message, RaftMessage};
@@ -372,7 +373,12 @@ fn a_failed_disk_operation_stops_the_node() {
     let mut host = Host::leading();
     host.put(7);
     host.take();
-    let error = DiskError { operation: "fsync", file: None, reason: "worn out".into() };
+    let error = DiskError {
+        operation: "fsync",
+        file: None,
+        kind: DiskErrorKind::Other,
+        reason: "worn out".into(),
+    };
     host.node.complete(Completion::Done(DiskQueue::Log, host.submitted, Err(error.clone())));
     host.collect();
     assert_eq!(host.node.stopped(), Some(&Error::Disk(error)));

@@ -10,7 +10,8 @@
 //! `Sync` is fdatasync, which includes the length of the file; `SyncDir` is fsync of the directory.
 //! Nothing is retried: after the first operation that fails nothing else is carried out, in that
 //! batch or any later one of its queue, and every later batch fails with the same error. A failed fsync may have
-//! dropped what it should have written, so a second one that succeeds would prove nothing. Only
+//! dropped what it should have written, so a second one that succeeds would prove nothing. The
+//! exception is a snapshot for which there is no room: the node drops it, and the queue goes on. Only
 //! what is no failure is repeated, writes that were cut short and calls that a signal interrupted;
 //! the standard library does so within one call.
 //!
@@ -35,9 +36,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tracing::debug;
 
 use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
-use crate::error::DiskError;
+use crate::error::{DiskError, DiskErrorKind};
 use crate::tcp::directory::{Directory, explain};
 use crate::tcp::segments::Spares;
 use crate::types::Ticket;
@@ -103,7 +105,7 @@ impl Files {
         let mut spares = Some(spares);
         for queue in DiskQueue::ALL {
             let (batches, submitted) = sync_channel::<Batch>(MAX_BATCHES);
-            let mut writer = Writer::new(directory.clone(), spares.take(), stats.clone());
+            let mut writer = Writer::new(queue, directory.clone(), spares.take(), stats.clone());
             let reports = report.clone();
             let write = move || {
                 for (ticket, ops) in submitted {
@@ -137,6 +139,19 @@ impl Files {
         Ok(files)
     }
 
+    /// Bytes that are free for this process on the file system of the directory; `None` if the system
+    /// does not say.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        match rustix::fs::statvfs(self.directory.path()) {
+            Ok(found) => Some(found.f_bavail.saturating_mul(found.f_frsize)),
+            Err(error) => {
+                debug!(path = %self.directory.path().display(), %error, "free space is unknown");
+                None
+            }
+        }
+    }
+
     /// What the disk has done so far.
     #[must_use]
     pub fn stats(&self) -> Arc<DiskStats> {
@@ -152,6 +167,10 @@ impl Disk for Files {
     fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
         let content = fs::read(self.directory.file(file));
         content.map(Bytes::from).map_err(|error| failure("read", Some(file), &error))
+    }
+
+    fn free(&mut self) -> Option<u64> {
+        Files::free(self)
     }
 
     fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
@@ -193,6 +212,10 @@ impl<W: OnFiles> Disk for W {
 
     fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
         self.files().load(file)
+    }
+
+    fn free(&mut self) -> Option<u64> {
+        Files::free(self.files())
     }
 
     fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
@@ -261,7 +284,11 @@ fn tell(report: &Report, completion: Completion) {
 }
 
 fn failure(operation: &'static str, file: Option<FileName>, error: &io::Error) -> DiskError {
-    DiskError { operation, file, reason: explain(error) }
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::Full,
+        _ => DiskErrorKind::Other,
+    };
+    DiskError { operation, file, kind, reason: explain(error) }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the host has real time")]

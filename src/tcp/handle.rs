@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Refusal, Reply, Request};
 use crate::env::Completion;
 use crate::error::Error;
-use crate::node::{Damage, Membership, Progress, Role, Status};
+use crate::node::{Damage, DiskSpace, Membership, Progress, Role, Status};
 use crate::tcp::answers::Answer;
 use crate::tcp::identity::ClusterId;
 use crate::types::{HardState, NodeId, SnapshotId};
@@ -63,6 +63,8 @@ pub struct View {
     pub pending: usize,
     /// Segments of the write-ahead log.
     pub segments: usize,
+    /// Room on its disk.
+    pub space: DiskSpace,
     /// What is damaged and not repaired yet.
     pub damage: Option<Damage>,
     /// Why it stopped, if it did.
@@ -90,6 +92,7 @@ impl View {
             progress: Vec::new(),
             pending: 0,
             segments: 0,
+            space: DiskSpace::default(),
             damage: None,
             stopped: None,
         }

@@ -58,6 +58,7 @@
 //! | 503 | `no_leader`, `leader_transferring`, `stopping`, `superseded` | nothing was done; try again |
 //! | 504 | `outcome_unknown` | it may have been applied, or may be yet |
 //! | 504 | `answer_not_kept` | it was applied, once; its answer was too large to be kept: read |
+//! | 507 | `disk_full` | nothing was done; delete keys, or make room on the disk of the member that is named |
 //!
 //! What is not HTTP at all, or has a head beyond the limit, is answered by hyper with a bare 400 or
 //! 431.

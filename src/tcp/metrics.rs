@@ -23,6 +23,9 @@
 //! | `stormkv_node_pending_requests` | | requests and reads that wait in the node |
 //! | `stormkv_node_damaged` | | whether the log or the state is damaged and not repaired yet |
 //! | `stormkv_node_stopped` | | whether the node has stopped |
+//! | `stormkv_disk_full` | | whether commands that may grow the state are refused for lack of room |
+//! | `stormkv_disk_free_bytes` | | free bytes on the disk; 0 if unknown |
+//! | `stormkv_snapshots_dropped` | | snapshots since the start that did not fit on the disk |
 //! | `stormkv_wal_segments` | | segments of the write-ahead log |
 //!
 //! Disk and peers add theirs. Values about raft are those of the moment of the scrape.
@@ -267,6 +270,9 @@ impl Collector for ViewCollector {
             ("node_pending_requests", "Requests that wait in the node", view.pending as u64),
             ("node_damaged", "Whether it waits for repair", u64::from(view.damage.is_some())),
             ("node_stopped", "Whether the node has stopped", u64::from(view.stopped.is_some())),
+            ("disk_full", "Whether growth is refused", u64::from(view.space.is_short)),
+            ("disk_free_bytes", "Free on the disk; 0 if unknown", view.space.free.unwrap_or(0)),
+            ("snapshots_dropped", "Snapshots that did not fit", view.space.misfits),
             ("wal_segments", "Segments of the write-ahead log", view.segments as u64),
         ] {
             gauge(&mut encoder, name, help, value)?;

@@ -94,6 +94,10 @@ pub struct Settings {
     /// Size of a segment of the write-ahead log
     #[arg(long, env = "STORMKV_SEGMENT_MIB", value_name = "MIB")]
     pub segment_mib: Option<u64>,
+    /// Part of the disk that is for the log alone: near it, writes are refused while reads and deletes go
+    /// on; two segments and 16 MiB unless given
+    #[arg(long, env = "STORMKV_RESERVE_MIB", value_name = "MIB")]
+    pub reserve_mib: Option<u64>,
     /// Rate at which a snapshot is sent to a member
     #[arg(long, env = "STORMKV_SNAPSHOT_RATE_MIB", value_name = "MIB/S")]
     pub snapshot_rate_mib: Option<u64>,
@@ -156,6 +160,8 @@ const DEFAULT_PORT: u16 = 9121;
 const TICK: Duration = Duration::from_millis(10);
 /// Smaller than the default: a start writes a whole new one.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// The default reserve of the disk is two segments and so many of the largest commands.
+const COMMANDS_IN_RESERVE: u64 = 8;
 const DEFAULT_ELECTION_MS: u32 = 200;
 const DEFAULT_SNAPSHOT_RATE_MIB: u64 = 64;
 const DEFAULT_MAX_CONNECTIONS: usize = 4096;
@@ -200,6 +206,7 @@ impl Settings {
             snapshot_every: self.snapshot_every.or(other.snapshot_every),
             keep_entries: self.keep_entries.or(other.keep_entries),
             segment_mib: self.segment_mib.or(other.segment_mib),
+            reserve_mib: self.reserve_mib.or(other.reserve_mib),
             snapshot_rate_mib: self.snapshot_rate_mib.or(other.snapshot_rate_mib),
             max_connections: self.max_connections.or(other.max_connections),
             log: self.log.or(other.log),
@@ -333,11 +340,22 @@ impl Settings {
         config.snapshot_every = self.snapshot_every.unwrap_or(config.snapshot_every);
         config.keep_entries = self.keep_entries.unwrap_or(config.keep_entries);
         if let Some(mib) = self.segment_mib {
-            config.segment_bytes = mib.saturating_mul(1 << 20).min(1 << 40);
+            config.segment_bytes = mebibytes(mib);
         }
+        config.reserve_bytes = match self.reserve_mib {
+            Some(mib) => mebibytes(mib),
+            None => {
+                2 * config.segment_bytes + COMMANDS_IN_RESERVE * config.max_command_bytes as u64
+            }
+        };
         config.validate().map_err(|error| error.to_string())?;
         Ok(config)
     }
+}
+
+/// Bytes of a size that a user gives, of a tebibyte at most: no disk of today misses the rest.
+fn mebibytes(mib: u64) -> u64 {
+    mib.saturating_mul(1 << 20).min(1 << 40)
 }
 
 /// The members that `--cluster` names: `URL` takes the next number, `ID=URL` says its own.
@@ -447,6 +465,7 @@ mod tests {
             (wrong(|s| s.client_ca = Some("c".into())), "--cert is missing"),
             (wrong(|s| s.heartbeat_ms = Some(500)), "election_ticks"),
             (wrong(|s| s.segment_mib = Some(0)), "segment_bytes"),
+            (wrong(|s| s.reserve_mib = Some(1)), "reserve_bytes"),
             (wrong(|s| s.snapshot_rate_mib = Some(0)), "never arrive"),
         ];
         for (error, part) in cases {

@@ -35,6 +35,9 @@ const BATCH: usize = 1024;
 /// The shortest time between two views of a busy node, unless something important changed.
 const VIEW_EVERY: Duration = Duration::from_millis(10);
 
+/// The free space of the disk is looked up so often.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+
 /// For sending what is queued for peers at the end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -47,6 +50,7 @@ pub struct Runner<M> {
     world: World,
     view: watch::Sender<Arc<View>>,
     viewed_at: Duration,
+    measured_at: Duration,
     membership: Arc<Membership>,
     /// The addresses from the settings.
     initial: BTreeMap<NodeId, String>,
@@ -138,7 +142,18 @@ impl<M: StateMachine> Runner<M> {
         world.peers.update_addresses(&addresses(&initial, &membership));
         view.send_replace(Arc::new(look(&driver, membership.clone(), cluster())));
         let viewed_at = world.now();
-        Ok(Runner { driver, world, inbox, view, viewed_at, membership, initial, cluster })
+        let measured_at = viewed_at;
+        Ok(Runner {
+            driver,
+            world,
+            inbox,
+            view,
+            viewed_at,
+            measured_at,
+            membership,
+            initial,
+            cluster,
+        })
     }
 
     /// Runs the node until it is told to stop, or stops by itself; then says why. What is queued for
@@ -148,6 +163,7 @@ impl<M: StateMachine> Runner<M> {
             if let ControlFlow::Break(end) = self.take_inputs() {
                 break end;
             }
+            self.measure_space();
             self.driver.wake(self.world.now());
             self.driver.flush(&mut self.world);
             if let Some(error) = self.driver.node().stopped() {
@@ -167,6 +183,15 @@ impl<M: StateMachine> Runner<M> {
         runtime.block_on(peers.close(last_words));
         drop(files);
         end
+    }
+
+    /// Now and then reports the free space of the disk. The system has the number in memory.
+    fn measure_space(&mut self) {
+        let now = self.world.now();
+        if now >= self.measured_at + SPACE_EVERY {
+            self.measured_at = now;
+            self.driver.report_free(self.world.files.free());
+        }
     }
 
     /// Waits for inputs until the next tick is due, or not at all if the driver has work left, and
@@ -271,6 +296,7 @@ fn look<M: StateMachine>(
         progress: node.progress().collect(),
         pending: node.pending(),
         segments: node.segments(),
+        space: node.disk_space(),
         damage: node.damage().cloned(),
         stopped: node.stopped().cloned(),
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::{Reconfigure, Request};
 use crate::config::Config;
-use crate::node::{Membership, Role, Status};
+use crate::node::{DiskSpace, Membership, Role, Status};
 use crate::tcp::directory::{Directory, Expected};
 use crate::tcp::handle::{Handle, Input, View};
 use crate::tcp::identity::{ClusterId, Life};
@@ -93,6 +93,7 @@ fn view(removed: &[u64]) -> Arc<View> {
         progress: Vec::new(),
         pending: 0,
         segments: 1,
+        space: DiskSpace::default(),
         damage: None,
         stopped: None,
     })

@@ -83,7 +83,8 @@ impl Message {
             Message::ReadIndex { .. }
             | Message::ReadIndexAnswer { .. }
             | Message::ChunkAck { .. }
-            | Message::Removed => 0,
+            | Message::Removed
+            | Message::DiskShort => 0,
         };
         BASE + payload
     }

@@ -348,16 +348,22 @@ async def overload(fleet, scale, report):
 async def full(fleet, scale, report):
     """On disks of 1.5 times the state reads and deletes go on; after deletes writes do."""
     # The log must fit beside one copy of the state, or the disk would be full from the beginning.
-    fleet.flags = replace(scale, keep_entries=1000).flags()
+    # The default reserve is for larger disks than those of the short form.
+    reserve = 48 if scale.state_mb >= 500 else 6
+    fleet.flags = [*replace(scale, keep_entries=1000).flags(), "--reserve-mib", reserve]
     keys = await filled(fleet, 3, scale)
 
     def largest():
         return max(node.disk_mb() for node in fleet.nodes)
 
-    task = fleet.spawn(Load(ports(fleet), 8, 1000, 128, name=small_key).run())
-    await fleet.until(lambda: largest() < 1.2 * scale.state_mb, 60, "the log becomes short")
+    # Two snapshots behind the filling make its log short.
+    load = Load(ports(fleet), 8, 1000, 128, name=small_key)
+    task, begin, enough = fleet.spawn(load.run()), now(), 2 * scale.snapshot_every
+    while len(load.times.accepted) < enough and now() < begin + 30:
+        await fleet.wait(0.2)
     task.cancel()
     await fleet.settle()
+    await fleet.until(lambda: largest() < 1.3 * scale.state_mb, 30, "the log becomes short")
     report.note("disk used by the largest node", largest(), "MB")
     fleet.set_disks(capacity=int(1.5 * scale.state_mb * MB))
     # Enough to make a second copy of the state due, twice.
@@ -382,9 +388,10 @@ async def full(fleet, scale, report):
     some = list(range(0, keys, max(1, keys // 100)))
     read = await attempts(fleet, "GET", some, (200,))
     report.check(f"reads of {len(some)}", read, len(some), least=True)
-    half = list(range(keys // 2))
-    deleted = await attempts(fleet, "DELETE", half, (204, 404))
-    report.check(f"deletes of {len(half)}", deleted, len(half), least=True)
+    # What is left must fit beside the old copy: less than half of the state, and the log.
+    most = list(range(keys * 4 // 5))
+    deleted = await attempts(fleet, "DELETE", most, (204, 404))
+    report.check(f"deletes of {len(most)}", deleted, len(most), least=True)
     begin = now()
     written = 0
     while written < 100 and now() < begin + 30:

@@ -31,6 +31,8 @@ pub const MAX_TIME_US: u64 = 3_600_000_000;
 pub const MAX_KIB_PER_S: u32 = 10_000_000;
 /// The most keys of the backup that a cluster is founded with.
 pub const MAX_BACKUP_KEYS: u32 = 1000;
+/// The largest disk, in KiB.
+pub const MAX_SIZE_KIB: u32 = 1 << 30;
 /// The largest value a client writes, in bytes.
 pub const MAX_VALUE_BYTES: u64 = 1 << 20;
 
@@ -259,6 +261,7 @@ impl Plan {
         cpu("input_us").within(self.cpu.input_us, 0, 1_000_000)?;
         cpu("us_per_kib").within(self.cpu.us_per_kib, 0, 1_000_000)?;
         cpu("work_us_per_kib").within(self.cpu.work_us_per_kib, 0, 1_000_000)?;
+        disk("size_kib").within(self.disk.size_kib.into(), 0, MAX_SIZE_KIB.into())?;
         let clients = |key| Place::setting("clients", key);
         clients("count").within(self.clients.count.into(), 0, MAX_CLIENTS.into())?;
         clients("retry_ms").time(self.clients.retry_us, 1)?;

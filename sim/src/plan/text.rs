@@ -138,6 +138,7 @@ fn write_disk(out: &mut String, disk: &Disk) {
     delay("disk.sync_us", disk.sync, default.sync);
     delay("disk.read_us", disk.read, default.read);
     setting(out, "disk.kib_per_s", disk.kib_per_s, default.kib_per_s);
+    setting(out, "disk.size_kib", disk.size_kib, default.size_kib);
 }
 
 fn write_clients(out: &mut String, clients: &Clients) {

@@ -52,6 +52,7 @@ const SINGLE: &[Reset] = &[
     |plan| plan.disk.sync = Disk::default().sync,
     |plan| plan.disk.read = Disk::default().read,
     |plan| plan.disk.kib_per_s = 0,
+    |plan| plan.disk.size_kib = 0,
     |plan| plan.clients.count = Clients::default().count,
     |plan| plan.clients.retry_us = Clients::default().retry_us,
     |plan| plan.clients.give_up_us = Clients::default().give_up_us,

@@ -35,6 +35,7 @@ pub(super) enum Purpose {
     Surface = 40,
     Moves = 41,
     Backup = 42,
+    DiskSize = 27,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

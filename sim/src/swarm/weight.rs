@@ -18,6 +18,8 @@ const VALUE_BYTES: u32 = 1024;
 /// The smallest and the largest state, in values.
 const LEAST_VALUES: u32 = 16;
 const MOST_VALUES: u32 = 160;
+/// So many of a hundred plans with a large state have small disks.
+const SMALL_DISKS: u32 = 50;
 /// A sync of the largest value takes at most this share of the shortest election timeout: a disk on
 /// which a single write takes longer than that can serve no cluster with these timeouts.
 const WRITES_PER_TIMEOUT: u64 = 4;
@@ -28,21 +30,30 @@ pub(super) struct Weight {
     pub kib_per_s: u32,
     /// How long the nodes take.
     pub cpu: Cpu,
+    /// Size of the disks, in KiB; 0 if there is always room.
+    pub size_kib: u32,
     /// Puts that fill the state before anything else happens.
     pub fill: Vec<OpRow>,
 }
 
-/// Draws the weight of a plan: a third of them have none, and some of the others have a large state.
-pub(super) fn draw(seed: u64, cluster: &Cluster, clients: u32, ops: &[OpRow]) -> Weight {
+/// Draws the weight of a plan: a third of them have none, and some of the others have a large state,
+/// half of these on disks that are not much larger.
+pub(super) fn draw(
+    seed: u64,
+    cluster: &Cluster,
+    clients: u32,
+    horizon_us: u64,
+    ops: &[OpRow],
+) -> Weight {
     let dice = &mut Dice::new(seed, Purpose::Weight);
     if dice.percent(35) {
-        return Weight { kib_per_s: 0, cpu: Cpu::default(), fill: Vec::new() };
+        return Weight { kib_per_s: 0, cpu: Cpu::default(), size_kib: 0, fill: Vec::new() };
     }
     let is_heavy = dice.percent(25);
     let drawn = dice.scaled(SLOWEST, FASTEST);
     // A state that takes between a tenth of a second and two seconds to write.
     let values = (drawn * dice.scaled(100, 2000) / VALUE_BYTES).clamp(LEAST_VALUES, MOST_VALUES);
-    let fill = if is_heavy { fill(dice, values, clients) } else { Vec::new() };
+    let mut fill = if is_heavy { fill(dice, values, clients) } else { Vec::new() };
     let sizes = ops.iter().chain(&fill).filter_map(|row| match &row.call.op {
         Op::Put { value, .. } | Op::Cas { new: value, .. } => Some(value.bytes().len() as u64),
         _ => None,
@@ -51,7 +62,45 @@ pub(super) fn draw(seed: u64, cluster: &Cluster, clients: u32, ops: &[OpRow]) ->
     let timeout_us = u64::from(cluster.election_ticks[0]) * cluster.tick_us;
     let least = largest * WRITES_PER_TIMEOUT * 1_000_000 / timeout_us / 1024;
     let cpu = if is_heavy && dice.percent(50) { cpu(dice) } else { Cpu::default() };
-    Weight { kib_per_s: drawn.max(least as u32), cpu, fill }
+    let mut size_kib = 0;
+    let dice = &mut Dice::new(seed, Purpose::DiskSize);
+    if is_heavy && dice.percent(SMALL_DISKS) {
+        let state_kib = values * VALUE_BYTES / 1024;
+        size_kib = state_kib * dice.between(12, 30) / 10 + log_kib(cluster);
+        fill.extend(turnover(dice, values, clients, horizon_us));
+    }
+    let kib_per_s = drawn.max(least as u32);
+    Weight { kib_per_s, cpu, size_kib, fill }
+}
+
+/// What a log needs on a disk, in KiB: below this no node can work. Some segments, and some of the
+/// largest values that are common.
+fn log_kib(cluster: &Cluster) -> u32 {
+    8 * cluster.segment_kib + 64
+}
+
+/// Deletes of many of the values that fill the state, then puts of other ones: a full disk has to
+/// become one that is not full.
+fn turnover(dice: &mut Dice, values: u32, clients: u32, horizon_us: u64) -> Vec<OpRow> {
+    let horizon_ms = (horizon_us / 1000) as u32;
+    let mut rows = Vec::new();
+    let mut push = |at_us: u64, op: Op| {
+        let client = 1 + rows.len() as u32 % clients;
+        rows.push(OpRow { at_us, client, call: Call::from(op) });
+    };
+    let deleted = dice.between(30, 100);
+    for number in 0..values {
+        if dice.percent(deleted) {
+            let at_us = dice.time_us(500, horizon_ms / 2);
+            push(at_us, Op::Delete { key: format!("s{number}") });
+        }
+        if dice.percent(50) {
+            let at_us = dice.time_us(horizon_ms / 2, horizon_ms);
+            let value = Value::padded(format!("again{number}"), VALUE_BYTES);
+            push(at_us, Op::Put { key: format!("t{number}"), value });
+        }
+    }
+    rows
 }
 
 /// A thousandth of the bytes takes as long as in production, where a thread encodes or restores 200 MB/s

@@ -466,6 +466,8 @@ pub(super) enum Next {
     SessionLost,
     /// The attempt may have had an effect: try again at once.
     Doubt,
+    /// The attempt had no effect, and others will have none until there is room on a disk.
+    NoRoom,
     /// The operator's change makes no sense any more: an earlier attempt did it.
     Pointless,
 }
@@ -482,6 +484,7 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::Refused(Refusal::NotLeader(hint)) => Next::Retry(hint),
         Reply::Refused(Refusal::SessionExpired | Refusal::OutOfOrder) => Next::SessionLost,
         Reply::Refused(Refusal::InvalidReconfiguration) => Next::Pointless,
+        Reply::Refused(Refusal::DiskFull(_)) => Next::NoRoom,
         Reply::Refused(_) => Next::Retry(None),
     }
 }

@@ -22,6 +22,9 @@ use crate::plan::Delay;
 use crate::port::{Effect, Port};
 use crate::view::film::{Fate, MarkKind};
 
+/// The free room on a disk is reported every so many ticks.
+const REPORT_TICKS: u64 = 16;
+
 impl World<'_> {
     pub(super) fn handle(&mut self, event: Event) {
         self.trace.turn_to(recorder::owner(&event), recorder::weight(&event));
@@ -127,10 +130,19 @@ impl World<'_> {
         self.trace.mix(1 ^ node.0 << 8);
         self.trace.line(self.now_ns, || format!("{node} ticks"));
         let now_ns = self.now_ns;
+        let is_bounded = self.plan.disk.size_kib > 0;
         let Some(slot) = self.slot(node) else { return };
         if (slot.life, slot.timer) == (life, timer) {
             let now = Duration::from_nanos(slot.clock.at(now_ns));
-            self.with(node, Some(life), |driver| driver.wake(now));
+            // As a host of production: now and then.
+            let reports = is_bounded && timer.is_multiple_of(REPORT_TICKS);
+            let free = slot.disk.free();
+            self.with(node, Some(life), |driver| {
+                if reports {
+                    driver.report_free(free);
+                }
+                driver.wake(now);
+            });
             self.set_timer(node);
         }
     }
@@ -293,10 +305,27 @@ impl World<'_> {
                 _ => {}
             }
         }
+        self.watch_space(id);
         self.watch_damage(id);
         self.trace.mix(status.hard_state.term << 32 ^ status.hard_state.commit);
         self.trace.mix(status.last.index << 8 ^ status.role as u64);
         self.portray();
+    }
+
+    /// Notes what a disk that fills up makes a node do.
+    fn watch_space(&mut self, id: NodeId) {
+        if self.plan.disk.size_kib == 0 {
+            return;
+        }
+        let slot = self.slots[id.0 as usize].as_mut().expect("it has just been used");
+        let space = slot.driver.as_ref().expect("it has just been used").node().disk_space();
+        let before = std::mem::replace(&mut slot.space, space);
+        if space.misfits > before.misfits {
+            self.reach("snapshot-did-not-fit");
+        }
+        if before.is_short && !space.is_short && self.healed_ns.is_none() {
+            self.reach("disk-full-recovered");
+        }
     }
 
     fn elected(&mut self, id: NodeId, term: Term) {
@@ -446,7 +475,7 @@ impl World<'_> {
                     camera.mark(Some(id), MarkKind::DiskError, &error.to_string());
                 });
                 // A failed write may have written all of it.
-                if matches!(op, DiskOp::Write { .. }) {
+                if matches!(op, DiskOp::Write { file: FileName::Segment(_), .. }) {
                     self.safety.executed(id, &op);
                 }
                 let slot = self.slot(id).expect("just used");

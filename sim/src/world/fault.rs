@@ -189,6 +189,9 @@ impl World<'_> {
         for (id, present) in outside.into_iter().zip(present) {
             self.lose(id, present);
         }
+        for slot in self.slots.iter_mut().flatten() {
+            slot.disk.set_size(None);
+        }
         for id in self.ids() {
             let Some(slot) = self.slot(id).filter(|slot| slot.lost.is_none()) else { continue };
             (slot.fuse, slot.disk_fuse, slot.slowness) = (None, None, 1);

@@ -28,6 +28,8 @@ pub(super) const START_AGAIN_NS: u64 = 100_000_000;
 const MAX_PENDING: usize = 1024;
 /// Bytes of a log in memory: a few snapshots of a large state.
 const MAX_LOG_BYTES: u64 = 4 << 20;
+/// Bytes reserved for the log beside two segments: one of the largest values that are common.
+const RESERVE_BYTES: u64 = 16 << 10;
 /// Bytes of answers to queries that one flush of a node makes: one answer, that is.
 const MAX_ANSWER_BYTES: usize = 1;
 
@@ -265,6 +267,7 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.keep_entries = cluster.keep_entries;
     config.chunk_bytes = cluster.chunk_bytes.min(disk_bytes(plan, 40, (256, 64 << 10)) as u32);
     config.segment_bytes = u64::from(cluster.segment_kib) << 10;
+    config.reserve_bytes = 2 * config.segment_bytes + RESERVE_BYTES;
     let SessionLimits { count, bytes } = session_limits(cluster);
     (config.sessions, config.max_session_bytes) = (count, bytes);
     config

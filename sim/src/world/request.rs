@@ -273,7 +273,7 @@ impl World<'_> {
         };
         self.trace.line(self.now_ns, line);
         self.trace.attempt(client.recorded(token), self.now_ns, line);
-        let newest = client.token == token;
+        let (newest, is_healed) = (client.token == token, self.healed_ns.is_some());
         let Some(current) = client.current.as_mut() else { return };
         if !arrives || token < current.first_token {
             return;
@@ -289,6 +289,18 @@ impl World<'_> {
             Next::Accepted(index) => self.accepted((number, mail), index),
             Next::Opened(session) if newest && current.opening => {
                 self.opened((number, mail), session);
+            }
+            // Those who come next may delete something.
+            Next::NoRoom if newest && !is_healed && !current.opening => {
+                current.refused += 1;
+                let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
+                self.reach("disk-full-refused");
+                self.finish(number, outcome);
+            }
+            Next::NoRoom if newest => {
+                current.refused += u32::from(!current.opening);
+                self.elsewhere(number);
+                self.pause(number);
             }
             Next::Pointless if newest => self.finish(number, Outcome::Fail),
             Next::Retry(hint) if newest => {

@@ -15,7 +15,7 @@ use crate::rng::{Purpose, Stream};
 use stormkv::driver::Driver;
 use stormkv::env::{DiskOp, DiskQueue};
 use stormkv::kv::Kv;
-use stormkv::node::{Applied, Membership};
+use stormkv::node::{Applied, DiskSpace, Membership};
 use stormkv::types::{LogIndex, NodeId, Ticket};
 
 /// No operation takes longer on a slow disk than this, unless it would on a healthy one.
@@ -91,6 +91,8 @@ pub(super) struct Slot {
     pub stale: Option<(DiskFault, usize)>,
     /// Whether a change of the membership was under way when it went down.
     pub was_reconfiguring: bool,
+    /// What the node last said of the room on its disk.
+    pub space: DiskSpace,
 }
 
 impl Slot {
@@ -129,6 +131,7 @@ impl Slot {
             name_fuse: None,
             stale: None,
             was_reconfiguring: false,
+            space: DiskSpace::default(),
         }
     }
 

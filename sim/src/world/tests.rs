@@ -3,7 +3,7 @@
 mod liveness;
 
 use stormkv::env::FileName;
-use stormkv::error::DiskError;
+use stormkv::error::{DiskError, DiskErrorKind};
 use stormkv::types::NodeId;
 
 use super::*;
@@ -103,7 +103,12 @@ fn a_node_that_stops_without_a_reason_breaks_fail_stop() {
         })
         .expect("it writes");
     world.with(N1, None, |driver| {
-        let error = DiskError { operation: "sync", file: None, reason: "made up".into() };
+        let error = DiskError {
+            operation: "sync",
+            file: None,
+            kind: DiskErrorKind::Other,
+            reason: "made up".into(),
+        };
         driver.complete(Completion::Done(DiskQueue::Log, ticket, Err(error)));
     });
     let violation = world.violation.expect("nothing explains the error");

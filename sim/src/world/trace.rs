@@ -98,7 +98,7 @@ pub(super) fn mix_message(trace: &mut Trace, message: &Message) {
             trace.mix(*transfer);
             trace.mix(*received * 4 + done.map_or(0, |done| 1 + u64::from(done)));
         }
-        Message::Removed => {}
+        Message::Removed | Message::DiskShort => {}
     }
 }
 

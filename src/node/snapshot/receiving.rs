@@ -1,7 +1,7 @@
 //! Receiving a snapshot: to disk as it arrives, restored beside the node, then shown to raft.
 
 use raft::eraftpb;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::super::replica::Replica;
 use super::super::{Node, Output};
@@ -58,9 +58,19 @@ impl<M: StateMachine> Node<M> {
                 return;
             }
             self.drop_incoming();
+            if !self.snapshot_fits(chunk.total) {
+                // The sender gives up after a while, and begins again.
+                debug!(node = %self.config.id, %from, total = chunk.total, "a snapshot does not fit");
+                self.incoming_did_not_fit();
+                return;
+            }
             self.snapshots.receipts += 1;
             let receipt = self.snapshots.receipts;
             self.snapshots.incoming = Some(Incoming::new(receipt, from, &chunk, self.now));
+        }
+        if !self.snapshot_fits(chunk.data.len() as u64) {
+            self.drop_incoming();
+            return self.incoming_did_not_fit();
         }
         let incoming = self.snapshots.incoming.as_mut().expect("the chunk belongs to it");
         let offset = incoming.taken();
@@ -216,7 +226,7 @@ impl<M: StateMachine> Node<M> {
         if let Some(incoming) = self.snapshots.incoming.take() {
             let file = partial(incoming.snapshot);
             if incoming.taken() > 0 {
-                self.remove_partial(vec![file]);
+                self.remove_files(vec![file], incoming.taken());
             }
         }
     }

@@ -44,6 +44,11 @@ impl Saving {
     pub fn id(&self) -> SnapshotId {
         self.head.id
     }
+
+    /// Bytes of its file.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
 }
 
 /// The part of a snapshot that is not written yet.
@@ -91,11 +96,18 @@ impl<M: StateMachine> Node<M> {
         let suspect = self.snapshots.suspect == Some(newest);
         let is_due = applied.index >= self.next_turn(newest.index)
             || ((wanted || is_heavy || outgrown) && applied.index > newest.index)
+            // What was deleted meanwhile makes room with the next snapshot only.
+            || (applied.index > newest.index && self.is_short_of_room())
             || suspect;
         // A received one may turn out to be the same, with the same file.
         let is_received =
             self.snapshots.incoming.as_ref().is_some_and(|incoming| incoming.snapshot == applied);
-        if !is_due || self.installing || is_received || self.snapshots.saving.is_some() {
+        if !is_due
+            || !self.space.may_save(self.now)
+            || self.installing
+            || is_received
+            || self.snapshots.saving.is_some()
+        {
             return;
         }
         let (head, writer) = self.replica.snapshot();
@@ -153,10 +165,17 @@ impl<M: StateMachine> Node<M> {
     /// A piece is encoded: it is written and synced.
     pub(super) fn encoded(&mut self, id: SnapshotId, (encoder, data, is_last): Encoded) {
         let old = self.raft.log().snapshot_id();
+        let fits = self.snapshot_fits(data.len() as u64);
         let Some(saving) = self.snapshots.saving.as_mut().filter(|saving| saving.id() == id) else {
             // A newer one was installed meanwhile.
-            return self.remove_partial(vec![partial(id)]);
+            return self.remove_files(vec![partial(id)], 0);
         };
+        if !fits {
+            let written = self.forget(id);
+            self.saving_did_not_fit();
+            debug!(node = %self.config.id, index = id.index, written, "a snapshot does not fit");
+            return self.remove_files(vec![partial(id)], written);
+        }
         let mut ops = Vec::new();
         if planted(Bug::RemovedBeforeSynced) {
             ops.extend([DiskOp::Remove { file: complete(old) }, DiskOp::SyncDir]);
@@ -181,7 +200,7 @@ impl<M: StateMachine> Node<M> {
         let largest = self.config.piece_bytes;
         let now = self.now;
         let Some(saving) = self.snapshots.saving.as_mut().filter(|saving| saving.id() == id) else {
-            return self.remove_partial(vec![partial(id)]);
+            return self.remove_files(vec![partial(id)], 0);
         };
         let took = now - saving.began;
         saving.piece_bytes = match took {
@@ -213,13 +232,17 @@ impl<M: StateMachine> Node<M> {
             }
             other => {
                 self.snapshots.saving = other;
-                let ops = vec![DiskOp::Remove { file: complete(id) }, DiskOp::SyncDir];
-                return self.store(ops, Stored::Removed);
+                return self.remove_files(vec![complete(id)], 0);
             }
+        }
+        // While room is short each delete would be followed by another one.
+        if self.is_short_of_room() {
+            self.wait_for_room();
+        } else {
+            self.has_room();
         }
         let mut ops = Vec::new();
         self.wal.append(self.written, Some(id), &[], &mut ops);
-        self.wal.compact(&mut ops);
         self.submit(ops, Some(Then::Recorded(id)));
         self.compact_log();
     }

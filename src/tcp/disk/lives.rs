@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use super::*;
-use crate::api::{Reply, Request, RequestId};
+use crate::api::{Refusal, Reply, Request, RequestId};
 use crate::config::Config;
 use crate::driver::{Driver, Host};
 use crate::env::{Clock, Transport};
@@ -67,7 +67,7 @@ impl Life {
         let mut world = World { files, start: now(), replies: Vec::new() };
         let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
         config.incarnation = incarnation;
-        config.segment_bytes = SEGMENT;
+        (config.segment_bytes, config.reserve_bytes) = (SEGMENT, 2 * SEGMENT);
         config.snapshot_every = snapshot_every;
         config.keep_entries = 10;
         let driver = Driver::start(config, &mut world).expect("it starts");
@@ -84,6 +84,7 @@ impl Life {
                     return Err(error.clone());
                 }
                 match self.world.replies.pop() {
+                    Some(full @ Reply::Refused(Refusal::DiskFull(_))) => return Ok(full),
                     // The election takes a few ticks.
                     Some(Reply::Refused(_)) => break,
                     Some(reply) => return Ok(reply),
@@ -96,6 +97,7 @@ impl Life {
 
     /// Waits for a completion or the next tick.
     fn work(&mut self) {
+        self.driver.report_free(self.world.files.free());
         let pause = self.driver.due_in(self.world.now());
         match self.done.recv_timeout(pause) {
             Ok(completion) => self.driver.complete(completion),
@@ -178,28 +180,36 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_stops_the_node_and_loses_nothing() {
+fn full_disk_refuses_growth_and_loses_nothing() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("skipped: a small file system can only be mounted by root");
         return;
     };
     let (path, ballast) = (disk.0.path().join("data"), disk.0.path().join("ballast"));
     fs::write(&ballast, vec![1; 2 << 20]).expect("there is room");
-    let mut node = Life::begin(&path, 0, 1_000_000);
-    let mut acknowledged = 0;
-    let error = loop {
-        match node.put(acknowledged, 5000) {
-            Ok(()) => acknowledged += 1,
-            Err(error) => break error,
-        }
-        assert!(acknowledged < 1000, "more than the disk can hold");
+    let put = |key| {
+        let command = Command::Put { key: key_of(key), value: value_of(key, 5000) }.encode();
+        Request::Command { session: None, command }
     };
-    assert!(error.to_string().contains("free some space and start the node again"), "{error}");
+    let refused = Reply::Refused(Refusal::DiskFull(NodeId(1)));
+    let mut node = Life::begin(&path, 0, 100);
+    let mut acknowledged = 0;
+    while node.answer(&put(acknowledged)).expect("it never stops") != refused {
+        acknowledged += 1;
+        assert!(acknowledged < 1000, "more than the disk can hold");
+    }
     assert!(acknowledged > 50, "only {acknowledged} writes fit");
+    // What makes no key goes on, and it comes back from a restart.
+    let delete = Command::Delete { key: key_of(0) }.encode();
+    let reply = node.answer(&Request::Command { session: None, command: delete });
+    assert!(matches!(reply, Ok(Reply::Applied { .. })), "{reply:?}");
     drop(node);
+    let mut node = Life::begin(&path, 1, 100);
+    assert_eq!(node.answer(&put(acknowledged)), Ok(refused));
+    node.has(1..acknowledged, 5000);
 
     fs::remove_file(&ballast).expect("it is there");
-    let mut node = Life::begin(&path, 1, 1_000_000);
+    node.work();
     node.settle();
-    node.has(0..acknowledged, 5000);
+    node.has(1..acknowledged, 5000);
 }

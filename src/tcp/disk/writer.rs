@@ -10,7 +10,7 @@ use tracing::error;
 
 use super::handles::Handles;
 use super::{DiskStats, failure, now};
-use crate::env::{DiskOp, FileName};
+use crate::env::{DiskOp, DiskQueue, FileName};
 use crate::error::DiskError;
 use crate::tcp::directory::{self, Directory};
 use crate::tcp::segments::{self, Spares};
@@ -20,6 +20,7 @@ use crate::tcp::segments::{self, Spares};
 const MAX_JOINED: usize = 256 << 10;
 
 pub(super) struct Writer {
+    queue: DiskQueue,
     directory: Arc<Directory>,
     /// Segments made in advance, for the writer of the log.
     spares: Option<Spares>,
@@ -33,12 +34,13 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
+        queue: DiskQueue,
         directory: Arc<Directory>,
         spares: Option<Spares>,
         stats: Arc<DiskStats>,
     ) -> Writer {
         let (handles, joined) = (Handles::default(), Vec::new());
-        Writer { directory, spares, stats, handles, joined, failed: None }
+        Writer { queue, directory, spares, stats, handles, joined, failed: None }
     }
 
     /// Carries out a batch, unless something has failed before.
@@ -49,7 +51,10 @@ impl Writer {
         let result = self.all(&ops);
         if let Err(failed) = &result {
             error!(path = %self.directory.path().display(), "{failed}");
-            self.failed = Some(failed.clone());
+            // Nothing relies on the files of a snapshot that is not complete.
+            if self.queue != DiskQueue::Snapshot || !failed.is_full() {
+                self.failed = Some(failed.clone());
+            }
         }
         result
     }

@@ -308,6 +308,8 @@ pub(super) fn status(asker: &Asker<'_>, uptime: Duration, query: Option<&str>) -
         "snapshot": at(status.snapshot),
         "pending": view.pending,
         "segments": view.segments,
+        "disk_full": view.space.is_short,
+        "disk_free_bytes": view.space.free,
         "uptime_s": uptime.as_secs(),
     });
     if status.role == Role::Leader {

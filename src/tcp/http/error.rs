@@ -62,6 +62,7 @@ codes! {
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED "The key has another revision.";
     TooLarge "too_large" PAYLOAD_TOO_LARGE "The body or value is over its limit.";
     Busy "busy" TOO_MANY_REQUESTS "Too much is under way.";
+    DiskFull "disk_full" INSUFFICIENT_STORAGE "A member's disk is nearly full.";
     NoLeader "no_leader" SERVICE_UNAVAILABLE "No leader answered in time.";
     LeaderTransferring "leader_transferring" SERVICE_UNAVAILABLE "Leadership is being handed over.";
     Stopping "stopping" SERVICE_UNAVAILABLE "This node has stopped or is about to.";
@@ -124,6 +125,13 @@ impl ApiError {
 
     /// What a refusal means to a client, after all the attempts that made sense.
     pub fn refused(refusal: Refusal) -> ApiError {
+        if let Refusal::DiskFull(id) = refusal {
+            let message = format!(
+                "the disk of member {id} is nearly full, so nothing was done: delete keys, make room \
+                 on that disk, or hand leadership to a member that has room"
+            );
+            return ApiError::new(Code::DiskFull, message);
+        }
         let (code, message) = match refusal {
             Refusal::NotLeader(None) => (
                 Code::NoLeader,
@@ -167,6 +175,7 @@ impl ApiError {
             Refusal::TooLarge => {
                 (Code::TooLarge, "the request is over the node's limit: make it smaller")
             }
+            Refusal::DiskFull(_) => unreachable!("it was answered above"),
             Refusal::Stopping => {
                 (Code::Stopping, "this node is stopping, so nothing was done: ask another member")
             }

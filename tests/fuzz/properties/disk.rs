@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
-use stormkv::error::DiskError;
+use stormkv::error::{DiskError, DiskErrorKind};
 use stormkv::types::Ticket;
 
 /// The files and their contents.
@@ -41,7 +41,12 @@ impl MemoryDisk {
 
     /// A part of a file, as a fetch gets it.
     pub fn read(&self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
-        let missing = || DiskError { operation: "read", file: Some(file), reason: "gone".into() };
+        let missing = || DiskError {
+            operation: "read",
+            file: Some(file),
+            kind: DiskErrorKind::Other,
+            reason: "gone".into(),
+        };
         let bytes = self.0.get(&file).ok_or_else(missing)?;
         let begin = bytes.len().min(offset as usize);
         let end = bytes.len().min(begin + len as usize);

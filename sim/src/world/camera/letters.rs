@@ -68,7 +68,7 @@ impl Camera {
             }
             Message::Forward { request, .. } => letter.text = self.text(&words::request(request)),
             Message::Answer { reply, .. } => letter.text = self.text(&words::reply(reply)),
-            Message::ReadIndex { .. } | Message::Removed => {}
+            Message::ReadIndex { .. } | Message::Removed | Message::DiskShort => {}
         }
         self.post(letter, fate)
     }

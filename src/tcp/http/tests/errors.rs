@@ -62,6 +62,7 @@ async fn a_refusal_that_stays_becomes_an_error() {
         (Refusal::Transferring, 503, "leader_transferring"),
         (Refusal::Superseded, 503, "superseded"),
         (Refusal::Stopping, 503, "stopping"),
+        (Refusal::DiskFull(NodeId(2)), 507, "disk_full"),
         (Refusal::Busy, 429, "busy"),
         (Refusal::TooLarge, 413, "too_large"),
         (Refusal::ReconfigurationPending, 409, "reconfiguration_pending"),

@@ -14,9 +14,9 @@ use crate::api::{Reply, Request, RequestId};
 use crate::config::Config;
 use crate::driver::{Driver, Host};
 use crate::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work};
-use crate::error::{DiskError, Error};
+use crate::error::{DiskError, DiskErrorKind, Error};
 use crate::kv::{Kv, Response};
-use crate::node::{Membership, Role, Status};
+use crate::node::{DiskSpace, Membership, Role, Status};
 use crate::tcp::answers::Answer;
 use crate::tcp::handle::{Handle, Input, Snapshot, View};
 use crate::types::{HardState, NodeId, SnapshotId, Ticket};
@@ -42,6 +42,7 @@ pub fn view() -> View {
         progress: Vec::new(),
         pending: 0,
         segments: 1,
+        space: DiskSpace::default(),
         damage: None,
         stopped: None,
     }
@@ -224,6 +225,7 @@ fn show(driver: &Driver<Kv>, views: &watch::Sender<Arc<View>>) {
         progress: node.progress().collect(),
         pending: node.pending(),
         segments: node.segments(),
+        space: node.disk_space(),
         damage: node.damage().cloned(),
         stopped: node.stopped().cloned(),
     }));
@@ -232,5 +234,5 @@ fn show(driver: &Driver<Kv>, views: &watch::Sender<Arc<View>>) {
 /// Why a node of the tests stops.
 pub fn disk_full() -> Error {
     let reason = "no space left on device".to_owned();
-    Error::Disk(DiskError { operation: "fsync", file: None, reason })
+    Error::Disk(DiskError { operation: "fsync", file: None, kind: DiskErrorKind::Other, reason })
 }
