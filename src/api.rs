@@ -28,9 +28,15 @@ pub enum Consistency {
 
 /// A change of the cluster's membership. Applied as one step through joint consensus if it is more
 /// than a single change.
+///
+/// A new voter that lacks a part of the log is a learner first, and becomes a voter as soon as it has
+/// caught up; until then the voters that the same change removes or demotes keep their votes. The
+/// request is answered when the first of these two steps is applied, and the new member need not run
+/// by then. [`Membership::promises`](crate::node::Membership::promises) lists the second steps that
+/// are open. Removing or demoting the new member cancels its second step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconfigure {
-    /// Members that vote; new ones or learners that are promoted.
+    /// Members that vote, once they have caught up; new ones or learners that are promoted.
     pub voters: Vec<NodeId>,
     /// New members that only receive the log.
     pub learners: Vec<NodeId>,
@@ -92,7 +98,7 @@ pub enum Reply {
         /// What the state machine answered.
         response: Bytes,
     },
-    /// The membership change is applied.
+    /// The membership change is applied, or its first step: see [`Reconfigure`].
     Reconfigured {
         /// Where in the log it stands.
         index: LogIndex,

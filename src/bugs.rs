@@ -144,6 +144,8 @@ bugs! {
         "A snapshot does not hold the addresses of the members.";
     ShortageNotReported = "58", "shortage-not-reported", Hard, "stormkv",
         "A leader does not know that the disks of a quorum are nearly full, and goes on proposing.";
+    VoterAddedAtOnce = "59", "voter-added-at-once", Hard, "stormkv",
+        "A new member counts for the quorum at once, although it has nothing.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";

@@ -25,6 +25,8 @@
 //! - `space.rs` is what it does when the disk is nearly full,
 //! - `load.rs` says how much of everything it keeps,
 //! - `membership.rs` says who belongs to the cluster,
+//! - `promise.rs` says which members become voters when they have caught up,
+//! - `catch_up.rs` measures how far they are, and gives them their votes,
 //! - `leave.rs` is how one that does not any more takes its leave.
 //!
 //! Left out on purpose: lease-based reads (they are stale even without clock skew), forwarding by
@@ -32,11 +34,13 @@
 //! group per process.
 
 mod backlog;
+mod catch_up;
 mod check;
 mod election;
 mod leave;
 mod load;
 mod membership;
+mod promise;
 mod read;
 mod ready;
 mod repair;
@@ -57,11 +61,15 @@ use tracing::warn;
 
 pub use self::load::Load;
 pub use self::membership::{Membership, membership_change};
+#[cfg(test)]
+pub(crate) use self::promise::Change;
+pub use self::promise::Promise;
 pub use self::replica::Proposal;
 pub use self::space::DiskSpace;
 pub use crate::wal::Damage;
 
 use self::backlog::Backlog;
+use self::catch_up::Rounds;
 use self::election::Raft;
 use self::leave::Farewell;
 use self::read::Reads;
@@ -254,6 +262,7 @@ pub struct Node<M> {
     /// Requests passed on to the leader, by id.
     forwards: BTreeMap<u64, Forwarded>,
     reads: Reads,
+    rounds: Rounds,
     snapshots: Snapshots<M>,
     space: Space,
     /// The write-ahead log ended in a torn record when this life began.
@@ -295,6 +304,7 @@ impl<M: StateMachine> Node<M> {
         {
             self.raft.tick();
             self.leave_joint();
+            self.keep_promises();
         }
         self.expire();
         self.backlog.tick(self.now, self.backlog_span());

@@ -30,8 +30,9 @@ use crate::types::SnapshotId;
 const MAGIC: &[u8; 8] = b"stormsnp";
 /// Version 2 has the addresses of the members behind the membership in the head; a version 1 head
 /// ends before them. Version 3 has the session table in frames of another kind, because it keeps
-/// only the hash of a large response. All are still read.
-const VERSION: u32 = 3;
+/// only the hash of a large response. Version 4 has the promises of votes behind the addresses. All
+/// are still read.
+const VERSION: u32 = 4;
 const PREFIX: usize = 12;
 /// Indexes and terms above this are not believed, so that there is always a next one.
 const MAX_POSITION: u64 = 1 << 62;
@@ -60,7 +61,8 @@ pub struct Head {
 
 impl Head {
     fn encode(&self) -> Bytes {
-        let parts = (self.id, &self.membership, self.membership.addresses());
+        let membership = &self.membership;
+        let parts = (self.id, membership, membership.addresses(), membership.promises());
         postcard::to_stdvec(&parts).expect("writing to memory cannot fail").into()
     }
 
@@ -72,6 +74,13 @@ impl Head {
         } else {
             let (addresses, rest) = postcard::take_from_bytes::<BTreeMap<_, _>>(rest)?;
             membership.learn_addresses(addresses);
+            rest
+        };
+        let rest = if version < 4 {
+            rest
+        } else {
+            let (promises, rest) = postcard::take_from_bytes(rest)?;
+            membership = membership.with_promises(promises);
             rest
         };
         if rest.is_empty() {
@@ -277,7 +286,9 @@ fn read_frames(file: FileName, bytes: &Bytes, version: u32) -> Result<Contents, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Reconfigure;
     use crate::config::Config;
+    use crate::node::Change;
     use crate::types::NodeId;
 
     const FILE: FileName = FileName::Snapshot(5, 2);
@@ -356,24 +367,45 @@ mod tests {
         assert_eq!(contents.machine, [Bytes::from_static(b"one")]);
     }
 
-    /// Version 2 has the head of version 3 and the session table in frames of another kind, so that
-    /// neither is read as the other.
+    /// The version 3 head ends before the promises, and versions 2 and 3 differ in the kind of the
+    /// session frames, so that none is read as another.
     #[test]
-    fn version_2_is_still_read() {
-        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() };
-        for (version, kind, other) in
-            [(2, FORMER_SESSIONS, SESSIONS), (3, SESSIONS, FORMER_SESSIONS)]
-        {
-            let frames = |kind| [(HEAD, head.encode()), (kind, "session".into()), (END, "".into())];
-            let file = |kind| {
-                let frames = frames(kind);
-                let frames: Vec<(u8, &[u8])> = frames.iter().map(|(k, d)| (*k, &d[..])).collect();
-                written_by(version, &frames)
-            };
-            let contents = read(FILE, &file(kind)).unwrap();
-            assert_eq!((contents.head, contents.sessions.len()), (head.clone(), 1));
-            assert!(matches!(read(FILE, &file(other)), Err(Error::Corrupt { .. })));
+    fn versions_2_and_3_are_still_read() {
+        let id = SnapshotId { index: 5, term: 2 };
+        let former =
+            postcard::to_stdvec(&(id, alone(), BTreeMap::<NodeId, String>::new())).unwrap();
+        let head = Head { id, membership: alone() };
+        let layouts = [
+            (2, former.clone(), FORMER_SESSIONS),
+            (3, former, SESSIONS),
+            (4, head.encode().to_vec(), SESSIONS),
+        ];
+        for (version, bytes, kind) in &layouts {
+            for other in 1..=VERSION {
+                let frames: &[(u8, &[u8])] = &[(HEAD, bytes), (*kind, b"session"), (END, b"")];
+                let found = read(FILE, &written_by(other, frames));
+                if other == *version {
+                    let contents = found.unwrap();
+                    assert_eq!((contents.head, contents.sessions.len()), (head.clone(), 1));
+                } else {
+                    assert!(matches!(found, Err(Error::Corrupt { .. })), "{version} as {other}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn the_promises_are_part_of_the_head() {
+        let state =
+            raft::eraftpb::ConfState { voters: vec![1], learners: vec![2], ..Default::default() };
+        let change = Reconfigure { voters: vec![NodeId(2)], ..Reconfigure::default() };
+        let membership = alone().changed(&state, &Change::promising(&change, &alone()));
+        assert_eq!(membership.promises().len(), 1);
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership };
+        let none = || -> Chunks { Box::new(std::iter::empty()) };
+        let bytes: Bytes = Writer::new(&head, none(), none()).flatten().collect();
+        assert_eq!(read(FILE, &bytes).unwrap().head, head);
+        assert_eq!(legible_head(&bytes), Some(head));
     }
 
     /// The version is under no CRC, but the rest of the file shows that it is wrong.

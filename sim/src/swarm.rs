@@ -12,6 +12,7 @@ mod churn;
 mod combos;
 mod dice;
 mod families;
+mod growth;
 mod knobs;
 mod membership;
 mod mutate;
@@ -47,6 +48,10 @@ pub fn generate(seed: u64) -> Plan {
 /// Draws the plan of this seed in this way, and leaves out of it what is switched off.
 pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
+    let growth = growth::draw(seed);
+    if let Some(growth) = &growth {
+        growth.shape(&mut cluster);
+    }
     shape::fit(&mut cluster, &mut clients);
     cluster.backup_keys = surface::backup_keys(seed);
     let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
@@ -54,7 +59,10 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let first_nodes = cluster.nodes + cluster.learners;
     let mut ops = workload::operations(seed, &times, &cluster, clients.count);
     workload::large_answers(seed, &mut ops, &mut cluster, &clients);
-    let changes = membership::operations(seed, &cluster, horizon_us);
+    let changes = match &growth {
+        Some(growth) => vec![growth.operation()],
+        None => membership::operations(seed, &cluster, horizon_us),
+    };
 
     marks.extend(changes.iter().map(|row| row.at_us));
     // One that is added again was there before.
@@ -68,9 +76,13 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,
         marks,
     };
-    let weight = weight::draw(seed, &cluster, clients.count, horizon_us, &ops);
+    let grows = growth.is_some();
+    let weight = weight::draw(seed, &cluster, clients.count, horizon_us, &ops, grows);
     let mut faults = storm::faults(seed, &cast, knobs);
     knobs.keep_founders(&mut faults, first_nodes);
+    if growth.is_some_and(|growth| growth.is_calm) {
+        faults.clear();
+    }
     if knobs.mix() == Mix::Priorities {
         let founders = (1..=u64::from(first_nodes)).map(NodeId).collect::<Vec<_>>();
         faults.extend(priorities::lags(seed, &founders, &cast));

@@ -115,6 +115,8 @@ pub const WAYPOINTS: &[&str] = &[
     "learner-added",
     "learner-promoted",
     "voter-added",
+    "voter-promised",
+    "promised-voter-votes",
     "member-removed",
     "leader-removed",
     "removed-node-stopped",

@@ -24,6 +24,9 @@ pub struct Member {
     pub url: String,
     /// `voter`, `learner`, or `outgoing` for a voter that is about to leave.
     pub role: String,
+    /// Whether it is a learner that becomes a voter as soon as it has caught up.
+    #[serde(default)]
+    pub becomes_voter: bool,
     /// Whether it leads, as far as the node that was asked knows.
     #[serde(default)]
     pub leader: bool,

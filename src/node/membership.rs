@@ -11,6 +11,7 @@ use bytes::Bytes;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use serde::{Deserialize, Serialize};
 
+use super::promise::{self, Change, Promise};
 use crate::api::{MAX_ADDRESS, Reconfigure};
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
@@ -30,6 +31,9 @@ pub struct Membership {
     /// format is older.
     #[serde(skip)]
     addresses: BTreeMap<NodeId, String>,
+    /// Oldest first. They stand apart in a snapshot for the same reason.
+    #[serde(skip)]
+    promises: Vec<Promise>,
 }
 
 impl Membership {
@@ -58,6 +62,22 @@ impl Membership {
         let mut all = std::mem::take(&mut self.addresses);
         all.retain(|id, _| self.contains(*id));
         self.addresses = all;
+    }
+
+    /// Changes that wait for their new voters, oldest first.
+    pub fn promises(&self) -> &[Promise] {
+        &self.promises
+    }
+
+    /// Whether `id` is a learner that becomes a voter as soon as it has caught up.
+    pub fn is_promised(&self, id: NodeId) -> bool {
+        let promises = || self.promises.iter().any(|promise| promise.voters().contains(&id));
+        !self.votes(id) && promises()
+    }
+
+    /// Takes over the promises of a snapshot.
+    pub(crate) fn with_promises(self, promises: Vec<Promise>) -> Self {
+        Membership { promises, ..self }
     }
 
     /// The voters; in a joint configuration, those of the incoming half.
@@ -122,6 +142,7 @@ impl Membership {
             && self.removed.is_disjoint(voters)
             && self.removed.is_disjoint(learners)
             && self.removed.is_disjoint(&self.learners_next)
+            && self.promises.iter().all(|promise| promise.is_sound(self))
     }
 
     /// A hash of everything above.
@@ -136,6 +157,10 @@ impl Membership {
         }
         for (id, address) in &self.addresses {
             digest = Digest::new(digest).u64(id.0).bytes(address.as_bytes()).finish();
+        }
+        for promise in &self.promises {
+            let bytes = postcard::to_stdvec(promise).expect("writing to memory cannot fail");
+            digest = Digest::new(digest).bytes(&bytes).finish();
         }
         digest
     }
@@ -167,17 +192,33 @@ impl Membership {
     /// Not part of [`allows`](Self::allows), which decides about entries of the log, too.
     pub(crate) fn keeps_roles(&self, change: &Reconfigure) -> bool {
         let moved = |id: &&NodeId| change.addresses.contains_key(*id) && self.contains(**id);
-        change.voters.iter().filter(moved).all(|id| self.votes(*id))
-            && change.learners.iter().filter(moved).all(|id| !self.votes(*id))
+        let is_voter = |id: &NodeId| self.votes(*id) || self.is_promised(*id);
+        change.voters.iter().filter(moved).all(is_voter)
+            && !change.learners.iter().filter(moved).any(is_voter)
     }
 
-    /// The membership after raft made `state` of it; `change` says who was removed.
-    pub(crate) fn changed(&self, state: &ConfState, change: &Reconfigure) -> Self {
+    /// Whether each promise can still be kept after `change`: a voter must stay for it, as for any
+    /// change. A promised voter that has its vote by then is one.
+    /// Not part of [`allows`](Self::allows) either: members of older versions know of no promises,
+    /// and must come to the same decision about each entry.
+    pub(crate) fn keeps_promises(&self, change: &Reconfigure) -> bool {
+        let goes = |id: &NodeId| change.removed.contains(id) || change.learners.contains(id);
+        let mut open = self.promises.iter().filter(|promise| !promise.voters().iter().any(goes));
+        open.all(|promise| {
+            let mut voters = self.voters.iter().chain(&change.voters);
+            voters.any(|id| !goes(id) && !promise.unseats(*id))
+        })
+    }
+
+    /// The membership after raft made `state` of it; `change` says who was removed, and what is
+    /// promised.
+    pub(crate) fn changed(&self, state: &ConfState, change: &Change) -> Self {
+        let now = &change.now;
         let set = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect();
         let mut removed = self.removed.clone();
-        removed.extend(&change.removed);
+        removed.extend(&now.removed);
         if planted(Bug::IdsReused) {
-            removed.retain(|id| !change.voters.contains(id) && !change.learners.contains(id));
+            removed.retain(|id| !now.voters.contains(id) && !now.learners.contains(id));
         }
         let mut membership = Membership {
             voters: set(&state.voters),
@@ -187,8 +228,10 @@ impl Membership {
             auto_leave: state.auto_leave,
             removed,
             addresses: self.addresses.clone(),
+            promises: Vec::new(),
         };
-        membership.learn_addresses(change.addresses.clone());
+        membership.learn_addresses(now.addresses.clone());
+        membership.promises = promise::after(&self.promises, change, &membership);
         membership
     }
 
@@ -206,13 +249,16 @@ impl Membership {
     }
 }
 
-/// A change in raft's words.
-pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
+/// A change in raft's words. What raft does not know stands in the context: the addresses, and
+/// behind them the promise. Members of a version that knows no promises read the addresses only, and
+/// add mere learners: the change is the same to them, but they forget what was promised.
+pub(crate) fn to_raft(change: &Change) -> ConfChangeV2 {
+    let Change { now, promise } = change;
     let mut raft = ConfChangeV2::default();
     let groups = [
-        (ConfChangeType::AddNode, &change.voters),
-        (ConfChangeType::AddLearnerNode, &change.learners),
-        (ConfChangeType::RemoveNode, &change.removed),
+        (ConfChangeType::AddNode, &now.voters),
+        (ConfChangeType::AddLearnerNode, &now.learners),
+        (ConfChangeType::RemoveNode, &now.removed),
     ];
     for (kind, ids) in groups {
         for id in ids {
@@ -221,10 +267,12 @@ pub(crate) fn to_raft(change: &Reconfigure) -> ConfChangeV2 {
             raft.changes.push(single);
         }
     }
-    if !change.addresses.is_empty() {
-        let addresses = postcard::to_stdvec(&change.addresses);
-        raft.context = Bytes::from(addresses.expect("writing to memory cannot fail"));
-    }
+    let context = match promise {
+        Some(promise) => postcard::to_stdvec(&(&now.addresses, promise)),
+        None if now.addresses.is_empty() => return raft,
+        None => postcard::to_stdvec(&now.addresses),
+    };
+    raft.context = Bytes::from(context.expect("writing to memory cannot fail"));
     raft
 }
 
@@ -254,40 +302,44 @@ pub(crate) fn after<'a>(
 pub(crate) fn decode(data: &[u8]) -> Option<ConfChangeV2> {
     let mut change = ConfChangeV2::default();
     protobuf::Message::merge_from_bytes(&mut change, data).ok()?;
-    addresses(&change)?;
+    context(&change)?;
     Some(change)
 }
 
-/// The addresses that come with a change; `None` for bytes that are none.
-fn addresses(change: &ConfChangeV2) -> Option<BTreeMap<NodeId, String>> {
+/// The addresses and the promise that come with a change; `None` for bytes that are none.
+fn context(change: &ConfChangeV2) -> Option<(BTreeMap<NodeId, String>, Option<Promise>)> {
     if change.context.is_empty() {
-        return Some(BTreeMap::new());
+        return Some((BTreeMap::new(), None));
     }
-    postcard::from_bytes(&change.context).ok()
+    let (addresses, rest) = postcard::take_from_bytes(&change.context).ok()?;
+    if rest.is_empty() {
+        return Some((addresses, None));
+    }
+    let (promise, rest) = postcard::take_from_bytes(rest).ok()?;
+    rest.is_empty().then_some((addresses, Some(promise)))
 }
 
-/// Reads the change in the data of a membership entry; `None` for data that is none. An empty change
-/// leaves a joint configuration.
+/// Reads the change that was asked for out of the data of a membership entry, with what it only
+/// promises and with each list sorted; `None` for data that is none. An empty change leaves a joint
+/// configuration.
 #[must_use]
 pub fn membership_change(data: &[u8]) -> Option<Reconfigure> {
-    decode(data).map(|change| from_raft(&change))
+    decode(data).map(|change| from_raft(&change).asked())
 }
 
 /// Raft's change in our words. An empty one leaves a joint configuration.
-pub(crate) fn from_raft(raft: &ConfChangeV2) -> Reconfigure {
-    let mut change = Reconfigure {
-        addresses: addresses(raft).expect("checked when it was decoded"),
-        ..Reconfigure::default()
-    };
+pub(crate) fn from_raft(raft: &ConfChangeV2) -> Change {
+    let (addresses, promise) = context(raft).expect("checked when it was decoded");
+    let mut now = Reconfigure { addresses, ..Reconfigure::default() };
     for single in &raft.changes {
         let id = NodeId(single.node_id);
         match single.get_change_type() {
-            ConfChangeType::AddNode => change.voters.push(id),
-            ConfChangeType::AddLearnerNode => change.learners.push(id),
-            ConfChangeType::RemoveNode => change.removed.push(id),
+            ConfChangeType::AddNode => now.voters.push(id),
+            ConfChangeType::AddLearnerNode => now.learners.push(id),
+            ConfChangeType::RemoveNode => now.removed.push(id),
         }
     }
-    change
+    Change { now, promise }
 }
 
 #[cfg(test)]
@@ -318,7 +370,7 @@ mod tests {
         assert!(membership.allows(&remove));
         let mut state = membership.to_raft();
         state.voters = vec![1, 2];
-        let membership = membership.changed(&state, &remove);
+        let membership = membership.changed(&state, &remove.into());
         assert!(membership.has_left(NodeId(3)));
         let again = Reconfigure { voters: ids(&[3]), ..Default::default() };
         assert!(!membership.allows(&again));
@@ -351,17 +403,18 @@ mod tests {
             ..Default::default()
         };
         assert!(membership.allows(&add));
+        let add = Change::from(add);
         let bytes = protobuf::Message::write_to_bytes(&to_raft(&add)).unwrap();
         assert_eq!(decode(&bytes).as_ref().map(from_raft), Some(add.clone()));
         let mut state = membership.to_raft();
         state.voters.push(4);
         let four = membership.changed(&state, &add);
         assert_eq!(four.addresses(), &at(4, "http://four"));
-        assert_ne!(four.digest(), membership.changed(&state, &Reconfigure::default()).digest());
+        assert_ne!(four.digest(), membership.changed(&state, &Change::default()).digest());
 
         let remove = Reconfigure { removed: ids(&[4]), ..Default::default() };
-        assert!(four.changed(&membership.to_raft(), &remove).addresses().is_empty());
-        let stranger = Reconfigure { addresses: at(9, "http://nine"), ..add };
+        assert!(four.changed(&membership.to_raft(), &remove.into()).addresses().is_empty());
+        let stranger = Reconfigure { addresses: at(9, "http://nine"), ..add.now };
         assert!(!membership.allows(&stranger), "an address of nobody");
     }
 
@@ -391,22 +444,27 @@ mod tests {
 
     #[test]
     fn a_change_with_a_damaged_address_is_none() {
-        let mut raft = to_raft(&Reconfigure { voters: ids(&[4]), ..Default::default() });
-        raft.context = Bytes::from_static(&[1, 4, 200]);
-        assert_eq!(decode(&protobuf::Message::write_to_bytes(&raft).unwrap()), None);
+        let add = Reconfigure { voters: ids(&[4]), ..Default::default() };
+        let mut raft = to_raft(&add.into());
+        // An address that ends early, a promise that does, and bytes behind one.
+        for context in [&[1, 4, 200][..], &[0, 1, 4], &[0, 1, 4, 0, 0, 9]] {
+            raft.context = Bytes::copy_from_slice(context);
+            assert_eq!(decode(&protobuf::Message::write_to_bytes(&raft).unwrap()), None);
+        }
     }
 
     #[test]
     fn an_impossible_membership_is_not_sound() {
         let good = founded_by(&[1, 2, 3]);
         assert!(good.is_sound());
-        let broken: [fn(&mut Membership); 6] = [
+        let broken: [fn(&mut Membership); 7] = [
             |membership| membership.voters.clear(),
             |membership| assert!(membership.outgoing.insert(NodeId(0))),
             |membership| assert!(membership.learners.insert(NodeId(2))),
             |membership| assert!(membership.learners_next.insert(NodeId(4))),
             |membership| assert!(membership.removed.insert(NodeId(3))),
             |membership| membership.auto_leave = true,
+            |membership| membership.promises.push(Promise::default()),
         ];
         for (number, break_it) in broken.into_iter().enumerate() {
             let mut membership = good.clone();

@@ -328,7 +328,7 @@ impl<M: StateMachine> Node<M> {
         let raft = membership::decode(data).expect("entries are checked when they arrive");
         let change = membership::from_raft(&raft);
         let leaves_joint = raft.changes.is_empty();
-        let allowed = leaves_joint || self.replica.membership().allows(&change);
+        let allowed = leaves_joint || self.replica.membership().allows(&change.now);
         let mut state = if allowed { self.raft.apply_change(&raft) } else { None };
         if planted(Bug::ChangeEffectiveAtAppend) {
             state = allowed.then(|| self.raft.membership());

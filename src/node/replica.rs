@@ -7,12 +7,13 @@ use bytes::{Bytes, BytesMut};
 use raft::eraftpb::ConfState;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::api::{Reconfigure, Refusal, Reply};
+use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
 use crate::env::{FileName, ReadFile};
 use crate::error::Error;
 use crate::machine::StateMachine;
 use crate::node::membership::Membership;
+use crate::node::promise::Change;
 use crate::session::{SessionLimits, Sessions, Verdict};
 use crate::snapshot::{self, Head, Writer};
 use crate::types::{LogIndex, SessionId, SnapshotId};
@@ -161,7 +162,7 @@ impl<M: StateMachine> Replica<M> {
     pub fn reconfigure(
         &mut self,
         id: SnapshotId,
-        change: &Reconfigure,
+        change: &Change,
         state: Option<&ConfState>,
     ) -> Reply {
         self.advance(id);

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::backlog;
 use super::membership;
+use super::promise::{Change, MAX_PROMISES};
 use super::waiting::Waiter;
 use super::{Forwarded, Node, Origin, Output, Proposal};
 use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
@@ -49,7 +50,7 @@ struct Batch {
 }
 
 /// Whether `id` is no voter any more after `change`.
-fn leaves(change: &Reconfigure, id: NodeId) -> bool {
+pub(super) fn leaves(change: &Reconfigure, id: NodeId) -> bool {
     change.removed.contains(&id) || change.learners.contains(&id)
 }
 
@@ -281,34 +282,45 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    /// Proposes a change at once, or, if it gives a vote to a member that lacks a part of the log, as
+    /// a promise.
     fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
         let waits = planted(Bug::RefusedChangeNotAnswered) && self.waiting.has_endless();
-        let refusal =
-            if waits || self.raft.has_pending_change() || self.replica.membership().is_joint() {
-                Some(Refusal::ReconfigurationPending)
-            } else if !self.replica.membership().allows(change)
-                || !self.replica.membership().keeps_roles(change)
-            {
-                Some(Refusal::InvalidReconfiguration)
-            } else if leaves(change, self.config.id)
-                && !planted(Bug::LeaderRemovesItself)
-                && self.hand_over(change)
-            {
-                Some(Refusal::Transferring)
-            } else {
-                None
-            };
+        let membership = self.replica.membership();
+        let at_once = self.have_all(&change.voters) || planted(Bug::VoterAddedAtOnce);
+        let is_full = !at_once && membership.promises().len() >= MAX_PROMISES;
+        let refusal = if waits || self.raft.has_pending_change() || membership.is_joint() || is_full
+        {
+            Some(Refusal::ReconfigurationPending)
+        } else if !membership.allows(change)
+            || !membership.keeps_roles(change)
+            || (at_once && !membership.keeps_promises(change))
+        {
+            Some(Refusal::InvalidReconfiguration)
+        } else if at_once
+            && leaves(change, self.config.id)
+            && !planted(Bug::LeaderRemovesItself)
+            && self.hand_over(change)
+        {
+            Some(Refusal::Transferring)
+        } else {
+            None
+        };
         if let Some(refusal) = refusal {
             self.answer(origin, Reply::Refused(refusal));
             return;
         }
-        let place = self.raft.propose_change(membership::to_raft(change));
+        let change = match at_once {
+            true => Change::from(change.clone()),
+            false => Change::promising(change, self.replica.membership()),
+        };
+        let place = self.raft.propose_change(membership::to_raft(&change));
         self.proposed(origin, place);
     }
 
     /// A leader does not remove or demote itself: it first hands over to the voter that stays and
     /// has the most of the log. Says whether there is one.
-    fn hand_over(&mut self, change: &Reconfigure) -> bool {
+    pub(super) fn hand_over(&mut self, change: &Reconfigure) -> bool {
         let me = self.config.id;
         let stays = |id: NodeId| {
             id != me && !leaves(change, id) && self.replica.membership().voters().contains(&id)

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use super::backlog::Backlog;
+use super::catch_up::Rounds;
 use super::election::Raft;
 use super::leave::Farewell;
 use super::membership::Membership;
@@ -144,6 +145,7 @@ impl<M: StateMachine> Node<M> {
             waiting: Waiting::default(),
             forwards: BTreeMap::new(),
             reads: Reads::default(),
+            rounds: Rounds::default(),
             snapshots: Snapshots::new(present, left.complete),
             space,
             torn,

@@ -3,6 +3,7 @@
 
 mod answers;
 mod cluster;
+mod grow;
 mod host;
 mod leave;
 mod repair;

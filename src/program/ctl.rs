@@ -100,7 +100,7 @@ enum Command {
         /// Which member.
         id: u64,
     },
-    /// Adds a member.
+    /// Adds a member. It votes once it has caught up.
     Add {
         /// Its id, never used before.
         id: u64,
@@ -115,7 +115,7 @@ enum Command {
         /// Which member.
         id: u64,
     },
-    /// Makes a learner a voter.
+    /// Makes a learner a voter once it has caught up.
     Promote {
         /// Which member.
         id: u64,
@@ -240,7 +240,7 @@ async fn perform(
         }
         Command::Promote { id } => {
             client.promote_member(*id).await?;
-            done(printer, &format!("{id} votes"))
+            done(printer, &format!("{id} votes once it has caught up"))
         }
         Command::Demote { id } => {
             client.demote_member(*id).await?;

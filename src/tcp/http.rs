@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | GET, HEAD | `/{key}` | `consistency` | 200 value, `ETag: "<revision>"` |
 //! | PUT | `/{key}` | value | 204, `ETag`; it is committed and applied |
-//! | POST | `/{id}` | `http://host:port` | 204; the voter is added |
+//! | POST | `/{id}` | `http://host:port` | 204; the member is added, and votes once it has caught up |
 //! | DELETE | `/{id}` | | 204; the member is removed |
 //! | GET, HEAD | `/v1/kv/{key}` | `consistency` | 200 value, `ETag` |
 //! | PUT | `/v1/kv/{key}` | value; `If-Match`, `If-None-Match: *` | 204, `ETag` |
@@ -17,11 +17,11 @@
 //! | POST | `/v1/cas` | `{"key","expected","new"}` | 200 `{"swapped","current"}` |
 //! | POST | `/v1/txn` | `{"compare":[{"key","value"}],"then":[{"get":k},{"put":{"key","value"}},{"delete":k}],"else":[..]}` | 200 `{"succeeded","results"}` |
 //! | POST | `/v1/sessions` | | 201 `{"session"}` |
-//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","role","leader"}],"removed"}` |
+//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","role","becomes_voter","leader"}],"removed"}` |
 //! | POST | `/v1/members` | `{"id","url","learner"}` | 200 `{"index"}` |
 //! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
 //! | DELETE | `/v1/members/{id}` | | 200 `{"index"}` |
-//! | POST | `/v1/members/{id}/promote` | | 200 `{"index"}`; it votes |
+//! | POST | `/v1/members/{id}/promote` | | 200 `{"index"}`; it votes once it has caught up |
 //! | POST | `/v1/members/{id}/demote` | | 200 `{"index"}`; it is a learner |
 //! | POST | `/v1/leader` | `{"id"}` | 200 `{"leader"}` once it leads |
 //! | GET | `/v1/status` | | 200 term, role, indices |
@@ -30,6 +30,8 @@
 //! | GET, HEAD | `/ready` | | 200 if it can serve a linearizable read |
 //! | GET | `/metrics` | | 200 OpenMetrics text, see [`metrics`](super::metrics) |
 //!
+//! - A new voter is a learner until it has caught up: its `role` is `learner` and `becomes_voter` is
+//!   true. It need not run when it is added. Removing or demoting it cancels its promotion.
 //! - `consistency` is `linearizable`, unless it is `stale`: whatever this member has applied.
 //! - A field that holds bytes which are not UTF-8 stands under its name with `_base64` behind it; in
 //!   a list it is `{"base64":".."}`. Requests may use these, too. `next` is percent-encoded, ready

@@ -88,7 +88,7 @@ fn view(removed: &[u64]) -> Arc<View> {
             last: none,
             snapshot: none,
         },
-        membership: Arc::new(founded.changed(&state, &change)),
+        membership: Arc::new(founded.changed(&state, &change.into())),
         membership_is_durable: true,
         progress: Vec::new(),
         pending: 0,

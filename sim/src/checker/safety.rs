@@ -326,7 +326,11 @@ impl Safety {
         self.checks.hit(Check::AnswerIndex);
         let entry = self.raft.committed_version(index);
         let entry = entry.filter(|version| version.kind == EntryKind::Membership);
-        if entry.and_then(|version| membership_change(&version.data)).as_ref() == Some(change) {
+        let mut asked = change.clone();
+        for ids in [&mut asked.voters, &mut asked.learners, &mut asked.removed] {
+            ids.sort_unstable();
+        }
+        if entry.and_then(|version| membership_change(&version.data)) == Some(asked) {
             for address in self.addresses.values_mut().filter(|address| address.index == index) {
                 address.acknowledged = true;
             }

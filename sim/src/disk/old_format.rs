@@ -46,11 +46,11 @@ fn older_segment(bytes: &Bytes) -> Option<Bytes> {
     (is_whole && is_newer && word(bytes, PREAMBLE)? == RECORD).then(|| with_version(bytes, 1))
 }
 
-/// Version 2 has the addresses of the members at the end of the head, a map; simulated members have
-/// none, so that is one zero byte. Version 3 has the session table in frames of another kind, see
-/// [`older_sessions`]. The checksums of all frames build on each other.
+/// Version 3 has the session table in frames of another kind than version 1, see [`older_sessions`].
+/// Versions 2 and 4 have more in the head, see [`older_head`]. The checksums of all frames build on
+/// each other.
 fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
-    if !bytes.starts_with(b"stormsnp") || word(bytes, 8)? != 3 {
+    if !bytes.starts_with(b"stormsnp") || word(bytes, 8)? != 4 {
         return None;
     }
     let mut is_header = true;
@@ -65,7 +65,7 @@ fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
             return None;
         }
         if at == PREFIX {
-            data = data.strip_suffix(&[0])?;
+            data = older_head(data)?;
         }
         let sessions;
         if kind == SESSIONS {
@@ -80,6 +80,27 @@ fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
         at = end;
     }
     Some(out.freeze())
+}
+
+/// The part of a head that version 1 has, too. Behind it are the addresses of the members and the
+/// promises of votes, both lists; `None` if one of them is not empty, which version 1 cannot say.
+fn older_head(head: &[u8]) -> Option<&[u8]> {
+    let mut at = 0;
+    let ids = |at: &mut usize| {
+        let count = number(head, at)?;
+        (0..count).try_for_each(|_| number(head, at).map(drop))
+    };
+    // Index and term.
+    number(head, &mut at)?;
+    number(head, &mut at)?;
+    // Voters and learners, now and next.
+    for _ in 0..4 {
+        ids(&mut at)?;
+    }
+    // Whether a joint configuration ends by itself, and the removed members.
+    at += 1;
+    ids(&mut at)?;
+    (head.get(at..)? == [0, 0]).then(|| &head[..at])
 }
 
 /// A chunk of the session table as version 1 of that wrote it: there is nothing before a response
@@ -139,6 +160,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
+    /// Entry 5 of term 2, and one voter.
+    const HEAD: &[u8] = b"\x05\x02\x01\x01\0\0\0\0\0";
+
     /// A snapshot of a session with a response of three bytes.
     fn snapshot() -> Bytes {
         with_sessions(b"\x07\x81\x01\x05\x00\x03abc")
@@ -146,9 +170,10 @@ mod tests {
 
     fn with_sessions(entries: &[u8]) -> Bytes {
         let mut out = BytesMut::from(&b"stormsnp"[..]);
-        out.put_u32_le(3);
+        out.put_u32_le(4);
         let mut crc = 0;
-        let frames = [(1, &b"head\0"[..]), (5, &b"\x02\x01\x09"[..]), (5, entries), (3, b"state")];
+        let head = [HEAD, &[0, 0]].concat();
+        let frames = [(1, &head[..]), (5, &b"\x02\x01\x09"[..]), (5, entries), (3, b"state")];
         for (kind, data) in frames {
             crc = chained(crc, kind, data);
             out.put_u32_le(data.len() as u32);
@@ -160,11 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn an_older_snapshot_has_no_addresses() {
+    fn an_older_snapshot_has_no_addresses_and_no_promises() {
         let older = older_snapshot(&snapshot()).unwrap();
-        // One byte for the addresses, and one that says that the response was kept.
-        assert_eq!(older.len(), snapshot().len() - 2);
+        // One byte for each of these, and one that says that the response was kept.
+        assert_eq!(older.len(), snapshot().len() - 3);
         assert_eq!(older_snapshot(&older), None, "it is what it is already");
+    }
+
+    #[test]
+    fn older_head_without_addresses_and_promises() {
+        assert_eq!(older_head(&[HEAD, &[0, 0]].concat()), Some(HEAD));
+        let address = [HEAD, b"\x01\x01\x01a\0"].concat();
+        let promise = [HEAD, b"\0\x01\x01\x04\0\0"].concat();
+        for head in [HEAD, &HEAD[..5], &address, &promise] {
+            assert_eq!(older_head(head), None, "{head:?}");
+        }
     }
 
     #[test]

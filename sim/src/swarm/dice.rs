@@ -30,6 +30,7 @@ pub(super) enum Purpose {
     Priorities = 18,
     Mutation = 19,
     Weight = 20,
+    Growth = 21,
     Answers = 50,
     Overload = 52,
     Surface = 40,

@@ -36,20 +36,21 @@ pub(super) struct Weight {
     pub fill: Vec<OpRow>,
 }
 
-/// Draws the weight of a plan: a third of them have none, and some of the others have a large state,
-/// half of these on disks that are not much larger.
+/// Draws the weight of a plan: a third of them have none, and some of the others, and all that grow, have
+/// a large state, half of these on disks that are not much larger.
 pub(super) fn draw(
     seed: u64,
     cluster: &Cluster,
     clients: u32,
     horizon_us: u64,
     ops: &[OpRow],
+    grows: bool,
 ) -> Weight {
     let dice = &mut Dice::new(seed, Purpose::Weight);
-    if dice.percent(35) {
+    if dice.percent(35) && !grows {
         return Weight { kib_per_s: 0, cpu: Cpu::default(), size_kib: 0, fill: Vec::new() };
     }
-    let is_heavy = dice.percent(25);
+    let is_heavy = dice.percent(25) || grows;
     let drawn = dice.scaled(SLOWEST, FASTEST);
     // A state that takes between a tenth of a second and two seconds to write.
     let values = (drawn * dice.scaled(100, 2000) / VALUE_BYTES).clamp(LEAST_VALUES, MOST_VALUES);

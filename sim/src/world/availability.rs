@@ -14,8 +14,9 @@
 //! nothing. A disturbance (a fault strikes or ends, a node starts or goes down, a change of the
 //! membership) begins the time anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use stormkv::node::{Membership, Promise};
 use stormkv::types::{LogIndex, NodeId, Term};
 
 use super::World;
@@ -48,11 +49,13 @@ pub(super) enum Excuse {
     Disconnected,
     /// A link is degraded: it delays, damages, or carries in one direction only.
     DegradedLink,
-    /// The membership changes, or the operator has asked for a change or a transfer.
+    /// A voter goes by another membership than the newest one, or the operator has asked for a change
+    /// or a transfer. A member that is not there yet has no say, and excuses nothing.
     MembershipChange,
     /// A member repairs what its disk has lost.
     Repair,
-    /// The fit voters are a quorum only with one that lacks committed entries, and gets them.
+    /// The fit voters are a quorum only with one that lacks committed entries, and gets them. One
+    /// that had nothing when it became a voter is no excuse: it need not have become one so early.
     CatchUp,
 }
 
@@ -75,6 +78,8 @@ struct Situation {
     fit: Vec<NodeId>,
     /// Every other member is absent altogether.
     is_settled: bool,
+    /// One of the fit voters has nothing yet.
+    has_empty: bool,
     /// A fit voter that a quorum of fit voters follows, with its term.
     leader: Option<(NodeId, Term)>,
     /// The last entry of the leader's log, and the last that it has applied.
@@ -88,6 +93,8 @@ pub(super) struct Availability {
     bound_ns: u64,
     /// How long after a disturbance a leader may still lose its office.
     settling_ns: u64,
+    /// How long a leader may be without progress because a voter is new.
+    growing_ns: u64,
     /// The links lose nothing, so that leaders stay.
     is_lossless: bool,
     next_look_ns: u64,
@@ -101,6 +108,8 @@ pub(super) struct Availability {
     applied: LogIndex,
     progress_ns: u64,
     longest_unled_ns: Option<u64>,
+    /// Voters that had nothing when they became voters, and have not had all since.
+    empty: BTreeSet<NodeId>,
     excuses: BTreeMap<Excuse, u64>,
 }
 
@@ -115,6 +124,7 @@ impl Availability {
         Availability {
             bound_ns: factor * (GRACE_NS + ROUNDS * round_ns),
             settling_ns: GRACE_NS + SETTLING_ROUNDS * round_ns,
+            growing_ns: factor * (GRACE_NS + SETTLING_ROUNDS * round_ns),
             is_lossless: lossless,
             next_look_ns: 0,
             disturbed: true,
@@ -125,6 +135,7 @@ impl Availability {
             applied: 0,
             progress_ns: 0,
             longest_unled_ns: None,
+            empty: BTreeSet::new(),
             excuses: BTreeMap::new(),
         }
     }
@@ -176,7 +187,9 @@ impl Availability {
             (self.applied, self.progress_ns) = (situation.applied, now_ns);
         }
         let stuck_ns = now_ns - self.progress_ns;
-        if stuck_ns > self.bound_ns {
+        // No election is needed when a member is added.
+        let bound_ns = if situation.has_empty { self.growing_ns } else { self.bound_ns };
+        if stuck_ns > bound_ns {
             let Situation { last, applied, .. } = situation;
             let message = format!(
                 "{} leads a healthy quorum ({}), but for {} it has applied nothing behind entry \
@@ -265,6 +278,9 @@ impl World<'_> {
             return;
         }
         self.availability.next_look_ns = self.now_ns + LOOK_NS;
+        let mut empty = std::mem::take(&mut self.availability.empty);
+        empty.retain(|id| !self.has_all(*id));
+        self.availability.empty = empty;
         match self.situation() {
             Err(excuse) => self.availability.excuse(excuse),
             Ok(situation) => {
@@ -273,6 +289,19 @@ impl World<'_> {
                     self.fail(Class::Liveness, broken);
                 }
             }
+        }
+    }
+
+    /// The membership was another one `before`.
+    pub(super) fn note_new_voters(&mut self, before: &Membership) {
+        self.availability.disturb();
+        // Of one that is down it is not known; it is no part of the fit voters anyway.
+        let has_nothing = |id: &NodeId| self.node(*id).is_some_and(|n| n.status().last.index == 0);
+        let new = self.newest.1.voters().iter().filter(|id| !before.votes(**id));
+        let empty: Vec<NodeId> = new.copied().filter(has_nothing).collect();
+        // The first membership that is seen is that of the founders.
+        if !before.voters().is_empty() {
+            self.availability.empty.extend(empty);
         }
     }
 
@@ -289,7 +318,7 @@ impl World<'_> {
                 if node.damage().is_some() {
                     return Err(Excuse::Repair);
                 }
-                if *node.membership() != *membership {
+                if *node.membership() != *membership && node.membership().votes(slot.id) {
                     return Err(Excuse::MembershipChange);
                 }
                 if membership.votes(slot.id) {
@@ -303,17 +332,24 @@ impl World<'_> {
             return Err(Excuse::NoQuorum);
         }
         self.check_links(&fit)?;
-        let commit = self.safety.commit();
-        let is_current = |id: NodeId| {
-            fit.contains(&id) && self.node(id).is_some_and(|n| n.status().last.index >= commit)
-        };
+        let is_empty = |id: NodeId| self.availability.empty.contains(&id);
+        let is_current = |id: NodeId| fit.contains(&id) && (self.has_all(id) || is_empty(id));
         if !membership.is_quorum(is_current) {
             return Err(Excuse::CatchUp);
         }
         let leader = fit.iter().copied().find_map(|id| self.leads_fit(id, &fit));
         let status = leader.and_then(|(id, _)| self.node(id)).map(|node| node.status());
         let (last, applied) = status.map_or((0, 0), |s| (s.last.index, s.applied.index));
-        Ok(Situation { fit, is_settled, leader, last, applied })
+        let has_empty = fit.iter().any(|id| is_empty(*id));
+        // A leader that loses its vote hands over when the new voters have caught up.
+        is_settled &= !membership.promises().iter().any(Promise::unseats_any);
+        Ok(Situation { fit, is_settled, has_empty, leader, last, applied })
+    }
+
+    /// Whether a node has all that is committed.
+    fn has_all(&self, id: NodeId) -> bool {
+        let commit = self.safety.commit();
+        self.node(id).is_some_and(|node| node.status().last.index >= commit)
     }
 
     /// The operator has a request under way that may move the leadership.

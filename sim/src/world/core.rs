@@ -133,9 +133,9 @@ impl World<'_> {
         slot.is_some_and(|slot| !slot.wiped) && !self.atlas.is_damaged(id)
     }
 
-    /// Whether somebody may go by another membership than the newest one, now or later: because a
-    /// change is half done, because it may still be in some log, or because a request for one may
-    /// still be on its way.
+    /// Whether some node may go by another membership than the newest one, now or later: because a
+    /// change is half done or waits for its new voters, because it may still be in some log, or
+    /// because a request for one may still be on its way.
     fn membership_may_change(&self) -> bool {
         let newest = &self.newest.1;
         let voters_left = self.slots.iter().flatten().filter(|slot| newest.votes(slot.id)).count();
@@ -147,6 +147,7 @@ impl World<'_> {
             .map(Slot::surely_applied)
             .min();
         newest.is_joint()
+            || !newest.promises().is_empty()
             || voters_left < newest.voters().len()
             || self.safety.last_change() > least_applied.unwrap_or(0)
             || self.has_change_open()

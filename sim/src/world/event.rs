@@ -5,7 +5,7 @@ use std::time::Duration;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp, DiskQueue, FileName};
 use stormkv::kv::Kv;
-use stormkv::node::Role;
+use stormkv::node::{Membership, Role};
 use stormkv::types::{NodeId, Term};
 use stormkv::wire::Message;
 
@@ -264,18 +264,42 @@ impl World<'_> {
         self.fail(Class::Safety, Broken::new("panic", message).at(id));
     }
 
+    /// Notes the newest membership that any node has applied.
+    fn note_newest(&mut self, id: NodeId) {
+        let slot = self.slots[id.0 as usize].as_ref().expect("it has just been used");
+        let node = slot.driver.as_ref().expect("it has just been used").node();
+        let applied = node.status().applied.index;
+        if applied <= self.newest.0 {
+            return;
+        }
+        self.newest.0 = applied;
+        if self.newest.1 != *node.membership() {
+            let now = node.membership().clone();
+            let before = std::mem::replace(&mut self.newest.1, now);
+            self.note_promises(&before);
+            self.note_new_voters(&before);
+        }
+    }
+
+    /// The membership was another one `before`.
+    fn note_promises(&mut self, before: &Membership) {
+        let now = &self.newest.1;
+        let made = now.learners().iter().any(|id| now.is_promised(*id) && !before.is_promised(*id));
+        let kept = now.voters().iter().any(|id| before.is_promised(*id));
+        if made {
+            self.reach("voter-promised");
+        }
+        if kept {
+            self.reach("promised-voter-votes");
+        }
+    }
+
     /// Lets the checkers compare the node with what it was before.
     pub(super) fn after(&mut self, id: NodeId) {
+        self.note_newest(id);
         let slot = self.slots[id.0 as usize].as_ref().expect("it has just been used");
         let driver = slot.driver.as_ref().expect("it has just been used");
         let status = driver.node().status();
-        if status.applied.index > self.newest.0 {
-            self.newest.0 = status.applied.index;
-            if self.newest.1 != *driver.node().membership() {
-                self.newest.1 = driver.node().membership().clone();
-                self.availability.disturb();
-            }
-        }
         // One that has stopped may have heard of a commit whose entry it will never write down.
         let heard_only =
             driver.node().stopped().is_some() && status.hard_state.commit > status.last.index;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use stormkv::kv::Kv;
-use stormkv::node::{Node, Role, Status};
+use stormkv::node::{Membership, Node, Promise, Role, Status};
 use stormkv::types::{LogIndex, NodeId};
 
 use super::World;
@@ -21,6 +21,8 @@ pub(super) enum Missing {
     Answer(NodeId, usize),
     /// The end of a joint membership.
     SingleMembership(NodeId),
+    /// The vote of a member that was promised one.
+    Vote(NodeId, NodeId),
     /// The leader has not applied its whole log.
     Applied(NodeId),
     /// A member is down.
@@ -40,6 +42,7 @@ impl Missing {
             Missing::Leader => None,
             Missing::Answer(id, _)
             | Missing::SingleMembership(id)
+            | Missing::Vote(_, id)
             | Missing::Applied(id)
             | Missing::Running(_, id)
             | Missing::Agreement(_, id)
@@ -98,15 +101,35 @@ impl World<'_> {
         }
         let members = membership.voters().union(membership.learners());
         let demanded = |id: &NodeId| self.is_core(*id) && !self.is_wiped(*id);
-        members.copied().filter(demanded).find_map(|id| match self.node(id) {
-            None => Some(Missing::Running(leader, id)),
-            Some(peer) if peer.status().applied != status.applied => {
-                Some(Missing::Agreement(leader, id))
-            }
-            Some(peer) if peer.damage().is_some() => Some(Missing::Repair(leader, id)),
-            Some(peer) if peer.pending() > 0 => Some(Missing::Requests(id)),
-            Some(_) => None,
-        })
+        members
+            .copied()
+            .filter(demanded)
+            .find_map(|id| match self.node(id) {
+                None => Some(Missing::Running(leader, id)),
+                Some(peer) if peer.status().applied != status.applied => {
+                    Some(Missing::Agreement(leader, id))
+                }
+                Some(peer) if peer.damage().is_some() => Some(Missing::Repair(leader, id)),
+                Some(peer) if peer.pending() > 0 => Some(Missing::Requests(id)),
+                Some(_) => None,
+            })
+            .or_else(|| self.missing_vote(leader, membership))
+    }
+
+    /// A promised voter whose promise can be kept without the members that are lost.
+    fn missing_vote(&self, leader: NodeId, membership: &Membership) -> Option<Missing> {
+        let demanded = |id: NodeId| self.is_core(id) && !self.is_wiped(id);
+        let can_be_kept = |promise: &&Promise| {
+            let stays = |id: &NodeId| membership.voters().contains(id) && !promise.unseats(*id);
+            let all = membership.voters().union(promise.voters());
+            let after: Vec<NodeId> = all.copied().filter(|id| !promise.unseats(*id)).collect();
+            let there = after.iter().filter(|id| demanded(**id)).count();
+            promise.voters().iter().all(|id| demanded(*id))
+                && there > after.len() / 2
+                && membership.voters().iter().any(|id| stays(id) && demanded(*id))
+        };
+        let promise = membership.promises().iter().find(can_be_kept)?;
+        promise.voters().first().map(|id| Missing::Vote(leader, *id))
     }
 
     /// What is missing, and as far as can be seen why.
@@ -118,6 +141,9 @@ impl World<'_> {
             Missing::SingleMembership(leader) => {
                 let uncommitted = self.explain_uncommitted(leader);
                 format!("the membership is still joint (leader {leader}){uncommitted}")
+            }
+            Missing::Vote(leader, id) => {
+                format!("leader {leader} has promised {id} a vote, and does not give it")
             }
             Missing::Applied(leader) => self.status(leader).map_or_else(String::new, |status| {
                 let uncommitted = self.explain_uncommitted(leader);

@@ -136,6 +136,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// A node with an empty disk that belongs to no cluster yet.
+    pub(super) fn join(&mut self, id: u64) {
+        let config = Config { id: NodeId(id), founders: Vec::new(), ..self.configs[&1].clone() };
+        self.configs.insert(id, config);
+        self.disks.insert(id, Files::default());
+        self.start(id).unwrap();
+    }
+
     /// The process dies; what it has written stays.
     pub(super) fn kill(&mut self, id: u64) {
         self.nodes.remove(&id);

@@ -64,10 +64,8 @@ fn a_leader_that_removes_itself_stays_until_the_others_know_of_it() {
     // Nobody who stays can take over, so it removes itself.
     let mut cluster = Cluster::new(2, |_| ());
     let outsider = cluster.nodes.get_mut(&1).unwrap();
-    outsider.raft.propose_change(crate::node::membership::to_raft(&Reconfigure {
-        removed: vec![NodeId(1)],
-        ..Reconfigure::default()
-    }));
+    let removal = Reconfigure { removed: vec![NodeId(1)], ..Reconfigure::default() };
+    outsider.raft.propose_change(crate::node::membership::to_raft(&removal.into()));
     // Node 2 acknowledges the entry, and hears nothing after that.
     let removed = |cluster: &Cluster| cluster.nodes[&1].membership().has_left(NodeId(1));
     while !removed(&cluster) {

@@ -171,7 +171,9 @@ impl<'a> Printer<'a> {
         let mut rows = vec![row(["ID", "ROLE", "LEADER", "URL"])];
         for member in &members.members {
             let leads = if member.leader { "yes" } else { "" };
-            rows.push(row([&member.id.to_string(), &member.role, leads, &member.url]));
+            let becomes = if member.becomes_voter { ", becomes a voter" } else { "" };
+            let role = format!("{}{becomes}", member.role);
+            rows.push(row([&member.id.to_string(), &role, leads, &member.url]));
         }
         self.out.write_all(table(&[0], &rows).as_bytes())?;
         if !members.removed.is_empty() {

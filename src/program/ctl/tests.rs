@@ -155,12 +155,14 @@ async fn status_and_members_are_tables() {
         200,
         0,
         br#"{"members":[{"id":1,"url":"http://a:1","role":"voter","leader":true},
-            {"id":10,"url":"http://b:2","role":"learner","leader":false}],"removed":[2,3]}"#,
+            {"id":10,"url":"http://b:2","role":"learner","leader":false},
+            {"id":11,"url":"http://c:3","role":"learner","becomes_voter":true}],"removed":[2,3]}"#,
     );
     let ran = ctl(&[members], &["members"], b"", true).await;
-    let table = "ID  ROLE     LEADER  URL\n \
-                 1  voter    yes     http://a:1\n\
-                 10  learner          http://b:2\n\
+    let table = "ID  ROLE                      LEADER  URL\n \
+                 1  voter                     yes     http://a:1\n\
+                 10  learner                           http://b:2\n\
+                 11  learner, becomes a voter          http://c:3\n\
                  removed for ever: 2, 3\n";
     assert_eq!(ran.text(), table);
 }

@@ -103,6 +103,12 @@ async fn reconfigure(
     let membership = &view.membership;
     let message = if membership.removed().contains(&id) {
         format!("{} was removed once, and ids are never used again: choose another one", id.0)
+    } else if adds && learner && membership.is_promised(id) {
+        format!(
+            "{0} is a learner that becomes a voter: if that is not wanted any more, use \
+             POST /v1/members/{0}/demote",
+            id.0
+        )
     } else if adds && learner && membership.votes(id) {
         format!(
             "{0} is a voter, and as a learner it would lose its vote: if that is wanted, use \
@@ -202,13 +208,16 @@ pub(super) async fn move_member(
     let mut view = fresh_view(asker).await?;
     loop {
         member(&view, id)?;
-        let learner = view.membership.learners().contains(&id);
+        let is_learner = |view: &View| {
+            view.membership.learners().contains(&id) && !view.membership.is_promised(id)
+        };
+        let learner = is_learner(&view);
         let moved = add(asker, id, url.clone(), learner).await;
         if !moved.as_ref().is_err_and(|error| error.code() == Code::InvalidMembershipChange) {
             return done(moved?);
         }
         view = fresh_view(asker).await?;
-        if view.membership.learners().contains(&id) == learner {
+        if is_learner(&view) == learner {
             return done(moved?);
         }
     }
@@ -237,6 +246,7 @@ pub(super) async fn members(asker: &Asker<'_>, query: Option<&str>) -> Answer {
                 "id": id.0,
                 "url": membership.addresses().get(id),
                 "role": role,
+                "becomes_voter": membership.is_promised(*id),
                 "leader": view.status.leader == Some(*id),
             })
         })

@@ -142,7 +142,9 @@ fn members(membership: &Membership) -> String {
         // It was never told, or has lost it.
         return "none known".to_owned();
     }
+    let mut promised = membership.learners().iter().filter(|id| membership.is_promised(**id));
     list("", &mut membership.voters().iter())
         + &list(", leaving ", &mut membership.outgoing().difference(membership.voters()))
         + &list(", learners ", &mut membership.learners().iter())
+        + &list(", promised ", &mut promised)
 }

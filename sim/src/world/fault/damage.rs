@@ -177,13 +177,14 @@ impl World<'_> {
 }
 
 impl Slot {
-    /// Whether this node has a change of the membership in its log that it has not applied. Of one
-    /// that is down nothing is known: what it knew last counts.
+    /// Whether this node has a change of the membership in its log that it has not applied, or knows
+    /// of one that waits for its new voters. Of a node that is down, the last known answer counts.
     fn is_reconfiguring(&self) -> bool {
         let Some(driver) = &self.driver else { return self.was_reconfiguring };
         let node = driver.node();
         let status = node.status();
         node.membership().is_joint()
+            || !node.membership().promises().is_empty()
             || (status.applied.index + 1..=status.last.index).any(|index| {
                 node.entry(index).is_some_and(|entry| entry.kind == EntryKind::Membership)
             })

@@ -120,7 +120,8 @@ impl World<'_> {
         for membership in self.memberships() {
             is_member |= membership.contains(id);
             let intact = |peer| peer != id && self.is_intact(peer);
-            if membership.is_joint() || !membership.is_quorum(intact) {
+            let changes = membership.is_joint() || !membership.promises().is_empty();
+            if changes || !membership.is_quorum(intact) {
                 return false;
             }
         }

@@ -175,7 +175,7 @@ fn old_files_are_read_and_new_ones_written() {
     assert!(
         versions(&world)
             .iter()
-            .any(|(file, version)| { matches!(file, FileName::Snapshot(..)) && *version == 3 })
+            .any(|(file, version)| { matches!(file, FileName::Snapshot(..)) && *version == 4 })
     );
     pass_until(&mut world, 1600);
     let old = versions(&world);

@@ -18,7 +18,13 @@ async fn a_real_node_tells_who_it_is() {
     assert_eq!((ready.status, ready.json()), (200, json!({"ready": true})));
     assert_eq!(server.ask("GET", "/health", "").await.json(), json!({"health": "ok"}));
     let members = server.ask("GET", "/v1/members", "").await.json();
-    let me = json!({"id": 1, "url": "http://127.0.0.1:12379", "role": "voter", "leader": true});
+    let me = json!({
+        "id": 1,
+        "url": "http://127.0.0.1:12379",
+        "role": "voter",
+        "becomes_voter": false,
+        "leader": true
+    });
     assert_eq!(members, json!({"members": [me], "removed": []}));
     let status = server.ask("GET", "/v1/status", "").await.json();
     assert_eq!(
@@ -35,8 +41,9 @@ async fn a_real_node_tells_who_it_is() {
     let moved = server.ask("PUT", "/v1/members/4", r#"{"url":"http://127.0.0.1:5/"}"#).await;
     assert_eq!(moved.status, 200);
     let members = server.ask("GET", "/v1/members", "").await.json();
-    let four = json!({"id": 4, "url": "http://127.0.0.1:5", "role": "learner", "leader": false});
-    assert_eq!(members["members"][1], four);
+    let four = &members["members"][1];
+    assert_eq!((&four["url"], &four["role"]), (&json!("http://127.0.0.1:5"), &json!("learner")));
+    assert_eq!((&four["becomes_voter"], &four["leader"]), (&json!(false), &json!(false)));
     server
         .ask("POST", "/v1/leader", r#"{"id":4}"#)
         .await
@@ -47,6 +54,34 @@ async fn a_real_node_tells_who_it_is() {
     let again = server.ask("POST", "/4", "http://127.0.0.1:42379").await;
     again.is_error(409, "invalid_membership_change");
     assert!(again.json()["message"].as_str().unwrap().contains("never used again"));
+}
+
+/// The new member does not run: its cluster of one goes on without it.
+#[tokio::test]
+async fn promised_voter_moves_and_is_demoted() {
+    let server = Server::new(real(), HttpOptions::default()).await;
+    let four = async || server.ask("GET", "/v1/members", "").await.json()["members"][1].clone();
+    for _ in 0..2 {
+        let add = server.ask("POST", "/4", "http://127.0.0.1:42379").await;
+        assert_eq!(add.status, 204, "a repetition does no harm");
+        assert_eq!(four().await["role"], "learner");
+        assert_eq!(four().await["becomes_voter"], true);
+    }
+    let learner = r#"{"id":4,"url":"http://127.0.0.1:42379","learner":true}"#;
+    let refused = server.ask("POST", "/v1/members", learner).await;
+    refused.is_error(409, "invalid_membership_change");
+    let message = refused.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("POST /v1/members/4/demote"), "{message}");
+    let moved = server.ask("PUT", "/v1/members/4", r#"{"url":"http://127.0.0.1:5"}"#).await;
+    assert_eq!(moved.status, 200);
+    assert_eq!(four().await["url"], "http://127.0.0.1:5");
+    assert_eq!(four().await["becomes_voter"], true);
+    assert_eq!(server.ask("POST", "/v1/members/4/demote", "").await.status, 200);
+    assert_eq!(four().await["becomes_voter"], false);
+    assert_eq!(server.ask("POST", "/v1/members/4/promote", "").await.status, 200);
+    assert_eq!(four().await["becomes_voter"], true);
+    assert_eq!(server.ask("DELETE", "/4", "").await.status, 204);
+    assert_eq!(server.ask("PUT", "/a-key", "value").await.status, 204);
 }
 
 #[tokio::test]
