@@ -5,10 +5,12 @@
 //! as long as fit voters that reach each other are a quorum of the membership in force, and nothing
 //! excuses a pause:
 //!
-//! - `availability`: one of them leads, a quorum of them follows it, and what is in its log is
-//!   applied, each within a bound that follows from the configuration and the drawn speeds;
+//! - `availability`: one of them, or a member with a wrong clock, leads, a quorum of them follows it,
+//!   and what is in its log is applied, each within a bound that follows from the configuration and
+//!   the drawn speeds;
 //! - `leadership`: on links that lose nothing, where every member is fit or absent altogether, the
-//!   leader stays in office. Nothing but a fault or a request deposes a healthy leader.
+//!   leader stays in office. Nothing but a fault or a request deposes a healthy leader. Where a single
+//!   late answer would, because no fit voter is spare, the links must be fast, too.
 //!
 //! What excuses a pause is one [`Excuse`], and each is counted: a run that excuses everything proves
 //! nothing. A disturbance (a fault strikes or ends, a node starts or goes down, a change of the
@@ -36,6 +38,8 @@ const ROUNDS: u64 = 12;
 const GRACE_NS: u64 = 500_000_000;
 /// On links that lose messages, a round fails more often.
 const LOSSY_FACTOR: u64 = 4;
+/// A message takes longer than so many times the mean delay once in 3,000 times.
+const SLOW_MEANS: u64 = 8;
 /// After a disturbance the leader may change for so many of the longest election timeouts: a member
 /// that comes back may bring a newer term.
 const SETTLING_ROUNDS: u64 = 3;
@@ -78,9 +82,11 @@ struct Situation {
     fit: Vec<NodeId>,
     /// Every other member is absent altogether.
     is_settled: bool,
+    /// The fit voters are a quorum without any one of them, too.
+    has_spare: bool,
     /// One of the fit voters has nothing yet.
     has_empty: bool,
-    /// A fit voter that a quorum of fit voters follows, with its term.
+    /// A node that a quorum of fit voters follows, with its term.
     leader: Option<(NodeId, Term)>,
     /// The last entry of the leader's log, and the last that it has applied.
     last: LogIndex,
@@ -97,6 +103,8 @@ pub(super) struct Availability {
     growing_ns: u64,
     /// The links lose nothing, so that leaders stay.
     is_lossless: bool,
+    /// The links are so fast that no follower answers too late by chance.
+    is_in_time: bool,
     next_look_ns: u64,
     /// A disturbance came after the last look.
     disturbed: bool,
@@ -121,11 +129,18 @@ impl Availability {
         let latency_us = network.latency.min_us + 4 * network.latency.mean_extra_us;
         let round_ns = election_ns + 2 * latency_us * 1000 * u64::from(network.spread);
         let factor = if lossless { 1 } else { LOSSY_FACTOR };
+        // A leader that hears of no quorum for the shortest timeout steps down. The delays are
+        // exponential, so a single follower may miss that by chance.
+        let timeout_us = u64::from(plan.cluster.election_ticks[0]) * plan.cluster.tick_us;
+        let heartbeat_us = u64::from(plan.cluster.heartbeat_ticks) * plan.cluster.tick_us;
+        let slow_us = network.latency.min_us + SLOW_MEANS * network.latency.mean_extra_us;
+        let late_us = heartbeat_us + 2 * slow_us * u64::from(network.spread);
         Availability {
             bound_ns: factor * (GRACE_NS + ROUNDS * round_ns),
             settling_ns: GRACE_NS + SETTLING_ROUNDS * round_ns,
             growing_ns: factor * (GRACE_NS + SETTLING_ROUNDS * round_ns),
             is_lossless: lossless,
+            is_in_time: late_us <= timeout_us,
             next_look_ns: 0,
             disturbed: true,
             fit: Vec::new(),
@@ -223,8 +238,10 @@ impl Availability {
         situation: &Situation,
         leader: (NodeId, Term),
     ) -> Result<(), Broken> {
-        let demanded =
-            self.is_lossless && situation.is_settled && now_ns - self.since_ns > self.settling_ns;
+        let demanded = self.is_lossless
+            && (self.is_in_time || situation.has_spare)
+            && situation.is_settled
+            && now_ns - self.since_ns > self.settling_ns;
         if !demanded {
             self.leader = None;
             return Ok(());
@@ -251,9 +268,15 @@ fn seconds(ns: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
-/// Whether a node runs at full speed, with a disk that completes what it is asked for. A disk that
-/// hangs while nothing is asked of it does no harm.
+/// Whether a node runs at full speed, with a disk that completes what it is asked for, and with a
+/// clock that is right.
 fn is_fit(slot: &Slot) -> bool {
+    can_lead(slot) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
+}
+
+/// Whether a node can serve as a leader: it is fit but for its clock, by which only elections go. A
+/// disk that hangs while nothing is asked of it does no harm.
+fn can_lead(slot: &Slot) -> bool {
     let is_idle = slot.driver.as_ref().is_some_and(|driver| !driver.is_writing());
     slot.is_up()
         && slot.lost.is_none()
@@ -262,8 +285,6 @@ fn is_fit(slot: &Slot) -> bool {
         && slot.slowness == 1
         && slot.inbox.as_ref().is_none_or(|inbox| !inbox.is_slowed())
         && slot.crash_loop.is_none()
-        && slot.jitter.is_none()
-        && slot.clock.rate() == TRUE_RATE
 }
 
 /// Whether a node takes no part in anything: it neither sends nor receives.
@@ -337,13 +358,15 @@ impl World<'_> {
         if !membership.is_quorum(is_current) {
             return Err(Excuse::CatchUp);
         }
-        let leader = fit.iter().copied().find_map(|id| self.leads_fit(id, &fit));
+        let up = self.slots.iter().flatten().filter(|slot| can_lead(slot));
+        let leader = up.map(|slot| slot.id).find_map(|id| self.leads_fit(id, &fit));
         let status = leader.and_then(|(id, _)| self.node(id)).map(|node| node.status());
         let (last, applied) = status.map_or((0, 0), |s| (s.last.index, s.applied.index));
         let has_empty = fit.iter().any(|id| is_empty(*id));
+        let has_spare = fit.len() > membership.voters().len() / 2 + 1;
         // A leader that loses its vote hands over when the new voters have caught up.
         is_settled &= !membership.promises().iter().any(Promise::unseats_any);
-        Ok(Situation { fit, is_settled, has_empty, leader, last, applied })
+        Ok(Situation { fit, is_settled, has_spare, has_empty, leader, last, applied })
     }
 
     /// Whether a node has all that is committed.
