@@ -4,14 +4,17 @@
 # measured the other is stopped.
 #
 # Needs etcd (Debian: apt-get install etcd-server etcd-client), curl and cargo.
-# Settings: ROUNDS=3 SECONDS_EACH=8 CLIENTS=1,32,256 CONNS=0 (etcd: connections that the clients
-# share; 0 for one each) KILLS=5 ONLY=etcd|stormkv (leaves the other one out).
+# Settings: ROUNDS=3 SECONDS_EACH=8 CLIENTS=1,32,256 SIZES=128 (bytes of a value, a list such as
+# 128,1024,16384,131072) MIXES=put,get CONNS=0 (etcd: connections that the clients share; 0 for one
+# each) KILLS=5 ONLY=etcd|stormkv (leaves the other one out).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rounds=${ROUNDS:-3}
 seconds=${SECONDS_EACH:-8}
 clients=${CLIENTS:-1,32,256}
+sizes=${SIZES:-128}
+mixes=${MIXES:-put,get}
 conns=${CONNS:-0}
 kills=${KILLS:-5}
 systems=${ONLY:-etcd stormkv}
@@ -95,9 +98,9 @@ start() { # system
     leader "$1" >/dev/null
 }
 
-measure() { # system, mix
+measure() { # system, mix, bytes of a value
     local common=(--mix "$2" --clients "$clients" --seconds "$seconds" --warmup 2
-        --value-bytes 128 --keys 1000 --json)
+        --value-bytes "$3" --keys 1000 --json)
     if [ "$1" = etcd ]; then
         local port
         port=$(etcd_port "$(leader etcd)")
@@ -124,15 +127,18 @@ failover() { # system; prints milliseconds, one line for each kill
 
 for round in $(seq "$rounds"); do
     for system in $systems; do
-        start "$system"
-        for mix in put get; do
-            echo "round $round: $system, $mix" >&2
-            measure "$system" "$mix" >>"$scratch/reports.jsonl"
+        for size in ${sizes//,/ }; do
+            start "$system"
+            for mix in ${mixes//,/ }; do
+                echo "round $round: $system, $mix, $size bytes" >&2
+                measure "$system" "$mix" "$size" >>"$scratch/reports.jsonl"
+            done
+            stop_all
         done
-        stop_all
     done
 done
 "$etcd_bench" summary "$scratch/reports.jsonl"
+[ "$kills" -gt 0 ] || exit 0
 echo
 for system in $systems; do
     start "$system"
