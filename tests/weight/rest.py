@@ -32,7 +32,7 @@ class Connection:
         self.streams = None
 
     async def ask(self, method, path, body=b"", headers=(), patience=15.0, discard=False):
-        """Sends a request and returns its status and body (empty if it is discarded)."""
+        """Sends a request and returns its status and body (empty if it is large and discarded)."""
         try:
             async with asyncio.timeout(patience):
                 return await self._exchange(method, path, body, headers, discard)
@@ -53,7 +53,7 @@ class Connection:
         status = int(head[0].split()[1])
         lengths = [line.split(":")[1] for line in head if line.startswith("content-length:")]
         left = int(lengths[0]) if lengths else 0
-        if not discard:
+        if not discard or left <= 1 << 16:
             return status, await reader.readexactly(left)
         while left > 0:
             piece = await reader.read(min(left, 1 << 16))
