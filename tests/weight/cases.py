@@ -388,8 +388,8 @@ async def full(fleet, scale, report):
     some = list(range(0, keys, max(1, keys // 100)))
     read = await attempts(fleet, "GET", some, (200,))
     report.check(f"reads of {len(some)}", read, len(some), least=True)
-    # What is left must fit beside the old copy: less than half of the state, and the log.
-    most = list(range(keys * 4 // 5))
+    # What is left must fit beside the old copy, the log and the reserve.
+    most = list(range(keys * 9 // 10))
     deleted = await attempts(fleet, "DELETE", most, (204, 404))
     report.check(f"deletes of {len(most)}", deleted, len(most), least=True)
     begin = now()
