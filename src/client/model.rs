@@ -24,7 +24,7 @@ pub struct Member {
     pub url: String,
     /// `voter`, `learner`, or `outgoing` for a voter that is about to leave.
     pub role: String,
-    /// Whether it is a learner that becomes a voter as soon as it has caught up.
+    /// True if it is a learner that becomes a voter as soon as it has caught up.
     #[serde(default)]
     pub becomes_voter: bool,
     /// Whether it leads, as far as the node that was asked knows.
@@ -96,7 +96,7 @@ pub struct Status {
     pub pending: u64,
     /// Files of its log.
     pub segments: u64,
-    /// Whether its disk is nearly full, so that it refuses commands that may grow the state.
+    /// True if its disk is nearly full, so that it refuses commands that may grow the state.
     pub disk_full: bool,
     /// Bytes that are free on its disk; none if it does not know.
     pub disk_free_bytes: Option<u64>,

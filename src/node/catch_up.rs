@@ -57,7 +57,7 @@ impl Rounds {
     }
 }
 
-/// Whether a member receives the log, not a snapshot. Behind a snapshot with nothing after it, raft
+/// Returns whether a member receives the log, not a snapshot. Behind a snapshot with nothing after it, raft
 /// goes on probing until there is another entry, so a member that has all that is committed counts.
 fn follows_log(progress: &Progress, commit: LogIndex) -> bool {
     progress.state == ProgressState::Replicate || progress.matched >= commit
@@ -68,7 +68,7 @@ fn progress_of(raft: &Raft, id: NodeId) -> Option<&Progress> {
 }
 
 impl<M: StateMachine> Node<M> {
-    /// Whether each new voter of a change has all that is committed, so that it may vote at once.
+    /// Returns whether each new voter of a change has all that is committed, so that it may vote at once.
     pub(super) fn have_all(&self, voters: &[NodeId]) -> bool {
         let commit = self.raft.commit();
         let has_all = |id: NodeId| {
@@ -116,7 +116,7 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    /// Whether a promise can be kept now: its new voters have caught up and answer, and so does a
+    /// Returns whether a promise can be kept now: its new voters have caught up and answer, and so does a
     /// quorum of the voters after it. One of these is a voter already, to which a leader that loses
     /// its own vote can hand over.
     fn is_due(&self, promise: &Promise) -> bool {

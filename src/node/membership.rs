@@ -69,7 +69,7 @@ impl Membership {
         &self.promises
     }
 
-    /// Whether `id` is a learner that becomes a voter as soon as it has caught up.
+    /// Returns whether `id` is a learner that becomes a voter as soon as it has caught up.
     pub fn is_promised(&self, id: NodeId) -> bool {
         let promises = || self.promises.iter().any(|promise| promise.voters().contains(&id));
         !self.votes(id) && promises()
@@ -197,7 +197,7 @@ impl Membership {
             && !change.learners.iter().filter(moved).any(is_voter)
     }
 
-    /// Whether each promise can still be kept after `change`: a voter must stay for it, as for any
+    /// Returns whether each promise can still be kept after `change`: a voter must stay for it, as for any
     /// change. A promised voter that has its vote by then is one.
     /// Not part of [`allows`](Self::allows) either: members of older versions know of no promises,
     /// and must come to the same decision about each entry.

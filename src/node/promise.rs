@@ -41,12 +41,12 @@ impl Promise {
         &self.voters
     }
 
-    /// Whether `id` loses its vote when the promise is kept.
+    /// Returns whether `id` loses its vote when the promise is kept.
     pub fn unseats(&self, id: NodeId) -> bool {
         self.learners.contains(&id) || self.removed.contains(&id)
     }
 
-    /// Whether some voter loses its vote when the promise is kept.
+    /// Returns whether some voter loses its vote when the promise is kept.
     pub fn unseats_any(&self) -> bool {
         !self.learners.is_empty() || !self.removed.is_empty()
     }
@@ -66,14 +66,14 @@ impl Promise {
         self.voters.contains(&id) || self.unseats(id)
     }
 
-    /// Whether keeping this promise does all that `other` says.
+    /// Returns whether keeping this promise does all that `other` says.
     fn covers(&self, other: &Promise) -> bool {
         self.voters == other.voters
             && self.learners.is_superset(&other.learners)
             && self.removed.is_superset(&other.removed)
     }
 
-    /// Whether all its new voters are members, as those of every promise that is open.
+    /// Returns whether all its new voters are members, as those of every promise that is open.
     pub(super) fn is_sound(&self, membership: &Membership) -> bool {
         !self.voters.is_empty() && self.voters.iter().all(|id| membership.contains(*id))
     }

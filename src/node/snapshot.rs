@@ -49,7 +49,7 @@ enum Stored {
     Chunks(u64, u64),
     /// The snapshot of this receipt is durable under its name.
     Received(u64),
-    /// These files, of so many bytes, were removed.
+    /// Files, of so many bytes together, were removed.
     Removed(Vec<FileName>, u64),
 }
 

@@ -1,4 +1,4 @@
-//! Room on the disk: what a node does when there is little left.
+//! Room on the disk, and the rules that keep a node alive when little is left.
 //!
 //! A full disk must never stop a node: what is durable would be unknown, and nothing could be deleted
 //! any more. So a part of the room, [`Config::reserve_bytes`](crate::config::Config::reserve_bytes), is
@@ -23,7 +23,7 @@
 //! above the reserve, the log and the larger snapshot before it go, and there is room again. That is why
 //! growth is refused as long as there is still room for half of the next snapshot.
 //!
-//! The host reports what is free now and then; in between the node subtracts what it hands to the disk.
+//! The host reports the free bytes once a second or so; in between the node subtracts what it hands to the disk.
 
 use std::collections::BTreeMap;
 
@@ -81,38 +81,38 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// A disk with so many free bytes.
+    /// Describes a disk with `free` free bytes.
     pub fn new(free: Option<u64>) -> Self {
         Space { free, ..Space::default() }
     }
 
-    /// These operations are handed to the disk.
+    /// Records that these operations are handed to the disk.
     pub fn spend(&mut self, ops: &[DiskOp]) {
         let room = ops.iter().map(DiskOp::room).sum::<u64>();
         self.free = self.free.map(|free| free.saturating_sub(room));
     }
 
-    /// Files of so many bytes are removed soon.
+    /// Records that files of `bytes` bytes are about to be removed.
     pub fn frees(&mut self, bytes: u64) {
         self.freed = self.freed.saturating_add(bytes);
     }
 
-    /// Entries of so many bytes will be part of the next write of the log.
+    /// Records that entries of `bytes` bytes will be part of the next write of the log.
     pub fn take(&mut self, bytes: u64) {
         self.taken = self.taken.saturating_add(bytes);
     }
 
-    /// What was taken is written.
+    /// Records that the entries taken so far are written.
     pub fn written(&mut self) {
         self.taken = 0;
     }
 
-    /// Whether a snapshot of the node's own state may begin at this tick.
+    /// Returns whether a snapshot of the node's own state may begin at this tick.
     pub fn may_save(&self, now: u64) -> bool {
         now >= self.retry_at
     }
 
-    /// Another member reports that its disk is nearly full.
+    /// Records the report of another member that its disk is nearly full.
     pub fn member_is_short(&mut self, id: NodeId, now: u64) {
         if self.short.is_empty() {
             self.short_since = now;
@@ -120,7 +120,7 @@ impl Space {
         self.short.insert(id, now);
     }
 
-    /// Another member has sent a message.
+    /// Records that another member has sent a message.
     pub fn heard_from(&mut self, id: NodeId, now: u64) {
         // As long as all have room it does not matter who is there.
         if !self.short.is_empty() {
@@ -136,7 +136,7 @@ impl Space {
         }
     }
 
-    /// Whether another member may have room: it does not report that it has none, and was heard since
+    /// Returns whether another member may have room: it does not report that it has none, and was heard since
     /// this tick, unless it is too early to judge.
     fn may_have_room(&self, id: NodeId, since: u64) -> bool {
         let heard = self.heard.get(&id).copied().unwrap_or(self.short_since);
@@ -178,7 +178,7 @@ impl<M: StateMachine> Node<M> {
         DiskSpace { free, is_short: self.is_short_of_room(), misfits }
     }
 
-    /// Small segments when room is short: see [`SMALL_SEGMENT_PART`].
+    /// Chooses small segments when room is short: see [`SMALL_SEGMENT_PART`].
     pub(super) fn size_segments(&mut self) {
         let usual = self.config.segment_bytes;
         self.wal.set_segment_bytes(segment_bytes(
@@ -188,7 +188,7 @@ impl<M: StateMachine> Node<M> {
         ));
     }
 
-    /// So little room is left that the state must not grow: see the module.
+    /// Returns whether so little room is left that the state must not grow: see the module.
     pub(super) fn is_short_of_room(&self) -> bool {
         let Some(available) = self.available_room() else { return false };
         let next = self.snapshots.size_of(self.newest()) + self.raft.log().uncovered_bytes();
@@ -222,12 +222,12 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    /// Whether the log has no room for new entries of so many bytes, which this member would propose.
+    /// Returns whether the log has no room for new entries of so many bytes, which this member would propose.
     pub(super) fn log_has_no_room_for(&self, bytes: u64) -> bool {
         self.log_would_pass(self.floor(bytes), bytes)
     }
 
-    /// Whether the log has no room for entries of so many bytes that the leader has sent.
+    /// Returns whether the log has no room for entries of so many bytes that the leader has sent.
     pub(super) fn log_has_no_room_to_follow(&self, bytes: u64) -> bool {
         self.log_would_pass(self.floor(bytes) / 2, bytes)
     }
@@ -242,31 +242,31 @@ impl<M: StateMachine> Node<M> {
         self.space.free.is_some_and(|free| free < floor + self.space.taken + bytes)
     }
 
-    /// Whether so many bytes of a snapshot may be written.
+    /// Returns whether so many bytes of a snapshot may be written.
     pub(super) fn snapshot_fits(&self, bytes: u64) -> bool {
         planted(Bug::FullDiskStopsAll)
             || self.space.free.is_none_or(|free| free >= self.config.reserve_bytes + bytes)
     }
 
-    /// A snapshot of the node's own state was dropped because it does not fit: the next one comes
-    /// after a pause that grows.
+    /// Records that a snapshot of the node's own state did not fit. The next one comes after a pause
+    /// that grows.
     pub(super) fn saving_did_not_fit(&mut self) {
         self.space.misfits += 1;
         self.wait_for_room();
     }
 
-    /// A snapshot that was sent to this member was dropped, or not begun, because it does not fit.
+    /// Records that a snapshot that was sent to this member did not fit.
     pub(super) fn incoming_did_not_fit(&mut self) {
         self.space.misfits += 1;
     }
 
-    /// The next snapshot of the node's own state comes after a pause.
+    /// Postpones the next snapshot of the node's own state by a pause.
     pub(super) fn wait_for_room(&mut self) {
         let available = self.available_room().unwrap_or(0);
         self.space.wait(self.now, self.config.snapshot_ticks.into(), available);
     }
 
-    /// There is room again: the next snapshot need not wait.
+    /// Ends the pause: there is room again.
     pub(super) fn has_room(&mut self) {
         (self.space.retry_at, self.space.pause, self.space.too_few) = (0, 0, 0);
     }

@@ -18,7 +18,7 @@ const VALUE_BYTES: u32 = 1024;
 /// The smallest and the largest state, in values.
 const LEAST_VALUES: u32 = 16;
 const MOST_VALUES: u32 = 160;
-/// So many of a hundred plans with a large state have small disks.
+/// Share of the plans with a large state that have small disks, in percent.
 const SMALL_DISKS: u32 = 50;
 /// A sync of the largest value takes at most this share of the shortest election timeout: a disk on
 /// which a single write takes longer than that can serve no cluster with these timeouts.
@@ -74,7 +74,7 @@ pub(super) fn draw(
     Weight { kib_per_s, cpu, size_kib, fill }
 }
 
-/// What a log needs on a disk, in KiB: below this no node can work. Some segments, and some of the
+/// Size of the disk that a log needs, in KiB: below this no node can work. Some segments, and some of the
 /// largest values that are common.
 fn log_kib(cluster: &Cluster) -> u32 {
     8 * cluster.segment_kib + 64

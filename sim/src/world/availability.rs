@@ -268,13 +268,13 @@ fn seconds(ns: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
-/// Whether a node runs at full speed, with a disk that completes what it is asked for, and with a
+/// Returns whether a node runs at full speed, with a disk that completes what it is asked for, and with a
 /// clock that is right.
 fn is_fit(slot: &Slot) -> bool {
     can_lead(slot) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
 }
 
-/// Whether a node can serve as a leader: it is fit but for its clock, by which only elections go. A
+/// Returns whether a node can serve as a leader: it is fit but for its clock, by which only elections go. A
 /// disk that hangs while nothing is asked of it does no harm.
 fn can_lead(slot: &Slot) -> bool {
     let is_idle = slot.driver.as_ref().is_some_and(|driver| !driver.is_writing());
@@ -369,7 +369,7 @@ impl World<'_> {
         Ok(Situation { fit, is_settled, has_spare, has_empty, leader, last, applied })
     }
 
-    /// Whether a node has all that is committed.
+    /// Returns whether a node has all that is committed.
     fn has_all(&self, id: NodeId) -> bool {
         let commit = self.safety.commit();
         self.node(id).is_some_and(|node| node.status().last.index >= commit)

@@ -133,7 +133,7 @@ impl World<'_> {
         slot.is_some_and(|slot| !slot.wiped) && !self.atlas.is_damaged(id)
     }
 
-    /// Whether some node may go by another membership than the newest one, now or later: because a
+    /// Returns whether some node may go by another membership than the newest one, now or later: because a
     /// change is half done or waits for its new voters, because it may still be in some log, or
     /// because a request for one may still be on its way.
     fn membership_may_change(&self) -> bool {

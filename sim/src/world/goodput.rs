@@ -12,7 +12,7 @@
 use crate::checker::Broken;
 use crate::plan::{Load, Phase};
 
-/// What must be answered of the steady rate, in percent.
+/// Share of the steady rate that must be answered, in percent.
 const SHARE_PERCENT: u64 = 80;
 /// Fewer answers than this in the steady phase say nothing of a rate.
 const LEAST_ANSWERS: u64 = 20;

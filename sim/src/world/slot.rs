@@ -91,7 +91,7 @@ pub(super) struct Slot {
     pub stale: Option<(DiskFault, usize)>,
     /// Whether a change of the membership was under way when it went down.
     pub was_reconfiguring: bool,
-    /// What the node last said of the room on its disk.
+    /// Room on its disk as the node last reported it.
     pub space: DiskSpace,
 }
 

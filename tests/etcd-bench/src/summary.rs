@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Throughput, median latency, 99th and 99.9th percentile of each round.
 type Rounds = BTreeMap<&'static str, Vec<[f64; 4]>>;
 
-/// What is compared: the mix, the bytes of a value and the number of clients.
+/// Case of a comparison: the mix, the bytes of a value and the number of clients.
 type Case = (String, u64, u64);
 
 fn median(mut values: Vec<f64>) -> f64 {

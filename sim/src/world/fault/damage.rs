@@ -177,7 +177,7 @@ impl World<'_> {
 }
 
 impl Slot {
-    /// Whether this node has a change of the membership in its log that it has not applied, or knows
+    /// Returns whether this node has a change of the membership in its log that it has not applied, or knows
     /// of one that waits for its new voters. Of a node that is down, the last known answer counts.
     fn is_reconfiguring(&self) -> bool {
         let Some(driver) = &self.driver else { return self.was_reconfiguring };
