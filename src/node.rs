@@ -22,6 +22,7 @@
 //! - `request.rs` takes up what clients ask for, and proposes it,
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
+//! - `pressure.rs` bounds what it takes in while its disk or its log is behind,
 //! - `space.rs` is what it does when the disk is nearly full,
 //! - `load.rs` says how much of everything it keeps,
 //! - `membership.rs` says who belongs to the cluster,
@@ -40,6 +41,7 @@ mod election;
 mod leave;
 mod load;
 mod membership;
+mod pressure;
 mod promise;
 mod read;
 mod ready;
@@ -88,9 +90,6 @@ use crate::machine::StateMachine;
 use crate::types::{Entry, HardState, LogIndex, NodeId, SnapshotId, Term, Ticket};
 use crate::wal::Wal;
 use crate::wire::{Kind, Message, RaftMessage};
-
-/// A log beyond its limit fills up by this part of what is left in one tick, at most.
-const FILLING_TICKS: u64 = 200;
 
 /// What a node wants from its host.
 #[derive(Debug)]
@@ -551,48 +550,6 @@ impl<M: StateMachine> Node<M> {
             self.space.take(bytes);
         }
         self.raft.step(message.0);
-    }
-
-    /// More waits for the disk than may: what would add to it must wait outside.
-    fn disk_lags(&self) -> bool {
-        self.unsynced > self.config.max_unsynced_bytes
-    }
-
-    /// The log in memory is so large, although snapshots are taken, that nothing may add to it: a
-    /// snapshot is slow to write, or members that catch up still need what it covers.
-    fn log_is_full(&self) -> bool {
-        self.raft.log().bytes() >= 2 * self.config.max_log_bytes
-    }
-
-    /// Bytes of commands that may be proposed in one tick. Unlimited as long as the log is within its
-    /// limit; beyond it less and less, so that the log never gets full at once: writers slow down
-    /// until the snapshot is written, or the member that needs the log has caught up.
-    fn admissible_bytes(&self) -> u64 {
-        let (bytes, limit) = (self.raft.log().bytes(), self.config.max_log_bytes);
-        match bytes.checked_sub(limit) {
-            None => u64::MAX,
-            Some(beyond) => limit.saturating_sub(beyond).div_ceil(FILLING_TICKS),
-        }
-    }
-
-    /// The disk has completed nothing for so long, although the log waits for it, that it may never
-    /// do so again.
-    fn disk_hangs(&self) -> bool {
-        !planted(Bug::HungDiskKeepsOffice)
-            && !self.persisting.is_empty()
-            && self.disk_progress_at + u64::from(self.config.hang_ticks) <= self.now
-    }
-
-    /// One tick of a member that can make nothing durable. A leader in that state answers neither
-    /// writes nor linearizable reads, because it applies only what is durable here too, but its
-    /// heartbeats would keep the others from electing one that does. So it steps down. It does not
-    /// stand for election either, and its vote waits for the disk as any promise does.
-    fn tick_with_hung_disk(&mut self) {
-        if self.raft.is_leader() {
-            warn!(id = %self.config.id, "the disk hangs: stepping down");
-            self.raft.step_down();
-        }
-        self.raft.tick_passively();
     }
 
     /// The only voter wins its election at once, and raft insists that its log is durable by then.

@@ -53,6 +53,7 @@ mod stall;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,6 +70,7 @@ pub use self::portrait::Pictures;
 pub use self::recorder::{Choice, Line, NodeRecord, Operation, Record, Recorded, State, Struck};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
 pub use self::trace::{Digest, Sink};
+pub use self::waypoints::WAYPOINTS;
 
 use self::atlas::Atlas;
 use self::availability::Availability;
@@ -88,96 +90,6 @@ use crate::outcome::{Class, Outcome, Recovery, Violation};
 use crate::plan::{self, NetEffect, Plan, Wire};
 use crate::port::Effect;
 use crate::rng::Draw;
-
-/// What a campaign should reach: each is counted when it happens.
-pub const WAYPOINTS: &[&str] = &[
-    "leader-elected",
-    "leader-deposed",
-    "leadership-transferred",
-    "entries-truncated",
-    "two-entries-truncated",
-    "proposals-batched",
-    "answers-put-off",
-    "snapshot-saved",
-    "snapshot-installed",
-    "snapshot-during-election",
-    "torn-tail-recovered",
-    "log-segments-removed",
-    "request-refused",
-    "request-forwarded",
-    "request-retried",
-    "outcome-unknown",
-    "command-repeated",
-    "session-expired",
-    "answer-not-kept",
-    "read-by-follower",
-    "cas-refused",
-    "learner-added",
-    "learner-promoted",
-    "voter-added",
-    "voter-promised",
-    "promised-voter-votes",
-    "member-removed",
-    "leader-removed",
-    "removed-node-stopped",
-    "joint-configuration",
-    "node-stopped-by-disk",
-    "crash-between-outputs",
-    "crash-between-disk-operations",
-    "crash-with-unsynced-writes",
-    "killed-before-disk-error-was-known",
-    "crash-of-leader",
-    "all-nodes-down",
-    "message-cut-in-flight",
-    "frame-garbled-and-refused",
-    "connection-reset",
-    "message-lost-in-reset",
-    "chunk-lost-in-reset",
-    "queue-full-told",
-    "leader-told-unreachable",
-    "leader-elected-in-a-ring",
-    "core-healed",
-    "core-undecided",
-    "transferred-under-load",
-    "several-members-changed",
-    "changes-overlapped",
-    "founders-all-replaced",
-    "grown-from-one-voter",
-    "shrunk-to-one-voter",
-    "operations-overlapped",
-    "client-restarted",
-    "client-restarted-in-doubt",
-    "snapshot-in-many-chunks",
-    "inbox-backlog",
-    "inbox-full",
-    "started-in-a-crash-loop",
-    "wiped-member-replaced",
-    "old-files-read",
-    "change-put-off",
-    "corrupt-entry-refilled",
-    "corrupt-snapshot-refilled",
-    "damage-in-hard-state-record",
-    "damaged-member-voted",
-    "damaged-member-gave-up",
-    "second-damage-during-repair",
-    "misdirected-write-noticed",
-    "stale-read-noticed",
-    "disk-stalled",
-    "names-lost",
-    "applied-without-session",
-    "unknown-without-session",
-    "guard-refused",
-    "written-at-revision",
-    "stale-read",
-    "stale-read-behind",
-    "page-turned",
-    "page-turned-during-changes",
-    "member-moved",
-    "founded-from-backup",
-    "disk-full-refused",
-    "disk-full-recovered",
-    "snapshot-did-not-fit",
-];
 
 /// How to run.
 #[derive(Default)]

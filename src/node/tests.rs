@@ -370,25 +370,6 @@ fn a_request_passed_to_a_leader_that_is_lost_is_answered_unknown_at_once() {
 }
 
 #[test]
-fn a_failed_disk_operation_stops_the_node() {
-    let mut host = Host::leading();
-    host.put(7);
-    host.take();
-    let error = DiskError {
-        operation: "fsync",
-        file: None,
-        kind: DiskErrorKind::Other,
-        reason: "worn out".into(),
-    };
-    host.node.complete(Completion::Done(DiskQueue::Log, host.submitted, Err(error.clone())));
-    host.collect();
-    assert_eq!(host.node.stopped(), Some(&Error::Disk(error)));
-    // Not even a success that comes late makes it speak again.
-    host.everything();
-    assert!(host.take().is_empty());
-}
-
-#[test]
 fn a_read_waits_until_its_index_is_applied() {
     let mut host = Host::founded(3);
     host.receive_raft(raft(2, MessageType::MsgHeartbeat, 2));

@@ -64,3 +64,22 @@ fn a_follower_whose_disk_hangs_drops_entries_until_it_has_caught_up() {
     host.append(2, (last, 2), last);
     assert_eq!(host.node.status().last.index, last + 1, "sent again");
 }
+
+#[test]
+fn a_failed_disk_operation_stops_the_node() {
+    let mut host = Host::leading();
+    host.put(7);
+    host.take();
+    let error = DiskError {
+        operation: "fsync",
+        file: None,
+        kind: DiskErrorKind::Other,
+        reason: "worn out".into(),
+    };
+    host.node.complete(Completion::Done(DiskQueue::Log, host.submitted, Err(error.clone())));
+    host.collect();
+    assert_eq!(host.node.stopped(), Some(&Error::Disk(error)));
+    // Not even a success that comes late makes it speak again.
+    host.everything();
+    assert!(host.take().is_empty());
+}
