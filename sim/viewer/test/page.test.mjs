@@ -610,7 +610,9 @@ describe("what it says", () => {
             for (let i = 0; i < 2; i++) await page.keyboard.press("s");
             await page.keyboard.press("Space");
             const link = page.locator("#inspector .violation .link").first();
-            const box = await link.boundingBox();
+            // While it plays, the link is drawn anew with each event, and has no box in between.
+            let box = null;
+            for (let i = 0; i < 50 && box === null; i++) box = await link.boundingBox();
             await page.mouse.move(box.x + 5, box.y + 5);
             await page.mouse.down();
             const before = await cursor(page);
