@@ -28,6 +28,7 @@ pub enum Told {
 /// Codes of attempts that certainly had no effect.
 const REFUSALS: &[(u16, &str)] = &[
     (429, "busy"),
+    (507, "disk_full"),
     (503, "no_leader"),
     (503, "leader_transferring"),
     (503, "stopping"),
