@@ -126,8 +126,14 @@ bugs! {
         "The response to a heartbeat waits until the follower's log is durable.";
     HungDiskKeepsOffice = "42", "hung-disk-keeps-office", Easy, "stormkv",
         "A leader whose disk completes nothing any more goes on sending heartbeats.";
+    CatchUpNotAwaited = "43", "catch-up-not-awaited", Medium, "stormkv",
+        "The log behind a snapshot that is sent is dropped before its receiver has it.";
+    PinnedLogIsHeavy = "44", "pinned-log-is-heavy", Medium, "stormkv",
+        "A log that is kept for members that catch up makes the leader save its state again and again.";
     FullDiskStopsAll = "45", "full-disk-stops-all", Medium, "stormkv",
         "A snapshot is written until the disk is full, and a full disk stops the node.";
+    LogUnbounded = "46", "log-unbounded", Medium, "stormkv",
+        "A leader takes commands however large its log is.";
     LargeAnswersKept = "50", "large-answers-kept", Easy, "stormkv, issue 13",
         "Sessions keep every response whatever its length, and the table has no bound in bytes.";
 

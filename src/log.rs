@@ -84,6 +84,14 @@ impl Log {
         self.uncovered
     }
 
+    /// Bytes of the entries up to `applied` that the newest durable snapshot does not cover, roughly: what
+    /// a snapshot of the present state would cover in addition. Takes time for each entry behind `applied`.
+    pub fn coverable_bytes(&self, applied: LogIndex) -> u64 {
+        let from = (applied.max(self.base.index) - self.base.index) as usize;
+        let unapplied = self.entries.range(from.min(self.entries.len())..).map(size).sum::<u64>();
+        self.uncovered.saturating_sub(unapplied)
+    }
+
     /// The newest durable snapshot.
     pub fn snapshot_id(&self) -> SnapshotId {
         self.snapshot.0
@@ -277,6 +285,18 @@ mod tests {
         assert_eq!((log.first(), log.last()), (13, 13));
         assert_eq!(log.term_at(12), Some(3));
         assert!(matches!(log.term(11), Err(raft::Error::Store(StorageError::Compacted))));
+    }
+
+    #[test]
+    fn log_coverable_bytes_are_those_of_applied_entries_behind_the_snapshot() {
+        let mut log = log();
+        let one = log.bytes() / 3;
+        assert_eq!(log.coverable_bytes(10), 0);
+        assert_eq!(log.coverable_bytes(12), 2 * one);
+        assert_eq!(log.coverable_bytes(13), 3 * one);
+        log.saved(SnapshotId { index: 12, term: 3 }, ConfState::default());
+        assert_eq!(log.coverable_bytes(12), 0);
+        assert_eq!(log.coverable_bytes(13), one);
     }
 
     #[test]

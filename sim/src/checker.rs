@@ -22,6 +22,7 @@ mod repeats;
 mod safety;
 mod search;
 mod shadow;
+mod snapshot_rate;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -32,5 +33,6 @@ pub mod witness;
 pub use self::bounds::{BOUNDED, Bounds, Peaks};
 pub use self::safety::{Broken, Check, Safety};
 use self::safety::{Checks, broken};
+pub use self::snapshot_rate::SnapshotRate;
 pub use self::view::View;
 pub use self::why::Why;

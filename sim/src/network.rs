@@ -490,6 +490,13 @@ impl Network {
         pairs.map(|(from, to)| (self.endpoints[from], self.endpoints[to]))
     }
 
+    /// When the last message from one end to the other arrives that keeps its order, in ns: nothing
+    /// that is sent on its connection now arrives before it.
+    pub fn last_arrival_ns(&self, from: Endpoint, to: Endpoint) -> u64 {
+        let ends = self.index.get(&from).zip(self.index.get(&to));
+        ends.map_or(0, |(from, to)| self.links[*from][*to].last_arrival_ns())
+    }
+
     /// No message is lost, duplicated or damaged by chance any more; rules, latencies and
     /// capacities stay.
     pub fn calm(&mut self) {

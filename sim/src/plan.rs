@@ -154,6 +154,9 @@ pub struct Cluster {
     pub snapshot_every: u64,
     /// Entries that stay in the log behind a snapshot, for followers that lag a little.
     pub keep_entries: u64,
+    /// How much log a node keeps in memory, in KiB: half of it behind a snapshot, and up to twice as much
+    /// while a member catches up.
+    pub log_kib: u32,
     /// The size of a WAL segment, in KiB.
     pub segment_kib: u32,
     /// How many client sessions the cluster remembers.
@@ -181,6 +184,7 @@ impl Default for Cluster {
             heartbeat_ticks: 2,
             snapshot_every: 1000,
             keep_entries: 100,
+            log_kib: 4096,
             segment_kib: 64,
             sessions: 64,
             session_kib: 65_536,

@@ -8,6 +8,7 @@
 //! The plan says everything: nothing here runs, and the world never asks the seed what to do
 //! next, except for micro-choices such as the latency of one message.
 
+mod absence;
 mod churn;
 mod combos;
 mod dice;
@@ -114,6 +115,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         end: End { bound_us: 30_000_000, core: core(seed), ..End::default() },
         ..Plan::new(format!("seed-{seed}"), seed)
     };
+    absence::apply(seed, knobs, &mut plan);
     overload::apply(seed, &mut plan);
     plan
 }

@@ -8,7 +8,7 @@
 //! - `slot.rs` is a node's place: its disk, and who judges what it does,
 //! - `event.rs` carries out one event and what comes of it, `life.rs` starts and stops nodes,
 //! - `message.rs` has the messages between nodes, and the connections that they travel on,
-//! - `availability.rs` demands service of a healthy quorum,
+//! - `availability.rs` demands service of a healthy quorum, `catch_up.rs` that members catch up,
 //! - `links.rs` says how the plan sets up the network,
 //! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
 //! - `inbox.rs` is where inputs wait for a slow node,
@@ -30,6 +30,7 @@ mod answer;
 mod atlas;
 mod availability;
 mod camera;
+mod catch_up;
 mod chance;
 mod client;
 mod core;
@@ -75,6 +76,7 @@ pub use self::waypoints::WAYPOINTS;
 use self::atlas::Atlas;
 use self::availability::Availability;
 use self::camera::Mail;
+use self::catch_up::CatchUp;
 use self::client::Clients;
 use self::founding::Founding;
 use self::inbox::Inbox;
@@ -83,7 +85,7 @@ use self::portrait::Portrait;
 use self::recorder::Weight;
 use self::slot::Slot;
 use self::trace::Trace;
-use crate::checker::{Bounds, Broken, Safety};
+use crate::checker::{Bounds, Broken, Safety, SnapshotRate};
 use crate::history::History;
 use crate::network::{Connection, NetAction, NetRule, Network};
 use crate::outcome::{Class, Outcome, Recovery, Violation};
@@ -267,8 +269,10 @@ pub(crate) struct World<'p> {
     clients: Clients,
     safety: Safety,
     bounds: Bounds,
+    snapshot_rate: SnapshotRate,
     atlas: Atlas,
     availability: Availability,
+    catch_up: CatchUp,
     trace: Trace,
     portrait: Option<Box<Portrait>>,
     effects: Vec<Effect>,
@@ -299,6 +303,7 @@ impl<'p> World<'p> {
     fn new(plan: &'p Plan) -> Self {
         let founding = Founding::new(plan.cluster.backup_keys);
         let safety = Safety::new(life::session_limits(&plan.cluster));
+        let config = life::config(plan, NodeId(1), false, 0);
         let mut world = World {
             plan,
             seed: plan.seed,
@@ -311,9 +316,11 @@ impl<'p> World<'p> {
             clients: Clients::new(plan),
             safety: safety.founded(founding.id, &founding.contents),
             founding,
-            bounds: Bounds::new(&life::config(plan, NodeId(1), false, 0)),
+            bounds: Bounds::new(&config),
+            snapshot_rate: SnapshotRate::new(&config),
             atlas: Atlas::default(),
             availability: Availability::new(plan),
+            catch_up: CatchUp::new(plan),
             trace: Trace::default(),
             portrait: None,
             effects: Vec::new(),

@@ -55,6 +55,7 @@ fn unusual_plan() -> Plan {
             heartbeat_ticks: 3,
             snapshot_every: 7,
             keep_entries: 0,
+            log_kib: 77,
             segment_kib: 4,
             sessions: 5,
             session_kib: 9,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stormkv_sim::plan::{Manner, Op, Step, Who};
+use stormkv_sim::plan::{Cluster, Manner, Op, Step, Who};
 use stormkv_sim::scenario;
 use stormkv_sim::swarm::{SpeedKind, generate, speed_plan};
 
@@ -46,9 +46,10 @@ fn random_plans_have_everything() {
         let plan = generate(seed);
         let (ops, faults) = (plan.ops.len(), plan.faults.len());
         // A large state is filled first, and small disks get deletes and other values after that; an
-        // overload is nothing else.
+        // overload is nothing else, and an absence needs clients that go on.
         let most = match plan.disk.size_kib {
             _ if plan.load.is_judged() => 3000,
+            _ if plan.cluster.log_kib != Cluster::default().log_kib => 1100,
             0 => 420,
             _ => 740,
         };

@@ -102,6 +102,11 @@ impl Space {
         self.taken = self.taken.saturating_add(bytes);
     }
 
+    /// Bytes of entries that were taken since the last write of the log.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Records that the entries taken so far are written.
     pub fn written(&mut self) {
         self.taken = 0;

@@ -103,6 +103,8 @@ checks! {
     Convergence = "convergence",
     Goodput = "goodput",
     Availability = "availability",
+    CatchUp = "catch-up",
+    SnapshotRate = "snapshot-rate",
     FrameIntegrity = "frame-integrity",
     DamageNoticed = "damage-noticed",
     DamageRepaired = "damage-repaired",

@@ -57,6 +57,8 @@ fn the_honest_tape_holds_what_the_lies_need() {
         "frame-integrity",
         "repetition",
         "availability",
+        "catch-up",
+        "snapshot-rate",
         "goodput",
         "reads-go-back",
     ];

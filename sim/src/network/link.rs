@@ -108,6 +108,11 @@ impl Link {
         Some(line.free_at_ns)
     }
 
+    /// When the last message arrives that keeps the order of its connection, in ns.
+    pub fn last_arrival_ns(&self) -> u64 {
+        self.lines.iter().map(|line| line.last_at_ns).max().unwrap_or(0)
+    }
+
     /// When a message arrives that would arrive at `at_ns` on an empty connection, in ns. What a
     /// clogged link held up comes out in order.
     pub fn queue(&mut self, at_ns: u64, lane: u8, clogged: bool, ordered: bool) -> u64 {

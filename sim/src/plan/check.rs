@@ -214,6 +214,7 @@ impl Plan {
         }
         place("snapshot_every").within(cluster.snapshot_every, 1, 1_000_000_000)?;
         place("keep_entries").within(cluster.keep_entries, 0, 1_000_000_000)?;
+        place("log_kib").within(cluster.log_kib.into(), 4, 1 << 20)?;
         place("segment_kib").within(cluster.segment_kib.into(), 4, 65_536)?;
         place("sessions").within(cluster.sessions.into(), 1, 1_000_000)?;
         // Two KiB have room for one session at least.

@@ -97,6 +97,7 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
     setting(out, "cluster.heartbeat_ticks", cluster.heartbeat_ticks, default.heartbeat_ticks);
     setting(out, "cluster.snapshot_every", cluster.snapshot_every, default.snapshot_every);
     setting(out, "cluster.keep_entries", cluster.keep_entries, default.keep_entries);
+    setting(out, "cluster.log_kib", cluster.log_kib, default.log_kib);
     setting(out, "cluster.segment_kib", cluster.segment_kib, default.segment_kib);
     setting(out, "cluster.sessions", cluster.sessions, default.sessions);
     setting(out, "cluster.session_kib", cluster.session_kib, default.session_kib);

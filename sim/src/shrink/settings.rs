@@ -30,6 +30,7 @@ const SINGLE: &[Reset] = &[
     |plan| plan.cluster.heartbeat_ticks = Cluster::default().heartbeat_ticks,
     |plan| plan.cluster.snapshot_every = Cluster::default().snapshot_every,
     |plan| plan.cluster.keep_entries = Cluster::default().keep_entries,
+    |plan| plan.cluster.log_kib = Cluster::default().log_kib,
     |plan| plan.cluster.segment_kib = Cluster::default().segment_kib,
     |plan| plan.cluster.sessions = Cluster::default().sessions,
     |plan| plan.cluster.session_kib = Cluster::default().session_kib,

@@ -31,6 +31,7 @@ pub(super) enum Purpose {
     Mutation = 19,
     Weight = 20,
     Growth = 21,
+    Absence = 22,
     Answers = 50,
     Overload = 52,
     Surface = 40,

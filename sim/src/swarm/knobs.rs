@@ -125,6 +125,11 @@ impl Knobs {
         !off
     }
 
+    /// Returns whether a fault sets the priority of a link, which is no fault of the seed's own.
+    pub(super) fn sets_priority(&self, row: &FaultRow) -> bool {
+        self.mix == Mix::Priorities && orders_messages(&row.fault)
+    }
+
     /// Takes out what hits nodes that never come, because nobody adds them any more.
     pub(super) fn keep_founders(&self, faults: &mut Vec<FaultRow>, founders: u32) {
         let is_there = |member: &Member| match member {

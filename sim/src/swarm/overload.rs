@@ -81,6 +81,7 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     plan.cluster.learners = 0;
     plan.cluster.sessions = 2 * CLIENTS * IN_FLIGHT;
     plan.cluster.session_kib = Cluster::default().session_kib;
+    plan.cluster.log_kib = Cluster::default().log_kib;
     // Each operation under way has a session, so that a snapshot takes longer here than a hundred
     // commands do. What is compared is the load, and not how often a state is saved under it.
     plan.cluster.snapshot_every = 2000;

@@ -124,10 +124,7 @@ pub(super) struct Availability {
 impl Availability {
     pub fn new(plan: &Plan) -> Self {
         let network = &plan.network;
-        let lossless = network.drop == 0.0 && network.garble == 0.0 && network.heavy_tail == 0.0;
-        let election_ns = u64::from(plan.cluster.election_ticks[1]) * plan.cluster.tick_us * 1000;
-        let latency_us = network.latency.min_us + 4 * network.latency.mean_extra_us;
-        let round_ns = election_ns + 2 * latency_us * 1000 * u64::from(network.spread);
+        let (lossless, round_ns) = (is_lossless(plan), round_ns(plan));
         let factor = if lossless { 1 } else { LOSSY_FACTOR };
         // A leader that hears of no quorum for the shortest timeout steps down. The delays are
         // exponential, so a single follower may miss that by chance.
@@ -268,9 +265,23 @@ fn seconds(ns: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
+/// Returns whether the links of a plan lose nothing as long as no fault strikes.
+pub(super) fn is_lossless(plan: &Plan) -> bool {
+    let network = &plan.network;
+    network.drop == 0.0 && network.garble == 0.0 && network.heavy_tail == 0.0
+}
+
+/// The longest election timeout with a message there and back, in nanoseconds.
+pub(super) fn round_ns(plan: &Plan) -> u64 {
+    let network = &plan.network;
+    let election_ns = u64::from(plan.cluster.election_ticks[1]) * plan.cluster.tick_us * 1000;
+    let latency_us = network.latency.min_us + 4 * network.latency.mean_extra_us;
+    election_ns + 2 * latency_us * 1000 * u64::from(network.spread)
+}
+
 /// Returns whether a node runs at full speed, with a disk that completes what it is asked for, and with a
 /// clock that is right.
-fn is_fit(slot: &Slot) -> bool {
+pub(super) fn is_fit(slot: &Slot) -> bool {
     can_lead(slot) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
 }
 
@@ -303,11 +314,18 @@ impl World<'_> {
         empty.retain(|id| !self.has_all(*id));
         self.availability.empty = empty;
         match self.situation() {
-            Err(excuse) => self.availability.excuse(excuse),
+            Err(excuse) => {
+                self.availability.excuse(excuse);
+                self.catch_up.restart(None);
+            }
             Ok(situation) => {
                 self.safety.count(Check::Availability, 1);
                 if let Err(broken) = self.availability.judge(self.now_ns, &situation) {
-                    self.fail(Class::Liveness, broken);
+                    return self.fail(Class::Liveness, broken);
+                }
+                match situation.leader {
+                    None => self.catch_up.restart(None),
+                    Some(leader) => self.watch_catch_up(leader, self.availability.since_ns),
                 }
             }
         }

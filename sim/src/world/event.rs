@@ -278,6 +278,7 @@ impl World<'_> {
             let before = std::mem::replace(&mut self.newest.1, now);
             self.note_promises(&before);
             self.note_new_voters(&before);
+            self.snapshot_rate.changed();
         }
     }
 
@@ -474,6 +475,7 @@ impl World<'_> {
         match result {
             Ok(()) => {
                 self.safety.executed(id, &op);
+                self.watch_snapshots(id, &op);
                 if !matches!(op, DiskOp::Write { .. } | DiskOp::Sync { .. } | DiskOp::SyncDir) {
                     self.weigh_disk(id);
                 }
@@ -507,6 +509,28 @@ impl World<'_> {
                 slot.batches[queue as usize] = None;
                 self.completed(id, life, Completion::Done(queue, ticket, Err(error)));
             }
+        }
+    }
+
+    /// Counts the snapshots that a node saves, and what it writes to its log. On a disk that is short of
+    /// room they are tried again and again, and a rotten one is replaced.
+    fn watch_snapshots(&mut self, id: NodeId, op: &DiskOp) {
+        match op {
+            DiskOp::Write { file: FileName::Segment(_), data, .. } => {
+                self.snapshot_rate.logged(id, data.len() as u64);
+            }
+            DiskOp::Create { file: FileName::Partial(index, _), .. } => {
+                let applied = self.node(id).map_or(0, |node| node.status().applied.index);
+                // What is received is ahead of the own state.
+                let is_own = *index <= applied;
+                if is_own && self.plan.disk.size_kib == 0 && !self.atlas.is_damaged(id) {
+                    self.safety.count(Check::SnapshotRate, 1);
+                    if let Err(broken) = self.snapshot_rate.saves(id, applied) {
+                        self.fail(Class::Safety, broken.at(id));
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

@@ -26,8 +26,6 @@ use crate::view::film::MarkKind;
 pub(super) const START_AGAIN_NS: u64 = 100_000_000;
 /// What a node may keep waiting of each kind: proposals, forwarded requests, reads.
 const MAX_PENDING: usize = 1024;
-/// Bytes of a log in memory: a few snapshots of a large state.
-const MAX_LOG_BYTES: u64 = 4 << 20;
 /// Bytes reserved for the log beside two segments: one of the largest values that are common.
 const RESERVE_BYTES: u64 = 16 << 10;
 /// Bytes of answers to queries that one flush of a node makes: one answer, that is.
@@ -186,6 +184,7 @@ impl World<'_> {
             .recovered(id, driver.node(), founds)
             .and_then(|()| self.safety.queued(id, &kept.queued))
             .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
+        self.snapshot_rate.started(id, driver.node().status().applied.index);
         self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
             Some(Box::new(driver));
         if let Err(broken) = judged {
@@ -261,7 +260,8 @@ pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: 
     config.max_batch_bytes = disk_bytes(plan, 40, (2 << 10, 64 << 10));
     config.piece_bytes = disk_bytes(plan, 40, (1 << 10, 64 << 10)) as u32;
     config.hang_ticks = 2 * cluster.election_ticks[1];
-    config.max_log_bytes = MAX_LOG_BYTES;
+    config.max_log_bytes = u64::from(cluster.log_kib) << 10;
+    config.max_uncommitted_bytes = (config.max_log_bytes / 4).max(config.max_message_bytes);
     config.max_answer_bytes = MAX_ANSWER_BYTES;
     config.snapshot_every = cluster.snapshot_every;
     config.keep_entries = cluster.keep_entries;

@@ -36,6 +36,11 @@ impl World<'_> {
             self.fail(Class::Safety, broken);
             return;
         }
+        if let Message::Chunk(chunk) = &message
+            && chunk.offset == 0
+        {
+            self.snapshot_rate.sends(from);
+        }
         match message.kind() {
             Kind::TimeoutNow => {
                 self.availability.disturb();

@@ -41,6 +41,8 @@ pub(super) struct Slot {
     pub latency: Stream,
     /// When the device has transferred all that it was asked to.
     device_free_ns: u64,
+    /// When the last operation ends that began while the disk was slow.
+    pub slowed_until_ns: u64,
     /// Founds the cluster; others join with an empty disk.
     pub founder: bool,
     /// Removed from the cluster: never started again.
@@ -106,6 +108,7 @@ impl Slot {
             collecting: false,
             latency: Stream::new(seed, Purpose::DiskLatency, [id.0]),
             device_free_ns: 0,
+            slowed_until_ns: 0,
             founder,
             retired: false,
             paused: false,
@@ -151,13 +154,17 @@ impl Slot {
         let stretched = |ns: u64, factor: u64| ns.max((ns * factor).min(SLOWEST_NS));
         let usual = delay.min_us * 1000 + self.latency.exponential_ns(delay.mean_extra_us * 1000);
         let usual = stretched(usual, self.slowness);
-        if kib_per_s == 0 || bytes == 0 {
-            return now_ns + usual;
+        let mut ends_ns = now_ns + usual;
+        if kib_per_s > 0 && bytes > 0 {
+            let transfer = bytes * 1_000_000_000 / (u64::from(kib_per_s) << 10);
+            let begins_ns = self.device_free_ns.max(now_ns);
+            self.device_free_ns = begins_ns + stretched(transfer, self.slowness);
+            ends_ns = self.device_free_ns + usual;
         }
-        let transfer = bytes * 1_000_000_000 / (u64::from(kib_per_s) << 10);
-        let begins_ns = self.device_free_ns.max(now_ns);
-        self.device_free_ns = begins_ns + stretched(transfer, self.slowness);
-        self.device_free_ns + usual
+        if self.slowness > 1 {
+            self.slowed_until_ns = self.slowed_until_ns.max(ends_ns);
+        }
+        ends_ns
     }
 
     pub fn is_up(&self) -> bool {

@@ -149,6 +149,7 @@ impl World<'_> {
             clients,
             safety,
             bounds,
+            snapshot_rate,
             trace,
             effects,
             messages,
@@ -168,6 +169,7 @@ impl World<'_> {
             atlas,
             portrait,
             availability,
+            catch_up,
         } = self;
         World {
             plan,
@@ -182,6 +184,7 @@ impl World<'_> {
             clients,
             safety,
             bounds,
+            snapshot_rate,
             trace,
             effects,
             messages,
@@ -200,6 +203,7 @@ impl World<'_> {
             handed_over,
             atlas,
             availability,
+            catch_up,
             portrait,
         }
     }

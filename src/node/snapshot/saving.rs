@@ -82,12 +82,22 @@ impl<M: StateMachine> Node<M> {
     /// Takes a snapshot if it is this member's turn, or if raft needs a newer one.
     pub(in crate::node) fn consider_snapshot(&mut self) {
         let log = self.raft.log();
+        if self.snapshots.saving.is_some() {
+            return;
+        }
         let wanted = log.take_wanted();
         let applied = self.replica.applied();
         let newest = log.snapshot_id();
-        // What is pinned for members that catch up is covered already: another snapshot would not
-        // make the log any smaller.
-        let is_heavy = log.uncovered_bytes() >= self.config.max_log_bytes / 2;
+        // What is pinned for members that catch up is covered already, and what is not applied yet
+        // cannot be: another snapshot would not make the log any smaller.
+        let heavy_bytes = self.config.max_log_bytes / 2;
+        let is_heavy = || match planted(Bug::PinnedLogIsHeavy) {
+            true => log.bytes() >= heavy_bytes,
+            false => {
+                log.uncovered_bytes() >= heavy_bytes
+                    && log.coverable_bytes(applied.index) >= heavy_bytes
+            }
+        };
         // Only the log says that there are others: see `repair.rs`.
         let me = self.config.id;
         let outgrown =
@@ -95,19 +105,14 @@ impl<M: StateMachine> Node<M> {
         // The same bytes would be refused again.
         let suspect = self.snapshots.suspect == Some(newest);
         let is_due = applied.index >= self.next_turn(newest.index)
-            || ((wanted || is_heavy || outgrown) && applied.index > newest.index)
+            || ((wanted || outgrown || is_heavy()) && applied.index > newest.index)
             // What was deleted meanwhile makes room with the next snapshot only.
             || (applied.index > newest.index && self.is_short_of_room())
             || suspect;
         // A received one may turn out to be the same, with the same file.
         let is_received =
             self.snapshots.incoming.as_ref().is_some_and(|incoming| incoming.snapshot == applied);
-        if !is_due
-            || !self.space.may_save(self.now)
-            || self.installing
-            || is_received
-            || self.snapshots.saving.is_some()
-        {
+        if !is_due || !self.space.may_save(self.now) || self.installing || is_received {
             return;
         }
         let (head, writer) = self.replica.snapshot();

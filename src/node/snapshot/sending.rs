@@ -187,6 +187,9 @@ impl<M: StateMachine> Node<M> {
     /// The last entry that may be dropped from the log as far as members go that are being sent a
     /// snapshot or catch up behind one; `None` if there are none.
     pub(super) fn pinned(&self) -> Option<LogIndex> {
+        if planted(Bug::CatchUpNotAwaited) {
+            return None;
+        }
         let sending = self.snapshots.outgoing.values().map(|out| out.snapshot.index);
         let catching_up = self.snapshots.catching_up.values().map(|member| member.matched);
         sending.chain(catching_up).min()
