@@ -152,4 +152,7 @@ pub enum Refusal {
     /// The disk of this member is nearly full, and the command may grow the state. Delete keys, or
     /// make room on that disk.
     DiskFull(NodeId),
+    /// No quorum of the voters after the membership change has answered lately, so the cluster could
+    /// stop for ever. Start the missing members, or remove those that are lost first, and try again.
+    QuorumAtRisk,
 }

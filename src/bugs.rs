@@ -152,6 +152,8 @@ bugs! {
         "A leader does not know that the disks of a quorum are nearly full, and goes on proposing.";
     VoterAddedAtOnce = "59", "voter-added-at-once", Hard, "stormkv",
         "A new member counts for the quorum at once, although it has nothing.";
+    QuorumNotChecked = "60", "quorum-not-checked", Medium, "etcd, strict-reconfig-check",
+        "A leader accepts a change of the membership although no quorum is active after it.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";

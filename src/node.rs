@@ -28,12 +28,14 @@
 //! - `membership.rs` says who belongs to the cluster,
 //! - `promise.rs` says which members become voters when they have caught up,
 //! - `catch_up.rs` measures how far they are, and gives them their votes,
+//! - `activity.rs` records which members answer, so that no change loses the quorum,
 //! - `leave.rs` is how one that does not any more takes its leave.
 //!
 //! Left out on purpose: lease-based reads (they are stale even without clock skew), forwarding by
 //! raft itself (a forwarded proposal cannot be traced to its index and term), more than one raft
 //! group per process.
 
+mod activity;
 mod backlog;
 mod catch_up;
 mod check;
@@ -62,7 +64,7 @@ use raft::{ProgressState, StateRole};
 use tracing::warn;
 
 pub use self::load::Load;
-pub use self::membership::{Membership, membership_change};
+pub use self::membership::{Membership, membership_change, membership_step};
 #[cfg(test)]
 pub(crate) use self::promise::Change;
 pub use self::promise::Promise;
@@ -70,6 +72,7 @@ pub use self::replica::Proposal;
 pub use self::space::DiskSpace;
 pub use crate::wal::Damage;
 
+use self::activity::Activity;
 use self::backlog::Backlog;
 use self::catch_up::Rounds;
 use self::election::Raft;
@@ -262,6 +265,7 @@ pub struct Node<M> {
     forwards: BTreeMap<u64, Forwarded>,
     reads: Reads,
     rounds: Rounds,
+    activity: Activity,
     snapshots: Snapshots<M>,
     space: Space,
     /// The write-ahead log ended in a torn record when this life began.
@@ -549,6 +553,7 @@ impl<M: StateMachine> Node<M> {
             }
             self.space.take(bytes);
         }
+        self.note_answer(from, &message);
         self.raft.step(message.0);
     }
 

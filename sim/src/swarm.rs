@@ -14,6 +14,7 @@ mod combos;
 mod dice;
 mod families;
 mod growth;
+mod imprudence;
 mod knobs;
 mod membership;
 mod mutate;
@@ -81,7 +82,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let weight = weight::draw(seed, &cluster, clients.count, horizon_us, &ops, grows);
     let mut faults = storm::faults(seed, &cast, knobs);
     knobs.keep_founders(&mut faults, first_nodes);
-    if growth.is_some_and(|growth| growth.is_calm) {
+    if growth.as_ref().is_some_and(|growth| growth.is_calm) {
         faults.clear();
     }
     if knobs.mix() == Mix::Priorities {
@@ -98,6 +99,9 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     surface::vary(seed, &mut ops);
     if !knobs.is_off(Group::Membership) {
         ops.extend(surface::moves(seed, u64::from(first_nodes), horizon_us));
+        if growth.is_none() {
+            ops.extend(imprudence::requests(seed, &cluster, &faults));
+        }
     }
     ops.sort_by_key(|row| row.at_us);
 

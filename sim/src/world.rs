@@ -45,6 +45,7 @@ mod life;
 mod links;
 mod message;
 mod portrait;
+mod prudence;
 mod recorder;
 mod recovery;
 mod request;

@@ -319,6 +319,16 @@ async fn a_membership_change_is_not_repeated_in_doubt() {
 }
 
 #[tokio::test]
+async fn a_membership_change_that_risks_the_quorum_is_refused_with_its_remedy() {
+    let risk = Say(409, r#"{"code":"quorum_at_risk","message":"start the missing members"}"#);
+    let server = Server::start(1, 1, [risk]).await;
+    let error = client(&[&server]).remove_member(2).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, "quorum_at_risk"));
+    assert_eq!((error.message(), error.is_unavailable()), ("start the missing members", false));
+    assert_eq!(server.asked().len(), 1, "nothing changes as long as nobody acts");
+}
+
+#[tokio::test]
 async fn guards_swaps_and_transactions_read_their_answers() {
     let conflict = r#"{"code":"precondition_failed","message":"no","revision":8}"#;
     let absent = r#"{"code":"key_not_found","message":"no"}"#;

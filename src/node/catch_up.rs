@@ -72,7 +72,7 @@ impl<M: StateMachine> Node<M> {
     pub(super) fn have_all(&self, voters: &[NodeId]) -> bool {
         let commit = self.raft.commit();
         let has_all = |id: NodeId| {
-            progress_of(&self.raft, id).is_some_and(|p| p.recent_active && p.matched >= commit)
+            self.is_active(id) && progress_of(&self.raft, id).is_some_and(|p| p.matched >= commit)
         };
         voters.iter().all(|id| self.replica.membership().votes(*id) || has_all(*id))
     }
@@ -117,14 +117,15 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Returns whether a promise can be kept now: its new voters have caught up and answer, and so does a
-    /// quorum of the voters after it. One of these is a voter already, to which a leader that loses
+    /// quorum of the voters after it. Until then it waits: it was made when others may have answered,
+    /// and stands in the way of no other change. One of these is a voter already, to which a leader that loses
     /// its own vote can hand over.
     fn is_due(&self, promise: &Promise) -> bool {
         let membership = self.replica.membership();
         let (me, commit) = (self.config.id, self.raft.commit());
-        // Since the last check of the quorum.
-        let is_active = |p: &Progress| p.recent_active && follows_log(p, commit);
-        let answers = |id: NodeId| id == me || progress_of(&self.raft, id).is_some_and(is_active);
+        let follows =
+            |id| progress_of(&self.raft, id).is_some_and(|progress| follows_log(progress, commit));
+        let answers = |id: NodeId| id == me || self.is_active(id) && follows(id);
         let has_vote = |id: NodeId| membership.voters().contains(&id);
         let is_ready =
             |id: &NodeId| has_vote(*id) || self.rounds.have_caught_up(*id) && answers(*id);
@@ -132,15 +133,10 @@ impl<M: StateMachine> Node<M> {
             return false;
         }
         let stays = |id: &NodeId| has_vote(*id) && !promise.unseats(*id);
-        let voters = membership.voters().union(promise.voters());
-        let (mut all, mut answering) = (0, 0);
-        for id in voters.copied().filter(|id| !promise.unseats(*id)) {
-            all += 1;
-            answering += usize::from(answers(id));
-        }
-        answering > all / 2
+        let change = promise.kept_by();
+        membership.keeps_quorum(&change, answers)
             && membership.voters().iter().filter(|id| stays(id)).any(|id| answers(*id))
-            && membership.allows(&promise.kept_by())
+            && membership.allows(&change)
     }
 }
 

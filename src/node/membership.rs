@@ -210,6 +210,25 @@ impl Membership {
         })
     }
 
+    /// The voters after `change`, when a joint configuration on the way is left.
+    fn voters_after(&self, change: &Reconfigure) -> BTreeSet<NodeId> {
+        let stays = |id: &&NodeId| !change.removed.contains(id) && !change.learners.contains(id);
+        self.voters.iter().filter(stays).chain(&change.voters).copied().collect()
+    }
+
+    /// Returns whether a quorum of the voters after `change` is active. A change that leaves the
+    /// voters as they are puts nothing at risk.
+    /// Not part of [`allows`](Self::allows) either: only the leader knows who is active.
+    pub(crate) fn keeps_quorum(
+        &self,
+        change: &Reconfigure,
+        is_active: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let after = self.voters_after(change);
+        let active = after.iter().filter(|id| is_active(**id)).count();
+        after == self.voters || active > after.len() / 2
+    }
+
     /// The membership after raft made `state` of it; `change` says who was removed, and what is
     /// promised.
     pub(crate) fn changed(&self, state: &ConfState, change: &Change) -> Self {
@@ -325,6 +344,13 @@ fn context(change: &ConfChangeV2) -> Option<(BTreeMap<NodeId, String>, Option<Pr
 #[must_use]
 pub fn membership_change(data: &[u8]) -> Option<Reconfigure> {
     decode(data).map(|change| from_raft(&change).asked())
+}
+
+/// Reads the part of a change that takes effect when its entry is applied, without what it only
+/// promises; `None` for data that is no membership entry.
+#[must_use]
+pub fn membership_step(data: &[u8]) -> Option<Reconfigure> {
+    decode(data).map(|change| from_raft(&change).now)
 }
 
 /// Raft's change in our words. An empty one leaves a joint configuration.

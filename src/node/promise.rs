@@ -12,6 +12,8 @@
 //! happens together with their promotion: when one voter replaces another, the old one votes until the
 //! new one does.
 //!
+//! The leader keeps a promise only while a quorum of the voters after it answers (see `activity.rs`).
+//!
 //! A later change takes precedence over an earlier promise. It cancels a promise if it removes one of
 //! the new voters or names it as a learner, and takes out of the other promises what they say about
 //! the members that it names. A promise that is never kept stands in the way of no other change.

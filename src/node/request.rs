@@ -297,6 +297,8 @@ impl<M: StateMachine> Node<M> {
             || (at_once && !membership.keeps_promises(change))
         {
             Some(Refusal::InvalidReconfiguration)
+        } else if at_once && !self.is_prudent(change) {
+            Some(Refusal::QuorumAtRisk)
         } else if at_once
             && leaves(change, self.config.id)
             && !planted(Bug::LeaderRemovesItself)
@@ -316,6 +318,14 @@ impl<M: StateMachine> Node<M> {
         };
         let place = self.raft.propose_change(membership::to_raft(&change));
         self.proposed(origin, place);
+    }
+
+    /// Returns whether a quorum of the voters after a change answers. Unchecked, a change could leave
+    /// a membership that commits nothing any more, the next change included.
+    fn is_prudent(&self, change: &Reconfigure) -> bool {
+        // A voter that has nothing does not answer either.
+        let unchecked = planted(Bug::QuorumNotChecked) || planted(Bug::VoterAddedAtOnce);
+        unchecked || self.replica.membership().keeps_quorum(change, |id| self.is_active(id))
     }
 
     /// A leader does not remove or demote itself: it first hands over to the voter that stays and

@@ -11,6 +11,7 @@ use raft::eraftpb;
 use tracing::{info, warn};
 
 use super::Node;
+use super::activity::Activity;
 use super::backlog::Backlog;
 use super::catch_up::Rounds;
 use super::election::Raft;
@@ -146,6 +147,7 @@ impl<M: StateMachine> Node<M> {
             forwards: BTreeMap::new(),
             reads: Reads::default(),
             rounds: Rounds::default(),
+            activity: Activity::default(),
             snapshots: Snapshots::new(present, left.complete),
             space,
             torn,

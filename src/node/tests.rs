@@ -6,6 +6,7 @@ mod cluster;
 mod grow;
 mod host;
 mod leave;
+mod prudence;
 mod repair;
 mod retries;
 mod space;

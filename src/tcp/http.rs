@@ -53,6 +53,7 @@
 //! | 405 | `method_not_allowed` | see `Allow` |
 //! | 408 | `timeout` | send the body faster |
 //! | 409 | `sequence_out_of_order`, `reconfiguration_pending`, `invalid_membership_change` | nothing was done |
+//! | 409 | `quorum_at_risk` | nothing was done; start the missing members, or remove the lost ones first |
 //! | 410 | `session_expired` | earlier attempts may have had an effect |
 //! | 412 | `precondition_failed` | `revision` is the present one, or null |
 //! | 413 | `too_large` | |

@@ -109,6 +109,7 @@ checks! {
     DamageNoticed = "damage-noticed",
     DamageRepaired = "damage-repaired",
     DamagedVote = "damaged-vote",
+    Prudence = "prudence",
 }
 
 /// How often each check bit.

@@ -61,6 +61,7 @@ fn the_honest_tape_holds_what_the_lies_need() {
         "snapshot-rate",
         "goodput",
         "reads-go-back",
+        "prudence",
     ];
     for (name, count) in counts {
         let elsewhere = elsewhere.contains(&name)

@@ -38,6 +38,7 @@ pub(super) enum Purpose {
     Moves = 41,
     Backup = 42,
     DiskSize = 27,
+    Imprudence = 60,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

@@ -114,6 +114,8 @@ pub(super) struct Clients {
     /// A request for a change of the membership went unanswered: a copy of it may still be on its
     /// way.
     pub doubtful_change: bool,
+    /// The operator has asked for a change without regard to what is lost.
+    pub was_imprudent: bool,
 }
 
 /// Gives each client its rows, to its hands in turn.
@@ -186,6 +188,7 @@ impl Clients {
             replaced: Vec::new(),
             progress_ns: 0,
             doubtful_change: false,
+            was_imprudent: false,
         }
     }
 
@@ -468,6 +471,8 @@ pub(super) enum Next {
     Doubt,
     /// The attempt had no effect, and others will have none until there is room on a disk.
     NoRoom,
+    /// The attempt had no effect, and others will have none until more members answer the leader.
+    AtRisk,
     /// The operator's change makes no sense any more: an earlier attempt did it.
     Pointless,
 }
@@ -485,6 +490,7 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::Refused(Refusal::SessionExpired | Refusal::OutOfOrder) => Next::SessionLost,
         Reply::Refused(Refusal::InvalidReconfiguration) => Next::Pointless,
         Reply::Refused(Refusal::DiskFull(_)) => Next::NoRoom,
+        Reply::Refused(Refusal::QuorumAtRisk) => Next::AtRisk,
         Reply::Refused(_) => Next::Retry(None),
     }
 }

@@ -231,6 +231,9 @@ impl World<'_> {
         if led && last.index > before.last.index + 1 {
             self.reach("proposals-batched");
         }
+        if led && last.index > before.last.index {
+            self.judge_changes(id, before.last.index);
+        }
         if acts {
             self.after(id);
         }

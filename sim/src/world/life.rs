@@ -157,6 +157,7 @@ impl World<'_> {
         self.strike_at_start(id);
         let slot = self.slots[id.0 as usize].as_mut().expect("it has a place");
         slot.life += 1;
+        slot.heard.clear();
         let life = slot.life;
         let mut config = config(plan, id, slot.founder, life);
         config.seed = seed;

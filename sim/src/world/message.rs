@@ -128,6 +128,7 @@ impl World<'_> {
         self.trace.line(self.now_ns, || describe(from, to, &message));
         if matches!(message, Message::Raft(_)) {
             self.messages += 1;
+            self.note_heard(from, to);
         }
         if let Message::Chunk(chunk) = &message
             && chunk.offset + chunk.data.len() as u64 == chunk.total

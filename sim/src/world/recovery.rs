@@ -139,6 +139,12 @@ impl World<'_> {
 
     /// The cluster has been waited for long enough.
     fn stalled(&mut self, waited_ns: u64) {
+        if let Some(excuse) = self.excuse_imprudence() {
+            self.trace.line(self.now_ns, || format!("excused: {excuse}"));
+            self.reach("quorum-lost-imprudently");
+            self.rested = true;
+            return;
+        }
         if let Some(excuse) = self.excuse() {
             self.trace.line(self.now_ns, || format!("excused: {excuse}"));
             self.count("stopped-beyond-quorum");

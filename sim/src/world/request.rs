@@ -61,6 +61,7 @@ impl World<'_> {
             return self.begin(number);
         }
         self.clients.progress_ns = self.now_ns;
+        self.clients.was_imprudent |= imprudent;
         let removes_leader = match &row.call.op {
             Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(*id),
             Op::Change(parts) => {
@@ -300,6 +301,15 @@ impl World<'_> {
             Next::NoRoom if newest => {
                 current.refused += u32::from(!current.opening);
                 self.elsewhere(number);
+                self.pause(number);
+            }
+            // Nobody comes back any more for whom the operator could wait.
+            Next::AtRisk if newest && is_healed => {
+                self.reach("change-at-risk-refused");
+                self.finish(number, Outcome::Fail);
+            }
+            Next::AtRisk if newest => {
+                self.reach("change-at-risk-refused");
                 self.pause(number);
             }
             Next::Pointless if newest => self.finish(number, Outcome::Fail),

@@ -1,7 +1,7 @@
 //! One place in the simulated cluster: a disk, the node that runs on it, if it runs, and who judges
 //! what it does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Event;
 use super::core::Loss;
@@ -68,6 +68,8 @@ pub(super) struct Slot {
     pub clock: LocalClock,
     /// Counts the settings of its timer; only the last one counts.
     pub timer: u64,
+    /// The count of its timer when a message of raft of each other node came last in this life.
+    pub heard: BTreeMap<NodeId, u64>,
     /// How late its timers may fire, and how late they do.
     pub jitter: Option<(u64, Stream)>,
     /// What waits for a slow node; `None` for one that takes no time.
@@ -122,6 +124,7 @@ impl Slot {
             snapshot: 0,
             clock: LocalClock::new(seed, id.0),
             timer: 0,
+            heard: BTreeMap::new(),
             jitter: None,
             inbox,
             crash_loop: None,

@@ -89,4 +89,6 @@ pub const WAYPOINTS: &[&str] = &[
     "disk-full-refused",
     "disk-full-recovered",
     "snapshot-did-not-fit",
+    "change-at-risk-refused",
+    "quorum-lost-imprudently",
 ];

@@ -57,6 +57,7 @@ codes! {
     Timeout "timeout" REQUEST_TIMEOUT "The body did not arrive in time.";
     SequenceOutOfOrder "sequence_out_of_order" CONFLICT "A newer command was applied.";
     ReconfigurationPending "reconfiguration_pending" CONFLICT "Another change is not finished.";
+    QuorumAtRisk "quorum_at_risk" CONFLICT "Too few of the voters to be answer.";
     InvalidMembershipChange "invalid_membership_change" CONFLICT "The change makes no sense.";
     SessionExpired "session_expired" GONE "The session is unknown (any more).";
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED "The key has another revision.";
@@ -171,6 +172,12 @@ impl ApiError {
             Refusal::InvalidReconfiguration => (
                 Code::InvalidMembershipChange,
                 "the membership change makes no sense, so nothing was done: see GET /v1/members",
+            ),
+            Refusal::QuorumAtRisk => (
+                Code::QuorumAtRisk,
+                "too few of the members that would vote after this change answer the leader, so \
+                 nothing was done, as the cluster could stop for ever: start the missing members, or \
+                 first remove those that are lost, and try again",
             ),
             Refusal::TooLarge => {
                 (Code::TooLarge, "the request is over the node's limit: make it smaller")

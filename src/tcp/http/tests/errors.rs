@@ -66,6 +66,7 @@ async fn a_refusal_that_stays_becomes_an_error() {
         (Refusal::Busy, 429, "busy"),
         (Refusal::TooLarge, 413, "too_large"),
         (Refusal::ReconfigurationPending, 409, "reconfiguration_pending"),
+        (Refusal::QuorumAtRisk, 409, "quorum_at_risk"),
         (Refusal::InvalidReconfiguration, 409, "invalid_membership_change"),
         (Refusal::SessionExpired, 410, "session_expired"),
         (Refusal::OutOfOrder, 409, "sequence_out_of_order"),
