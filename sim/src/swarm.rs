@@ -100,7 +100,9 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     if !knobs.is_off(Group::Membership) {
         ops.extend(surface::moves(seed, u64::from(first_nodes), horizon_us));
         if growth.is_none() {
-            ops.extend(imprudence::requests(seed, &cluster, &faults));
+            // Aimed at the faults as they are with nothing switched off, so that nothing else moves.
+            let faults = || storm::faults(seed, &cast, &Knobs::mixed(knobs.mix()));
+            ops.extend(imprudence::requests(seed, &cluster, faults));
         }
     }
     ops.sort_by_key(|row| row.at_us);

@@ -19,11 +19,19 @@ const NOTICED_MS: u32 = 100;
 const ENDLESS_US: u64 = 3_000_000;
 
 /// Draws the requests of an imprudent operator; most plans have none.
-pub(super) fn requests(seed: u64, cluster: &Cluster, faults: &[FaultRow]) -> Vec<OpRow> {
+pub(super) fn requests(
+    seed: u64,
+    cluster: &Cluster,
+    faults: impl FnOnce() -> Vec<FaultRow>,
+) -> Vec<OpRow> {
     let dice = &mut Dice::new(seed, Purpose::Imprudence);
+    if !dice.percent(PERCENT) || cluster.nodes < 2 {
+        return Vec::new();
+    }
+    let faults = faults();
     let outages: Vec<&FaultRow> =
         faults.iter().filter(|row| takes_members_out(&row.fault)).collect();
-    if !dice.percent(PERCENT) || outages.is_empty() || cluster.nodes < 2 {
+    if outages.is_empty() {
         return Vec::new();
     }
     let mut rows: Vec<OpRow> = (0..dice.between(1, 3))
