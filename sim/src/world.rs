@@ -40,6 +40,7 @@ mod fault;
 mod fork;
 mod founding;
 mod goodput;
+mod in_force;
 mod inbox;
 mod life;
 mod links;
@@ -80,6 +81,7 @@ use self::camera::Mail;
 use self::catch_up::CatchUp;
 use self::client::Clients;
 use self::founding::Founding;
+use self::in_force::Past;
 use self::inbox::Inbox;
 use self::links::{capacity, endpoint, network_config};
 use self::portrait::Portrait;
@@ -290,6 +292,7 @@ pub(crate) struct World<'p> {
     open_at_heal: usize,
     /// The membership as of the highest index that anybody has ever applied.
     newest: (LogIndex, Membership),
+    past: Past,
     /// What each fault hit, for its end.
     victims: BTreeMap<usize, Vec<NodeId>>,
     /// Whom the latest fault on "the leader" hit.
@@ -335,6 +338,7 @@ impl<'p> World<'p> {
             recovery: Recovery::default(),
             open_at_heal: 0,
             newest: (0, Membership::default()),
+            past: Past::default(),
             victims: BTreeMap::new(),
             last_leader_hit: None,
             roles: Vec::new(),

@@ -30,7 +30,6 @@ pub(super) struct Ledger {
     versions: Tail<Vec<Version>>,
     /// By index - 1: term and chain hash, and who committed it first.
     committed: Tail<(Term, u64, NodeId)>,
-    last_change: LogIndex,
     /// Versions that were written for the first time, and not looked at yet.
     fresh: Vec<SnapshotId>,
     founding: LogIndex,
@@ -50,7 +49,7 @@ impl Ledger {
         let at = (id.index - 1) as usize;
         let versions = Tail::behind(at, [vec![founding]]);
         let committed = Tail::behind(at, [(id.term, 1, NodeId(0))]);
-        Ledger { versions, committed, last_change: 0, fresh: Vec::new(), founding: id.index }
+        Ledger { versions, committed, fresh: Vec::new(), founding: id.index }
     }
 
     /// Where the log begins.
@@ -72,9 +71,6 @@ impl Ledger {
     /// messages wait until the term is durable (which is checked where they are sent).
     pub fn write(&mut self, by: NodeId, previous: u64, entry: &Entry) -> Result<u64, NodeId> {
         let hash = chain(previous, entry);
-        if entry.kind == EntryKind::Membership {
-            self.last_change = self.last_change.max(entry.index);
-        }
         let at = (entry.index - 1) as usize;
         self.versions.reach(at + 1, Vec::new);
         // What is forgotten is committed and applied everywhere: whoever writes it now is wrong.
@@ -100,9 +96,11 @@ impl Ledger {
         std::mem::take(&mut self.fresh)
     }
 
-    /// The highest index at which a change of the membership was ever written, committed or not.
-    pub fn last_change(&self) -> LogIndex {
-        self.last_change
+    /// The changes of the membership that were ever written behind `index`, committed or not.
+    pub fn changes_behind(&self, index: LogIndex) -> impl Iterator<Item = &Bytes> {
+        let versions = (index as usize..self.versions.len()).filter_map(|at| self.versions.get(at));
+        let changes = versions.flatten().filter(|version| version.kind == EntryKind::Membership);
+        changes.map(|version| &version.data)
     }
 
     /// The chain hash of an entry that follows on `previous`, if somebody has written it there.

@@ -507,10 +507,9 @@ impl Safety {
         version.is_some_and(|version| version.kind == EntryKind::Membership)
     }
 
-    /// The highest index at which anybody has ever written a change of the membership; 0 if nobody
-    /// has.
-    pub fn last_change(&self) -> LogIndex {
-        self.raft.ledger.last_change()
+    /// The changes of the membership that were ever written behind `index`, committed or not.
+    pub fn changes_behind(&self, index: LogIndex) -> impl Iterator<Item = &Bytes> {
+        self.raft.ledger.changes_behind(index)
     }
 
     /// How often a node replaced entries of its log, and how often more than one at once.

@@ -111,9 +111,9 @@ pub(super) struct Clients {
     pub replaced: Vec<(NodeId, NodeId)>,
     /// When an operation began or ended last.
     pub progress_ns: u64,
-    /// A request for a change of the membership went unanswered: a copy of it may still be on its
-    /// way.
-    pub doubtful_change: bool,
+    /// Requests for changes of the membership that went unanswered: copies of them may still be on
+    /// their way.
+    pub doubtful_changes: Vec<Reconfigure>,
     /// The operator has asked for a change without regard to what is lost.
     pub was_imprudent: bool,
 }
@@ -187,7 +187,7 @@ impl Clients {
             goodput: Goodput::default(),
             replaced: Vec::new(),
             progress_ns: 0,
-            doubtful_change: false,
+            doubtful_changes: Vec::new(),
             was_imprudent: false,
         }
     }

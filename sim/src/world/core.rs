@@ -1,19 +1,16 @@
 //! Who is healed when the faults stop, and how the others are lost for good.
 //!
-//! The core is a quorum or more. What a quorum is must be beyond doubt then: every member that can
-//! still have a say goes by the same membership, and nothing is on its way that could change it.
-//! Otherwise everybody is the core, which is always enough. Whoever is outside stays as it has
+//! The core is a quorum or more, of every membership that may be in force then or later (see
+//! `in_force.rs`). If that is not known, everybody is the core, which is always enough. Whoever is outside stays as it has
 //! failed, or fails in one of the ways in which a node can: dead, frozen, cut off. Random draws are keyed by node, so that
 //! one node's fate does not shift another's.
 
 use std::collections::BTreeSet;
 
-use stormkv::node::Membership;
 use stormkv::types::NodeId;
 
 use super::World;
 use super::recorder::Weight;
-use super::slot::Slot;
 use crate::disk::Crash;
 use crate::network::{Endpoint, Rule, Side};
 use crate::plan::{Core, LinkFault, MAX_NODE_ID, Member, Op};
@@ -81,25 +78,27 @@ impl Loss {
 }
 
 /// Draws a core among the members that are `present`: intact voters, in a random order, until they
-/// are a quorum; half of the time others too. `None` if the intact voters are no quorum.
+/// are a majority of each of these sets of voters; half of the time others too. `None` if the intact
+/// voters are no majority.
 fn choose(
     seed: u64,
-    membership: &Membership,
+    in_force: &BTreeSet<BTreeSet<NodeId>>,
     present: &[NodeId],
     is_intact: impl Fn(NodeId) -> bool,
 ) -> Option<BTreeSet<NodeId>> {
     let draw = |id: NodeId, number| Stream::new(seed, Purpose::Core, [id.0]).at(number);
-    let mut members: Vec<NodeId> =
-        present.iter().copied().filter(|id| membership.contains(*id)).collect();
+    let mut members = present.to_vec();
     members.sort_by_key(|id| (draw(*id, 0).0, *id));
     let mut quorum = BTreeSet::new();
-    for id in members.iter().copied().filter(|id| membership.votes(*id) && is_intact(*id)) {
-        if membership.is_quorum(|id| quorum.contains(&id)) {
-            break;
+    let lacks = |quorum: &BTreeSet<NodeId>, voters: &BTreeSet<NodeId>| {
+        2 * voters.intersection(quorum).count() <= voters.len()
+    };
+    for id in members.iter().copied().filter(|id| is_intact(*id)) {
+        if in_force.iter().any(|voters| voters.contains(&id) && lacks(&quorum, voters)) {
+            quorum.insert(id);
         }
-        quorum.insert(id);
     }
-    if !membership.is_quorum(|id| quorum.contains(&id)) {
+    if in_force.iter().any(|voters| lacks(&quorum, voters)) {
         return None;
     }
     // No more than a quorum is the hardest case, but then a larger core has to work, too.
@@ -112,16 +111,24 @@ fn choose(
 impl World<'_> {
     /// Who is healed; `None`: everybody.
     pub(super) fn choose_core(&mut self) -> Option<BTreeSet<NodeId>> {
+        let mut is_unsettled = false;
         let core = match &self.plan.end.core {
             Core::All => return None,
             Core::Only(nodes) => Some(nodes.clone()),
-            Core::Random if self.membership_may_change() => None,
-            Core::Random => {
+            Core::Random => self.voters_in_force().and_then(|in_force| {
+                let votes = |id: &NodeId| in_force.iter().any(|voters| voters.contains(id));
                 let all = self.slots.iter().flatten().filter(|slot| !slot.retired);
-                let present: Vec<NodeId> = all.map(|slot| slot.id).collect();
-                choose(self.seed, &self.newest.1, &present, |id| self.is_intact(id))
-            }
+                let present: Vec<NodeId> = all
+                    .map(|slot| slot.id)
+                    .filter(|id| self.newest.1.contains(*id) || votes(id))
+                    .collect();
+                is_unsettled = in_force.len() > 1;
+                choose(self.seed, &in_force, &present, |id| self.is_intact(id))
+            }),
         };
+        if is_unsettled && core.is_some() {
+            self.reach("core-healed-during-change");
+        }
         self.reach(if core.is_some() { "core-healed" } else { "core-undecided" });
         core
     }
@@ -133,26 +140,6 @@ impl World<'_> {
         slot.is_some_and(|slot| !slot.wiped) && !self.atlas.is_damaged(id)
     }
 
-    /// Returns whether some node may go by another membership than the newest one, now or later: because a
-    /// change is half done or waits for its new voters, because it may still be in some log, or
-    /// because a request for one may still be on its way.
-    fn membership_may_change(&self) -> bool {
-        let newest = &self.newest.1;
-        let voters_left = self.slots.iter().flatten().filter(|slot| newest.votes(slot.id)).count();
-        let least_applied = self
-            .slots
-            .iter()
-            .flatten()
-            .filter(|slot| newest.contains(slot.id))
-            .map(Slot::surely_applied)
-            .min();
-        newest.is_joint()
-            || !newest.promises().is_empty()
-            || voters_left < newest.voters().len()
-            || self.safety.last_change() > least_applied.unwrap_or(0)
-            || self.has_change_open()
-    }
-
     /// Whether the operator waits for a change of the membership, or has given up one that may
     /// happen at any time.
     pub(super) fn has_change_open(&self) -> bool {
@@ -160,7 +147,7 @@ impl World<'_> {
             let op = &self.plan.ops[c.row].call.op;
             op.is_admin() && !matches!(op, Op::Transfer(_))
         });
-        waits || self.clients.doubtful_change
+        waits || !self.clients.doubtful_changes.is_empty()
     }
 
     /// How a node outside of the core has failed already, if that keeps all of it from the core.
@@ -273,43 +260,42 @@ mod tests {
 
     use super::*;
 
-    fn membership(voters: &BTreeSet<u64>, outgoing: &BTreeSet<u64>, all: u64) -> Membership {
-        let votes = |id: &u64| voters.contains(id) || outgoing.contains(id);
-        let learners: Vec<u64> = (1..=all).filter(|id| !votes(id)).collect();
-        let value = serde_json::json!({
-            "voters": voters, "outgoing": outgoing, "learners": learners, "learners_next": [],
-            "auto_leave": false, "removed": [],
-        });
-        serde_json::from_value(value).expect("a membership")
+    fn ids(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
+        ids.into_iter().map(NodeId).collect()
     }
 
     proptest! {
         #[test]
         fn a_core_is_a_quorum_of_intact_members_or_there_is_none(
             seed: u64,
-            voters in prop::collection::btree_set(1u64..=9, 1..=7),
-            outgoing in prop::collection::btree_set(1u64..=9, 0..=7),
+            in_force in prop::collection::btree_set(
+                prop::collection::btree_set(1u64..=9, 1..=7), 1..=4
+            ),
             damaged in prop::collection::btree_set(1u64..=9, 0..=4),
             absent in prop::collection::btree_set(1u64..=9, 0..=2),
         ) {
-            let membership = membership(&voters, &outgoing, 9);
+            let in_force: BTreeSet<_> = in_force.into_iter().map(ids).collect();
             let present: Vec<NodeId> =
-                (1..=12).filter(|id| !absent.contains(id)).map(NodeId).collect();
+                (1..=9).filter(|id| !absent.contains(id)).map(NodeId).collect();
             let is_intact = |id: NodeId| !damaged.contains(&id.0);
-            let possible = membership.is_quorum(|id| present.contains(&id) && is_intact(id));
-            let core = choose(seed, &membership, &present, is_intact);
+            let is_majority = |there: &dyn Fn(NodeId) -> bool| {
+                in_force.iter().all(|voters| {
+                    2 * voters.iter().filter(|id| there(**id)).count() > voters.len()
+                })
+            };
+            let possible = is_majority(&|id| present.contains(&id) && is_intact(id));
+            let core = choose(seed, &in_force, &present, is_intact);
             prop_assert_eq!(core.is_some(), possible);
             if let Some(core) = core {
-                prop_assert!(membership.is_quorum(|id| core.contains(&id) && is_intact(id)));
+                prop_assert!(is_majority(&|id| core.contains(&id) && is_intact(id)));
                 prop_assert!(core.iter().all(|id| present.contains(id)));
-                prop_assert!(core.iter().all(|id| membership.contains(*id)), "no stranger");
             }
         }
     }
 
     #[test]
     fn every_quorum_may_be_the_core_and_often_it_is_no_larger() {
-        let three = membership(&(1..=3).collect(), &BTreeSet::new(), 4);
+        let three = BTreeSet::from([ids(1..=3)]);
         let present: Vec<NodeId> = (1..=4).map(NodeId).collect();
         let mut seen = BTreeSet::new();
         let mut least = 0;
@@ -326,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_fate_of_one_node_does_not_shift_that_of_another() {
-        let five = membership(&(1..=5).collect(), &BTreeSet::new(), 5);
+        let five = BTreeSet::from([ids(1..=5)]);
         let all: Vec<NodeId> = (1..=5).map(NodeId).collect();
         for seed in 0..100 {
             let core = choose(seed, &five, &all, |_| true).expect("all are intact");

@@ -279,6 +279,7 @@ impl World<'_> {
         if self.newest.1 != *node.membership() {
             let now = node.membership().clone();
             let before = std::mem::replace(&mut self.newest.1, now);
+            self.past.note(applied, &self.newest.1);
             self.note_promises(&before);
             self.note_new_voters(&before);
             self.snapshot_rate.changed();

@@ -352,8 +352,14 @@ impl World<'_> {
         let (op, call) = (&plan.ops[current.row].call.op, &plan.ops[current.row].call);
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
-        self.clients.doubtful_change |=
-            op.is_admin() && !matches!(op, Op::Transfer(_)) && current.ambiguous;
+        if current.ambiguous
+            && op.is_admin()
+            && let client::Asked::Whole(Request::Reconfigure(change)) =
+                client::request(call, &current.given)
+            && !self.clients.doubtful_changes.contains(&change)
+        {
+            self.clients.doubtful_changes.push(change);
+        }
         let client = &mut self.clients.all[number as usize];
         if let Some(recorded) = current.recorded {
             if call.uses_session()

@@ -49,6 +49,7 @@ pub const WAYPOINTS: &[&str] = &[
     "leader-told-unreachable",
     "leader-elected-in-a-ring",
     "core-healed",
+    "core-healed-during-change",
     "core-undecided",
     "transferred-under-load",
     "several-members-changed",
