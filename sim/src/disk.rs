@@ -24,6 +24,7 @@
 //! once, as `statfs` has it, although a crash may bring the file back. A write that needs that room
 //! makes the removal durable first, as file systems commit their journal before they give up.
 
+mod aim;
 mod file;
 mod old_format;
 mod rot;
@@ -37,7 +38,9 @@ use bytes::Bytes;
 use stormkv::env::{DiskOp, FileName, ReadFile};
 use stormkv::error::{DiskError, DiskErrorKind};
 
+use crate::plan::{DiskAim, DiskOperation};
 use crate::rng::{self, Purpose, Stream};
+use aim::Aims;
 use file::File;
 use rot::Stale;
 use survival::{Fate, Survival};
@@ -135,6 +138,7 @@ pub struct SimDisk {
     changes: Vec<Change>,
     /// Failures to come, with the fault each belongs to.
     armed: Vec<(FaultKind, u32)>,
+    aims: Aims,
     stale: Vec<Stale>,
     /// How often each fault has drawn from each of its streams.
     occurrences: BTreeMap<(Purpose, u32), u64>,
@@ -156,6 +160,7 @@ impl SimDisk {
             durable_names: Directory::new(),
             changes: Vec::new(),
             armed: Vec::new(),
+            aims: Aims::default(),
             stale: Vec::new(),
             occurrences: BTreeMap::new(),
             writeback: Stream::new(seed, Purpose::DiskWriteback, [node]),
@@ -186,6 +191,28 @@ impl SimDisk {
     /// When the file does not exist, when it would grow beyond [`MAX_FILE`], when the disk is full, or
     /// when a fault says so. A failed write or creation may have had a part of its effect.
     pub fn execute(&mut self, op: &DiskOp) -> Result<(), DiskError> {
+        if self.aims.is_empty() {
+            return self.carry_out(op);
+        }
+        let (operation, files) = aim::target(op);
+        let Some(fault) = self.aims.hit(operation, &files) else { return self.carry_out(op) };
+        let kind = match op {
+            DiskOp::Create { .. } | DiskOp::Write { .. } => FaultKind::WriteFails,
+            DiskOp::Sync { .. } | DiskOp::SyncDir => FaultKind::SyncFails,
+            // They are atomic, so nothing has happened.
+            DiskOp::Rename { from: file, .. } | DiskOp::Remove { file } => {
+                self.stats.failed_writes += 1;
+                return Err(error(operation.name(), Some(*file), IO_ERROR));
+            }
+        };
+        self.armed.insert(0, (kind, fault));
+        let result = self.carry_out(op);
+        // An operation that fails for another reason does not pass it on.
+        self.armed.retain(|(_, armed)| *armed != fault);
+        result
+    }
+
+    fn carry_out(&mut self, op: &DiskOp) -> Result<(), DiskError> {
         match op {
             DiskOp::Create { file, len } => self.create(*file, *len),
             DiskOp::Write { file, offset, data } => self.write(*file, *offset, data),
@@ -220,7 +247,8 @@ impl SimDisk {
     /// # Errors
     /// When the file does not exist, or when a fault says so.
     pub fn read(&mut self, file: FileName, offset: u64, len: usize) -> Result<Bytes, DiskError> {
-        if self.take_fault(FaultKind::ReadFails).is_some() {
+        let aimed = self.aims.hit(DiskOperation::Read, &[aim::kind(file)]);
+        if aimed.is_some() || self.take_fault(FaultKind::ReadFails).is_some() {
             self.stats.failed_reads += 1;
             return Err(error("read", Some(file), IO_ERROR));
         }
@@ -264,15 +292,22 @@ impl SimDisk {
         self.armed.push((kind, fault));
     }
 
+    /// Lets an operation that this is aimed at fail, once.
+    pub fn fail_at(&mut self, aim: DiskAim, fault: u32) {
+        self.aims.add(aim, fault);
+    }
+
     /// Takes back what this fault has armed and what has not happened yet.
     pub fn disarm(&mut self, fault: u32) {
         self.armed.retain(|(_, armed)| *armed != fault);
+        self.aims.disarm(Some(fault));
         self.disarm_stale(Some(fault));
     }
 
     /// As [`disarm`](Self::disarm), for all faults.
     pub fn disarm_all(&mut self) {
         self.armed.clear();
+        self.aims.disarm(None);
         self.disarm_stale(None);
     }
 
@@ -301,6 +336,7 @@ impl SimDisk {
         self.durable_names.clear();
         self.changes.clear();
         self.armed.clear();
+        self.aims.disarm(None);
     }
 
     /// Bytes that the next sync of this file transfers; 0 if there is no such file.

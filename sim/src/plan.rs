@@ -34,7 +34,8 @@ pub use check::{
 };
 pub use end::{Core, End};
 pub use fault::{
-    Again, ClockFault, DiskFault, DiskPart, Fault, LinkFault, Member, Path, ProcessFault, Rot, Who,
+    Again, ClockFault, DiskAim, DiskFault, DiskOperation, DiskPart, Fault, FileKind, LinkFault,
+    Member, Path, ProcessFault, Rot, Who,
 };
 pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;

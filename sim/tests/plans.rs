@@ -278,6 +278,12 @@ fn every_fault_form_is_read_and_written_alike() {
         "disk-error 1 write",
         "disk-error leader read",
         "disk-error same space",
+        "disk-error 1 sync directory",
+        "disk-error leader rename snapshot",
+        "disk-error 2 write log 2",
+        "disk-error 2 create partial",
+        "disk-error 2 remove snapshot 3",
+        "disk-error same read log",
         "slow-disk 3 20",
         "drift 1 1.2",
         "drift leader 0.100001",
@@ -427,9 +433,18 @@ fn a_wrong_fault_is_named_with_its_grammar() {
                      [duplicate=0..1] [delay_ms=T]`",
         ),
         (
-            "disk-error 1 sync",
-            "`sync` is not a kind of error in `disk-error 1 sync`; write \
-                               `disk-error N|leader|same write|read|space`",
+            "disk-error 1 seek",
+            "`seek` is not a kind of error in `disk-error 1 seek`; write \
+                               `disk-error N|leader|same write|read|space` or \
+                               `disk-error N|leader|same create|write|sync|rename|remove|read \
+                               log|snapshot|partial|directory [K]`",
+        ),
+        (
+            "disk-error 1 write directory",
+            "no disk ever does `write directory` in `disk-error 1 write directory`; write \
+                               `disk-error N|leader|same write|read|space` or \
+                               `disk-error N|leader|same create|write|sync|rename|remove|read \
+                               log|snapshot|partial|directory [K]`",
         ),
         (
             "slow-disk 1 1",

@@ -20,7 +20,7 @@ mod link;
 mod process;
 
 pub use clock::ClockFault;
-pub use disk::{DiskFault, DiskPart, Rot};
+pub use disk::{DiskAim, DiskFault, DiskOperation, DiskPart, FileKind, Rot};
 pub use link::{LinkFault, Path};
 pub use process::{Again, ProcessFault};
 

@@ -39,6 +39,7 @@ pub(super) enum Purpose {
     Backup = 42,
     DiskSize = 27,
     Imprudence = 60,
+    Aim = 61,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

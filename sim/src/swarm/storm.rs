@@ -17,6 +17,9 @@ use super::knobs::{Knobs, Mix};
 /// The most faults of a random plan.
 const MOST_FAULTS: usize = 25;
 
+/// Share of the plans with disk errors that are aimed, in percent.
+const AIMED_PERCENT: u32 = 15;
+
 /// Whether a family tells a story: see [`combos`].
 const STORY: bool = true;
 /// Its faults stand for themselves.
@@ -227,11 +230,25 @@ pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
         stories.resize(rows.len(), *story);
     }
     rows.truncate(MOST_FAULTS);
+    aim(seed, cast, &mut rows);
+    stories.resize(rows.len(), PLAIN);
     let drawn = rows.into_iter().zip(stories);
     let kept = drawn.filter(|(row, story)| knobs.keeps(row, *story));
     let mut rows: Vec<FaultRow> = kept.map(|(row, _)| row).collect();
     rows.sort_by_key(|row| row.at_us);
     rows
+}
+
+/// Adds disk errors that are aimed to some plans. They have a stream of draws for themselves, so that
+/// the other faults of every seed stay as they are.
+fn aim(seed: u64, cast: &Cast, rows: &mut Vec<FaultRow>) {
+    let dice = &mut Dice::new(seed, Purpose::Aim);
+    if dice.percent(AIMED_PERCENT) {
+        for _ in 0..dice.between(1, 3) {
+            disk::aimed_error(&mut Scene { dice, cast, rows });
+        }
+        rows.truncate(MOST_FAULTS);
+    }
 }
 
 /// A family that is switched on: its weight, and its own stream of draws.

@@ -504,6 +504,17 @@ impl World<'_> {
                 self.trace.film(|camera| {
                     camera.mark(Some(id), MarkKind::DiskError, &error.to_string());
                 });
+                match &op {
+                    DiskOp::SyncDir => self.reach("directory-sync-failed"),
+                    DiskOp::Rename { .. } => self.reach("snapshot-operation-failed"),
+                    DiskOp::Create { file, .. }
+                    | DiskOp::Write { file, .. }
+                    | DiskOp::Sync { file }
+                    | DiskOp::Remove { file } => match file {
+                        FileName::Segment(_) => {}
+                        _ => self.reach("snapshot-operation-failed"),
+                    },
+                }
                 // A failed write may have written all of it.
                 if matches!(op, DiskOp::Write { file: FileName::Segment(_), .. }) {
                     self.safety.executed(id, &op);

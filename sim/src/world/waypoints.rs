@@ -90,6 +90,8 @@ pub const WAYPOINTS: &[&str] = &[
     "disk-full-refused",
     "disk-full-recovered",
     "snapshot-did-not-fit",
+    "directory-sync-failed",
+    "snapshot-operation-failed",
     "change-at-risk-refused",
     "quorum-lost-imprudently",
 ];

@@ -17,6 +17,9 @@ pub enum DiskFault {
     Read,
     /// `disk-error N space`: the next write fails because the disk is full. Started again at until.
     Space,
+    /// `disk-error N OPERATION FILES [K]`: of the next operations of this kind on such files, the K-th
+    /// fails with an I/O error: the first one, unless K is given. Started again at until.
+    Aimed(DiskAim),
     /// `slow-disk N F`: every disk operation takes this many times as long.
     Slow(u32),
     /// `short-write N`: of the next write only a part reaches the disk, and it fails. Started again
@@ -36,6 +39,101 @@ pub enum DiskFault {
     /// `stale-read N log|snapshot`: at its next start the node reads some sectors as they were
     /// before they were written. Disarmed at until.
     StaleRead(DiskPart),
+}
+
+/// Which operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskAim {
+    /// What is done.
+    pub operation: DiskOperation,
+    /// To which files.
+    pub files: FileKind,
+    /// Counted from 1, from the time of the fault on.
+    pub number: u32,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// Its word in a plan.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+words! {
+    /// An operation of a disk.
+    DiskOperation {
+        /// A file is created, or emptied and filled with zeros.
+        Create = "create",
+        /// Bytes are written.
+        Write = "write",
+        /// Content, or the directory, is made durable.
+        Sync = "sync",
+        /// A file gets another name. Aimed at either.
+        Rename = "rename",
+        /// A file is removed.
+        Remove = "remove",
+        /// Bytes are read.
+        Read = "read",
+    }
+}
+
+words! {
+    /// A kind of file.
+    FileKind {
+        /// A segment of the write-ahead log.
+        Log = "log",
+        /// A complete snapshot.
+        Snapshot = "snapshot",
+        /// A snapshot that is being written or received.
+        Partial = "partial",
+        /// The directory, which is only synced.
+        Directory = "directory",
+    }
+}
+
+impl DiskAim {
+    /// Whether a disk ever does this.
+    fn is_possible(self) -> bool {
+        let (operation, files) = (self.operation, self.files);
+        match files {
+            FileKind::Directory => operation == DiskOperation::Sync,
+            FileKind::Log => operation != DiskOperation::Rename,
+            // Written under its other name.
+            FileKind::Snapshot => {
+                use DiskOperation::{Read, Remove, Rename};
+                matches!(operation, Read | Remove | Rename)
+            }
+            FileKind::Partial => true,
+        }
+    }
+
+    fn parse(operation: DiskOperation, tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
+        let word = tokens.need("the kind of files")?;
+        let Some(files) = FileKind::ALL.iter().copied().find(|files| files.name() == word) else {
+            return tokens.fail(format!("`{word}` is not a kind of files"));
+        };
+        let number = match tokens.peek() {
+            Some(_) => tokens.number("a count of operations", 1, MAX_COUNT)?,
+            None => 1,
+        };
+        let aim = DiskAim { operation, files, number };
+        match aim.is_possible() {
+            true => Ok(aim),
+            false => tokens.fail(format!("no disk ever does `{} {word}`", operation.name())),
+        }
+    }
 }
 
 /// Which files silent damage hits.
@@ -60,11 +158,17 @@ pub enum Rot {
 
 /// The most bits that flip at once.
 const MAX_BITS: u32 = 1000;
+/// The most operations that an aimed failure waits for.
+const MAX_COUNT: u32 = 1000;
 
 /// The verbs of this family. A node follows each.
 pub(super) const GRAMMAR: &Grammar = &[
     ("fsync-fail", "fsync-fail N|leader|same"),
-    ("disk-error", "disk-error N|leader|same write|read|space"),
+    (
+        "disk-error",
+        "disk-error N|leader|same write|read|space` or `disk-error N|leader|same \
+         create|write|sync|rename|remove|read log|snapshot|partial|directory [K]",
+    ),
     ("slow-disk", "slow-disk N|leader|same FACTOR"),
     ("short-write", "short-write N|leader|same"),
     ("stall-disk", "stall-disk N|leader|same"),
@@ -92,7 +196,9 @@ impl DiskFault {
     pub(super) fn kind(self) -> &'static str {
         match self {
             DiskFault::Sync => "fsync-fail",
-            DiskFault::Write | DiskFault::Read | DiskFault::Space => "disk-error",
+            DiskFault::Write | DiskFault::Read | DiskFault::Space | DiskFault::Aimed(_) => {
+                "disk-error"
+            }
             DiskFault::Slow(_) => "slow-disk",
             DiskFault::ShortWrite => "short-write",
             DiskFault::Stall => "stall-disk",
@@ -115,6 +221,7 @@ impl DiskFault {
             | DiskFault::Write
             | DiskFault::Read
             | DiskFault::Space
+            | DiskFault::Aimed(_)
             | DiskFault::ShortWrite
             | DiskFault::LoseEntry => true,
             DiskFault::Slow(_) | DiskFault::Stall => false,
@@ -142,10 +249,13 @@ impl DiskFault {
         match verb {
             "fsync-fail" => Ok(DiskFault::Sync),
             "disk-error" => match tokens.need("the kind of error")? {
-                "write" => Ok(DiskFault::Write),
-                "read" => Ok(DiskFault::Read),
+                "write" if tokens.peek().is_none() => Ok(DiskFault::Write),
+                "read" if tokens.peek().is_none() => Ok(DiskFault::Read),
                 "space" => Ok(DiskFault::Space),
-                word => tokens.fail(format!("`{word}` is not a kind of error")),
+                word => match DiskOperation::ALL.iter().find(|known| known.name() == word) {
+                    Some(operation) => Ok(DiskFault::Aimed(DiskAim::parse(*operation, tokens)?)),
+                    None => tokens.fail(format!("`{word}` is not a kind of error")),
+                },
             },
             "slow-disk" => Ok(DiskFault::Slow(tokens.number("a factor", 2, 10_000)?)),
             "short-write" => Ok(DiskFault::ShortWrite),
@@ -175,6 +285,10 @@ impl DiskFault {
             DiskFault::Write => f.write_str(" write"),
             DiskFault::Read => f.write_str(" read"),
             DiskFault::Space => f.write_str(" space"),
+            DiskFault::Aimed(DiskAim { operation, files, number }) => {
+                write!(f, " {} {}", operation.name(), files.name())?;
+                if number > 1 { write!(f, " {number}") } else { Ok(()) }
+            }
             DiskFault::Slow(factor) => write!(f, " {factor}"),
             DiskFault::Rot(part, Rot::Bits(bits)) => write!(f, " {} {bits}", part.name()),
             DiskFault::Rot(part, Rot::Zeros) => write!(f, " {} zeros", part.name()),

@@ -1,6 +1,6 @@
 //! Families of the disks: each act is one fault.
 
-use crate::plan::{DiskFault, Fault, Who};
+use crate::plan::{DiskAim, DiskFault, DiskOperation, Fault, FileKind, Who};
 
 use super::super::storm::Scene;
 
@@ -13,6 +13,33 @@ pub(in crate::swarm) fn disk_error(scene: &mut Scene<'_>) {
     let who = scene.who();
     let what = scene.dice.pick(&[DiskFault::Write, DiskFault::Read, DiskFault::Space]);
     scene.push_lasting(Fault::Disk(who, what));
+}
+
+/// An operation on a kind of file that fails, at random or where mistakes are likely: what publishes a
+/// snapshot, what goes when it is there, and what comes second in a batch.
+pub(in crate::swarm) fn aimed_error(scene: &mut Scene<'_>) {
+    use DiskOperation::{Create, Read, Remove, Rename, Sync, Write};
+    use FileKind::{Directory, Log, Partial, Snapshot};
+    let (operation, files) = scene.dice.pick(&[
+        (Sync, Directory),
+        (Sync, Directory),
+        (Sync, Log),
+        (Sync, Partial),
+        (Write, Log),
+        (Write, Partial),
+        (Create, Log),
+        (Create, Partial),
+        (Rename, Snapshot),
+        (Remove, Log),
+        (Remove, Snapshot),
+        (Remove, Partial),
+        (Read, Snapshot),
+        (Read, Partial),
+        (Read, Log),
+    ]);
+    let number = if scene.dice.percent(60) { 1 } else { scene.dice.scaled(2, 16) };
+    let who = scene.who();
+    scene.push_lasting(Fault::Disk(who, DiskFault::Aimed(DiskAim { operation, files, number })));
 }
 
 pub(in crate::swarm) fn slow_disk(scene: &mut Scene<'_>) {

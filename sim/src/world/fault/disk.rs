@@ -34,6 +34,7 @@ impl World<'_> {
             DiskFault::Write => slot.disk.fail_next(FaultKind::WriteFails, number),
             DiskFault::Read => slot.disk.fail_next(FaultKind::ReadFails, number),
             DiskFault::Space => slot.disk.fail_next(FaultKind::NoSpace, number),
+            DiskFault::Aimed(aim) => slot.disk.fail_at(aim, number),
             DiskFault::ShortWrite => slot.disk.fail_next(FaultKind::ShortWrite, number),
             DiskFault::Slow(factor) => slot.slowness = u64::from(factor),
             DiskFault::Stall => slot.stalled = true,
