@@ -77,7 +77,10 @@ const PROBE: &str = "probe.tmp";
 /// The names of [`segments`](super::segments).
 pub(super) const SPARE: &str = "spare";
 pub(super) const SPARE_FILLING: &str = "spare-filling.tmp";
+/// A removed segment, in earlier releases.
 pub(super) const SPARE_RETIRED: &str = "spare-retired.tmp";
+/// What follows the name of a segment that was removed.
+pub(super) const REMOVED: &str = ".removed";
 /// What may be in a directory before it has an identity: an interrupted first start leaves some,
 /// and the root of a file system has the last.
 const HARMLESS: &[&str] =
@@ -344,7 +347,7 @@ fn refuse_strangers(path: &Path) -> Result<(), DirectoryError> {
         // The identity itself, if another process has just written it. The others without it are
         // refused later, with a better reason.
         let ours = name == IDENTITY || name == PEERS || HARMLESS.contains(&name.as_str());
-        if !ours && parse(&name).is_none() {
+        if !ours && parse(&name).is_none() && !is_removed(&name) {
             return Err(DirectoryError::Strangers { path: path.to_owned(), name });
         }
     }
@@ -484,6 +487,12 @@ fn list(path: &Path) -> io::Result<Vec<FileName>> {
         files.extend(entry?.file_name().to_str().and_then(parse));
     }
     Ok(files)
+}
+
+/// Returns whether it is the name of a segment that was removed.
+pub(super) fn is_removed(name: &str) -> bool {
+    let segment = name.strip_suffix(REMOVED).and_then(parse);
+    matches!(segment, Some(FileName::Segment(_)))
 }
 
 /// The inverse of the `Display` of [`FileName`]; other spellings of a number are not names.

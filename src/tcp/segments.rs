@@ -6,14 +6,17 @@
 //! file full of real zeros. Writing those takes long, so a thread keeps one such file ready, the
 //! *spare*, and the next segment is the spare under a new name.
 //!
-//! A segment that is removed becomes the material for the next spare; only if one waits already it
-//! is really deleted. So in the long run the log lives in the same blocks.
+//! A segment that is removed becomes the material for a later spare. It is deleted only when no
+//! spare was wanted for a while, and not by the thread of the log: to free the blocks of a file
+//! takes milliseconds, tens of them if the file system discards them on the device, and one
+//! snapshot makes up to 16 segments superfluous at once. So a busy log lives in the same blocks.
 //!
 //! # Crashes
 //! What a directory shows after a crash may lack the last renames. So:
 //!
 //! - A removed segment may come back. It must come back as it was, so it is renamed, the directory
-//!   is synced, and only then it is overwritten.
+//!   is synced, and only then it is overwritten. The rename is the removal as far as the log is
+//!   concerned: it is durable with the next sync of the directory. A start deletes what is left.
 //! - A spare that became a segment may be back under the spare's name, with the segment's first
 //!   bytes in it. So after a start the spare is used only if it is found to be zero throughout.
 //! - The spare gets its name only after its zeros are durable, so no segment ever shows what the
@@ -24,21 +27,26 @@
 //! is then made when it is needed, and only if that fails the node stops. (A sync of the directory
 //! that fails here is not forgotten: the directory lets no later one succeed.)
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::directory::{self, Directory, SPARE, SPARE_FILLING, SPARE_RETIRED, explain};
+use super::directory::{self, Directory, REMOVED, SPARE, SPARE_FILLING, SPARE_RETIRED, explain};
 
 /// Bytes written in one go. Small, so that a sync of the log has little to wait for.
 const PIECE: usize = 1 << 20;
 static ZEROS: [u8; PIECE] = [0; PIECE];
+
+/// Time without need for a spare after which one removed segment is deleted. A log that fills more
+/// than four segments per second reuses all of them; an idle one has its room back within seconds.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// The spare and the thread that makes it. Dropping it ends the thread.
 #[derive(Debug)]
@@ -61,8 +69,8 @@ struct State {
     ready: bool,
     /// There is none, and the thread is making one or about to.
     wanted: bool,
-    /// There is a removed segment to make the next one of.
-    retired: bool,
+    /// Removed segments under their new names, oldest first: material for spares.
+    removed: VecDeque<PathBuf>,
     /// Somebody waits for the spare.
     hurry: bool,
     closing: bool,
@@ -74,8 +82,13 @@ impl Spares {
     /// # Errors
     /// When the system grants no thread.
     pub(super) fn start(directory: Arc<Directory>, len: u64) -> io::Result<Spares> {
-        let state =
-            State { ready: false, wanted: true, retired: false, hurry: false, closing: false };
+        let state = State {
+            ready: false,
+            wanted: true,
+            removed: VecDeque::new(),
+            hurry: false,
+            closing: false,
+        };
         let (state, changed) = (Mutex::new(state), Condvar::new());
         let shared = Arc::new(Shared { directory, len, state, changed });
         let maker = shared.clone();
@@ -115,16 +128,16 @@ impl Spares {
         self.shared.changed.notify_all();
     }
 
-    /// Takes the segment at `path` out of the directory to make a spare of it. Says whether it did;
-    /// if not, remove the file.
-    pub(super) fn retire(&self, path: &Path) -> io::Result<bool> {
-        let mut state = self.shared.state();
-        if state.retired || fs::metadata(path)?.len() != self.shared.len {
-            return Ok(false);
-        }
-        fs::rename(path, self.shared.path(SPARE_RETIRED))?;
-        state.retired = true;
-        Ok(true)
+    /// Removes the segment at `path`: its name is free afterwards. The file becomes a spare or is
+    /// deleted later.
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(REMOVED);
+        let removed = PathBuf::from(name);
+        fs::rename(path, &removed)?;
+        self.shared.state().removed.push_back(removed);
+        self.shared.changed.notify_all();
+        Ok(())
     }
 }
 
@@ -154,11 +167,18 @@ impl Shared {
         let found = self.look_around();
         self.conclude(found);
         loop {
-            let idle = |state: &mut State| !state.closing && !state.wanted;
+            let idle =
+                |state: &mut State| !state.closing && !state.wanted && state.removed.is_empty();
             let waited = self.changed.wait_while(self.state(), idle);
-            if waited.unwrap_or_else(PoisonError::into_inner).closing {
+            let state = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.closing {
                 return;
             }
+            if !state.wanted {
+                self.delete_one(state);
+                continue;
+            }
+            drop(state);
             let made = self.make();
             let failed = made.is_err();
             if self.conclude(made) || !failed {
@@ -166,6 +186,24 @@ impl Shared {
             }
             // What was written of it would only be in the way on a full disk.
             let _ = fs::remove_file(self.path(SPARE_FILLING));
+        }
+    }
+
+    /// Deletes the oldest removed segment, unless a spare is wanted soon.
+    fn delete_one(&self, state: MutexGuard<'_, State>) {
+        let idle = |state: &mut State| !state.closing && !state.wanted;
+        let waited = self.changed.wait_timeout_while(state, LINGER, idle);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !waited.timed_out() {
+            return;
+        }
+        let Some(file) = state.removed.pop_front() else { return };
+        drop(state);
+        if let Err(error) = fs::remove_file(&file)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            // The log does not need it any more: only its room is lost until the next start.
+            warn!(file = %file.display(), "a removed segment is left: {}", explain(&error));
         }
     }
 
@@ -196,7 +234,8 @@ impl Shared {
     /// Finds out what an earlier life has left. Says whether that is a spare.
     fn look_around(&self) -> io::Result<bool> {
         let (spare, filling) = (self.path(SPARE), self.path(SPARE_FILLING));
-        self.state().retired = self.path(SPARE_RETIRED).try_exists()?;
+        let removed = self.removed_earlier()?;
+        self.state().removed.extend(removed);
         if !spare.try_exists()? {
             return Ok(false);
         }
@@ -208,6 +247,18 @@ impl Shared {
         // It is filled again from its beginning.
         fs::rename(spare, filling)?;
         Ok(false)
+    }
+
+    /// The removed segments that an earlier life has left.
+    fn removed_earlier(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.directory.path())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name == SPARE_RETIRED || directory::is_removed(&name) {
+                found.push(self.path(&name));
+            }
+        }
+        Ok(found)
     }
 
     /// Whether the file is all zeros. Cut short if the host is closing: the next start looks again.
@@ -232,11 +283,15 @@ impl Shared {
     /// serves the next start.
     fn make(&self) -> io::Result<bool> {
         let (spare, filling) = (self.path(SPARE), self.path(SPARE_FILLING));
-        if self.state().retired {
-            // Only now it cannot come back under its old name, so it may change.
+        let removed = self.state().removed.pop_front();
+        if let Some(removed) = removed {
+            // Only after this sync it cannot come back under its old name, so it may change.
             self.directory.sync()?;
-            fs::rename(self.path(SPARE_RETIRED), &filling)?;
-            self.state().retired = false;
+            match fs::rename(removed, &filling) {
+                // It was in the list twice: a start finds names, too, while the log adds some.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
         }
         let file = directory::open(&filling)?;
         if file.metadata()?.len() > self.len {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use super::*;
-use crate::tcp::directory::Expected;
+use crate::tcp::directory::{Expected, REMOVED};
 use crate::tcp::scratch::Scratch;
 use crate::types::NodeId;
 
@@ -201,6 +201,51 @@ fn a_segment_is_recycled_and_never_shows_old_bytes() {
             assert_eq!(bench.list(), [file]);
         }
     }
+}
+
+/// The names of removed segments that still have a file.
+fn removed(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).expect("it can be listed");
+    let names = entries.map(|entry| entry.expect("it can be read").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(REMOVED)).collect()
+}
+
+#[allow(clippy::disallowed_methods, reason = "the host has real time")]
+fn wait_until_deleted(path: &Path) {
+    let begun = now();
+    while !removed(path).is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "left: {:?}", removed(path));
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn removed_segments_lose_their_names_at_once_and_are_deleted_later() {
+    let scratch = Scratch::new();
+    let mut bench = Bench::open(scratch.path());
+    let files: Vec<FileName> = (1..=4).map(FileName::Segment).collect();
+    bench.run(files.iter().map(|&file| create(file, SEGMENT)).collect());
+    bench.run(files.iter().map(|&file| DiskOp::Remove { file }).collect());
+    assert_eq!(bench.list(), []);
+    // Under a name that is used again there is the new file only.
+    bench.run(vec![create(WAL, 5000), write(WAL, 0, b"new")]);
+    wait_until_deleted(scratch.path());
+    assert_eq!((bench.list(), &bench.load(WAL)[..4]), (vec![WAL], &b"new\0"[..]));
+}
+
+#[test]
+fn removed_segments_of_an_earlier_life_are_deleted() {
+    let scratch = Scratch::new();
+    let mut bench = Bench::open(scratch.path());
+    let files: Vec<FileName> = (1..=4).map(FileName::Segment).collect();
+    bench.run(files.iter().map(|&file| create(file, SEGMENT)).collect());
+    // A directory without any segment would be refused.
+    bench.run(files[..3].iter().map(|&file| DiskOp::Remove { file }).collect());
+    drop(bench);
+    let mut bench = Bench::open(scratch.path());
+    assert_eq!(bench.list(), [FileName::Segment(4)]);
+    wait_until_deleted(scratch.path());
 }
 
 #[test]

@@ -155,9 +155,7 @@ impl Writer {
         self.handles.forget(name);
         let path = self.directory.file(name);
         let removed = match (name, &mut self.spares) {
-            (FileName::Segment(_), Some(spares)) => spares
-                .retire(&path)
-                .and_then(|retired| if retired { Ok(()) } else { fs::remove_file(&path) }),
+            (FileName::Segment(_), Some(spares)) => spares.remove(&path),
             _ => fs::remove_file(&path),
         };
         match removed {
