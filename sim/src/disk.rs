@@ -499,11 +499,10 @@ impl SimDisk {
     /// Drops the files that no directory can show any more.
     fn forget_unnamed_files(&mut self) {
         assert!(self.changes.is_empty(), "a pending change may still name a file");
-        let (seen, durable) = (&self.names, &self.durable_names);
-        self.inodes.retain(|inode, _| {
-            seen.values().any(|named| named == inode)
-                || durable.values().any(|named| named == inode)
-        });
+        let both = self.names.values().chain(self.durable_names.values());
+        let mut named: Vec<Inode> = both.copied().collect();
+        named.sort_unstable();
+        self.inodes.retain(|inode, _| named.binary_search(inode).is_ok());
     }
 
     fn file(&self, name: FileName, operation: &'static str) -> Result<&File, DiskError> {
