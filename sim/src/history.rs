@@ -27,7 +27,7 @@ pub struct Value(Arc<str>);
 impl Value {
     /// The JSON string that holds `text`.
     pub fn text(text: &str) -> Value {
-        Value(serde_json::Value::from(text).to_string().into())
+        Value(serde_json::to_string(text).expect("a string has a JSON text").into())
     }
 
     /// Any JSON value; `None` for `null`, which means absence.

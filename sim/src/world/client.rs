@@ -359,7 +359,11 @@ fn text(value: &Value) -> history::Value {
 }
 
 fn bytes_text(bytes: &[u8]) -> history::Value {
-    history::Value::text(&String::from_utf8_lossy(bytes))
+    // Nearly all values are UTF-8, and this is several times as fast for them.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => history::Value::text(text),
+        Err(_) => history::Value::text(&String::from_utf8_lossy(bytes)),
+    }
 }
 
 /// What the history says of an operation; `None` for those that it knows nothing of: the operator's,
