@@ -220,6 +220,7 @@ impl SimDisk {
             DiskOp::Rename { from, to } => self.rename(*from, *to),
             DiskOp::Remove { file } => {
                 if let Some(inode) = self.names.remove(file) {
+                    self.set_named(inode, false);
                     self.changes.push(Change::Unname(*file, inode));
                 }
                 Ok(())
@@ -230,7 +231,12 @@ impl SimDisk {
 
     /// Which files exist, in order of their names.
     pub fn list(&self) -> Vec<FileName> {
-        self.names.keys().copied().collect()
+        self.files().collect()
+    }
+
+    /// The same, one by one.
+    pub fn files(&self) -> impl Iterator<Item = FileName> {
+        self.names.keys().copied()
     }
 
     /// The whole content of a file.
@@ -275,6 +281,12 @@ impl SimDisk {
             }
         }
         self.names.clone_from(&self.durable_names);
+        for file in self.inodes.values_mut() {
+            file.named = false;
+        }
+        for inode in self.names.values() {
+            self.inodes.get_mut(inode).expect("every name has its file").named = true;
+        }
         self.forget_unnamed_files();
 
         let dirty = self.inodes.values().map(File::dirty_sectors).sum();
@@ -347,7 +359,8 @@ impl SimDisk {
 
     /// The sizes of all files together, in bytes.
     pub fn bytes_used(&self) -> u64 {
-        self.names.values().map(|inode| self.inodes[inode].cached().len() as u64).sum()
+        let named = self.inodes.values().filter(|file| file.named);
+        named.map(|file| file.cached().len() as u64).sum()
     }
 
     /// What has happened so far.
@@ -382,6 +395,7 @@ impl SimDisk {
         self.next_inode += 1;
         self.inodes.insert(inode, File::default());
         self.names.insert(name, inode);
+        self.set_named(inode, true);
         self.changes.push(Change::Name(name, inode));
         inode
     }
@@ -472,9 +486,15 @@ impl SimDisk {
         let Some(inode) = self.names.remove(&from) else {
             return Err(error("rename", Some(from), NO_SUCH_FILE));
         };
-        self.names.insert(to, inode);
+        if let Some(displaced) = self.names.insert(to, inode) {
+            self.set_named(displaced, false);
+        }
         self.changes.push(Change::Name(to, inode));
         Ok(())
+    }
+
+    fn set_named(&mut self, inode: Inode, named: bool) {
+        self.inodes.get_mut(&inode).expect("every name has its file").named = named;
     }
 
     fn sync_directory(&mut self) -> Result<(), DiskError> {
@@ -499,10 +519,10 @@ impl SimDisk {
     /// Drops the files that no directory can show any more.
     fn forget_unnamed_files(&mut self) {
         assert!(self.changes.is_empty(), "a pending change may still name a file");
-        let both = self.names.values().chain(self.durable_names.values());
-        let mut named: Vec<Inode> = both.copied().collect();
-        named.sort_unstable();
-        self.inodes.retain(|inode, _| named.binary_search(inode).is_ok());
+        let durable = &self.durable_names;
+        // Few files at a time are without a name, so that the scan is rare.
+        self.inodes
+            .retain(|inode, file| file.named || durable.values().any(|named| named == inode));
     }
 
     fn file(&self, name: FileName, operation: &'static str) -> Result<&File, DiskError> {

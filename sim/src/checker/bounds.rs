@@ -194,7 +194,12 @@ impl Bounds {
     ///
     /// # Errors
     /// As [`node`](Self::node).
-    pub fn disk(&mut self, id: NodeId, files: &[FileName], bytes: u64) -> Result<(), Broken> {
+    pub fn disk(
+        &mut self,
+        id: NodeId,
+        files: impl Iterator<Item = FileName>,
+        bytes: u64,
+    ) -> Result<(), Broken> {
         let mut values = [0, 0, 0, bytes];
         for file in files {
             values[match file {
@@ -309,8 +314,10 @@ mod tests {
             ("disk-bytes", Vec::new(), 1 << 50),
         ] {
             let mut bounds = bounds();
-            bounds.disk(NodeId(1), &[FileName::Segment(1)], 4096).expect("that is little");
-            let broken = bounds.disk(NodeId(1), &files, bytes).expect_err(name);
+            bounds
+                .disk(NodeId(1), [FileName::Segment(1)].into_iter(), 4096)
+                .expect("that is little");
+            let broken = bounds.disk(NodeId(1), files.into_iter(), bytes).expect_err(name);
             assert!(broken.message.contains(name), "{}", broken.message);
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct File {
     unsynced: u64,
     /// Holds durable bytes that nobody wrote there.
     pub damaged: bool,
+    /// The running process sees it under a name.
+    pub named: bool,
 }
 
 impl File {
@@ -165,7 +167,8 @@ impl File {
 
     /// This is the content now, durable.
     pub fn rewrite(&mut self, bytes: &[u8]) {
-        *self = File { cached: bytes.to_vec(), durable: bytes.to_vec(), ..File::default() };
+        let (cached, durable, named) = (bytes.to_vec(), bytes.to_vec(), self.named);
+        *self = File { cached, durable, named, ..File::default() };
     }
 
     /// Overwrites durable bytes, and the same ones in the cache. Returns how many have changed.

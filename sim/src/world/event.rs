@@ -5,7 +5,7 @@ use std::time::Duration;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp, DiskQueue, FileName};
 use stormkv::kv::Kv;
-use stormkv::node::{Membership, Role};
+use stormkv::node::{Membership, Role, Status};
 use stormkv::types::{NodeId, Term};
 use stormkv::wire::Message;
 
@@ -206,7 +206,7 @@ impl World<'_> {
             self.panicked(id, &panic);
             return;
         }
-        let (last, now) = (driver.node().status().last, driver.node().status().applied);
+        let Status { last, applied: now, .. } = driver.node().status();
         slot.driver = Some(driver);
         if let Some(inbox) = &mut slot.inbox {
             inbox.processed(now_ns, self.effects.iter().map(Effect::bytes).sum());
@@ -551,9 +551,9 @@ impl World<'_> {
 
     /// A node's directory has changed: it may hold so much, and no more.
     fn weigh_disk(&mut self, id: NodeId) {
-        let disk = &self.slot(id).expect("it has a disk").disk;
-        let (files, bytes) = (disk.list(), disk.bytes_used());
-        if let Err(broken) = self.bounds.disk(id, &files, bytes) {
+        let slot = self.slots[id.0 as usize].as_ref().expect("it has a disk");
+        let (files, bytes) = (slot.disk.files(), slot.disk.bytes_used());
+        if let Err(broken) = self.bounds.disk(id, files, bytes) {
             self.fail(Class::Safety, broken);
         }
     }
