@@ -21,6 +21,7 @@ mod mutate;
 mod overload;
 mod priorities;
 mod shape;
+mod silence;
 mod soak;
 mod storm;
 mod surface;
@@ -41,6 +42,9 @@ pub use soak::{WINDOW_US, soak_window};
 
 use dice::{Dice, Purpose};
 use storm::Cast;
+
+/// The smallest chunk for a large state, in bytes: each window of chunks takes a message there and back.
+const LEAST_HEAVY_CHUNK: u32 = 512;
 
 /// Draws the plan of this seed. The same seed gives the same plan in every build.
 pub fn generate(seed: u64) -> Plan {
@@ -95,6 +99,9 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         ops.extend(changes);
     }
     ops.extend(combos::replacements(seed, &faults, free));
+    if !weight.fill.is_empty() {
+        cluster.chunk_bytes = cluster.chunk_bytes.max(LEAST_HEAVY_CHUNK);
+    }
     ops.extend(weight.fill);
     surface::vary(seed, &mut ops);
     if !knobs.is_off(Group::Membership) {
@@ -104,6 +111,9 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
             let faults = || storm::faults(seed, &cast, &Knobs::mixed(knobs.mix()));
             ops.extend(imprudence::requests(seed, &cluster, faults));
         }
+    }
+    if growth.is_none() {
+        silence::fall(seed, &cast, first_nodes, &mut ops, &mut faults);
     }
     ops.sort_by_key(|row| row.at_us);
 

@@ -17,6 +17,7 @@
 //! - `portrait.rs` is a coarse picture of the cluster, for a search for new behaviour,
 //! - `soak.rs` strings windows of a long run together,
 //! - `end.rs` heals, waits for agreement and judges the history,
+//! - `displaced.rs` counts commands that are committed although a new leader lacked them,
 //! - `core.rs` says who is healed in the end, and how the others are lost,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
 //! - `end.rs` compares the members and judges the history,
@@ -34,6 +35,7 @@ mod catch_up;
 mod chance;
 mod client;
 mod core;
+mod displaced;
 mod end;
 mod event;
 mod fault;
@@ -80,6 +82,7 @@ use self::availability::Availability;
 use self::camera::Mail;
 use self::catch_up::CatchUp;
 use self::client::Clients;
+use self::displaced::Displaced;
 use self::founding::Founding;
 use self::in_force::Past;
 use self::inbox::Inbox;
@@ -276,6 +279,7 @@ pub(crate) struct World<'p> {
     atlas: Atlas,
     availability: Availability,
     catch_up: CatchUp,
+    displaced: Displaced,
     trace: Trace,
     portrait: Option<Box<Portrait>>,
     effects: Vec<Effect>,
@@ -325,6 +329,7 @@ impl<'p> World<'p> {
             atlas: Atlas::default(),
             availability: Availability::new(plan),
             catch_up: CatchUp::new(plan),
+            displaced: Displaced::default(),
             trace: Trace::default(),
             portrait: None,
             effects: Vec::new(),

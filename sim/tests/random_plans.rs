@@ -53,7 +53,11 @@ fn random_plans_have_everything() {
             0 => 420,
             _ => 740,
         };
-        assert!((60..=most).contains(&ops), "seed {seed}: {ops} operations");
+        // Some fall silent early.
+        assert!((1..=most).contains(&ops), "seed {seed}: {ops} operations");
+        if ops < 60 {
+            count("silent early".to_string());
+        }
         assert!(faults <= 25, "seed {seed}: {faults} faults");
         assert!(plan.heal_at_us() < 30_000_000, "seed {seed} heals at {}", plan.heal_at_us());
         assert!(plan.ops.is_sorted_by_key(|row| row.at_us), "seed {seed}");
@@ -200,6 +204,7 @@ fn random_plans_have_everything() {
         "fault stale-read",
         "fault at leader",
         "fault at same",
+        "silent early",
     ] {
         let times = seen.get(what).copied().unwrap_or(0);
         assert!(times >= 5, "`{what}` appears {times} times in 500 seeds: {seen:#?}");

@@ -11,7 +11,7 @@ use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
 use stormkv::node::{Applied, Membership, Proposal, membership_change};
 use stormkv::session::SessionLimits;
-use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId};
+use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId, Term};
 use stormkv::wire::Message;
 
 use super::machine::MachineChecker;
@@ -499,6 +499,13 @@ impl Safety {
     /// The last index that is committed anywhere.
     pub fn commit(&self) -> LogIndex {
         self.raft.ledger.commit()
+    }
+
+    /// Returns the term of the command that is committed at this index, if it is one.
+    pub fn committed_command(&self, index: LogIndex) -> Option<Term> {
+        let version = self.raft.committed_version(index)?;
+        let is_command = version.kind == EntryKind::Normal && !version.data.is_empty();
+        self.raft.ledger.committed(index).filter(|_| is_command).map(|(term, ..)| term)
     }
 
     /// Whether a change of the membership is committed at this index.

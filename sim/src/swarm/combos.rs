@@ -272,6 +272,23 @@ pub(super) fn late_mail(scene: &mut Scene<'_>) {
     scene.push(cut_us, until_us, LinkFault::OneWay { from: to, to: from });
 }
 
+/// A leader is cut off with commands that few others have. On links that are slow by now another one is
+/// elected, and is cut off before its first entry arrives; then one that has the commands may lead.
+pub(super) fn displaced_proposal(scene: &mut Scene<'_>) {
+    let election_us = scene.cast.election_us;
+    let percent_us = |percent: u32| election_us * u64::from(percent) / 100_000 * 1000;
+    let at_us = match scene.cast.marks.len() as u32 {
+        0 => scene.when(),
+        marks => scene.cast.marks[scene.dice.below(marks) as usize] + scene.dice.scaled_us(1, 300),
+    };
+    let again_us = at_us + percent_us(scene.dice.between(60, 200));
+    let until_us = again_us + scene.new_leader_us();
+    let lag = LinkFault::Lag { path: Path::All, delay_us: percent_us(scene.dice.between(10, 40)) };
+    scene.push(at_us, again_us, lag);
+    scene.push(at_us, again_us, LinkFault::Isolate(Who::Leader));
+    scene.push(again_us, until_us, LinkFault::Isolate(Who::Leader));
+}
+
 /// Nodes in turn are stopped, and started again by the present release on the files of an earlier
 /// one: all of them, or some.
 pub(super) fn rolling_upgrade(scene: &mut Scene<'_>) {

@@ -40,6 +40,8 @@ pub(super) enum Purpose {
     DiskSize = 27,
     Imprudence = 60,
     Aim = 61,
+    Displaced = 62,
+    Silence = 63,
     /// The first of a range: one stream per family of faults.
     Family = 64,
 }

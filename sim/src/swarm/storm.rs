@@ -19,6 +19,8 @@ const MOST_FAULTS: usize = 25;
 
 /// Share of the plans with disk errors that are aimed, in percent.
 const AIMED_PERCENT: u32 = 15;
+/// Share of the plans in which a proposal is displaced on purpose, in percent.
+const DISPLACED_PERCENT: u32 = 6;
 
 /// Whether a family tells a story: see [`combos`].
 const STORY: bool = true;
@@ -232,6 +234,8 @@ pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
     rows.truncate(MOST_FAULTS);
     aim(seed, cast, &mut rows);
     stories.resize(rows.len(), PLAIN);
+    displace(seed, cast, &mut rows);
+    stories.resize(rows.len(), STORY);
     let drawn = rows.into_iter().zip(stories);
     let kept = drawn.filter(|(row, story)| knobs.keeps(row, *story));
     let mut rows: Vec<FaultRow> = kept.map(|(row, _)| row).collect();
@@ -248,6 +252,15 @@ fn aim(seed: u64, cast: &Cast, rows: &mut Vec<FaultRow>) {
             disk::aimed_error(&mut Scene { dice, cast, rows });
         }
         rows.truncate(MOST_FAULTS);
+    }
+}
+
+/// Displaces proposals in some plans, which independent faults almost never do. These have a stream of
+/// draws for themselves, too.
+fn displace(seed: u64, cast: &Cast, rows: &mut Vec<FaultRow>) {
+    let dice = &mut Dice::new(seed, Purpose::Displaced);
+    if dice.percent(DISPLACED_PERCENT) && cast.nodes.len() >= 3 && rows.len() + 3 <= MOST_FAULTS {
+        combos::displaced_proposal(&mut Scene { dice, cast, rows });
     }
 }
 

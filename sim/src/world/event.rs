@@ -308,9 +308,13 @@ impl World<'_> {
         // One that has stopped may have heard of a commit whose entry it will never write down.
         let heard_only =
             driver.node().stopped().is_some() && status.hard_state.commit > status.last.index;
+        let mut committed = None;
         if !heard_only {
             match self.safety.after(id, driver.node()) {
-                Ok(fresh) => self.trace.film(|camera| camera.commits(fresh)),
+                Ok(fresh) => {
+                    committed = Some(fresh.clone());
+                    self.trace.film(|camera| camera.commits(fresh));
+                }
                 Err(broken) => return self.fail(Class::Safety, broken),
             }
         }
@@ -323,6 +327,7 @@ impl World<'_> {
                 self.fail(Class::Safety, broken);
             }
         }
+        self.note_commits(committed);
         let now = (status.role, status.hard_state.term);
         let before = std::mem::replace(&mut self.roles[id.0 as usize], now);
         if before.0 != now.0 {
@@ -359,6 +364,7 @@ impl World<'_> {
 
     fn elected(&mut self, id: NodeId, term: Term) {
         self.reach("leader-elected");
+        self.note_displaced(id);
         if self.network.suffers(|rule| matches!(rule, Rule::Ring { .. })) {
             self.reach("leader-elected-in-a-ring");
         }

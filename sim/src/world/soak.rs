@@ -171,6 +171,7 @@ impl World<'_> {
             portrait,
             availability,
             catch_up,
+            displaced,
         } = self;
         World {
             plan,
@@ -206,6 +207,7 @@ impl World<'_> {
             atlas,
             availability,
             catch_up,
+            displaced,
             portrait,
         }
     }

@@ -8,6 +8,7 @@ pub const WAYPOINTS: &[&str] = &[
     "leadership-transferred",
     "entries-truncated",
     "two-entries-truncated",
+    "displaced-proposal-committed",
     "proposals-batched",
     "answers-put-off",
     "snapshot-saved",
