@@ -490,8 +490,8 @@ impl Network {
         pairs.map(|(from, to)| (self.endpoints[from], self.endpoints[to]))
     }
 
-    /// When the last message from one end to the other arrives that keeps its order, in ns: nothing
-    /// that is sent on its connection now arrives before it.
+    /// When the last message from one end to the other leaves a bounded connection, or arrives on one
+    /// that keeps the order, in ns: nothing that is sent on its connection now arrives before that.
     pub fn last_arrival_ns(&self, from: Endpoint, to: Endpoint) -> u64 {
         let ends = self.index.get(&from).zip(self.index.get(&to));
         ends.map_or(0, |(from, to)| self.links[*from][*to].last_arrival_ns())

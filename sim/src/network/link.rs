@@ -108,9 +108,10 @@ impl Link {
         Some(line.free_at_ns)
     }
 
-    /// When the last message arrives that keeps the order of its connection, in ns.
+    /// When the last message leaves that waits for its connection, or arrives if it keeps its order, in ns.
     pub fn last_arrival_ns(&self) -> u64 {
-        self.lines.iter().map(|line| line.last_at_ns).max().unwrap_or(0)
+        let last = self.lines.iter().map(|line| line.last_at_ns.max(line.free_at_ns));
+        last.max().unwrap_or(0)
     }
 
     /// When a message arrives that would arrive at `at_ns` on an empty connection, in ns. What a

@@ -19,9 +19,9 @@ const PERCENT: u32 = 2;
 const STATE_VALUE_BYTES: u32 = 2048;
 /// Bytes of a command beside its value, in the log and in a record.
 const COMMAND_BYTES: u32 = 96;
-/// The narrowest path, in KiB per second: it carries the smallest append between two heartbeats, as
-/// [`Config`](stormkv::config::Config) asks for.
-const NARROWEST: u32 = 140;
+/// The narrowest path, in KiB per second. It carries the smallest append between two heartbeats, as
+/// [`Config`](stormkv::config::Config) asks for, and has room to spare.
+const NARROWEST: u32 = 200;
 const HEARTBEAT_TICKS: u32 = 3;
 /// Clients, and operations of each that may be under way.
 const CLIENTS: u32 = 4;

@@ -16,8 +16,10 @@ const SHARE_PERCENT: u32 = 2;
 const COMMAND_BYTES: u32 = 128;
 /// The steady load, in percent of what the disks can carry.
 const STEADY_PERCENT: u32 = 80;
-/// How long a client waits for the answer to an operation, in milliseconds.
-const GIVE_UP_MS: u32 = 2500;
+/// How long a client waits for the answer to an operation, in milliseconds: a little longer than a node
+/// does, as clients of production do. What a leader admits before it knows that there is too much is
+/// answered within that time.
+const GIVE_UP_MS: u32 = 3500;
 /// Clients, and operations of each that may be under way: far more than the cluster can answer in the
 /// time that a client waits.
 const CLIENTS: u32 = 8;
@@ -59,6 +61,7 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     plan.ops = operations(dice, &parts, keys, value_bytes);
     plan.faults.clear();
     plan.cpu = Cpu::default();
+    plan.disk.size_kib = 0;
     plan.disk.kib_per_s = per_s * (value_bytes + COMMAND_BYTES) / 1024;
     plan.network = Network {
         drop: 0.0,

@@ -51,13 +51,16 @@ pub(super) enum Excuse {
     NoQuorum,
     /// The fit voters do not all reach each other.
     Disconnected,
-    /// A link is degraded: it delays, damages, or carries in one direction only.
+    /// A link is degraded: it delays, damages, or carries in one direction only; or it was, and messages
+    /// are still late.
     DegradedLink,
     /// A voter goes by another membership than the newest one, or the operator has asked for a change
     /// or a transfer. A member that is not there yet has no say, and excuses nothing.
     MembershipChange,
     /// A member repairs what its disk has lost.
     Repair,
+    /// A node that works slowly leads them: it holds its office, and takes its time.
+    SlowLeader,
     /// The fit voters are a quorum only with one that lacks committed entries, and gets them. One
     /// that had nothing when it became a voter is no excuse: it need not have become one so early.
     CatchUp,
@@ -71,6 +74,7 @@ impl Excuse {
             Excuse::DegradedLink => "excused-degraded-link",
             Excuse::MembershipChange => "excused-membership-change",
             Excuse::Repair => "excused-repair",
+            Excuse::SlowLeader => "excused-slow-leader",
             Excuse::CatchUp => "excused-catch-up",
         }
     }
@@ -105,6 +109,8 @@ pub(super) struct Availability {
     is_lossless: bool,
     /// The links are so fast that no follower answers too late by chance.
     is_in_time: bool,
+    /// A message that arrives later than after this time is late.
+    late_ns: u64,
     next_look_ns: u64,
     /// A disturbance came after the last look.
     disturbed: bool,
@@ -136,8 +142,10 @@ impl Availability {
             bound_ns: factor * (GRACE_NS + ROUNDS * round_ns),
             settling_ns: GRACE_NS + SETTLING_ROUNDS * round_ns,
             growing_ns: factor * (GRACE_NS + SETTLING_ROUNDS * round_ns),
-            is_lossless: lossless,
+            // A queue that is full loses messages, too.
+            is_lossless: lossless && network.kib_per_s == 0,
             is_in_time: late_us <= timeout_us,
+            late_ns: round_ns + network.queue_us * 1000,
             next_look_ns: 0,
             disturbed: true,
             fit: Vec::new(),
@@ -281,19 +289,20 @@ pub(super) fn round_ns(plan: &Plan) -> u64 {
 
 /// Returns whether a node runs at full speed, with a disk that completes what it is asked for, and with a
 /// clock that is right.
-pub(super) fn is_fit(slot: &Slot) -> bool {
-    can_lead(slot) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
+pub(super) fn is_fit(slot: &Slot, now_ns: u64) -> bool {
+    can_lead(slot, now_ns) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
 }
 
 /// Returns whether a node can serve as a leader: it is fit but for its clock, by which only elections go. A
 /// disk that hangs while nothing is asked of it does no harm.
-fn can_lead(slot: &Slot) -> bool {
+fn can_lead(slot: &Slot, now_ns: u64) -> bool {
     let is_idle = slot.driver.as_ref().is_some_and(|driver| !driver.is_writing());
     slot.is_up()
         && slot.lost.is_none()
         && !slot.paused
         && (!slot.stalled || is_idle)
         && slot.slowness == 1
+        && slot.slowed_until_ns <= now_ns
         && slot.inbox.as_ref().is_none_or(|inbox| !inbox.is_slowed())
         && slot.crash_loop.is_none()
 }
@@ -352,7 +361,7 @@ impl World<'_> {
         let (mut fit, mut is_settled) = (Vec::new(), true);
         for slot in self.slots.iter().flatten().filter(|slot| membership.contains(slot.id)) {
             let is_cut_off = self.is_cut_off(slot.id);
-            if is_fit(slot) && !is_cut_off {
+            if is_fit(slot, self.now_ns) && !is_cut_off {
                 let node = slot.driver.as_ref().expect("it is up").node();
                 if node.damage().is_some() {
                     return Err(Excuse::Repair);
@@ -376,8 +385,13 @@ impl World<'_> {
         if !membership.is_quorum(is_current) {
             return Err(Excuse::CatchUp);
         }
-        let up = self.slots.iter().flatten().filter(|slot| can_lead(slot));
+        let up = self.slots.iter().flatten().filter(|slot| can_lead(slot, self.now_ns));
         let leader = up.map(|slot| slot.id).find_map(|id| self.leads_fit(id, &fit));
+        let is_slowed = |slot: &&Slot| slot.inbox.as_ref().is_some_and(|inbox| inbox.is_slowed());
+        let mut slow = self.slots.iter().flatten().filter(is_slowed);
+        if leader.is_none() && slow.any(|slot| self.leads_fit(slot.id, &fit).is_some()) {
+            return Err(Excuse::SlowLeader);
+        }
         let status = leader.and_then(|(id, _)| self.node(id)).map(|node| node.status());
         let (last, applied) = status.map_or((0, 0), |s| (s.last.index, s.applied.index));
         let has_empty = fit.iter().any(|id| is_empty(*id));
@@ -429,11 +443,21 @@ impl World<'_> {
                 _ => return Err(Excuse::DegradedLink),
             }
         }
+        let late = |from: &NodeId| fit.iter().any(|to| from != to && self.is_late(*from, *to));
+        if fit.iter().any(late) {
+            return Err(Excuse::DegradedLink);
+        }
         let among = |end: Endpoint| matches!(end, Endpoint::Node(id) if fit.contains(&NodeId(id)));
         match self.network.cut_links().any(|(from, to)| among(from) && among(to)) {
             true => Err(Excuse::Disconnected),
             false => Ok(()),
         }
+    }
+
+    /// Returns whether a message from one to the other arrives late because of a fault, which may be over.
+    pub(super) fn is_late(&self, from: NodeId, to: NodeId) -> bool {
+        let (from, to) = (Endpoint::Node(from.0), Endpoint::Node(to.0));
+        self.network.last_arrival_ns(from, to) > self.now_ns + self.availability.late_ns
     }
 
     /// Whether a quorum of these follows this one, and in which term.

@@ -15,6 +15,8 @@
 use std::collections::BTreeMap;
 
 use stormkv::env::FileName;
+use stormkv::kv::Kv;
+use stormkv::node::Node;
 use stormkv::types::{LogIndex, NodeId, Term};
 
 use super::World;
@@ -55,8 +57,6 @@ struct Lag {
 pub(super) struct CatchUp {
     /// The longest round of a member that has caught up.
     short_ns: u64,
-    /// The longest time for which messages wait on a link that was not degraded.
-    queue_ns: u64,
     /// How long a member may lag beside the time of a transfer.
     grace_ns: u64,
     /// The leader whose members these are.
@@ -69,7 +69,6 @@ impl CatchUp {
         let round_ns = round_ns(plan);
         CatchUp {
             short_ns: round_ns,
-            queue_ns: round_ns + plan.network.queue_us * 1000,
             grace_ns: GRACE_NS + ROUNDS * round_ns,
             leader: None,
             members: BTreeMap::new(),
@@ -120,6 +119,11 @@ impl World<'_> {
         if self.catch_up.leader != Some(leader) {
             self.catch_up.restart(Some(leader));
         }
+        // A full disk has no room for a snapshot that the members could be sent.
+        let is_short = |node: &Node<Kv>| node.disk_space().is_short;
+        if self.node(leader.0).is_some_and(is_short) {
+            return self.catch_up.restart(None);
+        }
         let commit = self.safety.commit();
         let mut late = None;
         for (id, applied) in self.demanded(leader.0) {
@@ -156,10 +160,13 @@ impl World<'_> {
     fn demanded(&self, leader: NodeId) -> Vec<(NodeId, Option<LogIndex>)> {
         let members = self.slots.iter().flatten().filter(|slot| self.newest.1.contains(slot.id));
         let applied = |slot: &Slot| {
-            let is_demanded = is_fit(slot)
-                && slot.slowed_until_ns <= self.now_ns
+            let is_demanded = is_fit(slot, self.now_ns)
                 && (slot.id == leader || self.are_connected(leader, slot.id));
             let node = slot.driver.as_ref().filter(|_| is_demanded)?.node();
+            // A full disk takes no entries.
+            if node.disk_space().is_short {
+                return None;
+            }
             Some(node.status().applied.index)
         };
         members.map(|slot| (slot.id, applied(slot))).collect()
@@ -174,14 +181,11 @@ impl World<'_> {
         file.map_or(0, |bytes| bytes.len() as u64) + node.load().log_bytes
     }
 
-    /// Returns whether messages between these two arrive, and none arrives late because of a fault that
-    /// is over.
+    /// Returns whether messages between these two arrive in time.
     fn are_connected(&self, one: NodeId, other: NodeId) -> bool {
         let ends = (Endpoint::Node(one.0), Endpoint::Node(other.0));
-        let latest_ns = self.now_ns + self.catch_up.queue_ns;
-        let is_open = |from, to| self.network.last_arrival_ns(from, to) <= latest_ns;
-        is_open(ends.0, ends.1)
-            && is_open(ends.1, ends.0)
+        !self.is_late(one, other)
+            && !self.is_late(other, one)
             && !self.network.cut_links().any(|link| link == ends || link == (ends.1, ends.0))
     }
 }
@@ -193,13 +197,7 @@ mod tests {
     const ID: NodeId = NodeId(2);
 
     fn catch_up() -> CatchUp {
-        CatchUp {
-            short_ns: 100,
-            queue_ns: 0,
-            grace_ns: 1000,
-            leader: None,
-            members: BTreeMap::new(),
-        }
+        CatchUp { short_ns: 100, grace_ns: 1000, leader: None, members: BTreeMap::new() }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Who is healed when the faults stop, and how the others are lost for good.
 //!
 //! The core is a quorum or more, of every membership that may be in force then or later (see
-//! `in_force.rs`). If that is not known, everybody is the core, which is always enough. Whoever is outside stays as it has
-//! failed, or fails in one of the ways in which a node can: dead, frozen, cut off. Random draws are keyed by node, so that
-//! one node's fate does not shift another's.
+//! `in_force.rs`). If that is not known, everybody is the core, which is always enough. A node outside of
+//! the core stays as it has failed, or fails in one of the ways in which a node can: dead, frozen, cut off.
+//! Random draws are keyed by node, so that one node's fate does not shift another's.
 
 use std::collections::BTreeSet;
 
@@ -19,6 +19,9 @@ use crate::view::film::MarkKind;
 
 /// Numbers of the faults that are never mended: this plus the node's number.
 const FOR_GOOD: u32 = u32::MAX - MAX_NODE_ID;
+
+/// Of so many writes that clients have still to begin, one reaches the leader.
+const MANY_WRITES: usize = 3;
 
 /// How a node outside of the core is lost for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,12 +228,13 @@ impl World<'_> {
         }
     }
 
-    /// Whether a client has still to begin a write.
+    /// Returns whether clients have still to begin so many writes that one of them reaches the leader.
     fn has_writes_left(&self) -> bool {
         let reads =
             |at: usize| matches!(self.plan.ops[at].call.op, Op::Get { .. } | Op::Scan { .. });
         let clients = self.clients.all.iter().filter(|client| client.number > 0);
-        clients.flat_map(|client| &client.rows).any(|at| !reads(*at))
+        let writes = clients.flat_map(|client| &client.rows).filter(|at| !reads(**at));
+        writes.count() >= MANY_WRITES
     }
 
     /// Whether `id` has to recover.

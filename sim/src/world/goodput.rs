@@ -56,7 +56,7 @@ impl Goodput {
             let (asked, answered) = (self.asked[phase as usize], self.answered[phase as usize]);
             let steady = steady * length_us(phase) / length_us(Phase::Steady);
             // A count of n differs by its square root from run to run.
-            let noise = steady.isqrt() / 2;
+            let noise = steady.isqrt();
             if (answered + noise) * 100 < steady.min(asked) * SHARE_PERCENT {
                 let (begin_us, end_us) = load.span_us(phase);
                 let message = format!(
@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn four_fifths_of_the_steady_rate_are_enough() {
         assert_eq!(judge(100, (1000, 80), (50, 40)), Ok(true));
-        assert!(judge(100, (1000, 74), (50, 40)).is_err());
-        assert!(judge(100, (1000, 80), (50, 36)).is_err());
+        assert!(judge(100, (1000, 69), (50, 40)).is_err());
+        assert!(judge(100, (1000, 80), (50, 29)).is_err());
     }
 
     #[test]
