@@ -328,8 +328,10 @@ impl<M: StateMachine> Node<M> {
         unchecked || self.replica.membership().keeps_quorum(change, |id| self.is_active(id))
     }
 
-    /// A leader does not remove or demote itself: it first hands over to the voter that stays and
-    /// has the most of the log. Says whether there is one.
+    /// A leader does not remove or demote itself: it first hands over to the voter that stays, answers and
+    /// has the most of the log. Returns whether there is one. Raft clears its own flag of who is active
+    /// at the tick at which it gives a transfer up: by that flag all voters are equal at that moment, and
+    /// one that hears nothing may be chosen each time.
     pub(super) fn hand_over(&mut self, change: &Reconfigure) -> bool {
         let me = self.config.id;
         let stays = |id: NodeId| {
@@ -339,7 +341,7 @@ impl<M: StateMachine> Node<M> {
             .raft
             .progress()
             .filter(|(id, _)| stays(*id))
-            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, id.0))
+            .max_by_key(|(id, progress)| (self.is_active(*id), progress.matched, id.0))
             .map(|(id, _)| id);
         if let Some(best) = best {
             debug!(id = %me, to = %best, "handing over before being removed");

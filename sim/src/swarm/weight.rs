@@ -9,6 +9,7 @@
 use crate::plan::{Call, Cluster, Cpu, Op, OpRow, Value};
 
 use super::dice::{Dice, Purpose};
+use super::shape::largest_write;
 
 /// The slowest and the fastest disk, in KiB per second.
 const SLOWEST: u32 = 16;
@@ -55,11 +56,7 @@ pub(super) fn draw(
     // A state that takes between a tenth of a second and two seconds to write.
     let values = (drawn * dice.scaled(100, 2000) / VALUE_BYTES).clamp(LEAST_VALUES, MOST_VALUES);
     let mut fill = if is_heavy { fill(dice, values, clients) } else { Vec::new() };
-    let sizes = ops.iter().chain(&fill).filter_map(|row| match &row.call.op {
-        Op::Put { value, .. } | Op::Cas { new: value, .. } => Some(value.bytes().len() as u64),
-        _ => None,
-    });
-    let largest = sizes.max().unwrap_or(0);
+    let largest = largest_write(ops).max(largest_write(&fill));
     let timeout_us = u64::from(cluster.election_ticks[0]) * cluster.tick_us;
     let least = largest * WRITES_PER_TIMEOUT * 1_000_000 / timeout_us / 1024;
     let cpu = if is_heavy && dice.percent(50) { cpu(dice) } else { Cpu::default() };

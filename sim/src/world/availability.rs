@@ -333,6 +333,8 @@ impl World<'_> {
                     return self.fail(Class::Liveness, broken);
                 }
                 match situation.leader {
+                    // What is due under an overload is judged by what is answered.
+                    _ if self.plan.load.is_judged() => {}
                     None => self.catch_up.restart(None),
                     Some(leader) => self.watch_catch_up(leader, self.availability.since_ns),
                 }
