@@ -32,6 +32,9 @@ pub(super) struct Wound {
     /// anything, before it noticed.
     owed: SnapshotId,
     term: Term,
+    /// The last entry that it had to have again when it started last, if that was only cached: a power
+    /// loss may take it before it is durable.
+    cached: SnapshotId,
     /// Its log, as it was durable before.
     past: Option<Image>,
 }
@@ -84,6 +87,7 @@ impl RaftChecker {
         if floor.is_none() && explained {
             // Some of it may only be cached; the first batch makes it durable.
             let owed = std::mem::take(wound).owed;
+            wound.cached = owed;
             return match rank(last) < rank(owed) {
                 true => Err(whole_too_early(id, last, owed)),
                 false => Ok(true),
@@ -93,8 +97,13 @@ impl RaftChecker {
             if floor.is_none() {
                 return Ok(false);
             }
-            let message = format!("{id} says that it is damaged, but its disk is as it was left");
-            return Err(broken("damage-imagined", message));
+            if rank(durable) >= rank(wound.cached) {
+                let message =
+                    format!("{id} says that it is damaged, but its disk is as it was left");
+                return Err(broken("damage-imagined", message));
+            }
+            // What it had regained when it started last is lost again.
+            wound.owed = wound.cached;
         }
         checks.hit(Check::DamageNoticed);
         if rank(floor.unwrap_or(last)) < rank(wound.owed) {

@@ -107,7 +107,7 @@ impl World<'_> {
         let Some(mark) = self.atlas.mark(id) else { return };
         let slot = self.slots[id.0 as usize].as_ref().expect("it was damaged");
         let Some(driver) = &slot.driver else { return };
-        if driver.node().damage().is_some() {
+        if driver.node().damage().is_some() || driver.is_writing() {
             return;
         }
         if !mark.fresh || !slot.disk.is_damaged() {
@@ -132,7 +132,8 @@ impl World<'_> {
         let slot = self.slots[id.0 as usize].as_ref().expect("it has started");
         let Some(driver) = &slot.driver else { return };
         mark.fresh = false;
-        let Some(damage) = driver.node().damage() else { return self.end_damage(id) };
+        // What it has regained may only be cached: `watch_damage` waits until it is durable.
+        let Some(damage) = driver.node().damage() else { return };
         mark.noticed = true;
         mark.in_snapshot = matches!(damage.file, FileName::Snapshot(..));
         let kinds =
