@@ -16,7 +16,7 @@ export const SIM = process.env.STORM_SIM ?? join(root, "target/release/stormkv-s
 export const RUNS = {
     failing: ["--seed", "0", "--bug", "read-not-awaited"],
     // Some of its continuations pass.
-    rising: ["--seed", "4", "--bug", "read-not-awaited"],
+    rising: ["--seed", "6", "--bug", "read-not-awaited"],
     split: [join(root, "scenarios/bugs/conflict-not-truncated.toml")],
     promise: [join(root, "scenarios/bugs/messages-before-sync.toml")],
     oneway: [join(root, "scenarios/network/one-way-partition-of-the-leader.toml")],
