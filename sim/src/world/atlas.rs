@@ -28,6 +28,8 @@ pub(super) struct Mark {
     pub noticed: bool,
     /// What it noticed was in a snapshot, not in the log.
     pub in_snapshot: bool,
+    /// It was found whole at its last start, by what may only have been cached.
+    pub cached: bool,
     /// It has stopped because nobody repaired it, or refused to start.
     pub stopped: bool,
 }

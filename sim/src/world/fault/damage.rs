@@ -107,7 +107,7 @@ impl World<'_> {
         let Some(mark) = self.atlas.mark(id) else { return };
         let slot = self.slots[id.0 as usize].as_ref().expect("it was damaged");
         let Some(driver) = &slot.driver else { return };
-        if driver.node().damage().is_some() || driver.is_writing() {
+        if driver.node().damage().is_some() || (mark.cached && driver.is_writing()) {
             return;
         }
         if !mark.fresh || !slot.disk.is_damaged() {
@@ -133,6 +133,7 @@ impl World<'_> {
         let Some(driver) = &slot.driver else { return };
         mark.fresh = false;
         // What it has regained may only be cached: `watch_damage` waits until it is durable.
+        mark.cached = driver.node().damage().is_none();
         let Some(damage) = driver.node().damage() else { return };
         mark.noticed = true;
         mark.in_snapshot = matches!(damage.file, FileName::Snapshot(..));
