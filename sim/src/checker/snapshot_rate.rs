@@ -20,12 +20,12 @@ use super::{Broken, broken};
 const WHOLE: u64 = 1 << 20;
 /// The largest allowance, in snapshots.
 const MOST: u64 = 8;
-/// What a cause allows, in snapshots.
+/// Allowance for each cause, in snapshots.
 const PER_CAUSE: u64 = 2;
-/// What is due allows a little more: places between two snapshots move with the members.
+/// Allowance for each snapshot that is due, in percent: places between two snapshots move with the members.
 const DUE_PERCENT: u64 = 125;
 
-/// What a node may save.
+/// Snapshots that a node may save.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     /// Parts of a snapshot.
@@ -47,7 +47,7 @@ pub struct SnapshotRate {
     nodes: BTreeMap<NodeId, Allowance>,
 }
 
-/// The part of a snapshot that is due after `amount`, if one is due `every` so many.
+/// Parts of a snapshot that are due after `amount`, if one is due after `every`.
 fn due(amount: u64, every: u64) -> u64 {
     amount.min(MOST * every) * WHOLE / every * DUE_PERCENT / 100
 }
@@ -65,17 +65,19 @@ impl SnapshotRate {
         self.nodes.insert(id, Allowance { parts: (PER_CAUSE + 1) * WHOLE, counted: applied });
     }
 
-    /// A node has written so many bytes to its log.
+    /// Records that a node has written `bytes` bytes to its log.
     pub fn logged(&mut self, id: NodeId, bytes: u64) {
-        if let Some(allowance) = self.nodes.get_mut(&id) {
-            allowance.grow(due(bytes, self.log_bytes));
-        }
+        self.allow(id, due(bytes, self.log_bytes));
     }
 
     /// A node begins to send a snapshot: it may need a newer one for that.
     pub fn sends(&mut self, id: NodeId) {
+        self.allow(id, PER_CAUSE * WHOLE);
+    }
+
+    fn allow(&mut self, id: NodeId, parts: u64) {
         if let Some(allowance) = self.nodes.get_mut(&id) {
-            allowance.grow(PER_CAUSE * WHOLE);
+            allowance.grow(parts);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::plan::{
     Call, Clients, Cluster, Core, Fault, FaultRow, LinkFault, Network, Op, OpRow, Plan, Value, Who,
 };
 
-use super::dice::{Dice, Purpose};
+use super::dice::{Dice, Purpose, us};
 use super::knobs::Knobs;
 
 /// Share of the plans, in percent.
@@ -103,10 +103,6 @@ pub(super) fn apply(seed: u64, knobs: &Knobs, plan: &mut Plan) {
     plan.ops = fill(dice, state_values);
     plan.ops.extend(writes(dice, (FILL_MS.1, end), per_s, value_bytes));
     plan.end.core = Core::All;
-}
-
-fn us(ms: u32) -> u64 {
-    u64::from(ms) * 1000
 }
 
 fn absence(dice: &mut Dice, member: NodeId) -> Fault {

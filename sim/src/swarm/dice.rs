@@ -46,6 +46,11 @@ pub(super) enum Purpose {
     Family = 64,
 }
 
+/// Microseconds of so many milliseconds.
+pub(super) fn us(ms: u32) -> u64 {
+    u64::from(ms) * 1000
+}
+
 /// A stream of draws.
 pub(super) struct Dice(ChaCha8Rng);
 

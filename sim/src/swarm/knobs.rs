@@ -132,12 +132,8 @@ impl Knobs {
 
     /// Takes out what hits nodes that never come, because nobody adds them any more.
     pub(super) fn keep_founders(&self, faults: &mut Vec<FaultRow>, founders: u32) {
-        let is_there = |member: &Member| match member {
-            Member::Node(NodeId(node)) => *node <= u64::from(founders),
-            Member::Client(_) => true,
-        };
         if self.is_off(Group::Membership) {
-            faults.retain(|row| row.fault.members().iter().all(is_there));
+            faults.retain(|row| hits_only(row, |node| node.0 <= u64::from(founders)));
         }
     }
 
@@ -155,6 +151,14 @@ impl Knobs {
             false => network,
         }
     }
+}
+
+/// Returns whether all nodes that a fault names are there.
+pub(super) fn hits_only(row: &FaultRow, is_there: impl Fn(NodeId) -> bool) -> bool {
+    row.fault.members().iter().all(|member| match member {
+        Member::Node(node) => is_there(*node),
+        Member::Client(_) => true,
+    })
 }
 
 /// Whether a fault only decides which message comes first.

@@ -8,7 +8,7 @@
 
 use crate::plan::{Call, Clients, Cluster, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
 
-use super::dice::{Dice, Purpose};
+use super::dice::{Dice, Purpose, us};
 
 /// The share of the plans, in percent.
 const SHARE_PERCENT: u32 = 2;
@@ -98,10 +98,6 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
         recovered_us: us(recovered),
         end_us: us(end),
     };
-}
-
-fn us(ms: u32) -> u64 {
-    u64::from(ms) * 1000
 }
 
 /// So many puts per second in each part, from and to a time in milliseconds, dealt to the clients in

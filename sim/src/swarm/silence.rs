@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use stormkv::types::NodeId;
 
 use super::dice::{Dice, Purpose};
+use super::knobs::hits_only;
 use super::storm::Cast;
-use crate::plan::{FaultRow, Member, OpRow};
+use crate::plan::{FaultRow, OpRow};
 
 /// Share of the plans, in percent.
 const PERCENT: u32 = 8;
@@ -46,9 +47,5 @@ pub(super) fn fall(
     // A member that is never added cannot be hit.
     let added = ops.iter().flat_map(|row| row.call.op.new_nodes());
     let nodes: BTreeSet<NodeId> = (1..=u64::from(founders)).map(NodeId).chain(added).collect();
-    let is_there = |member: &Member| match member {
-        Member::Node(id) => nodes.contains(id),
-        Member::Client(_) => true,
-    };
-    faults.retain(|row| row.at_us <= silent_us && row.fault.members().iter().all(is_there));
+    faults.retain(|row| row.at_us <= silent_us && hits_only(row, |id| nodes.contains(&id)));
 }

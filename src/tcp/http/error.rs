@@ -57,7 +57,7 @@ codes! {
     Timeout "timeout" REQUEST_TIMEOUT "The body did not arrive in time.";
     SequenceOutOfOrder "sequence_out_of_order" CONFLICT "A newer command was applied.";
     ReconfigurationPending "reconfiguration_pending" CONFLICT "Another change is not finished.";
-    QuorumAtRisk "quorum_at_risk" CONFLICT "Too few of the voters to be answer.";
+    QuorumAtRisk "quorum_at_risk" CONFLICT "Too few of the voters after the change answer.";
     InvalidMembershipChange "invalid_membership_change" CONFLICT "The change makes no sense.";
     SessionExpired "session_expired" GONE "The session is unknown (any more).";
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED "The key has another revision.";
