@@ -98,8 +98,8 @@ impl Ledger {
 
     /// The changes of the membership that were ever written behind `index`, committed or not.
     pub fn changes_behind(&self, index: LogIndex) -> impl Iterator<Item = &Bytes> {
-        let versions = (index as usize..self.versions.len()).filter_map(|at| self.versions.get(at));
-        let changes = versions.flatten().filter(|version| version.kind == EntryKind::Membership);
+        let versions = self.versions.since(index as usize).flatten();
+        let changes = versions.filter(|version| version.kind == EntryKind::Membership);
         changes.map(|version| &version.data)
     }
 

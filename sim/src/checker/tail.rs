@@ -32,6 +32,12 @@ impl<T> Tail<T> {
         self.items.get_mut(at.checked_sub(self.dropped)?)
     }
 
+    /// The items that are kept, from number `at` on.
+    pub fn since(&self, at: usize) -> impl Iterator<Item = &T> {
+        let from = at.saturating_sub(self.dropped).min(self.items.len());
+        self.items.range(from..)
+    }
+
     pub fn last(&self) -> Option<&T> {
         self.items.back()
     }
@@ -71,6 +77,8 @@ mod tests {
         tail.push(10);
         tail.reach(13, || 0);
         assert_eq!((tail.get(10), tail.get(12), tail.len()), (Some(&10), Some(&0), 13));
+        assert_eq!(tail.since(11).collect::<Vec<_>>(), [&0, &0]);
+        assert_eq!((tail.since(0).count(), tail.since(14).count()), (7, 0));
         tail.drop_before(4);
         assert_eq!(tail.kept(), 7, "nothing comes back");
         tail.drop_before(100);
