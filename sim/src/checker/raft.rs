@@ -398,9 +398,9 @@ impl RaftChecker {
         &mut self,
         id: NodeId,
         node: &impl View,
+        status: Status,
         checks: &mut Checks,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
-        let status = node.status();
         self.after_damage(id, node, checks)?;
         let watched = self.nodes.entry(id).or_default();
         let before = watched.status.replace(status);

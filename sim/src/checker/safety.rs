@@ -9,7 +9,7 @@ use bytes::Bytes;
 use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
-use stormkv::node::{Applied, Membership, Proposal, membership_change};
+use stormkv::node::{Applied, Membership, Proposal, Status, membership_change};
 use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId, Term};
 use stormkv::wire::Message;
@@ -219,7 +219,8 @@ impl Safety {
         self.raft.applied(id, applied, &mut self.checks)
     }
 
-    /// A node has handled an event. Returns what is committed for the first time anywhere.
+    /// A node has handled an event, and has this status now. Returns what is committed for the first
+    /// time anywhere.
     ///
     /// # Errors
     /// As [`queued`](Self::queued).
@@ -227,8 +228,9 @@ impl Safety {
         &mut self,
         id: NodeId,
         node: &impl View,
+        status: Status,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
-        let fresh = self.raft.after(id, node, &mut self.checks)?;
+        let fresh = self.raft.after(id, node, status, &mut self.checks)?;
         for index in fresh.clone() {
             if let Some(version) = self.raft.committed_version(index) {
                 self.machine.commit(index, version, &mut self.checks)?;

@@ -6,7 +6,7 @@ use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp, DiskQueue, FileName};
 use stormkv::kv::Kv;
 use stormkv::node::{Membership, Role, Status};
-use stormkv::types::{NodeId, Term};
+use stormkv::types::{LogIndex, NodeId, Term};
 use stormkv::wire::Message;
 
 use super::recorder::Weight;
@@ -206,7 +206,8 @@ impl World<'_> {
             self.panicked(id, &panic);
             return;
         }
-        let Status { last, applied: now, .. } = driver.node().status();
+        let status = driver.node().status();
+        let Status { last, applied: now, .. } = status;
         slot.driver = Some(driver);
         if let Some(inbox) = &mut slot.inbox {
             inbox.processed(now_ns, self.effects.iter().map(Effect::bytes).sum());
@@ -235,7 +236,7 @@ impl World<'_> {
             self.judge_changes(id, before.last.index);
         }
         if acts {
-            self.after(id);
+            self.after(id, status);
         }
         self.carry_out(id);
         self.consider_stop(id);
@@ -268,14 +269,13 @@ impl World<'_> {
     }
 
     /// Notes the newest membership that any node has applied.
-    fn note_newest(&mut self, id: NodeId) {
-        let slot = self.slots[id.0 as usize].as_ref().expect("it has just been used");
-        let node = slot.driver.as_ref().expect("it has just been used").node();
-        let applied = node.status().applied.index;
+    fn note_newest(&mut self, id: NodeId, applied: LogIndex) {
         if applied <= self.newest.0 {
             return;
         }
         self.newest.0 = applied;
+        let slot = self.slots[id.0 as usize].as_ref().expect("it has just been used");
+        let node = slot.driver.as_ref().expect("it has just been used").node();
         if self.newest.1 != *node.membership() {
             let now = node.membership().clone();
             let before = std::mem::replace(&mut self.newest.1, now);
@@ -299,18 +299,17 @@ impl World<'_> {
         }
     }
 
-    /// Lets the checkers compare the node with what it was before.
-    pub(super) fn after(&mut self, id: NodeId) {
-        self.note_newest(id);
+    /// Lets the checkers compare the node, which has this status now, with what it was before.
+    pub(super) fn after(&mut self, id: NodeId, status: Status) {
+        self.note_newest(id, status.applied.index);
         let slot = self.slots[id.0 as usize].as_ref().expect("it has just been used");
         let driver = slot.driver.as_ref().expect("it has just been used");
-        let status = driver.node().status();
         // One that has stopped may have heard of a commit whose entry it will never write down.
         let heard_only =
             driver.node().stopped().is_some() && status.hard_state.commit > status.last.index;
         let mut committed = None;
         if !heard_only {
-            match self.safety.after(id, driver.node()) {
+            match self.safety.after(id, driver.node(), status) {
                 Ok(fresh) => {
                     committed = Some(fresh.clone());
                     self.trace.film(|camera| camera.commits(fresh));

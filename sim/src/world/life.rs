@@ -185,7 +185,8 @@ impl World<'_> {
             .recovered(id, driver.node(), founds)
             .and_then(|()| self.safety.queued(id, &kept.queued))
             .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
-        self.snapshot_rate.started(id, driver.node().status().applied.index);
+        let status = driver.node().status();
+        self.snapshot_rate.started(id, status.applied.index);
         self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
             Some(Box::new(driver));
         if let Err(broken) = judged {
@@ -198,7 +199,7 @@ impl World<'_> {
             self.reach("old-files-read");
         }
         self.note_recovery(id);
-        self.after(id);
+        self.after(id, status);
         self.carry_out(id);
         self.set_timer(id);
         self.crash_in_loop(id);

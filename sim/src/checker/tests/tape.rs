@@ -122,7 +122,7 @@ impl Tape {
                 Fed::Recovered(id, seen) => safety.recovered(*id, seen, false)?,
                 Fed::Sending(id, to, message) => safety.sending(*id, *to, message)?,
                 Fed::Applied(id, applied) => safety.applied(*id, applied)?,
-                Fed::After(id, seen) => safety.after(*id, seen).map(drop)?,
+                Fed::After(id, seen) => safety.after(*id, seen, seen.status()).map(drop)?,
                 Fed::Acknowledged(session, number, index, response) => {
                     safety.acknowledged(*session, *number, *index, response)?;
                 }
