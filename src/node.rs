@@ -554,7 +554,7 @@ impl<M: StateMachine> Node<M> {
             self.space.take(bytes);
         }
         self.note_answer(from, &message);
-        self.raft.step(message.0);
+        self.raft.step(*message.0);
     }
 
     /// The only voter wins its election at once, and raft insists that its log is durable by then.

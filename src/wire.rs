@@ -164,11 +164,16 @@ impl Kind {
     }
 }
 
-/// A message of the raft crate, opaque but for what observers need.
+/// A message of the raft crate, opaque but for what observers need. Boxed, because it is large and
+/// passes through many hands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RaftMessage(pub(crate) eraftpb::Message);
+pub struct RaftMessage(pub(crate) Box<eraftpb::Message>);
 
 impl RaftMessage {
+    pub(crate) fn new(message: eraftpb::Message) -> Self {
+        RaftMessage(Box::new(message))
+    }
+
     /// What kind of message it is.
     pub fn kind(&self) -> Kind {
         match self.0.get_msg_type() {
@@ -379,7 +384,7 @@ impl Message {
                 message
                     .merge_from(&mut input)
                     .map_err(|error| WireError::Malformed(error.to_string()))?;
-                Ok(Message::Raft(RaftMessage(message)))
+                Ok(Message::Raft(RaftMessage::new(message)))
             }
             OURS => {
                 let body: Body = postcard::from_bytes(&body)
@@ -418,7 +423,7 @@ mod tests {
             ..Default::default()
         };
         message.entries.push(entry);
-        Message::Raft(RaftMessage(message))
+        Message::Raft(RaftMessage::new(message))
     }
 
     fn samples() -> Vec<Message> {

@@ -257,7 +257,7 @@ impl<M: StateMachine> Node<M> {
                 continue;
             }
             let to = NodeId(message.to);
-            let message = Message::Raft(RaftMessage(message));
+            let message = Message::Raft(RaftMessage::new(message));
             self.outputs.push(Output::Send { to, message });
         }
     }

@@ -234,7 +234,7 @@ fn the_only_voter_does_not_lead_before_it_has_acted_on_what_it_received() {
     let mut message = raft(2, MessageType::MsgAppend, 2);
     (message.index, message.log_term) = (1, 1);
     message.entries.push(eraftpb::Entry { index: 2, term: 2, ..Default::default() });
-    host.node.receive(NodeId(2), Message::Raft(RaftMessage(message)));
+    host.node.receive(NodeId(2), Message::Raft(RaftMessage::new(message)));
     for _ in 0..40 {
         host.node.tick();
     }
@@ -256,7 +256,7 @@ fn what_raft_commits_is_not_recorded_before_the_entries_are() {
     let mut message = raft(2, MessageType::MsgAppend, 2);
     (message.index, message.log_term, message.commit) = (1, 1, 2);
     message.entries.push(eraftpb::Entry { index: 2, term: 2, ..Default::default() });
-    host.node.receive(NodeId(2), Message::Raft(RaftMessage(message)));
+    host.node.receive(NodeId(2), Message::Raft(RaftMessage::new(message)));
     for _ in 0..16 {
         host.node.tick();
     }
@@ -274,9 +274,9 @@ fn what_a_candidate_says_is_held_though_it_is_elected_before_it_is_said() {
     let term = host.node.status().hard_state.term;
     let mut request = raft(3, MessageType::MsgRequestVote, term);
     (request.index, request.log_term) = (1, 1);
-    host.node.receive(NodeId(3), Message::Raft(RaftMessage(request)));
+    host.node.receive(NodeId(3), Message::Raft(RaftMessage::new(request)));
     let vote = raft(2, MessageType::MsgRequestVoteResponse, term);
-    host.node.receive(NodeId(2), Message::Raft(RaftMessage(vote)));
+    host.node.receive(NodeId(2), Message::Raft(RaftMessage::new(vote)));
     host.collect();
     assert_eq!(host.node.status().role, Role::Leader);
     assert_eq!(sent(&host.take()), [(2, Kind::Append), (3, Kind::Append)]);
@@ -397,8 +397,8 @@ fn a_read_waits_until_its_index_is_applied() {
 /// What node 2 says to the question of its leader, in term 2, whether it still leads.
 fn heartbeat_answer(question: &[Output]) -> eraftpb::Message {
     let context = question.iter().find_map(|output| match output {
-        Output::Send { to: NodeId(2), message: Message::Raft(RaftMessage(message)) } => {
-            Some(message.context.clone())
+        Output::Send { to: NodeId(2), message: Message::Raft(message) } => {
+            Some(message.0.context.clone())
         }
         _ => None,
     });

@@ -59,7 +59,7 @@ pub fn heartbeat(from: u64, to: u64, commit: u64) -> Message {
     let mut message = eraftpb::Message::default();
     message.set_msg_type(MessageType::MsgHeartbeat);
     (message.from, message.to, message.term, message.commit) = (from, to, 1, commit);
-    Message::Raft(RaftMessage(message))
+    Message::Raft(RaftMessage::new(message))
 }
 
 pub fn chunk(transfer: u64, offset: u64, bytes: usize) -> Message {

@@ -128,7 +128,7 @@ impl Host {
     }
 
     pub(super) fn receive_raft(&mut self, message: eraftpb::Message) {
-        self.receive(message.from, Message::Raft(RaftMessage(message)));
+        self.receive(message.from, Message::Raft(RaftMessage::new(message)));
     }
 
     pub(super) fn ask(&mut self, id: u64, request: Request) {

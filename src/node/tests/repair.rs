@@ -86,7 +86,7 @@ fn asked(node: &mut Node<Kv>, kind: MessageType, term: u64, last: SnapshotId) ->
     let mut message = eraftpb::Message { from: 1, to: 3, term, ..Default::default() };
     message.set_msg_type(kind);
     (message.index, message.log_term) = (last.index, last.term);
-    node.receive(NodeId(1), Message::Raft(RaftMessage(message)));
+    node.receive(NodeId(1), Message::Raft(RaftMessage::new(message)));
     let mut answer = None;
     for _ in 0..4 {
         let mut outputs = Vec::new();
@@ -138,7 +138,7 @@ fn a_damaged_member_does_not_stand_for_election_but_forgets_a_dead_leader() {
     for kind in [MessageType::MsgHeartbeat, MessageType::MsgTimeoutNow] {
         let mut message = eraftpb::Message { from: 1, to: 3, term, ..Default::default() };
         message.set_msg_type(kind);
-        node.receive(NodeId(1), Message::Raft(RaftMessage(message)));
+        node.receive(NodeId(1), Message::Raft(RaftMessage::new(message)));
     }
     node.process();
     assert_eq!(node.status().leader, Some(NodeId(1)));
