@@ -65,7 +65,7 @@ where
             return Some(header);
         }
         let start = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut chunk = Vec::new();
+        let mut chunk = Vec::with_capacity(CHUNK_LEN);
         let mut last = None;
         for (key, value) in self.map.range::<K, _>((start, Bound::Unbounded)) {
             let full = chunk.len();

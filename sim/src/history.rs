@@ -27,6 +27,11 @@ pub struct Value(Arc<str>);
 impl Value {
     /// The JSON string that holds `text`.
     pub fn text(text: &str) -> Value {
+        // Few values need an escape, and most are long: this loop has no branch, so it is quick.
+        let escapes = |found, byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\');
+        if !text.bytes().fold(false, escapes) {
+            return Value(["\"", text, "\""].concat().into());
+        }
         Value(serde_json::to_string(text).expect("a string has a JSON text").into())
     }
 
@@ -411,6 +416,15 @@ fn ms(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_what_a_json_library_makes_of_it() {
+        for text in
+            ["", "plain", "é ü", "a\"b", "back\\slash", "line\n", "\u{1f}", "\u{7f}", "\u{2028}"]
+        {
+            assert_eq!(Value::text(text).as_json(), serde_json::json!(text).to_string());
+        }
+    }
 
     #[test]
     fn append_joins_escaped_text() {

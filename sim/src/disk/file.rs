@@ -5,6 +5,9 @@ use super::SECTOR;
 use super::survival::{Fate, Survival, tear};
 use crate::rng::{Chance, Stream};
 
+/// A file that grows gets room for so many bytes more at a time.
+const GROWTH: usize = 64 << 10;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
     cached: Vec<u8>,
@@ -61,6 +64,10 @@ impl File {
             self.write_back(first);
         }
         if end > self.cached.len() {
+            if end > self.cached.capacity() {
+                // What grows is a snapshot, piece by piece.
+                self.cached.reserve(GROWTH.max(data.len()));
+            }
             self.cached.resize(end, 0);
             self.size_dirty = true;
         }
@@ -86,6 +93,9 @@ impl File {
         } else {
             self.durable.len().max(self.dirty.end().min(self.cached.len()))
         };
+        if len > self.durable.capacity() {
+            self.durable.reserve(self.cached.capacity() - self.durable.len());
+        }
         self.durable.resize(len, 0);
         let mut from = 0;
         while let Some(sector) = self.dirty.first_from(from) {

@@ -66,7 +66,11 @@ impl Encoder {
     /// go may be larger: a value, or a chunk of many small ones.
     fn encode(mut self, piece_bytes: u32) -> Encoded {
         let room = piece_bytes as usize;
-        let mut piece = BytesMut::from(&self.rest.split_to(self.rest.len().min(room))[..]);
+        if self.rest.len() >= room {
+            let piece = self.rest.split_to(room);
+            return (self, piece, false);
+        }
+        let mut piece = BytesMut::from(&std::mem::take(&mut self.rest)[..]);
         while piece.len() < room
             && let Some(mut bytes) = self.writer.next()
         {
