@@ -362,7 +362,7 @@ impl Network {
             self.stats.lost_in_reset += 1;
             return Fate::Dropped(DropReason::Reset);
         }
-        let Some(leaves_ns) = link.leaves(now_ns, parcel) else {
+        let Some(leaves_ns) = link.leaves(now_ns, parcel, self.config.capacity) else {
             self.stats.queue_full += 1;
             return Fate::Dropped(DropReason::QueueFull);
         };

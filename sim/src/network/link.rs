@@ -14,6 +14,10 @@ pub(super) const LANES: usize = 3;
 /// The mean of the time in which a sender notices that a connection is broken, in ns.
 const NOTICE_MEAN_NS: u64 = 5_000_000;
 
+/// A message that a fault slows down leaves within this time, in ns: one that is on its way keeps its time
+/// when the fault ends, and would hold up what follows it on a link that is whole again.
+const SLOWEST_NS: u64 = 3_000_000_000;
+
 /// How many bytes a connection carries, and how many wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -93,8 +97,9 @@ impl Link {
         }
     }
 
-    /// When a message that is sent now has left, in ns; `None` if the queue is full.
-    pub fn leaves(&mut self, now_ns: u64, parcel: Parcel) -> Option<u64> {
+    /// When a message that is sent now has left, in ns; `None` if the queue is full. `usual` is the bound
+    /// without faults.
+    pub fn leaves(&mut self, now_ns: u64, parcel: Parcel, usual: Option<Capacity>) -> Option<u64> {
         let Some(capacity) = self.capacity.filter(|_| parcel.bytes > 0) else {
             return Some(now_ns);
         };
@@ -104,7 +109,9 @@ impl Link {
             return None;
         }
         line.told &= begins_ns > now_ns;
-        line.free_at_ns = begins_ns + capacity.takes_ns(parcel.bytes);
+        let usual_ns = usual.map_or(0, |usual| usual.takes_ns(parcel.bytes));
+        let takes_ns = capacity.takes_ns(parcel.bytes).min(usual_ns.max(SLOWEST_NS));
+        line.free_at_ns = begins_ns + takes_ns;
         Some(line.free_at_ns)
     }
 
