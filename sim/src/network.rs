@@ -25,8 +25,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rustc_hash::FxHashMap;
-
 use self::draws::{
     DRAW_DUPLICATE, DRAW_LATENCY, DRAW_LOSS, DRAW_SECOND_LATENCY, Excepted, Message, Troubles,
 };
@@ -250,8 +248,9 @@ pub struct Network {
     duplicate: Chance,
     garble: Chance,
     tells: Chance,
-    /// The position of each endpoint in `endpoints` and in both dimensions of `links`.
-    index: FxHashMap<Endpoint, usize>,
+    /// The position of each endpoint in `endpoints` and in both dimensions of `links`, by its code:
+    /// endpoints have small numbers.
+    index: Vec<Option<usize>>,
     endpoints: Vec<Endpoint>,
     links: Vec<Vec<Link>>,
     rules: BTreeMap<u32, Rule>,
@@ -276,7 +275,7 @@ impl Network {
             garble: Chance::new(config.garble),
             tells: Chance::new(config.tells),
             config,
-            index: FxHashMap::default(),
+            index: Vec::new(),
             endpoints: Vec::new(),
             links: Vec::new(),
             rules: BTreeMap::new(),
@@ -490,11 +489,15 @@ impl Network {
         pairs.map(|(from, to)| (self.endpoints[from], self.endpoints[to]))
     }
 
+    /// Whether nothing passes from one end to the other at present, if both have sent or received.
+    pub fn is_cut(&self, from: Endpoint, to: Endpoint) -> bool {
+        self.link(from, to).is_some_and(|link| link.cut)
+    }
+
     /// When the last message from one end to the other leaves a bounded connection, or arrives on one
     /// that keeps the order, in ns: nothing that is sent on its connection now arrives before that.
     pub fn last_arrival_ns(&self, from: Endpoint, to: Endpoint) -> u64 {
-        let ends = self.index.get(&from).zip(self.index.get(&to));
-        ends.map_or(0, |(from, to)| self.links[*from][*to].last_arrival_ns())
+        self.link(from, to).map_or(0, Link::last_arrival_ns)
     }
 
     /// No message is lost, duplicated or damaged by chance any more; rules, latencies and
@@ -545,18 +548,25 @@ impl Network {
 
     fn positions(&mut self, from: Endpoint, to: Endpoint) -> (usize, usize) {
         assert!(from != to, "{from} sends a message to itself");
-        match (self.index.get(&from), self.index.get(&to)) {
-            (Some(&a), Some(&b)) => (a, b),
-            _ => (self.admit(from), self.admit(to)),
-        }
+        let known = self.position(from).zip(self.position(to));
+        known.unwrap_or_else(|| (self.admit(from), self.admit(to)))
+    }
+
+    fn link(&self, from: Endpoint, to: Endpoint) -> Option<&Link> {
+        Some(&self.links[self.position(from)?][self.position(to)?])
+    }
+
+    fn position(&self, endpoint: Endpoint) -> Option<usize> {
+        *self.index.get(endpoint.code() as usize)?
     }
 
     fn admit(&mut self, endpoint: Endpoint) -> usize {
-        if let Some(&position) = self.index.get(&endpoint) {
+        if let Some(position) = self.position(endpoint) {
             return position;
         }
-        let position = self.endpoints.len();
-        self.index.insert(endpoint, position);
+        let (position, code) = (self.endpoints.len(), endpoint.code() as usize);
+        self.index.resize(self.index.len().max(code + 1), None);
+        self.index[code] = Some(position);
         self.endpoints.push(endpoint);
         self.links.push(Vec::new());
         for row in &mut self.links {

@@ -445,15 +445,22 @@ impl World<'_> {
                 _ => return Err(Excuse::DegradedLink),
             }
         }
-        let late = |from: &NodeId| fit.iter().any(|to| from != to && self.is_late(*from, *to));
-        if fit.iter().any(late) {
+        let links = || {
+            let others = |from: NodeId| fit.iter().filter(move |to| **to != from);
+            fit.iter().flat_map(move |from| others(*from).map(move |to| (*from, *to)))
+        };
+        if links().any(|(from, to)| self.is_late(from, to)) {
             return Err(Excuse::DegradedLink);
         }
-        let among = |end: Endpoint| matches!(end, Endpoint::Node(id) if fit.contains(&NodeId(id)));
-        match self.network.cut_links().any(|(from, to)| among(from) && among(to)) {
+        match links().any(|(from, to)| self.is_cut(from, to)) {
             true => Err(Excuse::Disconnected),
             false => Ok(()),
         }
+    }
+
+    /// Returns whether a fault keeps all messages from one to the other back.
+    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.network.is_cut(Endpoint::Node(from.0), Endpoint::Node(to.0))
     }
 
     /// Returns whether a message from one to the other arrives late because of a fault, which may be over.

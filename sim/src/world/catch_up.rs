@@ -24,7 +24,6 @@ use super::availability::{is_fit, is_lossless, round_ns};
 use super::life::config;
 use super::slot::Slot;
 use crate::checker::{Broken, Check};
-use crate::network::Endpoint;
 use crate::outcome::Class;
 use crate::plan::Plan;
 
@@ -183,10 +182,8 @@ impl World<'_> {
 
     /// Returns whether messages between these two arrive in time.
     fn are_connected(&self, one: NodeId, other: NodeId) -> bool {
-        let ends = (Endpoint::Node(one.0), Endpoint::Node(other.0));
-        !self.is_late(one, other)
-            && !self.is_late(other, one)
-            && !self.network.cut_links().any(|link| link == ends || link == (ends.1, ends.0))
+        let is_open = |from, to| !self.is_late(from, to) && !self.is_cut(from, to);
+        is_open(one, other) && is_open(other, one)
     }
 }
 
