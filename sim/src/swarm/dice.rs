@@ -38,6 +38,7 @@ pub(super) enum Purpose {
     Moves = 41,
     Backup = 42,
     DiskSize = 27,
+    Bursts = 28,
     Imprudence = 60,
     Aim = 61,
     Displaced = 62,

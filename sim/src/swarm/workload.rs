@@ -21,7 +21,11 @@ const MIXES: [[u32; 6]; 6] = [
     [40, 45, 15, 0, 0, 0],
 ];
 
-/// When operations start, in order: spread over the horizon, or in bursts that pile up entries.
+/// The shortest and the longest burst, in milliseconds: from one batch of a leader to some elections.
+const BURST_MS: (u32, u32) = (5, 1000);
+
+/// When operations start, in order: spread over the horizon, or in bursts that pile up entries. How long
+/// these are, and how silent it is between them, differs from plan to plan.
 /// Also returns when the bursts begin, because faults like to strike there.
 pub(super) fn times(seed: u64, horizon_us: u64) -> (Vec<u64>, Vec<u64>) {
     let dice = &mut Dice::new(seed, Purpose::Times);
@@ -31,10 +35,13 @@ pub(super) fn times(seed: u64, horizon_us: u64) -> (Vec<u64>, Vec<u64>) {
     if dice.percent(50) {
         bursts = (0..dice.between(2, 6)).map(|_| dice.time_us(0, horizon_ms)).collect();
     }
+    let special = &mut Dice::new(seed, Purpose::Bursts);
+    let burst_ms = special.scaled(BURST_MS.0, BURST_MS.1);
+    let between_percent = special.between(0, 50);
     let mut times: Vec<u64> = (0..count)
-        .map(|_| match bursts.is_empty() || dice.percent(25) {
+        .map(|_| match bursts.is_empty() || dice.percent(between_percent) {
             true => dice.time_us(0, horizon_ms),
-            false => dice.pick(&bursts) + dice.time_us(0, 300),
+            false => dice.pick(&bursts) + dice.time_us(0, burst_ms),
         })
         .collect();
     times.sort_unstable();
