@@ -137,8 +137,10 @@ bugs! {
     LargeAnswersKept = "50", "large-answers-kept", Easy, "stormkv, issue 13",
         "Sessions keep every response whatever its length, and the table has no bound in bytes.";
 
-    RetryProposedAgain = "52", "retry-proposed-again", Easy, "stormkv #13",
+    RetryProposedAgain = "52", "retry-proposed-again", Easy, "stormkv, issue 13",
         "A retry is proposed again although the first copy is in the log or applied.";
+    OverloadAdmitted = "53", "overload-admitted", Medium, "stormkv, issue 13",
+        "A leader admits commands that it cannot apply before their clients give up.";
 
     WrongRevisionReported = "54", "wrong-revision-reported", Easy, "etcd, mod_revision",
         "A get reports the revision of the whole state as that of the key.";
