@@ -19,6 +19,9 @@ const VALUE_BYTES: u32 = 1024;
 /// The smallest and the largest state, in values.
 const LEAST_VALUES: u32 = 16;
 const MOST_VALUES: u32 = 160;
+/// Share of the plans with weight that have a large state, in percent. Such a plan takes twice as long as
+/// others.
+const HEAVY: u32 = 12;
 /// Share of the plans with a large state that have small disks, in percent.
 const SMALL_DISKS: u32 = 50;
 /// A sync of the largest value takes at most this share of the shortest election timeout: a disk on
@@ -51,7 +54,7 @@ pub(super) fn draw(
     if dice.percent(35) && !grows {
         return Weight { kib_per_s: 0, cpu: Cpu::default(), size_kib: 0, fill: Vec::new() };
     }
-    let is_heavy = dice.percent(25) || grows;
+    let is_heavy = dice.percent(HEAVY) || grows;
     let drawn = dice.scaled(SLOWEST, FASTEST);
     // A state that takes between a tenth of a second and two seconds to write.
     let values = (drawn * dice.scaled(100, 2000) / VALUE_BYTES).clamp(LEAST_VALUES, MOST_VALUES);

@@ -12,7 +12,7 @@ use crate::checker::Broken;
 use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::{self, Manner, MessageKind, Op, Part, Plan};
+use crate::plan::{self, Manner, MessageKind, Op, Part, Phase, Plan};
 use crate::view::film;
 use crate::words;
 
@@ -40,6 +40,14 @@ impl World<'_> {
             let event = Event::Client { client: number, token: client.token };
             self.schedule.push(due_ns, event);
             return;
+        }
+        let late_us = (self.now_ns - due_ns) / 1000;
+        if late_us > plan.clients.give_up_us
+            && plan.load.phase_at(row.at_us) == Some(Phase::Overload)
+        {
+            // A client gives up a request that it could not even send for so long.
+            client.rows.pop_front();
+            return self.begin(number);
         }
         let adds =
             matches!(row.call.op, Op::Add(_) | Op::Learner(_) | Op::Promote(_) | Op::Move { .. });
