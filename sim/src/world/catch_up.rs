@@ -25,7 +25,7 @@ use super::life::config;
 use super::slot::Slot;
 use crate::checker::{Broken, Check};
 use crate::outcome::Class;
-use crate::plan::Plan;
+use crate::plan::{Delay, Plan};
 
 /// What does not depend on speeds and timeouts.
 const GRACE_NS: u64 = 1_000_000_000;
@@ -36,6 +36,12 @@ const ROUNDS: u64 = 4;
 const TRANSFERS: u64 = 3;
 /// How many times each byte goes through a disk: the leader reads it, the member writes and reads it.
 const DISK_PASSES: u64 = 3;
+/// The leader may have to save a state first that knows the member, after one that is under way.
+const SAVES: u64 = 2;
+/// A state is written in pieces of about this part of the largest, each followed by a pause that is as long
+/// as it took.
+const PIECE_PART: u32 = 8;
+const PAUSES: u64 = 2;
 /// On links that lose messages, chunks have to be sent again.
 const LOSSY_FACTOR: u64 = 4;
 /// Chunks that a leader sends ahead of their acknowledgement.
@@ -93,22 +99,38 @@ impl CatchUp {
     }
 }
 
-/// How long it takes to transfer a state of so many bytes, in nanoseconds, if nothing else happens.
-fn transfer_ns(plan: &Plan, bytes: u64) -> u64 {
-    let at = |kib_per_s: u32| match u64::from(kib_per_s) << 10 {
+/// How long so many bytes take at this speed, in nanoseconds; 0 is as fast as can be.
+fn at_speed_ns(bytes: u64, kib_per_s: u32) -> u64 {
+    match u64::from(kib_per_s) << 10 {
         0 => 0,
         bytes_per_s => bytes * 1_000_000_000 / bytes_per_s,
-    };
+    }
+}
+
+fn mean_us(delay: &Delay) -> u64 {
+    delay.min_us + delay.mean_extra_us
+}
+
+/// How long it takes to save a state of so many bytes, in nanoseconds.
+fn saving_ns(plan: &Plan, bytes: u64) -> u64 {
+    let piece_bytes = config(plan, NodeId(1), false, 0).piece_bytes / PIECE_PART;
+    let pieces = bytes / u64::from(piece_bytes.max(1)) + 1;
+    let fixed_us =
+        pieces * mean_us(&plan.disk.sync) + plan.cpu.work_us_per_kib * (bytes / 1024 + 1);
+    PAUSES * (at_speed_ns(bytes, plan.disk.kib_per_s) + fixed_us * 1000)
+}
+
+/// How long it takes to transfer a state of so many bytes, in nanoseconds, if nothing else happens.
+fn transfer_ns(plan: &Plan, bytes: u64) -> u64 {
     let latency = &plan.network.latency;
     let way_us = (latency.min_us + latency.mean_extra_us) * u64::from(plan.network.spread);
-    let mean_us = |delay: &crate::plan::Delay| delay.min_us + delay.mean_extra_us;
     // A chunk is acknowledged when it has come to the disk.
     let turn_us = 2 * way_us + mean_us(&plan.disk.read) + 2 * mean_us(&plan.disk.sync);
     let chunk_bytes = config(plan, NodeId(1), false, 0).chunk_bytes;
     let turns = bytes / (WINDOW * u64::from(chunk_bytes)) + 1;
     let work_us = 2 * plan.cpu.work_us_per_kib * (bytes / 1024 + 1);
-    at(plan.network.kib_per_s)
-        + DISK_PASSES * at(plan.disk.kib_per_s)
+    at_speed_ns(bytes, plan.network.kib_per_s)
+        + DISK_PASSES * at_speed_ns(bytes, plan.disk.kib_per_s)
         + (turns * turn_us + work_us) * 1000
 }
 
@@ -141,8 +163,10 @@ impl World<'_> {
         }
         let Some((id, applied, lagged_ns)) = late else { return };
         let factor = if is_lossless(self.plan) { 1 } else { LOSSY_FACTOR };
-        let transfer_ns = transfer_ns(self.plan, self.bytes_to_send(leader.0));
-        if lagged_ns <= factor * (self.catch_up.grace_ns + TRANSFERS * transfer_ns) {
+        let bytes = self.bytes_to_send(leader.0);
+        let transfer_ns = transfer_ns(self.plan, bytes);
+        let due_ns = TRANSFERS * transfer_ns + SAVES * saving_ns(self.plan, bytes);
+        if lagged_ns <= factor * (self.catch_up.grace_ns + due_ns) {
             return;
         }
         let message = format!(
