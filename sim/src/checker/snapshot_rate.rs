@@ -19,7 +19,7 @@ use super::{Broken, broken};
 /// An allowance is counted in parts of a snapshot.
 const WHOLE: u64 = 1 << 20;
 /// The largest allowance, in snapshots.
-const MOST: u64 = 8;
+const MOST: u64 = 4;
 /// Allowance for each cause, in snapshots.
 const PER_CAUSE: u64 = 2;
 /// Allowance for each snapshot that is due, in percent: places between two snapshots move with the members.
@@ -144,16 +144,20 @@ mod tests {
     #[test]
     fn snapshot_rate_one_is_due_every_so_many_bytes() {
         let mut rate = rate();
-        rate.logged(ID, 3300);
-        assert_eq!(allowed(&mut rate, 1000), 7);
+        assert_eq!(allowed(&mut rate, 1000), 3);
+        rate.logged(ID, 2500);
+        assert_eq!(allowed(&mut rate, 1000), 3);
     }
 
     #[test]
     fn snapshot_rate_causes_allow_more() {
         let mut rate = rate();
+        assert_eq!(allowed(&mut rate, 1000), 3);
+        rate.sends(ID);
+        assert_eq!(allowed(&mut rate, 1000), 2);
         rate.sends(ID);
         rate.changed();
-        assert_eq!(allowed(&mut rate, 1000), 7);
+        assert_eq!(allowed(&mut rate, 1000), 4);
         rate.started(ID, 1000);
         assert_eq!(allowed(&mut rate, 1000), 3);
     }
@@ -161,6 +165,6 @@ mod tests {
     #[test]
     fn snapshot_rate_does_not_save_up() {
         let mut rate = rate();
-        assert_eq!(allowed(&mut rate, 1_000_000), 8);
+        assert_eq!(allowed(&mut rate, 1_000_000), MOST as usize);
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn apply(seed: u64, knobs: &Knobs, plan: &mut Plan) {
         ..plan.network
     };
     // A snapshot is written in a small part of the time between two.
-    plan.disk.kib_per_s = state_kib * 1000 / snapshot_ms * dice.between(4, 16);
+    plan.disk.kib_per_s = state_kib * 1000 / snapshot_ms * dice.between(8, 32);
     plan.disk.size_kib = 0;
     plan.clients = Clients {
         count: CLIENTS,
