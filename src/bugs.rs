@@ -123,7 +123,7 @@ bugs! {
     UnreadableHardStateIsDefault = "40", "unreadable-hard-state-is-default", Hard, "ClickHouse #113654",
         "A hard state that cannot be read is taken for that of a new member.";
     HeartbeatsWaitForLog = "41", "heartbeats-wait-for-log", Medium, "stormkv",
-        "The response to a heartbeat waits until the follower's log is durable.";
+        "A response to a heartbeat waits for the log, of which all that waits is synced in one go.";
     HungDiskKeepsOffice = "42", "hung-disk-keeps-office", Easy, "stormkv",
         "A leader whose disk completes nothing any more goes on sending heartbeats.";
     CatchUpNotAwaited = "43", "catch-up-not-awaited", Medium, "stormkv",

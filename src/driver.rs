@@ -230,6 +230,8 @@ impl Batches {
             return None;
         }
         let (mut ticket, mut bytes, mut ops) = self.waiting.pop_front()?;
+        // What waits was written in one go when responses to heartbeats waited for it.
+        let max_bytes = if planted(Bug::HeartbeatsWaitForLog) { u64::MAX } else { max_bytes };
         let mut merged = false;
         while let Some((next, more, _)) = self.waiting.front()
             && bytes + more <= max_bytes

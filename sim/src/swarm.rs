@@ -20,6 +20,7 @@ mod membership;
 mod mutate;
 mod overload;
 mod priorities;
+mod rush;
 mod shape;
 mod silence;
 mod soak;
@@ -132,6 +133,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         ..Plan::new(format!("seed-{seed}"), seed)
     };
     absence::apply(seed, knobs, &mut plan);
+    rush::apply(seed, &mut plan);
     overload::apply(seed, &mut plan);
     plan
 }

@@ -39,6 +39,7 @@ pub(super) enum Purpose {
     Backup = 42,
     DiskSize = 27,
     Bursts = 28,
+    Rush = 30,
     Imprudence = 60,
     Aim = 61,
     Displaced = 62,
