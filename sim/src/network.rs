@@ -489,7 +489,7 @@ impl Network {
         pairs.map(|(from, to)| (self.endpoints[from], self.endpoints[to]))
     }
 
-    /// Whether nothing passes from one end to the other at present, if both have sent or received.
+    /// Returns whether both ends are known and a fault cuts the link from the first to the second.
     pub fn is_cut(&self, from: Endpoint, to: Endpoint) -> bool {
         self.link(from, to).is_some_and(|link| link.cut)
     }

@@ -5,7 +5,7 @@ use super::SECTOR;
 use super::survival::{Fate, Survival, tear};
 use crate::rng::{Chance, Stream};
 
-/// A file that grows gets room for so many bytes more at a time.
+/// Bytes by which the capacity of a growing file increases, at least.
 const GROWTH: usize = 64 << 10;
 
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ impl File {
         }
         if end > self.cached.len() {
             if end > self.cached.capacity() {
-                // What grows is a snapshot, piece by piece.
+                // Snapshots grow, one piece after the other; segments are created in full.
                 self.cached.reserve(GROWTH.max(data.len()));
             }
             self.cached.resize(end, 0);

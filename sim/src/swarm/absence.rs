@@ -7,13 +7,14 @@
 use stormkv::types::NodeId;
 
 use crate::plan::{
-    Call, Clients, Cluster, Core, Fault, FaultRow, LinkFault, Network, Op, OpRow, Plan, Value, Who,
+    Call, Cluster, Core, Fault, FaultRow, LinkFault, Network, Op, OpRow, Plan, Value, Who,
 };
 
 use super::dice::{Dice, Purpose, us};
 use super::knobs::Knobs;
+use super::shape::{prompt, reliable};
 
-/// One plan in so many: it takes seven times as long as others.
+/// Share of these plans, as one in this number. Each takes seven times as long as an average plan.
 const ONE_IN: u32 = 200;
 /// Bytes of a value of which the state consists.
 const STATE_VALUE_BYTES: u32 = 2048;
@@ -67,30 +68,18 @@ pub(super) fn apply(seed: u64, knobs: &Knobs, plan: &mut Plan) {
     plan.cluster.log_kib = (log_bytes * dice.scaled(25, 250) / 100 / 1024).max(8);
     plan.cluster.chunk_bytes = dice.scaled(512, 4096);
     plan.network = Network {
-        drop: 0.0,
-        duplicate: 0.0,
-        garble: 0.0,
-        heavy_tail: 0.0,
-        tells: 0.0,
         spread: 1,
         // Raft takes an append that overtakes another for a lost one, and sends one at a time then.
         fifo: true,
         kib_per_s,
         // A queue that holds but a few appends drops most of what a member catches up with.
         queue_us: us(dice.between(300, 1000)),
-        ..plan.network
+        ..reliable(&plan.network)
     };
     // A snapshot is written in a small part of the time between two.
     plan.disk.kib_per_s = state_kib * 1000 / snapshot_ms * dice.between(8, 32);
     plan.disk.size_kib = 0;
-    plan.clients = Clients {
-        count: CLIENTS,
-        in_flight: IN_FLIGHT,
-        operators: 1,
-        think_us: 0,
-        backs_off: true,
-        ..plan.clients
-    };
+    plan.clients = prompt(&plan.clients, CLIENTS, IN_FLIGHT);
     let away = dice.between(AWAY_MS.0, AWAY_MS.1);
     let back = away + dice.between(ABSENCE_MS.0, ABSENCE_MS.1).max(3 * snapshot_ms);
     let end = back + AFTER_MS + TRANSFERS * transfer_ms;

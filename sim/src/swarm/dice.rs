@@ -48,7 +48,7 @@ pub(super) enum Purpose {
     Family = 64,
 }
 
-/// Microseconds of so many milliseconds.
+/// Converts milliseconds to microseconds.
 pub(super) fn us(ms: u32) -> u64 {
     u64::from(ms) * 1000
 }

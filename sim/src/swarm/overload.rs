@@ -6,11 +6,12 @@
 //! for a little less than that allows, then for many times as much, then for nothing, and in the end
 //! for the first amount again: see [`Load`].
 
-use crate::plan::{Call, Clients, Cluster, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
+use crate::plan::{Call, Cluster, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
 
 use super::dice::{Dice, Purpose, us};
+use super::shape::{prompt, reliable};
 
-/// One plan in so many: it takes eight times as long as others.
+/// Share of these plans, as one in this number. Each takes eight times as long as an average plan.
 const ONE_IN: u32 = 200;
 /// What a command takes on a disk beside its value, in bytes: key, session, record, hard state.
 const COMMAND_BYTES: u32 = 128;
@@ -63,24 +64,9 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     plan.cpu = Cpu::default();
     plan.disk.size_kib = 0;
     plan.disk.kib_per_s = per_s * (value_bytes + COMMAND_BYTES) / 1024;
-    plan.network = Network {
-        drop: 0.0,
-        duplicate: 0.0,
-        garble: 0.0,
-        heavy_tail: 0.0,
-        kib_per_s: 0,
-        tells: 0.0,
-        ..plan.network
-    };
-    plan.clients = Clients {
-        count: CLIENTS,
-        in_flight: IN_FLIGHT,
-        operators: 1,
-        give_up_us: us(GIVE_UP_MS),
-        think_us: 0,
-        backs_off: true,
-        ..plan.clients
-    };
+    plan.network = Network { kib_per_s: 0, ..reliable(&plan.network) };
+    plan.clients = prompt(&plan.clients, CLIENTS, IN_FLIGHT);
+    plan.clients.give_up_us = us(GIVE_UP_MS);
     plan.cluster.learners = 0;
     plan.cluster.sessions = 2 * CLIENTS * IN_FLIGHT;
     plan.cluster.session_kib = Cluster::default().session_kib;

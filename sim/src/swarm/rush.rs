@@ -4,11 +4,12 @@
 //! although the logs and the snapshots of all members wait for their disks. In other plans almost any fault
 //! excuses an election, so that one without a cause is seldom noticed.
 
-use crate::plan::{Call, Clients, Core, Cpu, Network, Op, OpRow, Plan, Value};
+use crate::plan::{Call, Core, Cpu, Network, Op, OpRow, Plan, Value};
 
 use super::dice::{Dice, Purpose, us};
+use super::shape::{prompt, reliable};
 
-/// One plan in so many.
+/// Share of these plans, as one in this number.
 const ONE_IN: u32 = 200;
 /// For how long the disks are busy with what comes at once, in milliseconds.
 const BUSY_MS: (u32, u32) = (500, 3000);
@@ -16,7 +17,7 @@ const BUSY_MS: (u32, u32) = (500, 3000);
 const WRITES_PER_TIMEOUT: u32 = 4;
 /// Commands that come at once, at most.
 const MOST_COMMANDS: u32 = 160;
-/// What a command takes on a disk beside its value, in bytes.
+/// Bytes of a command on a disk beside its value.
 const COMMAND_BYTES: u32 = 128;
 /// Clients, and operations of each that may be under way: all that comes at once.
 const CLIENTS: u32 = 4;
@@ -45,23 +46,8 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     plan.cpu = Cpu::default();
     plan.disk.size_kib = 0;
     plan.disk.kib_per_s = (commands * (value_bytes + COMMAND_BYTES) / busy_ms * 1000 / 1024).max(1);
-    plan.network = Network {
-        drop: 0.0,
-        duplicate: 0.0,
-        garble: 0.0,
-        heavy_tail: 0.0,
-        kib_per_s: 0,
-        tells: 0.0,
-        ..plan.network
-    };
-    plan.clients = Clients {
-        count: CLIENTS,
-        in_flight: IN_FLIGHT,
-        operators: 1,
-        think_us: 0,
-        backs_off: true,
-        ..plan.clients
-    };
+    plan.network = Network { kib_per_s: 0, ..reliable(&plan.network) };
+    plan.clients = prompt(&plan.clients, CLIENTS, IN_FLIGHT);
     plan.cluster.sessions = 2 * CLIENTS * IN_FLIGHT;
     plan.end.core = Core::All;
 }

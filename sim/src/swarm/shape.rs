@@ -88,6 +88,18 @@ fn paths(seed: u64, latency: Delay) -> Network {
     }
 }
 
+/// The same network without messages that are lost, doubled, damaged or very late by chance.
+pub(super) fn reliable(network: &Network) -> Network {
+    let network = network.clone();
+    Network { drop: 0.0, duplicate: 0.0, garble: 0.0, heavy_tail: 0.0, tells: 0.0, ..network }
+}
+
+/// Clients that begin each operation as soon as it is due, with up to `in_flight` of them each under way.
+pub(super) fn prompt(clients: &Clients, count: u32, in_flight: u32) -> Clients {
+    let clients = clients.clone();
+    Clients { count, in_flight, operators: 1, think_us: 0, backs_off: true, ..clients }
+}
+
 /// Bytes of the values of the operation that writes most.
 pub(super) fn largest_write(ops: &[OpRow]) -> u64 {
     let len = |value: &Value| value.bytes().len() as u64;

@@ -122,8 +122,7 @@ fn saving_ns(plan: &Plan, bytes: u64) -> u64 {
 
 /// How long it takes to transfer a state of so many bytes, in nanoseconds, if nothing else happens.
 fn transfer_ns(plan: &Plan, bytes: u64) -> u64 {
-    let latency = &plan.network.latency;
-    let way_us = (latency.min_us + latency.mean_extra_us) * u64::from(plan.network.spread);
+    let way_us = mean_us(&plan.network.latency) * u64::from(plan.network.spread);
     // A chunk is acknowledged when it has come to the disk.
     let turn_us = 2 * way_us + mean_us(&plan.disk.read) + 2 * mean_us(&plan.disk.sync);
     let chunk_bytes = config(plan, NodeId(1), false, 0).chunk_bytes;

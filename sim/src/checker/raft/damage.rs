@@ -102,7 +102,7 @@ impl RaftChecker {
                     format!("{id} says that it is damaged, but its disk is as it was left");
                 return Err(broken("damage-imagined", message));
             }
-            // What it had regained when it started last is lost again.
+            // The power loss took entries that the last start had found in the cache.
             wound.owed = wound.cached;
         }
         checks.hit(Check::DamageNoticed);
