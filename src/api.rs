@@ -45,7 +45,7 @@ pub struct Reconfigure {
     /// Where members can be reached, those named above or others whose address changes. Any text
     /// that the hosts agree on, at most [`MAX_ADDRESS`] bytes each; the node only remembers it. A
     /// present member that is named above with an address must be named in the role that it has: a
-    /// move is never a promotion or a demotion.
+    /// move is never a promotion or a demotion. Two members never have the same address.
     pub addresses: BTreeMap<NodeId, String>,
 }
 
@@ -76,6 +76,9 @@ pub enum Request {
     Reconfigure(Reconfigure),
     /// Asks the leader to hand its leadership to this member.
     Transfer(NodeId),
+    /// Changes the membership even if no quorum of the voters after it answers: the cluster may stop for
+    /// ever. For an operator who knows better than the leader.
+    ForceReconfigure(Reconfigure),
 }
 
 /// The answer to a [`Request`].
@@ -155,4 +158,7 @@ pub enum Refusal {
     /// No quorum of the voters after the membership change has answered lately, so the cluster could
     /// stop for ever. Start the missing members, or remove those that are lost first, and try again.
     QuorumAtRisk,
+    /// The number belongs to another command of the session, which stands in the log. Use the next
+    /// number for this one.
+    NumberReused,
 }

@@ -156,6 +156,10 @@ bugs! {
         "A new member counts for the quorum at once, although it has nothing.";
     QuorumNotChecked = "60", "quorum-not-checked", Medium, "etcd, strict-reconfig-check",
         "A leader accepts a change of the membership although no quorum is active after it.";
+    NumberReused = "61", "number-reused", Easy, "stormkv",
+        "A command is acknowledged with the response of another one that had its number.";
+    RecoveredByIndex = "62", "recovered-by-index", Hard, "stormkv",
+        "A lost cluster goes on with the log of the highest index, whatever its last term.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";

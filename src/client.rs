@@ -65,6 +65,10 @@ mod error;
 mod model;
 mod scan;
 mod sessions;
+fn force_parameter(force: bool) -> &'static str {
+    if force { "?force=true" } else { "" }
+}
+
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -243,28 +247,32 @@ impl Client {
         self.change(Outgoing::new(Method::POST, "/v1/members").json(&body)).await
     }
 
-    /// Removes a member for ever: its id is never accepted again.
+    /// Removes a member for ever: its id is never accepted again. `force`: even if no quorum of the voters
+    /// that stay answers, which may stop the cluster for ever.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn remove_member(&self, id: u64) -> Result<(), Error> {
-        self.change(Outgoing::new(Method::DELETE, format!("/v1/members/{id}"))).await
+    pub async fn remove_member(&self, id: u64, force: bool) -> Result<(), Error> {
+        let target = format!("/v1/members/{id}{}", force_parameter(force));
+        self.change(Outgoing::new(Method::DELETE, target)).await
     }
 
-    /// Makes a learner a voter.
+    /// Makes a learner a voter. `force` as in [`remove_member`](Self::remove_member).
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn promote_member(&self, id: u64) -> Result<(), Error> {
-        self.change(Outgoing::new(Method::POST, format!("/v1/members/{id}/promote"))).await
+    pub async fn promote_member(&self, id: u64, force: bool) -> Result<(), Error> {
+        let target = format!("/v1/members/{id}/promote{}", force_parameter(force));
+        self.change(Outgoing::new(Method::POST, target)).await
     }
 
-    /// Makes a voter a learner.
+    /// Makes a voter a learner. `force` as in [`remove_member`](Self::remove_member).
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn demote_member(&self, id: u64) -> Result<(), Error> {
-        self.change(Outgoing::new(Method::POST, format!("/v1/members/{id}/demote"))).await
+    pub async fn demote_member(&self, id: u64, force: bool) -> Result<(), Error> {
+        let target = format!("/v1/members/{id}/demote{}", force_parameter(force));
+        self.change(Outgoing::new(Method::POST, target)).await
     }
 
     /// Changes where the others reach a member.

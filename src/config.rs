@@ -32,6 +32,10 @@ pub struct Config {
     /// [`Node::backup`](crate::node::Node::backup)) of this cluster's past or of another one; the
     /// same on each founder. Its membership is not taken over. `None` for an empty state.
     pub founding_state: Option<Bytes>,
+    /// Entries between the end of the log that `founding_state` comes from and the beginning of the
+    /// founded cluster's log; the same on each founder. That cluster may go on, and others may be
+    /// founded with the same state: revisions and session ids of theirs must not be met again here.
+    pub founding_gap: u64,
     /// Seeds the election timeouts. Any value serves; founders may share it.
     pub seed: u64,
     /// Must differ between any two starts of the same member (a counter or a random number):
@@ -110,6 +114,9 @@ pub struct Config {
     pub max_session_bytes: u64,
 }
 
+/// More entries than a cluster writes in years.
+pub const FOUNDING_GAP: u64 = 1 << 32;
+
 impl Config {
     /// The defaults for the member `id`, fit for a cluster on a local network.
     pub fn new(id: NodeId, founders: Vec<NodeId>) -> Self {
@@ -119,6 +126,7 @@ impl Config {
             founding_learners: Vec::new(),
             addresses: BTreeMap::new(),
             founding_state: None,
+            founding_gap: FOUNDING_GAP,
             seed: 0,
             incarnation: 0,
             tick: Duration::from_millis(10),
@@ -170,6 +178,7 @@ impl Config {
                     || self.founding_learners.contains(&self.id),
                 "founders must contain this member's id, or be empty for a member that joins",
             ),
+            (self.founding_gap >= 1, "founding_gap must be at least 1"),
             (!self.tick.is_zero(), "tick must be longer than 0"),
             (self.heartbeat_ticks >= 1, "heartbeat_ticks must be at least 1"),
             (min > self.heartbeat_ticks, "election_ticks.0 must be greater than heartbeat_ticks"),

@@ -53,6 +53,7 @@ mod request;
 mod snapshot;
 mod space;
 mod start;
+mod survivor;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -70,6 +71,7 @@ pub(crate) use self::promise::Change;
 pub use self::promise::Promise;
 pub use self::replica::Proposal;
 pub use self::space::DiskSpace;
+pub use self::survivor::{Comparison, Survivor};
 pub use crate::wal::Damage;
 
 use self::activity::Activity;

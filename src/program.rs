@@ -6,6 +6,7 @@ mod certs;
 mod connect;
 mod ctl;
 mod dev;
+mod recover;
 mod serve;
 
 use std::ffi::OsString;
@@ -124,6 +125,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a data directory from a backup, for a member of a new cluster
     Restore(Box<backup::RestoreArgs>),
+    /// Found a new cluster with what is left of one that has lost its quorum for good
+    Recover(Box<recover::RecoverArgs>),
     /// Make certificates for TLS between the members and to their clients
     Certs(certs::CertsArgs),
 }
@@ -149,6 +152,7 @@ fn execute(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
         Some(Command::Bench(args)) => Ok(bench::main(&args)),
         Some(Command::Backup(args)) => backup::backup(&args),
         Some(Command::Restore(args)) => backup::restore(*args),
+        Some(Command::Recover(args)) => recover::recover(*args),
         Some(Command::Certs(args)) => certs::certs(&args),
     };
     let exit = result.unwrap_or_else(|failure| {

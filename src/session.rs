@@ -10,6 +10,10 @@
 //! and is part of every snapshot. One command per session is outstanding at a time, so the newest
 //! number is all there is to remember; a client that wants more opens more sessions.
 //!
+//! A session also keeps the hash of its newest command. A client that uses a number again, but for
+//! another command, has made a mistake: acknowledged with the response of the first command, it would
+//! take a write for done that never was. Such a command is refused.
+//!
 //! A response of more than [`MAX_KEPT_RESPONSE`] bytes is not kept: a small command may have a large
 //! answer (a failed compare-and-swap returns the present value), and a table of such answers would
 //! outweigh the state many times over, on every member and in every snapshot. Its length and its
@@ -30,6 +34,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bugs::{Bug, planted};
@@ -40,6 +45,9 @@ use crate::types::{LogIndex, SessionId};
 
 /// Sets hashes of sessions apart from other hashes.
 const SESSION_SEED: u64 = 0x7365_7373_696f_6e73;
+
+/// Sets hashes of commands apart from other hashes.
+const COMMAND_SEED: u64 = 0x7365_7373_636f_6d6d;
 
 /// The longest response that is kept for repetitions of its command, in bytes. Part of the protocol,
 /// as it decides how replicas answer and which sessions have room.
@@ -77,6 +85,8 @@ pub enum Verdict {
     /// A later command of the session was applied, or the number is 0: never apply it. Its own
     /// response, if it ever had an effect, is forgotten.
     OutOfOrder,
+    /// Another command with this number was applied before: never apply it.
+    Reused,
     /// There is no such session (any more): never apply it.
     Expired,
 }
@@ -126,47 +136,66 @@ struct Session {
     /// The newest sequence number that was applied; 0 for none.
     seq: u64,
     response: Kept,
+    /// The hash of the newest command; `None` before the first one, and for one that was applied by a
+    /// build that did not keep it.
+    command: Option<u64>,
     /// The hash of `response`, so that a use of the session need not hash it again.
     #[serde(skip)]
     response_hash: u64,
 }
 
+/// A session in a stream of version 2, which kept nothing of the command.
+#[derive(Deserialize)]
+struct SecondSession {
+    last_used: LogIndex,
+    seq: u64,
+    response: Kept,
+}
+
+impl From<SecondSession> for Session {
+    fn from(former: SecondSession) -> Session {
+        let SecondSession { last_used, seq, response } = former;
+        Session { last_used, seq, response, command: None, response_hash: 0 }
+    }
+}
+
 /// A session in a stream of version 1, which kept every response.
 #[derive(Deserialize)]
-struct FormerSession {
+struct FirstSession {
     last_used: LogIndex,
     seq: u64,
     response: Bytes,
 }
 
-impl From<FormerSession> for Session {
-    fn from(former: FormerSession) -> Session {
-        let FormerSession { last_used, seq, response } = former;
-        Session { last_used, seq, response: Kept::new(response), response_hash: 0 }
+impl From<FirstSession> for Session {
+    fn from(former: FirstSession) -> Session {
+        let FirstSession { last_used, seq, response } = former;
+        SecondSession { last_used, seq, response: Kept::new(response) }.into()
     }
 }
 
 /// The version of the stream of chunks that is written.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The versions that are read.
 const FORMATS: &[Format<SessionId, Session>] = &[
     Format { version: VERSION, take: |bytes| postcard::take_from_bytes(bytes) },
-    Format {
-        version: 1,
-        take: |bytes| {
-            let ((id, former), rest) =
-                postcard::take_from_bytes::<(SessionId, FormerSession)>(bytes)?;
-            Ok(((id, former.into()), rest))
-        },
-    },
+    Format { version: 2, take: take_former::<SecondSession> },
+    Format { version: 1, take: take_former::<FirstSession> },
 ];
+
+fn take_former<F: DeserializeOwned + Into<Session>>(
+    bytes: &[u8],
+) -> postcard::Result<((SessionId, Session), &[u8])> {
+    let ((id, former), rest) = postcard::take_from_bytes::<(SessionId, F)>(bytes)?;
+    Ok(((id, former.into()), rest))
+}
 
 impl Session {
     fn new(index: LogIndex) -> Session {
         let response = Kept::Whole(Bytes::new());
         let response_hash = response.hash();
-        Session { last_used: index, seq: 0, response, response_hash }
+        Session { last_used: index, seq: 0, response, command: None, response_hash }
     }
 
     fn bytes(&self) -> u64 {
@@ -177,14 +206,25 @@ impl Session {
             }
     }
 
+    /// Returns whether `command` can be the newest one that was applied.
+    fn may_be(&self, command: &[u8]) -> bool {
+        self.command.is_none_or(|applied| applied == hash_command(command))
+            || planted(Bug::NumberReused)
+    }
+
     fn hash(&self, id: SessionId) -> u64 {
-        Digest::new(SESSION_SEED)
+        let digest = Digest::new(SESSION_SEED)
             .u64(id.0)
             .u64(self.last_used)
             .u64(self.seq)
-            .u64(self.response_hash)
-            .finish()
+            .u64(self.response_hash);
+        // Without the command it is the hash of builds that did not keep that.
+        self.command.map_or(digest, |command| digest.u64(command)).finish()
     }
+}
+
+fn hash_command(command: &[u8]) -> u64 {
+    Digest::new(COMMAND_SEED).bytes(command).finish()
 }
 
 fn hash_response(response: &[u8]) -> u64 {
@@ -260,14 +300,15 @@ impl Sessions {
         assert!(!self.is_empty() || (self.bytes, self.digest) == (0, 0), "nothing counts nothing");
     }
 
-    /// What is known of command `seq` of session `id`, wherever it comes from. Not a use of the
-    /// session: only the log can use it, as all members must agree on which one is evicted.
-    pub fn judge(&self, id: SessionId, seq: u64) -> Verdict {
+    /// Returns what is known of `command`, number `seq` of session `id`, wherever it comes from. Not a use of
+    /// the session: only the log can use it, as all members must agree on which one is evicted.
+    pub fn judge(&self, id: SessionId, seq: u64, command: &[u8]) -> Verdict {
         let Some(session) = self.sessions.get(&id) else {
             return Verdict::Expired;
         };
         match seq.cmp(&session.seq) {
             Ordering::Greater => Verdict::Fresh,
+            Ordering::Equal if seq > 0 && !session.may_be(command) => Verdict::Reused,
             // Before the first command the newest number is 0, and it has no response.
             Ordering::Equal if seq > 0 => match &session.response {
                 Kept::Whole(response) => Verdict::Repeated(response.clone()),
@@ -277,13 +318,13 @@ impl Sessions {
         }
     }
 
-    /// Judges command `seq` of session `id`, which stands in the log at `index`. The session
+    /// Judges `command`, number `seq` of session `id`, which stands in the log at `index`. The session
     /// counts as used, whatever the verdict. Numbers may be skipped: what is skipped can never be
     /// applied afterwards.
     ///
     /// # Panics
     /// If `index` is older than the last use of the session: the log is applied in order.
-    pub fn check(&mut self, id: SessionId, seq: u64, index: LogIndex) -> Verdict {
+    pub fn check(&mut self, id: SessionId, seq: u64, command: &[u8], index: LogIndex) -> Verdict {
         let Some(session) = self.sessions.get_mut(&id) else {
             return Verdict::Expired;
         };
@@ -294,19 +335,20 @@ impl Sessions {
         self.by_use.insert((index, id));
         session.last_used = index;
         self.digest = self.digest.wrapping_sub(before).wrapping_add(session.hash(id));
-        self.judge(id, seq)
+        self.judge(id, seq, command)
     }
 
-    /// Remembers the response of command `seq`, which was just judged [`Verdict::Fresh`] and applied.
+    /// Remembers `command`, number `seq`, and its response, which was just judged [`Verdict::Fresh`] and applied.
     /// Evicts the least recently used sessions if it has no room.
     ///
     /// # Panics
     /// If it was not judged fresh.
-    pub fn record(&mut self, id: SessionId, seq: u64, response: Bytes) {
+    pub fn record(&mut self, id: SessionId, seq: u64, command: &[u8], response: Bytes) {
         let session = self.sessions.get_mut(&id).expect("a fresh command has a session");
         assert!(seq > session.seq, "a fresh command has a new number");
         let (hash, bytes) = (session.hash(id), session.bytes());
         session.seq = seq;
+        session.command = Some(hash_command(command));
         session.response = Kept::new(response);
         session.response_hash = session.response.hash();
         self.digest = self.digest.wrapping_sub(hash).wrapping_add(session.hash(id));
@@ -385,9 +427,11 @@ mod tests {
         SessionLimits { count, bytes: 1 << 20 }
     }
 
+    const COMMAND: &[u8] = b"command";
+
     fn applied(table: &mut Sessions, id: SessionId, seq: u64, index: LogIndex, response: &str) {
-        assert_eq!(table.check(id, seq, index), Verdict::Fresh);
-        table.record(id, seq, Bytes::copy_from_slice(response.as_bytes()));
+        assert_eq!(table.check(id, seq, COMMAND, index), Verdict::Fresh);
+        table.record(id, seq, COMMAND, Bytes::copy_from_slice(response.as_bytes()));
     }
 
     #[test]
@@ -396,10 +440,10 @@ mod tests {
         let id = table.open(5);
         assert_eq!(id, SessionId(5));
         applied(&mut table, id, 1, 6, "one");
-        assert_eq!(table.check(id, 1, 7), Verdict::Repeated("one".into()));
+        assert_eq!(table.check(id, 1, COMMAND, 7), Verdict::Repeated("one".into()));
         applied(&mut table, id, 2, 8, "two");
-        assert_eq!(table.check(id, 2, 9), Verdict::Repeated("two".into()));
-        assert_eq!(table.check(id, 1, 10), Verdict::OutOfOrder);
+        assert_eq!(table.check(id, 2, COMMAND, 9), Verdict::Repeated("two".into()));
+        assert_eq!(table.check(id, 1, COMMAND, 10), Verdict::OutOfOrder);
     }
 
     #[test]
@@ -408,10 +452,10 @@ mod tests {
         let id = table.open(5);
         applied(&mut table, id, 2, 6, "two");
         let digest = table.digest();
-        let judged = [0, 1, 2, 3].map(|seq| table.judge(id, seq));
+        let judged = [0, 1, 2, 3].map(|seq| table.judge(id, seq, COMMAND));
         let two = Verdict::Repeated("two".into());
         assert_eq!(judged, [Verdict::OutOfOrder, Verdict::OutOfOrder, two, Verdict::Fresh]);
-        assert_eq!(table.judge(SessionId(6), 1), Verdict::Expired);
+        assert_eq!(table.judge(SessionId(6), 1, COMMAND), Verdict::Expired);
         assert_eq!(table.digest(), digest);
     }
 
@@ -420,16 +464,16 @@ mod tests {
         let mut table = Sessions::new(at_most(10));
         let id = table.open(1);
         applied(&mut table, id, 7, 2, "seven");
-        assert_eq!(table.check(id, 6, 3), Verdict::OutOfOrder);
+        assert_eq!(table.check(id, 6, COMMAND, 3), Verdict::OutOfOrder);
         applied(&mut table, id, u64::MAX, 4, "last");
-        assert_eq!(table.check(id, u64::MAX, 5), Verdict::Repeated("last".into()));
+        assert_eq!(table.check(id, u64::MAX, COMMAND, 5), Verdict::Repeated("last".into()));
     }
 
     #[test]
     fn number_zero_is_never_applied() {
         let mut table = Sessions::new(at_most(10));
         let id = table.open(1);
-        assert_eq!(table.check(id, 0, 2), Verdict::OutOfOrder);
+        assert_eq!(table.check(id, 0, COMMAND, 2), Verdict::OutOfOrder);
     }
 
     #[test]
@@ -439,13 +483,13 @@ mod tests {
         applied(&mut table, first, 1, 3, "");
         let third = table.open(4);
         assert_eq!(table.len(), 2);
-        assert_eq!(table.check(second, 1, 5), Verdict::Expired);
-        assert_eq!(table.check(first, 1, 6), Verdict::Repeated(Bytes::new()));
+        assert_eq!(table.check(second, 1, COMMAND, 5), Verdict::Expired);
+        assert_eq!(table.check(first, 1, COMMAND, 6), Verdict::Repeated(Bytes::new()));
         // Even a refused command is a use.
-        assert_eq!(table.check(third, 0, 7), Verdict::OutOfOrder);
+        assert_eq!(table.check(third, 0, COMMAND, 7), Verdict::OutOfOrder);
         table.open(8);
-        assert_eq!(table.check(first, 2, 9), Verdict::Expired);
-        assert_eq!(table.check(third, 1, 10), Verdict::Fresh);
+        assert_eq!(table.check(first, 2, COMMAND, 9), Verdict::Expired);
+        assert_eq!(table.check(third, 1, COMMAND, 10), Verdict::Fresh);
     }
 
     #[test]
@@ -459,7 +503,7 @@ mod tests {
         let digests = BTreeSet::from([
             Sessions::new(at_most(3)).digest(),
             table(&|_, _| {}),
-            table(&|table, id| assert_eq!(table.check(id, 1, 2), Verdict::Fresh)),
+            table(&|table, id| assert_eq!(table.check(id, 1, COMMAND, 2), Verdict::Fresh)),
             table(&|table, id| applied(table, id, 1, 2, "")),
             table(&|table, id| applied(table, id, 2, 2, "")),
             table(&|table, id| applied(table, id, 1, 2, "a")),
@@ -486,8 +530,8 @@ mod tests {
         assert_eq!((restored.len(), restored.digest()), (4, digest));
         restored.open(5);
         assert_eq!(restored.len(), 2);
-        assert_eq!(restored.check(ids[3], 1, 6), Verdict::Fresh);
-        assert_eq!(restored.check(ids[2], 1, 7), Verdict::Expired);
+        assert_eq!(restored.check(ids[3], 1, COMMAND, 6), Verdict::Fresh);
+        assert_eq!(restored.check(ids[2], 1, COMMAND, 7), Verdict::Expired);
     }
 
     #[test]
@@ -495,7 +539,7 @@ mod tests {
     fn the_log_does_not_go_back() {
         let mut table = Sessions::new(at_most(2));
         let id = table.open(5);
-        let _ = table.check(id, 1, 4);
+        let _ = table.check(id, 1, COMMAND, 4);
     }
 
     /// A response of so many bytes.
@@ -510,14 +554,20 @@ mod tests {
         let empty = table.bytes();
         applied(&mut table, id, 1, 2, &long(MAX_KEPT_RESPONSE));
         assert_eq!(table.bytes(), empty + MAX_KEPT_RESPONSE as u64);
-        assert_eq!(table.check(id, 1, 3), Verdict::Repeated(long(MAX_KEPT_RESPONSE).into()));
+        assert_eq!(
+            table.check(id, 1, COMMAND, 3),
+            Verdict::Repeated(long(MAX_KEPT_RESPONSE).into())
+        );
         applied(&mut table, id, 2, 4, &long(MAX_KEPT_RESPONSE + 1));
         assert_eq!(table.bytes(), empty);
-        assert_eq!(table.check(id, 2, 5), Verdict::NotKept(MAX_KEPT_RESPONSE as u64 + 1));
-        assert_eq!(table.check(id, 1, 6), Verdict::OutOfOrder);
+        assert_eq!(table.check(id, 2, COMMAND, 5), Verdict::NotKept(MAX_KEPT_RESPONSE as u64 + 1));
+        assert_eq!(table.check(id, 1, COMMAND, 6), Verdict::OutOfOrder);
         let mut restored = Sessions::restore(at_most(10), &mut table.chunks()).unwrap();
         assert_eq!((restored.bytes(), restored.digest()), (table.bytes(), table.digest()));
-        assert_eq!(restored.check(id, 2, 7), Verdict::NotKept(MAX_KEPT_RESPONSE as u64 + 1));
+        assert_eq!(
+            restored.check(id, 2, COMMAND, 7),
+            Verdict::NotKept(MAX_KEPT_RESPONSE as u64 + 1)
+        );
     }
 
     #[test]
@@ -530,11 +580,11 @@ mod tests {
         // Room for the two largest, so the two others go: first those that were only opened.
         applied(&mut table, ids[3], 1, 6, &long(MAX_KEPT_RESPONSE));
         assert_eq!((table.len(), table.bytes()), (2, 2 * full));
-        assert_eq!(table.check(ids[1], 1, 7), Verdict::Expired);
-        assert_eq!(table.check(ids[2], 1, 8), Verdict::Expired);
+        assert_eq!(table.check(ids[1], 1, COMMAND, 7), Verdict::Expired);
+        assert_eq!(table.check(ids[2], 1, COMMAND, 8), Verdict::Expired);
         let _new = table.open(9);
-        assert_eq!(table.check(ids[0], 1, 10), Verdict::Expired);
-        assert!(matches!(table.check(ids[3], 1, 11), Verdict::Repeated(_)));
+        assert_eq!(table.check(ids[0], 1, COMMAND, 10), Verdict::Expired);
+        assert!(matches!(table.check(ids[3], 1, COMMAND, 11), Verdict::Repeated(_)));
     }
 
     #[test]
@@ -550,23 +600,58 @@ mod tests {
         assert_eq!((restored.len(), restored.bytes()), (1, SESSION_BYTES + 1000));
     }
 
-    /// A stream of version 1 holds every response in full, and the same digest.
     #[test]
-    fn version_1_is_still_read() {
+    fn another_command_with_the_same_number_is_refused() {
+        let mut table = Sessions::new(at_most(9));
+        let id = table.open(1);
+        applied(&mut table, id, 1, 2, "one");
+        assert_eq!(table.check(id, 1, b"another", 3), Verdict::Reused);
+        assert_eq!(table.judge(id, 1, b"another"), Verdict::Reused);
+        assert_eq!(table.judge(id, 1, COMMAND), Verdict::Repeated("one".into()));
+        let mut restored = Sessions::restore(at_most(9), &mut table.chunks()).unwrap();
+        assert_eq!(restored.digest(), table.digest());
+        assert_eq!(restored.check(id, 1, b"another", 4), Verdict::Reused);
+        // An older number says nothing of its command any more.
+        applied(&mut restored, id, 2, 5, "two");
+        assert_eq!(restored.check(id, 1, b"another", 6), Verdict::OutOfOrder);
+    }
+
+    /// Streams of version 1 hold every response in full, and those of version 2 nothing of the command.
+    #[test]
+    fn former_versions_are_still_read() {
         let mut table = Sessions::new(at_most(9));
         let (small, large) = (table.open(1), table.open(2));
         applied(&mut table, small, 3, 3, "small");
         applied(&mut table, large, 4, 4, &long(5000));
-        let former = [(small, 3u64, 3u64, long(0) + "small"), (large, 4, 4, long(5000))];
-        let mut chunks = vec![postcard::to_extend(&(2u64, table.digest()), vec![1u8]).unwrap()];
-        for (id, used, seq, response) in former {
-            let entry = (id, (used, seq, Bytes::from(response)));
-            chunks.push(postcard::to_stdvec(&entry).unwrap());
+        // Builds of these versions did not hash the commands.
+        let mut digest = 0u64;
+        for (id, session) in &table.sessions {
+            let former = Session { command: None, ..session.clone() };
+            digest = digest.wrapping_add(former.hash(*id));
         }
-        let mut chunks = chunks.into_iter().map(Bytes::from);
-        let mut restored = Sessions::restore(at_most(9), &mut chunks).unwrap();
-        assert_eq!((restored.bytes(), restored.digest()), (table.bytes(), table.digest()));
-        assert_eq!(restored.check(small, 3, 5), Verdict::Repeated("small".into()));
-        assert_eq!(restored.check(large, 4, 6), Verdict::NotKept(5000));
+        let restored = |version: u8, sessions: Vec<Vec<u8>>| {
+            let header = postcard::to_extend(&(2u64, digest), vec![version]).unwrap();
+            let mut chunks = [header].into_iter().chain(sessions).map(Bytes::from);
+            Sessions::restore(at_most(9), &mut chunks).unwrap()
+        };
+        let former = [(small, 3u64, 3u64, "small".to_owned()), (large, 4, 4, long(5000))];
+        let encoded = |response: &dyn Fn(String) -> Vec<u8>| {
+            let session = |(id, used, seq, text): &(SessionId, u64, u64, String)| {
+                let mut bytes = postcard::to_stdvec(&(id, used, seq)).unwrap();
+                bytes.extend(response(text.clone()));
+                bytes
+            };
+            former.iter().map(session).collect()
+        };
+        let first = encoded(&|text| postcard::to_stdvec(&Bytes::from(text)).unwrap());
+        let second = encoded(&|text| postcard::to_stdvec(&Kept::new(text.into())).unwrap());
+        for (version, sessions) in [(1, first), (2, second)] {
+            let mut restored = restored(version, sessions);
+            assert_eq!((restored.bytes(), restored.digest()), (table.bytes(), digest));
+            assert_eq!(restored.check(small, 3, b"any", 5), Verdict::Repeated("small".into()));
+            assert_eq!(restored.check(large, 4, b"any", 6), Verdict::NotKept(5000));
+            applied(&mut restored, small, 4, 7, "next");
+            assert_eq!(restored.check(small, 4, b"any", 8), Verdict::Reused);
+        }
     }
 }

@@ -49,6 +49,7 @@ pub mod handle;
 pub mod handshake;
 pub mod http;
 pub mod identity;
+mod joining;
 mod link;
 mod listener;
 mod lives;
@@ -57,6 +58,9 @@ mod network;
 pub mod options;
 mod peers;
 mod queue;
+mod recover;
+mod refusals;
+mod relocation;
 mod restore;
 mod runner;
 #[cfg(test)]
@@ -69,5 +73,6 @@ mod testing;
 pub mod tls;
 
 pub use directory::DirectoryError;
+pub use recover::Recovery;
 pub use restore::restore;
 pub use server::{Ended, Server, ServerError};

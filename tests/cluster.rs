@@ -21,6 +21,8 @@ mod crashes;
 mod damage;
 #[path = "cluster/stories/directory.rs"]
 mod directory;
+#[path = "cluster/stories/identity.rs"]
+mod identity;
 #[path = "cluster/stories/liars.rs"]
 mod liars;
 #[path = "cluster/stories/membership.rs"]
@@ -31,3 +33,5 @@ mod operations;
 mod own;
 #[path = "cluster/stories/partitions.rs"]
 mod partitions;
+#[path = "cluster/stories/recovery.rs"]
+mod recovery;

@@ -344,11 +344,11 @@ struct Replica {
 impl Replica {
     /// Applies one command as a node does, and returns the response if it has one.
     fn apply(&mut self, (id, seq): (SessionId, u64), index: LogIndex) -> Result<Bytes, Verdict> {
-        match self.sessions.check(id, seq, index) {
+        match self.sessions.check(id, seq, &seq.to_le_bytes(), index) {
             Verdict::Fresh => {
                 self.effects.push((id, seq));
                 let response = Bytes::from(format!("{} of {} at {index}", seq, id.0));
-                self.sessions.record(id, seq, response.clone());
+                self.sessions.record(id, seq, &seq.to_le_bytes(), response.clone());
                 Ok(response)
             }
             Verdict::Repeated(response) => Ok(response),

@@ -55,6 +55,8 @@ pub enum Purpose {
     Core = 70,
     /// How a node outside of the core is lost for good. Parts: node.
     Lost = 71,
+    /// Whose disks survive, for a recovery from them.
+    Survivors = 72,
     /// What the clock of a node shows at the beginning. Parts: node.
     ClockOffset = 60,
     /// How late the timers of a node fire. Parts: fault, node.

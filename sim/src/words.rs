@@ -23,7 +23,7 @@ pub fn request(request: &Request) -> String {
             let stale = if *consistency == Consistency::Stale { " (stale)" } else { "" };
             query(bytes) + stale
         }
-        Request::Reconfigure(change) => {
+        Request::Reconfigure(change) | Request::ForceReconfigure(change) => {
             let ids = |verb: &str, ids: &[stormkv::types::NodeId]| -> Vec<String> {
                 ids.iter().map(|id| format!("{verb} {id}")).collect()
             };
@@ -34,7 +34,8 @@ pub fn request(request: &Request) -> String {
                 ids("remove", &change.removed),
                 addresses.collect(),
             ];
-            parts.concat().join(", ")
+            let forced = matches!(request, Request::ForceReconfigure(_));
+            parts.concat().join(", ") + if forced { " (forced)" } else { "" }
         }
         Request::Transfer(id) => format!("transfer to {id}"),
     }

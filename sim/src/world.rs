@@ -55,6 +55,7 @@ mod request;
 mod slot;
 mod soak;
 mod stall;
+mod survivors;
 #[cfg(test)]
 mod tests;
 mod trace;

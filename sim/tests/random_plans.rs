@@ -105,6 +105,7 @@ fn random_plans_have_everything() {
                 Manner::Usual | Manner::Imprudent => {}
                 Manner::NoSession => count("without a session".to_string()),
                 Manner::Stale => count("stale".to_string()),
+                Manner::Reused => count("reused number".to_string()),
             }
             if matches!(row.call.op, Op::Scan { limit: 1.., .. }) {
                 count("in pages".to_string());

@@ -122,9 +122,14 @@ fn judge(attempt: Attempt, endpoint: &str) -> Verdict {
         (_, code) if is_passing(code) => Meaning::Again,
         (_, OUTCOME_UNKNOWN) => Meaning::Uncertain,
         (_, ANSWER_NOT_KEPT) => Meaning::Applied,
-        (_, "member_not_found" | "sequence_out_of_order" | "disk_full" | "quorum_at_risk") => {
-            Meaning::Refused
-        }
+        (
+            _,
+            "member_not_found"
+            | "sequence_out_of_order"
+            | "idempotency_key_reused"
+            | "disk_full"
+            | "quorum_at_risk",
+        ) => Meaning::Refused,
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Meaning::Refused,
         (status, _) if status.is_client_error() => Meaning::Invalid,
         _ => Meaning::Uncertain,

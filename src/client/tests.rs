@@ -315,14 +315,14 @@ async fn a_membership_change_is_not_repeated_in_doubt() {
     let error = client.add_member(4, "http://127.0.0.1:42379", true).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unknown);
     assert_eq!(server.asked(), ["POST /v1/members -"; 2]);
-    assert_eq!(client.remove_member(4).await, Ok(()));
+    assert_eq!(client.remove_member(4, false).await, Ok(()));
 }
 
 #[tokio::test]
 async fn a_membership_change_that_risks_the_quorum_is_refused_with_its_remedy() {
     let risk = Say(409, r#"{"code":"quorum_at_risk","message":"start the missing members"}"#);
     let server = Server::start(1, 1, [risk]).await;
-    let error = client(&[&server]).remove_member(2).await.unwrap_err();
+    let error = client(&[&server]).remove_member(2, false).await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, "quorum_at_risk"));
     assert_eq!((error.message(), error.is_unavailable()), ("start the missing members", false));
     assert_eq!(server.asked().len(), 1, "nothing changes as long as nobody acts");

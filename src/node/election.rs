@@ -233,6 +233,14 @@ impl Raft {
         entries.into_iter().filter(is_normal).map(|entry| (entry.index, entry.data)).collect()
     }
 
+    /// Returns the data of the entry at `index`; `None` if the log does not hold it.
+    pub fn entry_data(&self, index: LogIndex) -> Option<Bytes> {
+        // At least one entry is returned, whatever its size.
+        let context = GetEntriesContext::empty(false);
+        let found = self.inner.raft.raft_log.entries(index, Some(0), context).ok()?;
+        found.into_iter().next().map(|entry| entry.data)
+    }
+
     /// Whether raft knows that the whole log is durable. It insists on that when it wins.
     pub fn log_is_durable(&self) -> bool {
         self.inner.raft.raft_log.persisted == self.last_index()

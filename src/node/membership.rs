@@ -128,6 +128,20 @@ impl Membership {
         majority(&self.voters) && majority(&self.outgoing)
     }
 
+    /// Returns the change that moves `id`, a member, to another address, and leaves it in its role.
+    pub fn relocation(&self, id: NodeId, address: String) -> Reconfigure {
+        let addresses = BTreeMap::from([(id, address)]);
+        let mut change = Reconfigure { addresses, ..Reconfigure::default() };
+        let learns = self.learners.contains(&id) && !self.is_promised(id);
+        if learns { &mut change.learners } else { &mut change.voters }.push(id);
+        change
+    }
+
+    /// Returns whether there is no other member, in whatever role.
+    pub fn is_only_member(&self, id: NodeId) -> bool {
+        self.contains(id) && self.voters.len() + self.outgoing.len() + self.learners.len() == 1
+    }
+
     /// Whether there can be such a membership at all; raft panics on others.
     pub(crate) fn is_sound(&self) -> bool {
         let [voters, outgoing, learners] = [&self.voters, &self.outgoing, &self.learners];
@@ -195,6 +209,16 @@ impl Membership {
         let is_voter = |id: &NodeId| self.votes(*id) || self.is_promised(*id);
         change.voters.iter().filter(moved).all(is_voter)
             && !change.learners.iter().filter(moved).any(is_voter)
+    }
+
+    /// Returns whether no member gets the address that another one has: the others would take one for the
+    /// other. Not part of [`allows`](Self::allows) either.
+    pub(crate) fn keeps_addresses_apart(&self, change: &Reconfigure) -> bool {
+        let stays =
+            |id: &NodeId| !change.removed.contains(id) && !change.addresses.contains_key(id);
+        let kept = self.addresses.iter().filter(|(id, _)| stays(id)).map(|(_, address)| address);
+        let mut taken: BTreeSet<&String> = kept.collect();
+        change.addresses.values().all(|address| taken.insert(address))
     }
 
     /// Returns whether each promise can still be kept after `change`: a voter must stay for it, as for any
@@ -400,6 +424,31 @@ mod tests {
         assert!(membership.has_left(NodeId(3)));
         let again = Reconfigure { voters: ids(&[3]), ..Default::default() };
         assert!(!membership.allows(&again));
+    }
+
+    #[test]
+    fn two_members_never_have_the_same_address() {
+        let mut membership = founded_by(&[1, 2]);
+        let url = |id: u64| (NodeId(id), format!("http://host:{id}"));
+        membership.learn_addresses([url(1), url(2)].into());
+        let at = |id: u64, address: u64, removed: &[u64]| Reconfigure {
+            voters: ids(&[id]),
+            removed: ids(removed),
+            addresses: [(NodeId(id), url(address).1)].into(),
+            ..Reconfigure::default()
+        };
+        assert!(membership.keeps_addresses_apart(&at(3, 3, &[])));
+        assert!(!membership.keeps_addresses_apart(&at(3, 2, &[])));
+        assert!(!membership.keeps_addresses_apart(&at(1, 2, &[])));
+        assert!(membership.keeps_addresses_apart(&at(1, 1, &[])), "its own");
+        assert!(membership.keeps_addresses_apart(&at(3, 2, &[2])), "the other one leaves");
+        // Two that change places.
+        let swap = Reconfigure {
+            voters: ids(&[1, 2]),
+            addresses: [(NodeId(1), url(2).1), (NodeId(2), url(1).1)].into(),
+            ..Reconfigure::default()
+        };
+        assert!(membership.keeps_addresses_apart(&swap));
     }
 
     #[test]

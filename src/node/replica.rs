@@ -52,9 +52,6 @@ impl<'a> Proposal<'a> {
     }
 }
 
-/// How far behind a state from elsewhere a log goes on: more entries than are written in years.
-const FAR: u64 = 1 << 32;
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Replica<M> {
@@ -80,12 +77,11 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// The same machine and sessions as the beginning of a cluster with other members. Its log goes
-    /// on far behind, where the log that the state comes from will hardly ever have been: what that
-    /// one did after the state was saved must not meet the same revisions and session ids again.
-    pub fn refounded(self, membership: Membership) -> Self {
+    /// The same machine and sessions as the beginning of a cluster with other members. Its log begins
+    /// [`gap`](crate::config::Config::founding_gap) entries behind.
+    pub fn refounded(self, membership: Membership, gap: u64) -> Self {
         let SnapshotId { index, term } = self.applied;
-        let applied = SnapshotId { index: index.saturating_add(FAR), term };
+        let applied = SnapshotId { index: index.saturating_add(gap), term };
         Replica { membership_digest: membership.digest(), membership, applied, ..self }
     }
 
@@ -140,11 +136,11 @@ impl<M: StateMachine> Replica<M> {
         let Some((id, number)) = session else {
             return Reply::Applied { index, response: self.machine.apply(index, command) };
         };
-        match self.sessions.check(id, number, index) {
+        match self.sessions.check(id, number, command, index) {
             Verdict::Fresh => {
                 let response = self.machine.apply(index, command);
                 if !planted(Bug::FailedCasNotRecorded) || !bugs::is_failed_cas(&response) {
-                    self.sessions.record(id, number, response.clone());
+                    self.sessions.record(id, number, command, response.clone());
                 }
                 Reply::Applied { index, response }
             }
@@ -154,6 +150,7 @@ impl<M: StateMachine> Replica<M> {
             Verdict::Repeated(response) => Reply::Applied { index, response },
             Verdict::NotKept(bytes) => Reply::NotKept { index, bytes },
             Verdict::OutOfOrder => Reply::Refused(Refusal::OutOfOrder),
+            Verdict::Reused => Reply::Refused(Refusal::NumberReused),
             Verdict::Expired => Reply::Refused(Refusal::SessionExpired),
         }
     }
@@ -207,16 +204,17 @@ impl<M: StateMachine> Replica<M> {
     /// or a deposed leader sends it. The answer carries the applied index: the state there
     /// reflects the command, as it does at every later index. A number that is passed by is certain,
     /// too: a session's newest number never goes back, and if the session goes, the number is
-    /// refused all the same.
+    /// refused all the same. So is another command with a number that has taken effect.
     ///
     /// That a session is not there is *not* certain: the entry that opens it may be committed and
     /// not applied here. Only the log can tell, so [`Verdict::Expired`] is left to it.
-    pub fn settled(&self, id: SessionId, number: u64) -> Option<Reply> {
+    pub fn settled(&self, id: SessionId, number: u64, command: &[u8]) -> Option<Reply> {
         let index = self.applied.index;
-        match self.sessions.judge(id, number) {
+        match self.sessions.judge(id, number, command) {
             Verdict::Repeated(response) => Some(Reply::Applied { index, response }),
             Verdict::NotKept(bytes) => Some(Reply::NotKept { index, bytes }),
             Verdict::OutOfOrder => Some(Reply::Refused(Refusal::OutOfOrder)),
+            Verdict::Reused => Some(Reply::Refused(Refusal::NumberReused)),
             Verdict::Fresh | Verdict::Expired => None,
         }
     }

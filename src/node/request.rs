@@ -76,7 +76,7 @@ impl<M: StateMachine> Node<M> {
         let size = match &request {
             Request::Command { command, .. } => command.len(),
             Request::Query { query, .. } => query.len(),
-            Request::Reconfigure(change) => {
+            Request::Reconfigure(change) | Request::ForceReconfigure(change) => {
                 let ids = change.voters.len() + change.learners.len() + change.removed.len();
                 let addresses: usize = change.addresses.values().map(String::len).sum();
                 8 * (ids + change.addresses.len()) + addresses
@@ -88,9 +88,9 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         match request {
-            Request::Command { session: Some((id, number)), .. }
+            Request::Command { session: Some((id, number)), command }
                 if !planted(Bug::RetryProposedAgain)
-                    && let Some(reply) = self.replica.settled(id, number) =>
+                    && let Some(reply) = self.replica.settled(id, number, &command) =>
             {
                 self.answer(origin, reply);
             }
@@ -140,8 +140,8 @@ impl<M: StateMachine> Node<M> {
     /// Begins what only a leader can do. What changes the membership or hands over leadership has
     /// its place between the commands before and after it.
     fn lead(&mut self, origin: Origin, request: Request, size: u64, batch: &mut Batch) {
-        if let Request::Command { session: Some(command), .. } = request
-            && self.join(origin, command, batch)
+        if let Request::Command { session: Some(number), command } = &request
+            && self.join(origin, *number, command, batch)
         {
             return;
         }
@@ -172,7 +172,11 @@ impl<M: StateMachine> Node<M> {
             }
             Request::Reconfigure(change) => {
                 self.propose(batch);
-                self.propose_change(origin, &change);
+                self.propose_change(origin, &change, false);
+            }
+            Request::ForceReconfigure(change) => {
+                self.propose(batch);
+                self.propose_change(origin, &change, true);
             }
             Request::Transfer(to) => {
                 self.propose(batch);
@@ -200,18 +204,31 @@ impl<M: StateMachine> Node<M> {
 
     /// Lets a request wait for the entry that holds its command already, if one does: an entry of
     /// this leader or an earlier one, committed or not. It gets the answer of that entry, which is
-    /// named by index and term as ever. Says whether it took care of the request.
-    fn join(&mut self, origin: Origin, command: (SessionId, u64), batch: &mut Batch) -> bool {
+    /// named by index and term as ever. If the entry holds another command with the same number, the
+    /// request is refused: only one of the two can take effect. Returns whether it took care of the request.
+    fn join(
+        &mut self,
+        origin: Origin,
+        (session, number): (SessionId, u64),
+        command: &[u8],
+        batch: &mut Batch,
+    ) -> bool {
         if planted(Bug::RetryProposedAgain) || planted(Bug::DeduplicatedAtProposal) {
             return false;
         }
-        if batch.commands.contains(&command) {
+        if batch.commands.contains(&(session, number)) {
             // It came together with the attempt before it. That gets its place first.
             self.propose(batch);
         }
-        let (session, number) = command;
         let Some(index) = self.backlog.copy_of(session, number) else { return false };
         let term = self.raft.term_at(index).expect("an open entry is in the log");
+        let open = self.raft.entry_data(index).expect("an open entry is in the log");
+        let same =
+            matches!(Proposal::decode(&open), Some(Proposal::Command(_, open)) if open == command);
+        if !same && !planted(Bug::NumberReused) {
+            self.answer(origin, Reply::Refused(Refusal::NumberReused));
+            return true;
+        }
         // It adds nothing to the log, but is kept and answered.
         if self.waiting.len() + batch.origins.len() >= self.config.max_pending {
             self.answer(origin, Reply::Refused(Refusal::Busy));
@@ -283,8 +300,8 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Proposes a change at once, or, if it gives a vote to a member that lacks a part of the log, as
-    /// a promise.
-    fn propose_change(&mut self, origin: Origin, change: &Reconfigure) {
+    /// a promise. `forced`: whoever answers.
+    fn propose_change(&mut self, origin: Origin, change: &Reconfigure, forced: bool) {
         let waits = planted(Bug::RefusedChangeNotAnswered) && self.waiting.has_endless();
         let membership = self.replica.membership();
         let at_once = self.have_all(&change.voters) || planted(Bug::VoterAddedAtOnce);
@@ -294,10 +311,11 @@ impl<M: StateMachine> Node<M> {
             Some(Refusal::ReconfigurationPending)
         } else if !membership.allows(change)
             || !membership.keeps_roles(change)
+            || !membership.keeps_addresses_apart(change)
             || (at_once && !membership.keeps_promises(change))
         {
             Some(Refusal::InvalidReconfiguration)
-        } else if at_once && !self.is_prudent(change) {
+        } else if at_once && !forced && !self.is_prudent(change) {
             Some(Refusal::QuorumAtRisk)
         } else if at_once
             && leaves(change, self.config.id)

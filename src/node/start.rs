@@ -37,11 +37,11 @@ use crate::wal::{Damage, Recovered, Wal, WalConfig};
 const FOUNDED: SnapshotId = SnapshotId { index: 1, term: 1 };
 
 /// What was found, or made, before raft starts.
-struct Beginning<M> {
-    recovered: Recovered,
-    replica: Replica<M>,
+pub(super) struct Beginning<M> {
+    pub recovered: Recovered,
+    pub replica: Replica<M>,
     /// The durable snapshot and its size.
-    present: Option<(SnapshotId, u64)>,
+    pub present: Option<(SnapshotId, u64)>,
 }
 
 impl<M: StateMachine> Node<M> {
@@ -52,7 +52,8 @@ impl<M: StateMachine> Node<M> {
     /// or was written by a newer version.
     pub fn start(config: Config, disk: &mut dyn Disk) -> Result<Self, Error> {
         config.validate()?;
-        let mut beginning = Beginning::read(&config, disk)?;
+        let (mut beginning, membership) = Beginning::read(&config, disk)?;
+        refuse_hopeless(&config, &beginning.recovered, &membership)?;
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
         let founds = beginning.is_blank() && !config.founders.is_empty();
         let founding = if founds { Some(founding(&config)?) } else { None };
@@ -169,7 +170,9 @@ impl<M: StateMachine> Node<M> {
 }
 
 impl<M: StateMachine> Beginning<M> {
-    fn read(config: &Config, disk: &mut dyn Disk) -> Result<Self, Error> {
+    /// Reads what the disk holds. Also returns the membership as of the snapshot, even if only that is
+    /// legible of it.
+    pub fn read(config: &Config, disk: &mut dyn Disk) -> Result<(Self, Membership), Error> {
         let (mut restored, mut rotten) = (None, None);
         let mut check = |disk: &mut dyn Disk, id: SnapshotId| {
             let (replica, size) = restore(config, disk, id, &mut rotten)?;
@@ -192,8 +195,7 @@ impl<M: StateMachine> Beginning<M> {
             }
             (Some(_), None) => unreachable!("the log goes on from a snapshot that was restored"),
         };
-        refuse_hopeless(config, &recovered, &membership)?;
-        Ok(Beginning { recovered, replica, present })
+        Ok((Beginning { recovered, replica, present }, membership))
     }
 
     /// Whether this disk has never taken part in a cluster.
@@ -233,7 +235,7 @@ fn founding<M: StateMachine>(config: &Config) -> Result<Replica<M>, Error> {
     let named = snapshot::complete(FOUNDED);
     let old = Replica::restore(config.session_limits(), named, state)
         .map_err(|error| Error::Config(format!("the founding state cannot be read: {error}")))?;
-    Ok(old.refounded(membership))
+    Ok(old.refounded(membership, config.founding_gap))
 }
 
 /// Restores the state from a snapshot file. Of a damaged one the membership may still be legible;

@@ -2,8 +2,8 @@
 //!
 //! A backup is a snapshot file: all that was acknowledged before it was asked for, sessions
 //! included. It is written to a temporary file, checked byte by byte, made durable and only then
-//! given its name. Restored into the data directory of each founder of a new cluster, it is where
-//! that cluster's log begins.
+//! given its name. Restored into the data directory of each initial member of a new cluster, it is
+//! where that cluster's log begins.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use stormkv::env::FileName;
+use stormkv::error::Error;
 use stormkv::tcp;
+use stormkv::tcp::identity::RestoreId;
 use stormkv::tcp::options::Settings;
 
 use super::connect::Connect;
@@ -28,13 +30,18 @@ pub struct BackupArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Run it once for each founder, with the same backup and the same --cluster, \
-                        then start the nodes with the same flags."
+    after_help = "Run it once for each initial member, with the same backup and the same --cluster, then \
+                  start the nodes with the same flags. Each restore founds a new cluster: for the \
+                  second member and all others, give the --restore-id that the first restore prints."
 )]
 pub struct RestoreArgs {
     /// The backup
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The restore id that this command has printed for the first member; drawn at random if this is
+    /// the first
+    #[arg(long, value_name = "ID")]
+    restore_id: Option<RestoreId>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -97,12 +104,36 @@ fn create(path: &Path) -> Result<File, Failure> {
 pub fn restore(args: RestoreArgs) -> Result<Exit, Failure> {
     let bytes = read(&args.file)?;
     let id = stormkv::snapshot::check(FileName::Snapshot(0, 0), &bytes)
-        .map_err(|error| Failure::usage(format!("{}: {error}", args.file.display())))?;
+        .map_err(|error| Failure::usage(unusable(&args.file, &error)))?;
     let options = args.settings.resolve().map_err(Failure::usage)?;
-    let dir = options.data_dir.clone();
-    tcp::restore(options, bytes)?;
+    let (dir, members) = (options.data_dir.clone(), options.config.founders.len());
+    let restore = args.restore_id.unwrap_or_else(RestoreId::random);
+    tcp::restore(options, bytes, restore)?;
     println!("{}: ready to start, all up to index {}", dir.display(), id.index);
+    if members > 1 && args.restore_id.is_none() {
+        println!("restore the other initial members with --restore-id {restore}");
+    }
     Ok(Exit::Ok)
+}
+
+/// What is wrong with a file that is to be restored. No member has been started yet, so the advice of
+/// [`Error`], which is for a running one, does not fit.
+fn unusable(path: &Path, error: &Error) -> String {
+    let path = path.display();
+    match error {
+        Error::Corrupt { offset: 0, .. } => format!(
+            "{path} is no backup, and nothing was restored: name a file that `stormkv backup` has written"
+        ),
+        Error::Corrupt { offset, reason, .. } => format!(
+            "the backup {path} is damaged or was not copied whole (at byte {offset}: {reason}), and \
+             nothing was restored: copy it again, or use another backup"
+        ),
+        Error::NewerVersion { found, supported, .. } => format!(
+            "the backup {path} has format version {found}, and this build reads up to {supported}: \
+             restore it with the version of stormkv that wrote it, or a newer one"
+        ),
+        error => format!("{path}: {error}"),
+    }
 }
 
 fn read(path: &Path) -> Result<Bytes, Failure> {

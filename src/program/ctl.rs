@@ -114,17 +114,30 @@ enum Command {
     Remove {
         /// Which member.
         id: u64,
+        #[command(flatten)]
+        force: Force,
     },
     /// Makes a learner a voter once it has caught up.
     Promote {
         /// Which member.
         id: u64,
+        #[command(flatten)]
+        force: Force,
     },
     /// Makes a voter a learner.
     Demote {
         /// Which member.
         id: u64,
+        #[command(flatten)]
+        force: Force,
     },
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Force {
+    /// Even if no quorum of the voters that are left answers: the cluster may stop for ever.
+    #[arg(long)]
+    force: bool,
 }
 
 impl From<Error> for Failure {
@@ -234,16 +247,16 @@ async fn perform(
             client.add_member(*id, url, *learner).await?;
             done(printer, &format!("{id} is a member"))
         }
-        Command::Remove { id } => {
-            client.remove_member(*id).await?;
+        Command::Remove { id, force } => {
+            client.remove_member(*id, force.force).await?;
             done(printer, &format!("{id} is no member any more"))
         }
-        Command::Promote { id } => {
-            client.promote_member(*id).await?;
+        Command::Promote { id, force } => {
+            client.promote_member(*id, force.force).await?;
             done(printer, &format!("{id} votes once it has caught up"))
         }
-        Command::Demote { id } => {
-            client.demote_member(*id).await?;
+        Command::Demote { id, force } => {
+            client.demote_member(*id, force.force).await?;
             done(printer, &format!("{id} is a learner"))
         }
     }

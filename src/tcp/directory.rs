@@ -28,8 +28,9 @@
 //! # What only the others know
 //! A directory that was emptied altogether, identity included, or a mount point whose disk is
 //! missing, looks like a new one. But it has another life, and the peers remember the one they met
-//! first: they neither listen nor talk to a member that comes with another, and tell it so, upon
-//! which it stops (see [`lives`](super::lives)). A node that lost its disk must be removed from
+//! first: they neither listen nor talk to a member that comes with another, and say so. When those who
+//! do are so many that the others are no quorum, it stops (see [`lives`](super::lives) and
+//! [`refusals`](super::refusals)). A node that lost its disk must be removed from
 //! the cluster, and may come back under a new id.
 //!
 //! The order makes it safe at a loss of power. The life is durable before this node says a word, so
@@ -48,6 +49,7 @@ mod error;
 mod identity_file;
 mod peers_file;
 mod sealed;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +67,7 @@ use crate::types::NodeId;
 
 pub use error::DirectoryError;
 pub(super) use error::explain;
+pub(super) use survey::Survey;
 
 use identity_file::Identity;
 use peers_file::{PEERS, PEERS_NEW};

@@ -283,7 +283,11 @@ fn tell(report: &Report, completion: Completion) {
     report(completion);
 }
 
-fn failure(operation: &'static str, file: Option<FileName>, error: &io::Error) -> DiskError {
+pub(super) fn failure(
+    operation: &'static str,
+    file: Option<FileName>,
+    error: &io::Error,
+) -> DiskError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::Full,
         _ => DiskErrorKind::Other,

@@ -9,7 +9,7 @@
 //! | GET, HEAD | `/{key}` | `consistency` | 200 value, `ETag: "<revision>"` |
 //! | PUT | `/{key}` | value | 204, `ETag`; it is committed and applied |
 //! | POST | `/{id}` | `http://host:port` | 204; the member is added, and votes once it has caught up |
-//! | DELETE | `/{id}` | | 204; the member is removed |
+//! | DELETE | `/{id}` | `force` | 204; the member is removed |
 //! | GET, HEAD | `/v1/kv/{key}` | `consistency` | 200 value, `ETag` |
 //! | PUT | `/v1/kv/{key}` | value; `If-Match`, `If-None-Match: *` | 204, `ETag` |
 //! | DELETE | `/v1/kv/{key}` | `If-Match`, `If-None-Match: *` | 204 |
@@ -20,9 +20,9 @@
 //! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","role","becomes_voter","leader"}],"removed"}` |
 //! | POST | `/v1/members` | `{"id","url","learner"}` | 200 `{"index"}` |
 //! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
-//! | DELETE | `/v1/members/{id}` | | 200 `{"index"}` |
-//! | POST | `/v1/members/{id}/promote` | | 200 `{"index"}`; it votes once it has caught up |
-//! | POST | `/v1/members/{id}/demote` | | 200 `{"index"}`; it is a learner |
+//! | DELETE | `/v1/members/{id}` | `force` | 200 `{"index"}` |
+//! | POST | `/v1/members/{id}/promote` | `force` | 200 `{"index"}`; it votes once it has caught up |
+//! | POST | `/v1/members/{id}/demote` | `force` | 200 `{"index"}`; it is a learner |
 //! | POST | `/v1/leader` | `{"id"}` | 200 `{"leader"}` once it leads |
 //! | GET | `/v1/status` | | 200 term, role, indices |
 //! | GET | `/v1/backup` | | 200 a snapshot file, streamed |
@@ -32,13 +32,16 @@
 //!
 //! - A new voter is a learner until it has caught up: its `role` is `learner` and `becomes_voter` is
 //!   true. It need not run when it is added. Removing or demoting it cancels its promotion.
+//! - `force=true` makes a change of the members even if no quorum of the voters after it answers
+//!   (`quorum_at_risk`): the cluster may stop for ever. Two members never have the same URL.
 //! - `consistency` is `linearizable`, unless it is `stale`: whatever this member has applied.
 //! - A field that holds bytes which are not UTF-8 stands under its name with `_base64` behind it; in
 //!   a list it is `{"base64":".."}`. Requests may use these, too. `next` is percent-encoded, ready
 //!   to be the next page's `after`.
 //! - A command (PUT and DELETE of a key, cas, txn) takes effect once, however often it is sent, with
 //!   `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a time, and
-//!   a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB.
+//!   a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB. Another
+//!   command with the same key is refused: `idempotency_key_reused`.
 //! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over.
 //! - Without tokens and client certificates, requests of web pages are refused, see `origin.rs`.
 //!
@@ -57,6 +60,7 @@
 //! | 410 | `session_expired` | earlier attempts may have had an effect |
 //! | 412 | `precondition_failed` | `revision` is the present one, or null |
 //! | 413 | `too_large` | |
+//! | 422 | `idempotency_key_reused` | this command was not applied; count the sequence number up |
 //! | 429 | `busy` | nothing was done; try again later |
 //! | 503 | `no_leader`, `leader_transferring`, `stopping`, `superseded` | nothing was done; try again |
 //! | 504 | `outcome_unknown` | it may have been applied, or may be yet |

@@ -22,9 +22,66 @@ use crate::types::NodeId;
 /// Sets cluster ids apart from other hashes.
 const CLUSTER_SEED: u64 = 0x636c_7573_7465_7269;
 
-/// Names a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClusterId(NonZeroU64);
+/// Defines a kind of identifier: a number other than 0, written as 16 hexadecimal digits.
+macro_rules! identifier {
+    ($(#[$meta:meta])* $name:ident, $what:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(NonZeroU64);
+
+        impl $name {
+            #[doc = concat!("Returns the ", $what, " with this number; `None` for 0, which is none.")]
+            #[must_use]
+            pub fn from_number(number: u64) -> Option<$name> {
+                NonZeroU64::new(number).map($name)
+            }
+
+            /// Returns the number, never 0.
+            #[must_use]
+            pub fn number(self) -> u64 {
+                self.0.get()
+            }
+
+            fn from_any(number: u64) -> $name {
+                $name(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<$name, String> {
+                let id = u64::from_str_radix(text, 16).ok().and_then($name::from_number);
+                id.filter(|id| id.to_string() == text).ok_or_else(|| {
+                    let wanted = concat!("is no ", $what, ": it has 16 hexadecimal digits");
+                    format!("`{text}` {wanted}")
+                })
+            }
+        }
+    };
+}
+
+identifier! {
+    /// Names a cluster. 0 means "not known yet" on the wire.
+    ClusterId, "cluster id"
+}
+
+identifier! {
+    /// Names a data directory, from the moment it became that of a node. Moved elsewhere it keeps its
+    /// life; emptied and begun anew it has another one.
+    Life, "life"
+}
+
+identifier! {
+    /// Names a restore of a backup. All initial members of the cluster that it founds are given the same.
+    RestoreId, "restore id"
+}
 
 impl ClusterId {
     /// The id of the cluster that is founded by these members at these addresses. `token` sets
@@ -35,88 +92,30 @@ impl ClusterId {
         let digest = addresses
             .iter()
             .fold(start, |digest, (id, address)| digest.u64(id.0).bytes(address.as_bytes()));
-        ClusterId(NonZeroU64::new(digest.finish()).unwrap_or(NonZeroU64::MIN))
+        ClusterId::from_any(digest.finish())
     }
 
-    /// The id of the cluster that is founded so, but begins with a state: its backup has this
-    /// digest. So a founder that was restored and one that was not never mix.
+    /// The id of the cluster that is founded so, but begins with a state: its backup and its restore
+    /// have this digest. So a founder that was restored and one that was not never mix.
     #[must_use]
     pub fn restored(self, state: u64) -> ClusterId {
-        let digest = Digest::new(CLUSTER_SEED).u64(self.number()).u64(state).finish();
-        ClusterId(NonZeroU64::new(digest).unwrap_or(NonZeroU64::MIN))
-    }
-
-    /// The id as a number; `None` for 0, which means "not known yet" on the wire.
-    #[must_use]
-    pub fn from_number(number: u64) -> Option<ClusterId> {
-        NonZeroU64::new(number).map(ClusterId)
-    }
-
-    /// The id as a number, never 0.
-    #[must_use]
-    pub fn number(self) -> u64 {
-        self.0.get()
+        ClusterId::from_any(Digest::new(CLUSTER_SEED).u64(self.number()).u64(state).finish())
     }
 }
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for ClusterId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ClusterId, String> {
-        u64::from_str_radix(text, 16)
-            .ok()
-            .filter(|_| text.len() == 16)
-            .and_then(ClusterId::from_number)
-            .ok_or_else(|| format!("`{text}` is no cluster id: it has 16 hexadecimal digits"))
-    }
-}
-
-/// Names a data directory, from the moment it became that of a node. Moved elsewhere it keeps its
-/// life; emptied and begun anew it has another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Life(NonZeroU64);
 
 impl Life {
-    /// A life that nobody else has.
+    /// A life that no other directory has.
     #[must_use]
     pub fn random() -> Life {
-        Life(NonZeroU64::new(OsRng.next_u64()).unwrap_or(NonZeroU64::MIN))
-    }
-
-    /// The life with this number; `None` for 0, which is none.
-    #[must_use]
-    pub fn from_number(number: u64) -> Option<Life> {
-        NonZeroU64::new(number).map(Life)
-    }
-
-    /// The life as a number, never 0.
-    #[must_use]
-    pub fn number(self) -> u64 {
-        self.0.get()
+        Life::from_any(OsRng.next_u64())
     }
 }
 
-impl fmt::Display for Life {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for Life {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Life, String> {
-        u64::from_str_radix(text, 16)
-            .ok()
-            .and_then(Life::from_number)
-            .filter(|life| life.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is no life: it has 16 hexadecimal digits"))
+impl RestoreId {
+    /// An id that no other restore has.
+    #[must_use]
+    pub fn random() -> RestoreId {
+        RestoreId::from_any(OsRng.next_u64())
     }
 }
 

@@ -39,6 +39,8 @@ use crate::wire::Message;
 const BATCH: usize = 128 << 10;
 /// Failed attempts in a row after which the queue is dropped.
 const PATIENCE: u32 = 2;
+/// Attempts at the usual address before others are tried.
+const USUAL_ATTEMPTS: usize = 2;
 /// A connection that broke sooner than this counts as a failed attempt.
 const STABLE: Duration = Duration::from_secs(1);
 /// Memory for batches that is kept between them.
@@ -151,11 +153,13 @@ pub(super) struct Link {
     jitter: StdRng,
     /// Since when the present connection, or the last one, works.
     connected_at: Option<Instant>,
+    /// Attempts that have failed since the address was last changed.
+    misses: usize,
 }
 
 impl Link {
     pub fn new(shared: Arc<Shared>, address: watch::Receiver<String>) -> Link {
-        Link { shared, address, jitter: StdRng::from_entropy(), connected_at: None }
+        Link { shared, address, jitter: StdRng::from_entropy(), connected_at: None, misses: 0 }
     }
 
     /// Runs until the queue is closed.
@@ -172,10 +176,13 @@ impl Link {
             self.connected_at = None;
             let ended = self.connect_and_drive().await;
             shared.stats().disconnected();
+            if shared.lane == Lane::Control {
+                shared.network.note_reached(shared.peer, None);
+            }
             match ended {
                 End::Closed => return,
                 End::Moved => {
-                    attempts = 0;
+                    (attempts, self.misses) = (0, 0);
                     shared.report(&tokio::runtime::Handle::current());
                     continue;
                 }
@@ -198,11 +205,21 @@ impl Link {
                 // It lives, but an attempt a moment ago has failed: not too eager.
                 () = async { sleep(min).await; alive.notified().await } => {}
                 moved = self.address.changed() => match moved {
-                    Ok(()) => attempts = 0,
+                    Ok(()) => (attempts, self.misses) = (0, 0),
                     Err(_) => return,
                 },
             }
         }
+    }
+
+    /// Where to try now: at the peer's address, but after some failures in a row at each other place in turn
+    /// where it may be.
+    fn next_address(&mut self) -> String {
+        let url = self.address.borrow_and_update().clone();
+        let Some(turn) = (self.misses + 1).checked_sub(USUAL_ATTEMPTS) else { return url };
+        let mut places = self.shared.network.alternatives(self.shared.peer, &url);
+        places.insert(0, url);
+        places.swap_remove(turn % places.len())
     }
 
     fn failed(&self, error: &io::Error) {
@@ -222,18 +239,25 @@ impl Link {
     }
 
     async fn connect_and_drive(&mut self) -> End {
-        let url = self.address.borrow_and_update().clone();
+        let url = self.next_address();
         let connecting = connect(&self.shared, &url);
         let (stream, rtt) = tokio::select! {
             connected = connecting => match connected {
                 Ok(connected) => connected,
-                Err(error) => return End::Failed(error),
+                Err(error) => {
+                    self.misses += 1;
+                    return End::Failed(error);
+                }
             },
             changed = self.address.changed(), if !self.shared.queue.is_closed() => {
+                self.misses = 0;
                 return if changed.is_ok() { End::Moved } else { End::Closed };
             }
         };
         self.connected_at = Some(Instant::now());
+        if self.shared.lane == Lane::Control {
+            self.shared.network.note_reached(self.shared.peer, Some(url));
+        }
         self.shared.stats().connected(rtt);
         debug!(peer = %self.shared.peer, lane = self.shared.lane.name(), ?rtt, "linked to a peer");
         match Driving::new(&self.shared, stream).run(&mut self.address).await {
@@ -367,7 +391,8 @@ async fn judge(shared: &Shared, welcome: &Welcome) -> Result<(), String> {
         None => return Err(format!("the cluster {theirs} of {peer} could not be joined")),
     }
     match network.meet(peer, welcome.life).await {
-        Met::Same => Ok(()),
+        // What this node sends is no promise to count on; what a stranger sends is looked at as it comes.
+        Met::Same | Met::Stranger => Ok(()),
         Met::Other => Err(format!(
             "{peer} has another data directory than the one it was met with: it has forgotten \
              what it promised; put the old one back, or remove it from the cluster"

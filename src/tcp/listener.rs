@@ -27,7 +27,7 @@ use crate::tcp::address::check_plaintext;
 use crate::tcp::frames::{Frame, FrameReader, ReadError};
 use crate::tcp::handle::Input;
 use crate::tcp::handshake::{Hello, Lane, Status, VERSIONS, Welcome};
-use crate::tcp::identity::ClusterId;
+use crate::tcp::identity::{ClusterId, Life};
 use crate::tcp::link::{Stream, prepare, write_all};
 use crate::tcp::network::{Met, Network};
 use crate::tcp::tls::check_node;
@@ -102,6 +102,9 @@ fn locked(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
 /// A connection that has introduced itself.
 struct Connection {
     from: NodeId,
+    life: Life,
+    /// It is the peer that this node remembers under that id.
+    remembered: bool,
     lane: Lane,
     number: u64,
     newest: watch::Receiver<u64>,
@@ -199,7 +202,10 @@ impl Accepting {
         let Some(lane) = Lane::from_number(hello.lane) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown lane"));
         };
-        let mut status = self.judge(&hello, proven).await;
+        let (mut status, remembered) = match self.judge(&hello, proven).await {
+            Ok(met) => (Status::Ok, met == Met::Same),
+            Err(status) => (status, false),
+        };
         let place = self.connections.clone().try_acquire_owned().ok();
         if status == Status::Ok && place.is_none() {
             status = Status::Busy;
@@ -219,7 +225,7 @@ impl Accepting {
             return Ok(None);
         };
         // The older connection must end before the dialer begins to use this one.
-        let connection = self.enter(hello.from, lane, place);
+        let connection = self.enter(&hello, lane, remembered, place);
         stream.write_all(&welcome.encode()).await?;
         stream.flush().await?;
         self.network.hint(hello.from, &hello.url);
@@ -227,7 +233,8 @@ impl Accepting {
         Ok(Some((stream, connection)))
     }
 
-    async fn judge(&self, hello: &Hello, proven: bool) -> Status {
+    /// Says who it is that says hello, or why messages must not follow.
+    async fn judge(&self, hello: &Hello, proven: bool) -> Result<Met, Status> {
         let network = &self.network;
         let own = Own {
             id: network.options.id,
@@ -235,21 +242,27 @@ impl Accepting {
             may_learn: network.may_learn_from(hello.from),
             has_left: network.has_removed(hello.from),
         };
-        match own.judge(hello, proven) {
-            Err(status) => return status,
-            Ok(None) => {}
-            Ok(Some(cluster)) if network.learn(cluster, hello.from).await => {}
-            Ok(Some(_)) => return Status::Busy,
+        match own.judge(hello, proven)? {
+            None => {}
+            Some(cluster) if network.learn(cluster, hello.from).await => {}
+            Some(_) => return Err(Status::Busy),
         }
         match network.meet(hello.from, hello.life).await {
-            Met::Same => Status::Ok,
-            Met::Other => Status::OtherLife,
-            Met::NotNow => Status::Busy,
+            met @ (Met::Same | Met::Stranger) => Ok(met),
+            Met::Other => Err(Status::OtherLife),
+            Met::NotNow => Err(Status::Busy),
         }
     }
 
     /// Takes the place of an older connection of the same peer and lane.
-    fn enter(&self, from: NodeId, lane: Lane, place: OwnedSemaphorePermit) -> Connection {
+    fn enter(
+        &self,
+        hello: &Hello,
+        lane: Lane,
+        remembered: bool,
+        place: OwnedSemaphorePermit,
+    ) -> Connection {
+        let (from, life) = (hello.from, hello.life);
         let mut slots = locked(&self.slots);
         let slot = slots
             .entry((from, lane))
@@ -257,7 +270,7 @@ impl Accepting {
         slot.newest.send_modify(|newest| *newest += 1);
         let (number, newest) = (*slot.newest.borrow(), slot.newest.subscribe());
         let (turn, slots) = (slot.turn.clone(), self.slots.clone());
-        Connection { from, lane, number, newest, turn, slots, _place: place }
+        Connection { from, life, remembered, lane, number, newest, turn, slots, _place: place }
     }
 
     /// Delivers what arrives until the connection ends; says why it ended.
@@ -296,6 +309,15 @@ impl Accepting {
                 Some(Frame::Message(message)) => {
                     if !belongs(&message, from, lane) {
                         return Err(garbage("it is of another sender or lane"));
+                    }
+                    // What a member says counts: from its first word on it must be known who it is.
+                    if !connection.remembered {
+                        match network.meet(from, connection.life).await {
+                            Met::Same => connection.remembered = true,
+                            Met::Stranger => {}
+                            Met::Other => return Ok("the peer is known by another data directory"),
+                            Met::NotNow => return Ok("the peer could not be remembered"),
+                        }
                     }
                     stats.received.add(1);
                     stats.received_bytes.add(message.weight() as u64);

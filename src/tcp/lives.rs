@@ -6,8 +6,10 @@
 //! is met first under an id is remembered, by the life of its directory, and nobody else is talked
 //! to under that id: neither in the connections that it makes nor in those made to it.
 //!
-//! A first meeting is durable before the connection carries a message. Later ones cost a look into
-//! a map. What is remembered belongs to one cluster, and is kept for good: ids are not used twice.
+//! Only members are remembered. A node that dials before it is added may be a trial that is started anew
+//! with an empty directory, and nothing that it says counts for a quorum. A first meeting with a member is
+//! durable before the connection carries another message. Later ones cost a look into a map. What is
+//! remembered belongs to one cluster, and is kept for good: ids are not used twice.
 
 use std::collections::BTreeMap;
 use std::io;

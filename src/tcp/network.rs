@@ -10,9 +10,9 @@
 //! stray node of another cluster that has an old address of ours does not capture us. What was
 //! learned is durable before the first message of that cluster is delivered.
 //!
-//! *Being told things.* A peer may say that this node was removed, or that the cluster knows it by
-//! another data directory. Either ends the node, so it is believed of peers of its own cluster
-//! only.
+//! *Being told things.* A peer may say that this node was removed, or that it knows it by another data
+//! directory. Peers of the node's own cluster are believed only, and a single one does not end the node:
+//! see [`refusals`](super::refusals) and [`Node`](crate::node::Node).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,6 +146,8 @@ impl fmt::Debug for Options {
 pub(super) enum Met {
     /// The one that is known under this id, from now on at least.
     Same,
+    /// No member, as far as this node knows, so it is not remembered.
+    Stranger,
     /// One with another data directory.
     Other,
     /// It could not be stored, or the cluster is not known.
@@ -163,6 +165,8 @@ pub struct Network {
     hints: Mutex<BTreeMap<NodeId, String>>,
     /// For each peer that is dialed: it lives, try again now.
     alive: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// The address at which each peer is linked now.
+    reached: Mutex<BTreeMap<NodeId, String>>,
     stats: Arc<Stats>,
 }
 
@@ -189,6 +193,7 @@ impl Network {
             lives,
             hints: Mutex::default(),
             alive: Mutex::default(),
+            reached: Mutex::default(),
             stats: Arc::default(),
         })
     }
@@ -237,11 +242,13 @@ impl Network {
         }
     }
 
-    /// Meets `peer`, whose data directory has this life, in the cluster of this node. Once it says
-    /// so, messages may be exchanged, and nobody else will ever be that peer.
+    /// Meets `peer`, whose data directory has this life, in the cluster of this node. Messages may be
+    /// exchanged with the same one, and no other directory will ever be that peer's; and with a stranger,
+    /// who is to be met again as soon as it is a member.
     pub(super) async fn meet(self: &Arc<Self>, peer: NodeId, life: Life) -> Met {
         let known = match self.lives.check(peer, life) {
             Some(known) => known,
+            None if !self.is_member(peer) => return Met::Stranger,
             None => {
                 let network = self.clone();
                 // Goes on to its end even if the handshake that waits for it takes too long.
@@ -267,6 +274,11 @@ impl Network {
         met.inspect_err(|error| warn!(%peer, %error, "cannot store that a peer was met")).ok()
     }
 
+    /// Returns whether `peer` is a member, as far as this node has applied the log.
+    pub(super) fn is_member(&self, peer: NodeId) -> bool {
+        self.handle.view().membership.contains(peer)
+    }
+
     /// Whether `peer` was removed, and this node would still know that after a crash.
     pub(super) fn has_removed(&self, peer: NodeId) -> bool {
         self.handle.view().has_removed(peer)
@@ -283,6 +295,29 @@ impl Network {
 
     pub(super) fn hinted(&self, peer: NodeId) -> Option<String> {
         locked(&self.hints).get(&peer).cloned()
+    }
+
+    /// Where else `peer` may be than at `url`: at the address from the settings, or where it says itself.
+    pub(super) fn alternatives(&self, peer: NodeId, url: &str) -> Vec<String> {
+        let given = self.options.initial.get(&peer).cloned();
+        let mut others: Vec<String> = given.into_iter().chain(self.hinted(peer)).collect();
+        others.retain(|other| other != url);
+        others.dedup();
+        others
+    }
+
+    /// `peer` is linked at this address, or not any more.
+    pub(super) fn note_reached(&self, peer: NodeId, url: Option<String>) {
+        let mut reached = locked(&self.reached);
+        match url {
+            Some(url) => drop(reached.insert(peer, url)),
+            None => drop(reached.remove(&peer)),
+        }
+    }
+
+    /// The address at which `peer` is linked now.
+    pub(super) fn reached(&self, peer: NodeId) -> Option<String> {
+        locked(&self.reached).get(&peer).cloned()
     }
 
     pub(super) fn forget_hint(&self, peer: NodeId) {

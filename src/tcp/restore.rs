@@ -1,5 +1,9 @@
 //! Makes the data directory of a founder whose cluster begins with the state of a backup.
 //!
+//! Each restore founds another cluster, also of the same backup with the same members: a client of one
+//! must not take the revisions and sessions of another for its own. A random number sets them apart, which
+//! all initial members of one cluster are given; see [`RestoreId`].
+//!
 //! The node itself is started for that, on the real disk and without any peer, until what it wrote
 //! first is durable: so there is one way only in which a log begins.
 
@@ -10,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::api::{Reply, RequestId};
-use crate::config::Config;
+use crate::config::{Config, FOUNDING_GAP};
 use crate::digest::Digest;
 use crate::driver::{Driver, Host};
 use crate::env::{Clock, Completion, Transport};
@@ -18,6 +22,7 @@ use crate::error::Error;
 use crate::kv::Kv;
 use crate::tcp::directory::{Directory, Expected};
 use crate::tcp::disk::{Files, OnFiles};
+use crate::tcp::identity::RestoreId;
 use crate::tcp::options::Options;
 use crate::tcp::server::ServerError;
 use crate::types::NodeId;
@@ -51,12 +56,12 @@ impl OnFiles for Alone {
 
 impl Host for Alone {}
 
-/// Makes the data directory of a founder of a new cluster whose first state is `backup`. Blocks.
+/// Makes the data directory of a founder of the new cluster `id`, whose first state is `backup`. Blocks.
 ///
 /// # Errors
 /// When the directory has been used or cannot be written, when the backup cannot be read, and for a
 /// node that joins, because that one gets the state from the others.
-pub fn restore(options: Options, backup: Bytes) -> Result<(), ServerError> {
+pub fn restore(options: Options, backup: Bytes, id: RestoreId) -> Result<(), ServerError> {
     if options.cluster.is_none() {
         return Err(ServerError::Settings(
             "a node that joins a cluster gets its state from it: restore without --join".to_owned(),
@@ -64,14 +69,15 @@ pub fn restore(options: Options, backup: Bytes) -> Result<(), ServerError> {
     }
     let expected = Expected { node: options.config.id, cluster: options.cluster };
     let directory = Arc::new(Directory::open(&options.data_dir, expected)?);
-    let state = Digest::new(STATE_SEED).bytes(&backup).finish();
+    let state = Digest::new(STATE_SEED).bytes(&backup).u64(id.number()).finish();
     directory.begin_restore()?;
     let (report, completions) = channel();
     let report = move |completion| {
         // Whoever waited has seen an error before.
         let _ = report.send(completion);
     };
-    let config = Config { founding_state: Some(backup), ..options.config };
+    let founding_gap = founding_gap(id);
+    let config = Config { founding_state: Some(backup), founding_gap, ..options.config };
     let again = |error: Error| match error {
         Error::Disk(error) => ServerError::Io(format!(
             "the backup is not restored: {error} (run the restore again, not the node)"
@@ -83,6 +89,12 @@ pub fn restore(options: Options, backup: Bytes) -> Result<(), ServerError> {
     found(config, files, &completions).map_err(again)?;
     // Only now may a node start on it.
     Ok(directory.end_restore(state)?)
+}
+
+/// Returns where the log of the cluster that a restore founds begins. Two of them are apart with a
+/// probability of 65,535 to 65,536, and indices stay below 2^53, so that every reader of JSON can hold them.
+fn founding_gap(id: RestoreId) -> u64 {
+    FOUNDING_GAP * (1 + (id.number() >> 48))
 }
 
 /// Writes what a founder begins with. `files` reports to the other end of `completions`.

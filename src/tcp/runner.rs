@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{oneshot, watch};
+use tracing::warn;
 
 use crate::api::{Reply, RequestId};
 use crate::config::Config;
@@ -26,6 +27,7 @@ use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::handle::{Input, View};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::peers::Peers;
+use crate::tcp::refusals::Refusals;
 use crate::types::NodeId;
 use crate::wire::Message;
 
@@ -54,6 +56,7 @@ pub struct Runner<M> {
     membership: Arc<Membership>,
     /// The addresses from the settings.
     initial: BTreeMap<NodeId, String>,
+    refusals: Refusals,
     cluster: Box<dyn Fn() -> Option<ClusterId> + Send>,
 }
 
@@ -64,8 +67,8 @@ pub enum End {
     Asked,
     /// The node stopped by itself.
     Stopped(Error),
-    /// This peer knows the node by another data directory.
-    OtherLife(NodeId),
+    /// These peers know the node by another data directory, and without them there is no quorum.
+    OtherLife(Vec<NodeId>),
 }
 
 /// What the node sees: time, files, peers, and the clients that wait.
@@ -139,8 +142,9 @@ impl<M: StateMachine> Runner<M> {
     ) -> Result<Self, Error> {
         let driver = Driver::start(config, &mut world)?;
         let membership = Arc::new(driver.node().membership().clone());
-        world.peers.update_addresses(&addresses(&initial, &membership));
+        // Before any link is made: connections ask the view who is a member.
         view.send_replace(Arc::new(look(&driver, membership.clone(), cluster())));
+        world.peers.update_addresses(&addresses(&initial, &membership));
         let viewed_at = world.now();
         let measured_at = viewed_at;
         Ok(Runner {
@@ -152,6 +156,7 @@ impl<M: StateMachine> Runner<M> {
             measured_at,
             membership,
             initial,
+            refusals: Refusals::default(),
             cluster,
         })
     }
@@ -237,10 +242,23 @@ impl<M: StateMachine> Runner<M> {
             Input::Backup(sender) => {
                 let _ = sender.send(Box::new(self.driver.node().backup()));
             }
-            Input::OtherLife(peer) => return ControlFlow::Break(End::OtherLife(peer)),
+            Input::OtherLife(peer) => return self.refused_by(peer),
             Input::Stop => return ControlFlow::Break(End::Asked),
         }
         ControlFlow::Continue(())
+    }
+
+    /// A peer refuses this node's data directory.
+    fn refused_by(&mut self, peer: NodeId) -> ControlFlow<End> {
+        if self.refusals.record(peer, self.world.now()) {
+            warn!(%peer, "a peer knows this node by another data directory, and does not listen to it");
+        }
+        let node = self.driver.node();
+        let (me, membership) = (node.status().id, node.membership());
+        match self.refusals.outnumber(me, membership, &self.initial) {
+            Some(peers) => ControlFlow::Break(End::OtherLife(peers)),
+            None => ControlFlow::Continue(()),
+        }
     }
 
     /// Publishes a view if there is news, and tells the transport who belongs to the cluster. While

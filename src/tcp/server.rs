@@ -25,12 +25,14 @@ use crate::tcp::disk::Files;
 use crate::tcp::handle::{Handle, Input, View, inbox};
 use crate::tcp::http::{self, HttpOptions, Tokens};
 use crate::tcp::identity::ClusterId;
+use crate::tcp::joining;
 use crate::tcp::listener::Listener;
 use crate::tcp::lives::Lives;
 use crate::tcp::metrics::host;
 use crate::tcp::network::Network;
 use crate::tcp::options::Options;
 use crate::tcp::peers::Peers;
+use crate::tcp::relocation;
 use crate::tcp::runner::{End, Runner, World};
 use crate::tcp::tls::{PeerTls, Reload, ServerTls, keep_fresh};
 
@@ -73,6 +75,7 @@ impl From<DirectoryError> for ServerError {
             | DirectoryError::Locked { .. }
             | DirectoryError::WrongNode { .. }
             | DirectoryError::WrongCluster { .. }
+            | DirectoryError::NoNode { .. }
             | DirectoryError::Restoring { .. }
             | DirectoryError::Used { .. } => ServerError::Settings(error.to_string()),
             _ => ServerError::Io(error.to_string()),
@@ -139,6 +142,8 @@ impl Server {
             register: vec![host::register(files.stats(), network.stats().clone())],
             ..http_options
         };
+        // A node that founds its cluster knows it.
+        let joins = options.cluster.is_none().then(|| (options.config.id, own_url(&options)));
         let beginning = Beginning {
             options,
             directory,
@@ -150,6 +155,10 @@ impl Server {
         let (thread, ended) = beginning.spawn(tokio::runtime::Handle::current()).await?;
 
         tasks.spawn(peers.run());
+        tasks.spawn(relocation::run(network.clone()));
+        if let Some((id, url)) = joins {
+            tasks.spawn(joining::remind(handle.clone(), id, url));
+        }
         let (shutdown, told) = oneshot::channel();
         let http = tokio::spawn(http::serve(clients, handle.clone(), http_options, async {
             let _ = told.await;
@@ -219,6 +228,11 @@ fn open(options: &Options) -> Result<Arc<Directory>, ServerError> {
     Ok(Arc::new(directory))
 }
 
+/// Where peers reach the node.
+fn own_url(options: &Options) -> String {
+    options.addresses.get(&options.config.id).map(ToString::to_string).unwrap_or_default()
+}
+
 fn network(
     options: &Options,
     directory: &Arc<Directory>,
@@ -235,8 +249,7 @@ fn network(
             Some(tls)
         }
     };
-    let url = options.addresses.get(&id).map(ToString::to_string).unwrap_or_default();
-    let mut settings = crate::tcp::network::Options::new(id, directory.life(), url);
+    let mut settings = crate::tcp::network::Options::new(id, directory.life(), own_url(options));
     settings.cluster = directory.cluster();
     settings.initial = options.addresses.iter().map(|(id, url)| (*id, url.to_string())).collect();
     settings.tls = tls;
@@ -292,8 +305,8 @@ impl Beginning {
                 let _ = end.send(match runner.run() {
                     End::Asked => Ended::Asked,
                     End::Stopped(error) => Ended::Stopped(error),
-                    End::OtherLife(peer) => {
-                        Ended::Refused(DirectoryError::OtherLife { path, node, peer })
+                    End::OtherLife(peers) => {
+                        Ended::Refused(DirectoryError::OtherLife { path, node, peers })
                     }
                 });
             }

@@ -67,11 +67,13 @@ pub fn chunk(transfer: u64, offset: u64, bytes: usize) -> Message {
     Message::Chunk(Chunk { transfer, term: 1, snapshot, total: 1 << 30, offset, data })
 }
 
-/// A view in which these members, of 1 to 9, were removed.
-fn view(removed: &[u64]) -> Arc<View> {
+/// The members in the view of a node, unless its test says otherwise.
+const MEMBERS: [u64; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/// A view in which these are the members, except those that were removed.
+fn view(members: &[u64], removed: &[u64]) -> Arc<View> {
     let ids = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<Vec<_>>();
-    let founded =
-        Membership::founded_by(&Config::new(NodeId(1), ids(&[1, 2, 3, 4, 5, 6, 7, 8, 9])));
+    let founded = Membership::founded_by(&Config::new(NodeId(1), ids(members)));
     let mut state = founded.to_raft();
     state.voters.retain(|id| !removed.contains(id));
     let change = Reconfigure { removed: ids(removed), ..Reconfigure::default() };
@@ -152,7 +154,7 @@ impl TestNode {
         options.url = format!("{scheme}://127.0.0.1:{port}");
         let url = options.url.clone();
         let (sender, inbox) = sync_channel(10_000);
-        let (view, watched) = watch::channel(view(&[]));
+        let (view, watched) = watch::channel(view(&MEMBERS, &[]));
         let learned: Arc<Mutex<Vec<ClusterId>>> = Arc::default();
         let stored = learned.clone();
         let learn: LearnCluster = Box::new(move |cluster| -> io::Result<()> {
@@ -200,7 +202,12 @@ impl TestNode {
     }
 
     pub fn remove(&self, removed: &[u64]) {
-        self.view.send_replace(view(removed));
+        self.view.send_replace(view(&MEMBERS, removed));
+    }
+
+    /// Knows these members.
+    pub fn know(&self, members: &[u64]) {
+        self.view.send_replace(view(members, &[]));
     }
 
     /// The next input.

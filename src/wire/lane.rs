@@ -68,7 +68,7 @@ impl Message {
             Message::Forward { request, .. } => match request {
                 Request::Command { command, .. } => command.len(),
                 Request::Query { query, .. } => query.len(),
-                Request::Reconfigure(change) => {
+                Request::Reconfigure(change) | Request::ForceReconfigure(change) => {
                     let ids = change.voters.len() + change.learners.len() + change.removed.len();
                     8 * ids
                         + change.addresses.values().map(|address| 8 + address.len()).sum::<usize>()

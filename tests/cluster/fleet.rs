@@ -132,6 +132,18 @@ impl Fleet {
         self.node(id)
     }
 
+    /// Gives a node another address for peers, which only its own `--cluster` and those of nodes that are
+    /// renumbered later name. Nothing listens at the old one any more.
+    pub fn renumber(&mut self, id: u64) {
+        let peers = free_address();
+        let url = format!("{}://{}", self.scheme, self.network.door(id, peers));
+        let node = self.node(id);
+        (node.peers, node.url) = (peers, url);
+        let urls: Vec<&str> = self.nodes.values().map(|node| node.url.as_str()).collect();
+        let cluster = urls.join(",");
+        self.instruct(id, &cluster, &["--join"]);
+    }
+
     /// Where files of this test can be put.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -34,8 +34,8 @@ pub(super) struct MachineChecker {
     pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
     /// The commands without a session, by index.
     pub(super) loose: BTreeMap<LogIndex, Loose>,
-    /// How many entries hold a command, whether or not it took effect.
-    pub(super) copies: FxHashMap<(SessionId, u64), u32>,
+    /// The first command with this number, and how many entries hold it, whether or not it took effect.
+    pub(super) copies: FxHashMap<(SessionId, u64), (Bytes, u32)>,
 }
 
 /// A committed command that has no session.
@@ -114,7 +114,9 @@ impl MachineChecker {
                 Ok(())
             }
             Some(Proposal::Command(Some((session, number)), command)) => {
-                *self.copies.entry((session, number)).or_default() += 1;
+                let first = || (version.data.slice_ref(command), 0);
+                let (first, count) = self.copies.entry((session, number)).or_insert_with(first);
+                *count += u32::from(*first == *command);
                 let Some((used, newest, _)) = self.sessions.get_mut(&session) else {
                     return Ok(());
                 };
@@ -364,7 +366,7 @@ impl MachineChecker {
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         checks.hit(Check::Refusal);
-        let copies = self.copies.get(&(session, number)).copied().unwrap_or_default();
+        let copies = self.copies.get(&(session, number)).map_or(0, |(_, count)| *count);
         if copies + refused <= attempts {
             return Ok(());
         }

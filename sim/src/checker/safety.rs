@@ -110,6 +110,7 @@ checks! {
     DamageRepaired = "damage-repaired",
     DamagedVote = "damaged-vote",
     Prudence = "prudence",
+    Recovery = "recovery",
 }
 
 /// How often each check bit.
@@ -501,6 +502,11 @@ impl Safety {
     /// The last index that is committed anywhere.
     pub fn commit(&self) -> LogIndex {
         self.raft.ledger.commit()
+    }
+
+    /// Returns the term of the entry that is committed at this index, if it is known.
+    pub fn committed_term(&self, index: LogIndex) -> Option<Term> {
+        self.raft.ledger.committed(index).map(|(term, ..)| term)
     }
 
     /// Returns the term of the command that is committed at this index, if it is one.

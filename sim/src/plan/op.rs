@@ -187,7 +187,7 @@ pub enum Op {
 }
 
 const GRAMMAR: &Grammar = &[
-    ("put", "put KEY VALUE [!no-session] [@N]"),
+    ("put", "put KEY VALUE [!no-session|!reused] [@N]"),
     ("get", "get KEY [!stale] [@N]"),
     ("delete", "delete KEY [!no-session] [@N]"),
     ("cas", "cas KEY OLD|- NEW [!no-session] [@N]"),
@@ -318,6 +318,29 @@ pub enum Manner {
     Stale,
     /// A change of the membership that is asked for even if what is left may be no quorum.
     Imprudent,
+    /// A put with the number of the newest command that its client has seen applied: a mistake of the
+    /// client, whose command must not take effect.
+    Reused,
+}
+
+impl Manner {
+    /// All but the usual one.
+    const NAMES: [(&'static str, Manner); 4] = [
+        ("no-session", Manner::NoSession),
+        ("stale", Manner::Stale),
+        ("imprudent", Manner::Imprudent),
+        ("reused", Manner::Reused),
+    ];
+
+    fn fits(self, op: &Op) -> bool {
+        match self {
+            Manner::Usual => true,
+            Manner::NoSession => op.is_write(),
+            Manner::Stale => op.is_read(),
+            Manner::Imprudent => op.is_admin() && !matches!(op, Op::Transfer(_)),
+            Manner::Reused => matches!(op, Op::Put { .. }),
+        }
+    }
 }
 
 /// An operation and where it is tried first.
@@ -325,7 +348,7 @@ pub enum Manner {
 pub struct Call {
     /// What is done.
     pub op: Op,
-    /// How it is asked for (written as `!no-session`, `!stale` or `!imprudent`).
+    /// How it is asked for (written as `!` and its name).
     pub manner: Manner,
     /// The node of the first attempt (written as `@N`); `None` leaves it to the client.
     pub node: Option<NodeId>,
@@ -347,11 +370,8 @@ impl Call {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.op)?;
-        match self.manner {
-            Manner::Usual => {}
-            Manner::NoSession => f.write_str(" !no-session")?,
-            Manner::Stale => f.write_str(" !stale")?,
-            Manner::Imprudent => f.write_str(" !imprudent")?,
+        if let Some((name, _)) = Manner::NAMES.iter().find(|(_, manner)| *manner == self.manner) {
+            write!(f, " !{name}")?;
         }
         self.node.map_or(Ok(()), |node| write!(f, " @{}", node.0))
     }
@@ -438,10 +458,10 @@ impl FromStr for Call {
         };
         let manner = match tokens.take_suffix('!') {
             None => Manner::Usual,
-            Some("no-session") => Manner::NoSession,
-            Some("stale") => Manner::Stale,
-            Some("imprudent") => Manner::Imprudent,
-            Some(word) => return tokens.fail(format!("`!{word}` is no way to ask")),
+            Some(word) => match Manner::NAMES.iter().find(|(name, _)| *name == word) {
+                Some((_, manner)) => *manner,
+                None => return tokens.fail(format!("`!{word}` is no way to ask")),
+            },
         };
         let op = match verb {
             "put" => Op::Put { key: parse_key(&mut tokens)?, value: parse_value(&mut tokens)? },
@@ -488,13 +508,7 @@ impl FromStr for Call {
             }
         };
         tokens.end()?;
-        let fits = match manner {
-            Manner::Usual => true,
-            Manner::NoSession => op.is_write(),
-            Manner::Stale => op.is_read(),
-            Manner::Imprudent => op.is_admin() && !matches!(op, Op::Transfer(_)),
-        };
-        if !fits {
+        if !manner.fits(&op) {
             return tokens.fail(format!("`{verb}` cannot be asked for like that"));
         }
         Ok(Call { op, manner, node })

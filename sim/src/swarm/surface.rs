@@ -1,6 +1,6 @@
 //! The many ways in which the product can be asked: in some seeds, a part of the operations that
 //! `workload.rs` has drawn is asked for differently. Writes go without a session or have a guard on
-//! the revision, reads may be stale, scans come in pages, and members change their addresses.
+//! the revision or reuse a number, reads may be stale, scans come in pages, and members change their addresses.
 
 use stormkv::types::NodeId;
 
@@ -9,6 +9,8 @@ use crate::plan::{Guard, Manner, Op, OpRow};
 
 /// Of a hundred seeds, so many ask for something differently.
 const SEEDS: u32 = 40;
+/// And of a hundred of these, so many have clients that use a number again for another command.
+const REUSING: u32 = 15;
 
 /// Changes how some operations are asked for.
 pub(super) fn vary(seed: u64, rows: &mut [OpRow]) {
@@ -18,7 +20,7 @@ pub(super) fn vary(seed: u64, rows: &mut [OpRow]) {
     }
     let mut share = || if dice.percent(50) { dice.between(10, 70) } else { 0 };
     let (no_session, guarded, stale, paged) = (share(), share(), share(), share());
-    for row in rows {
+    for row in rows.iter_mut() {
         let call = &mut row.call;
         match &mut call.op {
             Op::Put { key, value } if dice.percent(guarded) => {
@@ -36,6 +38,16 @@ pub(super) fn vary(seed: u64, rows: &mut [OpRow]) {
         }
         if call.op.is_read() && dice.percent(stale) {
             call.manner = Manner::Stale;
+        }
+    }
+    if dice.percent(REUSING) {
+        let share = dice.between(5, 30);
+        let puts = rows.iter_mut().map(|row| &mut row.call);
+        let puts = puts.filter(|call| matches!(call.op, Op::Put { .. }));
+        for call in puts.filter(|call| call.manner == Manner::Usual) {
+            if dice.percent(share) {
+                call.manner = Manner::Reused;
+            }
         }
     }
 }

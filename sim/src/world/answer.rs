@@ -14,7 +14,7 @@ use super::client::{self, Asked};
 use crate::checker::{Broken, Check};
 use crate::history::{Answer, Outcome};
 use crate::outcome::Class;
-use crate::plan::Op;
+use crate::plan::{Call, Manner, Op};
 
 /// How many of the writes are named that a read has missed.
 const MISSED: usize = 3;
@@ -169,7 +169,10 @@ impl World<'_> {
         let client = &self.clients.all[number as usize];
         let current = client.current.as_ref().expect("it was answered");
         let recorded = current.recorded;
-        let judged = if plan.ops[current.row].call.uses_session() {
+        let call = &plan.ops[current.row].call;
+        let judged = if call.manner == Manner::Reused {
+            Err(reused(call, index))
+        } else if call.uses_session() {
             let session = client.session.expect("its command has a number in it");
             self.safety.not_kept(session, client.command + 1, index, bytes)
         } else {
@@ -200,6 +203,9 @@ impl World<'_> {
         if read {
             let message = format!("`{call}` was answered as if it were a query");
             return Err(Broken::new("answer", message));
+        }
+        if call.manner == Manner::Reused {
+            return Err(reused(call, index));
         }
         if !call.uses_session() {
             let recorded = current.recorded;
@@ -318,6 +324,15 @@ impl World<'_> {
         (client.session, client.command) = (Some(session), 0);
         self.attempt(number);
     }
+}
+
+/// A command was acknowledged although its number is another one's, which was applied.
+fn reused(call: &Call, index: LogIndex) -> Broken {
+    let message = format!(
+        "`{call}` was acknowledged at entry {index}, but another command of its session was applied \
+         under that number, and this one was not"
+    );
+    Broken::new("response", message)
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ pub(super) struct Client {
     pub session: Option<SessionId>,
     /// The number of the newest command in the session.
     pub command: u64,
+    /// The newest command that is known to be applied: its session, its number and its row.
+    pub applied: Option<(SessionId, u64, usize)>,
     /// The revisions that it saw last; `None` for a key that was absent.
     pub seen: BTreeMap<String, Option<LogIndex>>,
     pub current: Option<Current>,
@@ -137,6 +139,8 @@ fn deal(clients: &mut [Client], plan: &Plan) {
 impl Clients {
     /// Gives the clients, who have done all that they had to do, the rows of another plan.
     pub fn deal(&mut self, plan: &Plan) {
+        // They name rows of the plan before.
+        self.all.iter_mut().for_each(|client| client.applied = None);
         deal(&mut self.all, plan);
     }
 
@@ -165,6 +169,7 @@ impl Clients {
                 rows: VecDeque::new(),
                 session: None,
                 command: 0,
+                applied: None,
                 seen: BTreeMap::new(),
                 current: None,
                 token: lane << 40,
@@ -203,6 +208,13 @@ impl Clients {
 }
 
 impl Client {
+    /// Returns whether the number of its newest applied command is there to be used again for `op`.
+    pub fn can_reuse_for(&self, op: &Op, plan: &Plan) -> bool {
+        self.applied.is_some_and(|(session, _, row)| {
+            self.session == Some(session) && plan.ops[row].call.op != *op
+        })
+    }
+
     /// How traces call it.
     pub fn name(&self) -> String {
         match self.hand {
@@ -247,7 +259,10 @@ impl Client {
                 }
                 Some(session) => {
                     current.sent += 1;
-                    let number = self.command + 1;
+                    let number = match row.call.manner {
+                        Manner::Reused => self.applied.expect("it was seen at the beginning").1,
+                        _ => self.command + 1,
+                    };
                     if let Some(recorded) = current.recorded {
                         owner.insert((session, number), recorded);
                     }
@@ -368,14 +383,14 @@ fn bytes_text(bytes: &[u8]) -> history::Value {
 
 /// What the history says of an operation; `None` for those that it knows nothing of: the operator's,
 /// stale reads, and scans in pages, each of which is a read. Their answers are judged one by one, by
-/// the index that each names.
+/// the index that each names. Puts with a reused number are never applied.
 ///
 /// A guarded write is told as a write without a guard, and as one that had no effect where its guard
 /// did not hold: a history has no revisions.
 #[must_use]
 pub fn action(call: &Call) -> Option<Action> {
     let key = |key: &str| -> history::Key { Arc::from(key) };
-    if call.manner == Manner::Stale {
+    if matches!(call.manner, Manner::Stale | Manner::Reused) {
         return None;
     }
     Some(match &call.op {
@@ -477,6 +492,8 @@ pub(super) enum Next {
     NoRoom,
     /// The attempt had no effect, and others will have none until more members answer the leader.
     AtRisk,
+    /// The attempt had no effect: its number is another command's.
+    NumberReused,
     /// The operator's change makes no sense any more: an earlier attempt did it.
     Pointless,
 }
@@ -495,6 +512,7 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::Refused(Refusal::InvalidReconfiguration) => Next::Pointless,
         Reply::Refused(Refusal::DiskFull(_)) => Next::NoRoom,
         Reply::Refused(Refusal::QuorumAtRisk) => Next::AtRisk,
+        Reply::Refused(Refusal::NumberReused) => Next::NumberReused,
         Reply::Refused(_) => Next::Retry(None),
     }
 }

@@ -56,12 +56,18 @@ impl Founding {
     }
 }
 
-struct Unwatched;
+/// Takes no notice of what a node does.
+pub(super) struct Unwatched;
 
 impl Watch for Unwatched {
     fn applied(&mut self, _: Applied) {}
 
     fn queued(&mut self, _: &[DiskOp]) {}
+}
+
+/// The machine in the state of a backup.
+pub(super) fn state_of(backup: Bytes) -> Kv {
+    Lone::start(Some(backup)).driver.node().machine().clone()
 }
 
 /// A node that is alone, on a disk that does at once what it is asked for.

@@ -38,6 +38,7 @@ impl World<'_> {
     /// The faults have stopped, and the time begins to count.
     pub(super) fn begin_recovery(&mut self) {
         self.healed_ns = Some(self.now_ns);
+        self.judge_survivors();
         self.open_at_heal =
             self.clients.all.iter().filter(|client| client.current.is_some()).count();
         if self.core.is_some() {

@@ -68,6 +68,10 @@ impl World<'_> {
             self.reach("change-put-off");
             return self.begin(number);
         }
+        let reused = row.call.manner == Manner::Reused;
+        if reused && !self.clients.all[number as usize].can_reuse_for(&row.call.op, plan) {
+            return self.begin(number);
+        }
         self.clients.progress_ns = self.now_ns;
         self.clients.was_imprudent |= imprudent;
         let removes_leader = match &row.call.op {
@@ -85,7 +89,7 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let recorded = client::action(&row.call)
             .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
-        if is_command(&row.call.op) {
+        if is_command(&row.call.op) && !reused {
             self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
         }
         self.trace.begins(recorded, at);
@@ -287,7 +291,8 @@ impl World<'_> {
         if !arrives || token < current.first_token {
             return;
         }
-        let uses_session = self.plan.ops[current.row].call.uses_session();
+        let call = &self.plan.ops[current.row].call;
+        let (uses_session, reused) = (call.uses_session(), call.manner == Manner::Reused);
         match client::judge(reply) {
             Next::Answered { index, response, read } if !current.opening => {
                 self.answered((number, mail), index, &response, read);
@@ -328,6 +333,17 @@ impl World<'_> {
                     self.elsewhere(number);
                 }
                 self.pause(number);
+            }
+            // Its session may be gone, or a copy of the attempt may arrive late.
+            Next::SessionLost if newest && reused => self.finish(number, Outcome::Fail),
+            Next::NumberReused if newest => {
+                if !reused {
+                    let message =
+                        format!("{node} refused a command for a number that was not reused");
+                    return self.fail(Class::Safety, Broken::new("answer", message));
+                }
+                self.reach("reused-number-refused");
+                self.finish(number, Outcome::Fail);
             }
             Next::SessionLost if newest => {
                 if !uses_session {
@@ -374,6 +390,9 @@ impl World<'_> {
                 && let Some(session) = client.session
             {
                 client.command += 1;
+                if accepted {
+                    client.applied = Some((session, client.command, current.row));
+                }
                 // Judged in the end, because an entry may be committed late.
                 if current.refused > 0 {
                     let counts = (current.sent, current.refused);

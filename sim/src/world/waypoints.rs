@@ -21,6 +21,7 @@ pub const WAYPOINTS: &[&str] = &[
     "request-retried",
     "outcome-unknown",
     "command-repeated",
+    "reused-number-refused",
     "session-expired",
     "answer-not-kept",
     "read-by-follower",
@@ -95,4 +96,6 @@ pub const WAYPOINTS: &[&str] = &[
     "snapshot-operation-failed",
     "change-at-risk-refused",
     "quorum-lost-imprudently",
+    "recovered-from-different-logs",
+    "recovered-uncommitted-entries",
 ];

@@ -12,16 +12,23 @@ fn list(ids: &[u64]) -> Vec<NodeId> {
     ids.iter().map(|id| NodeId(*id)).collect()
 }
 
-/// Asks node 1, the leader, for a change, and returns its answer after some ticks.
-fn change(cluster: &mut Cluster, voters: &[u64], learners: &[u64], removed: &[u64]) -> Reply {
-    let change = Reconfigure {
+fn reconfigure(voters: &[u64], learners: &[u64], removed: &[u64]) -> Reconfigure {
+    Reconfigure {
         voters: list(voters),
         learners: list(learners),
         removed: list(removed),
         ..Reconfigure::default()
-    };
+    }
+}
+
+/// Asks node 1, the leader, for a change, and returns its answer after some ticks.
+fn change(cluster: &mut Cluster, voters: &[u64], learners: &[u64], removed: &[u64]) -> Reply {
+    ask(cluster, Request::Reconfigure(reconfigure(voters, learners, removed)))
+}
+
+fn ask(cluster: &mut Cluster, request: Request) -> Reply {
     cluster.replies.clear();
-    cluster.nodes.get_mut(&1).unwrap().request(RequestId(5), Request::Reconfigure(change));
+    cluster.nodes.get_mut(&1).unwrap().request(RequestId(5), request);
     cluster.run(10);
     let [reply] = &cluster.replies[..] else { panic!("{:?}", cluster.replies) };
     reply.clone()
@@ -53,6 +60,32 @@ fn prudence_lost_voter_goes_and_an_active_one_stays() {
     assert!(is_made(&change(&mut cluster, &[], &[], &[3])));
     assert!(is_made(&change(&mut cluster, &[], &[], &[2])), "one is a quorum of one");
     assert_eq!(voters(&cluster, 1), list(&[1]).into_iter().collect());
+}
+
+#[test]
+fn prudence_gives_way_to_an_operator_who_insists() {
+    let mut cluster = Cluster::new(5, |_| ());
+    lose(&mut cluster, 4);
+    lose(&mut cluster, 5);
+    assert_eq!(change(&mut cluster, &[], &[], &[3]), AT_RISK);
+    let forced = Request::ForceReconfigure(reconfigure(&[], &[], &[3]));
+    assert!(is_made(&ask(&mut cluster, forced)));
+    assert_eq!(voters(&cluster, 1), list(&[1, 2, 4, 5]).into_iter().collect());
+}
+
+#[test]
+fn prudence_refuses_the_address_of_another_member() {
+    let mut cluster = Cluster::new(3, |_| ());
+    let at = |id: u64, address: &str| Reconfigure {
+        voters: list(&[id]),
+        addresses: [(NodeId(id), address.to_owned())].into(),
+        ..Reconfigure::default()
+    };
+    assert!(is_made(&ask(&mut cluster, Request::Reconfigure(at(2, "http://two")))));
+    let invalid = Reply::Refused(Refusal::InvalidReconfiguration);
+    assert_eq!(ask(&mut cluster, Request::Reconfigure(at(3, "http://two"))), invalid);
+    assert_eq!(ask(&mut cluster, Request::Reconfigure(at(4, "http://two"))), invalid);
+    assert!(is_made(&ask(&mut cluster, Request::Reconfigure(at(4, "http://four")))));
 }
 
 #[test]

@@ -92,6 +92,28 @@ fn a_retry_of_an_applied_command_is_answered_at_once_by_any_member() {
 }
 
 #[test]
+fn a_reused_number_is_refused_while_its_entry_is_open_and_afterwards() {
+    let mut host = with_session(|_| ());
+    let another = |number| {
+        let session = Some((SessionId(3), number));
+        Request::Command { session, command: Command::Delete { key: "k".into() }.encode() }
+    };
+    let refused = Reply::Refused(Refusal::NumberReused);
+    host.ask(2, command(3, 1));
+    host.ask(3, another(1));
+    assert_eq!((last(&host), replies(&host.take())), (4, vec![(3, &refused)]));
+    // Also if the two arrive together.
+    host.node.request(RequestId(4), command(3, 2));
+    host.node.request(RequestId(5), another(2));
+    host.collect();
+    assert_eq!((last(&host), replies(&host.take())), (5, vec![(5, &refused)]));
+    commit(&mut host, 5);
+    assert_eq!(replies(&host.take()), [(2, &written(4)), (4, &written(5))]);
+    host.ask(6, another(2));
+    assert_eq!((last(&host), replies(&host.take())), (5, vec![(6, &refused)]));
+}
+
+#[test]
 fn only_the_log_says_that_a_session_is_gone() {
     let mut host = with_session(|_| ());
     host.ask(2, command(2, 1));

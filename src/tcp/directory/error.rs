@@ -80,6 +80,11 @@ pub enum DirectoryError {
         /// One of the files.
         file: String,
     },
+    /// No node has run in the directory.
+    NoNode {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The node has lived, but its log is gone.
     LogMissing {
         /// The directory.
@@ -103,8 +108,8 @@ pub enum DirectoryError {
         path: PathBuf,
         /// Whose it is.
         node: NodeId,
-        /// The peer that said so.
-        peer: NodeId,
+        /// The peers that said so. Without them there is no quorum.
+        peers: Vec<NodeId>,
     },
     /// A newer version of stormkv wrote a file.
     NewerVersion {
@@ -145,6 +150,7 @@ impl DirectoryError {
             | DirectoryError::WrongNode { path, .. }
             | DirectoryError::WrongCluster { path, .. }
             | DirectoryError::IdentityMissing { path, .. }
+            | DirectoryError::NoNode { path }
             | DirectoryError::LogMissing { path, .. }
             | DirectoryError::Restoring { path }
             | DirectoryError::Used { path }
@@ -241,13 +247,17 @@ impl fmt::Display for DirectoryError {
             DirectoryError::WrongCluster { found, expected, .. } => write!(
                 f,
                 "it belongs to a node of cluster {found}, not {expected}; start it with the \
-                 cluster it was founded with (the same --cluster), or with --join, which takes the \
-                 directory's word for it; or name another directory"
+                 --cluster that it was founded with or, if the members have other addresses now, with \
+                 those and --join, which takes the directory's word for it; or name another directory"
             ),
             DirectoryError::IdentityMissing { file, .. } => write!(
                 f,
                 "it holds {file}, but identity.toml, which says whose that is, is missing; \
                  restore that file from where the directory was copied, or name another directory"
+            ),
+            DirectoryError::NoNode { .. } => write!(
+                f,
+                "no node has run in it: identity.toml is missing; name the data directory of a member"
             ),
             DirectoryError::LogMissing { node, .. } => write!(
                 f,
@@ -256,14 +266,19 @@ impl fmt::Display for DirectoryError {
                  the cluster and add a new one with another id and an empty directory",
                 node.0
             ),
-            DirectoryError::OtherLife { node, peer, .. } => write!(
-                f,
-                "the peers (node {} said so) know node {} by another directory: what it promised \
-                 is in that one, so it must not vote with this one; put the old directory back \
-                 (is its disk mounted?), or remove the member from the cluster and add a new one \
-                 with another id; a new cluster at the same URLs needs another --cluster-token",
-                peer.0, node.0
-            ),
+            DirectoryError::OtherLife { node, peers, .. } => {
+                let said: Vec<String> = peers.iter().map(|peer| peer.0.to_string()).collect();
+                write!(
+                    f,
+                    "the peers (node {} said so) know node {} by another directory: what it \
+                     promised is in that one, so it must not vote with this one; put the old \
+                     directory back (is its disk mounted?), or remove the member from the cluster \
+                     and add a new one with another id; a new cluster at the same URLs needs \
+                     another --cluster-token",
+                    said.join(" and node "),
+                    node.0
+                )
+            }
             DirectoryError::NewerVersion { file, found, supported, .. } => write!(
                 f,
                 "{file} has format version {found}, this build reads up to {supported}; \

@@ -72,7 +72,7 @@ fn is_repeatable(request: &Request) -> bool {
         Request::Command { session, .. } => session.is_some(),
         // A session that nobody uses is evicted in time.
         Request::OpenSession => true,
-        Request::Reconfigure(_) => false,
+        Request::Reconfigure(_) | Request::ForceReconfigure(_) => false,
     }
 }
 
@@ -171,8 +171,17 @@ impl Asker<'_> {
         }
     }
 
-    pub async fn reconfigure(&self, change: Reconfigure) -> Result<LogIndex, ApiError> {
-        match self.ask(Request::Reconfigure(change)).await? {
+    /// `forced`: even if no quorum of the voters after the change answers.
+    pub async fn reconfigure(
+        &self,
+        change: Reconfigure,
+        forced: bool,
+    ) -> Result<LogIndex, ApiError> {
+        let request = match forced {
+            true => Request::ForceReconfigure(change),
+            false => Request::Reconfigure(change),
+        };
+        match self.ask(request).await? {
             Reply::Reconfigured { index } => Ok(index),
             other => Err(unexpected(&other)),
         }
@@ -220,7 +229,9 @@ fn outcome_unknown(request: &Request) -> ApiError {
         Request::Command { .. } => {
             "read before sending it again, or send commands with an Idempotency-Key"
         }
-        Request::Reconfigure(_) => "see GET /v1/members before trying again",
+        Request::Reconfigure(_) | Request::ForceReconfigure(_) => {
+            "see GET /v1/members before trying again"
+        }
         Request::OpenSession | Request::Query { .. } | Request::Transfer(_) => "try again",
     };
     let message =

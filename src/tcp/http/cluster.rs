@@ -64,17 +64,19 @@ async fn add(
     id: NodeId,
     url: String,
     learner: bool,
+    forced: bool,
 ) -> Result<LogIndex, ApiError> {
     let mut change =
         Reconfigure { addresses: BTreeMap::from([(id, url)]), ..Reconfigure::default() };
     if learner { &mut change.learners } else { &mut change.voters }.push(id);
-    reconfigure(asker, id, change).await
+    reconfigure(asker, id, change, forced).await
 }
 
-async fn remove(asker: &Asker<'_>, id: NodeId) -> Result<LogIndex, ApiError> {
+async fn remove(asker: &Asker<'_>, id: NodeId, forced: bool) -> Result<LogIndex, ApiError> {
     let view = fresh_view(asker).await?;
     member(&view, id)?;
-    reconfigure(asker, id, Reconfigure { removed: vec![id], ..Reconfigure::default() }).await
+    let change = Reconfigure { removed: vec![id], ..Reconfigure::default() };
+    reconfigure(asker, id, change, forced).await
 }
 
 /// Fails if `id` is no member.
@@ -92,16 +94,29 @@ async fn reconfigure(
     asker: &Asker<'_>,
     id: NodeId,
     change: Reconfigure,
+    forced: bool,
 ) -> Result<LogIndex, ApiError> {
-    let (adds, learner) = (!change.addresses.is_empty(), change.learners.contains(&id));
-    let result = asker.reconfigure(change).await;
+    let (url, learner) = (change.addresses.get(&id).cloned(), change.learners.contains(&id));
+    let adds = url.is_some();
+    let result = asker.reconfigure(change, forced).await;
     let Err(error) = &result else { return result };
     if error.code() != Code::InvalidMembershipChange {
         return result;
     }
     let view = fresh_view(asker).await.unwrap_or_else(|_| asker.handle.view());
     let membership = &view.membership;
-    let message = if membership.removed().contains(&id) {
+    let url_of = membership
+        .addresses()
+        .iter()
+        .find(|(other, at)| **other != id && Some(*at) == url.as_ref());
+    let message = if let Some((other, at)) = url_of {
+        format!(
+            "member {other} is at {at}: give {id} the URL at which it listens itself, or, if it takes the \
+             place of {other}, remove that one first",
+            other = other.0,
+            id = id.0
+        )
+    } else if membership.removed().contains(&id) {
         format!("{} was removed once, and ids are never used again: choose another one", id.0)
     } else if adds && learner && membership.is_promised(id) {
         format!(
@@ -135,16 +150,17 @@ pub(super) async fn add_by_path(
     id: &str,
     body: &[u8],
     peers: PeerRules,
+    forced: bool,
 ) -> Answer {
     let id = node_id(id)?;
     let url = address(id, body, peers)?;
-    add(asker, id, url, false).await?;
+    add(asker, id, url, false, forced).await?;
     Ok(no_content())
 }
 
 /// `DELETE /<id>`.
-pub(super) async fn remove_by_path(asker: &Asker<'_>, id: &str) -> Answer {
-    remove(asker, node_id(id)?).await?;
+pub(super) async fn remove_by_path(asker: &Asker<'_>, id: &str, forced: bool) -> Answer {
+    remove(asker, node_id(id)?, forced).await?;
     Ok(no_content())
 }
 
@@ -158,34 +174,39 @@ struct NewMember {
 }
 
 /// `POST /v1/members`.
-pub(super) async fn add_member(asker: &Asker<'_>, body: &[u8], peers: PeerRules) -> Answer {
+pub(super) async fn add_member(
+    asker: &Asker<'_>,
+    body: &[u8],
+    peers: PeerRules,
+    forced: bool,
+) -> Answer {
     let member: NewMember = json::parse(body)?;
     let id = node_id(&member.id.to_string())?;
     let url = address(id, member.url.as_bytes(), peers)?;
-    done(add(asker, id, url, member.learner).await?)
+    done(add(asker, id, url, member.learner, forced).await?)
 }
 
 /// `DELETE /v1/members/<id>`.
-pub(super) async fn remove_member(asker: &Asker<'_>, id: &str) -> Answer {
-    done(remove(asker, node_id(id)?).await?)
+pub(super) async fn remove_member(asker: &Asker<'_>, id: &str, forced: bool) -> Answer {
+    done(remove(asker, node_id(id)?, forced).await?)
 }
 
 /// `POST /v1/members/<id>/promote`.
-pub(super) async fn promote(asker: &Asker<'_>, id: &str) -> Answer {
+pub(super) async fn promote(asker: &Asker<'_>, id: &str, forced: bool) -> Answer {
     let id = node_id(id)?;
     let view = fresh_view(asker).await?;
     member(&view, id)?;
     let change = Reconfigure { voters: vec![id], ..Reconfigure::default() };
-    done(reconfigure(asker, id, change).await?)
+    done(reconfigure(asker, id, change, forced).await?)
 }
 
 /// `POST /v1/members/<id>/demote`.
-pub(super) async fn demote(asker: &Asker<'_>, id: &str) -> Answer {
+pub(super) async fn demote(asker: &Asker<'_>, id: &str, forced: bool) -> Answer {
     let id = node_id(id)?;
     let view = fresh_view(asker).await?;
     member(&view, id)?;
     let change = Reconfigure { learners: vec![id], ..Reconfigure::default() };
-    done(reconfigure(asker, id, change).await?)
+    done(reconfigure(asker, id, change, forced).await?)
 }
 
 #[derive(Deserialize)]
@@ -208,16 +229,13 @@ pub(super) async fn move_member(
     let mut view = fresh_view(asker).await?;
     loop {
         member(&view, id)?;
-        let is_learner = |view: &View| {
-            view.membership.learners().contains(&id) && !view.membership.is_promised(id)
-        };
-        let learner = is_learner(&view);
-        let moved = add(asker, id, url.clone(), learner).await;
+        let change = view.membership.relocation(id, url.clone());
+        let moved = reconfigure(asker, id, change.clone(), false).await;
         if !moved.as_ref().is_err_and(|error| error.code() == Code::InvalidMembershipChange) {
             return done(moved?);
         }
         view = fresh_view(asker).await?;
-        if is_learner(&view) == learner {
+        if view.membership.relocation(id, url.clone()) == change {
             return done(moved?);
         }
     }
@@ -360,6 +378,14 @@ pub(crate) fn role(role: Role) -> &'static str {
 pub(super) async fn ready(asker: &Asker<'_>, patience: Duration) -> Answer {
     if let Some(stopped) = asker.stopped() {
         return Err(stopped);
+    }
+    let view = asker.handle.view();
+    if view.membership.voters().is_empty() {
+        let message = format!(
+            "this node is not a member of a cluster yet: add it with POST /{} at a member, and its URL as body",
+            view.status.id.0
+        );
+        return Err(ApiError::new(Code::NoLeader, message));
     }
     match timeout(patience, asker.barrier()).await {
         Ok(Ok(_)) => Ok(json::answer(&json!({ "ready": true }))),

@@ -60,6 +60,8 @@ codes! {
     QuorumAtRisk "quorum_at_risk" CONFLICT "Too few of the voters after the change answer.";
     InvalidMembershipChange "invalid_membership_change" CONFLICT "The change makes no sense.";
     SessionExpired "session_expired" GONE "The session is unknown (any more).";
+    IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY
+        "The Idempotency-Key belongs to another command.";
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED "The key has another revision.";
     TooLarge "too_large" PAYLOAD_TOO_LARGE "The body or value is over its limit.";
     Busy "busy" TOO_MANY_REQUESTS "Too much is under way.";
@@ -164,6 +166,11 @@ impl ApiError {
                 Code::SequenceOutOfOrder,
                 "a command with a newer sequence number was applied in this session, so this one \
                  never will be: count upwards, one command at a time",
+            ),
+            Refusal::NumberReused => (
+                Code::IdempotencyKeyReused,
+                "another command was sent with this Idempotency-Key, so this one was not applied: \
+                 count the sequence number up for each new command",
             ),
             Refusal::ReconfigurationPending => (
                 Code::ReconfigurationPending,

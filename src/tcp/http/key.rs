@@ -172,6 +172,19 @@ impl<'a> Params<'a> {
         self.pairs.iter().find(|(other, _)| *other == name).map(|(_, value)| &value[..])
     }
 
+    /// `force`: false unless it is `true`.
+    pub fn force(&self) -> Result<bool, ApiError> {
+        match self.get("force") {
+            None | Some(b"false") => Ok(false),
+            Some(b"true") => Ok(true),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                let message = format!("force is `{other}`: it may be true or false");
+                Err(ApiError::new(Code::InvalidQuery, message))
+            }
+        }
+    }
+
     /// `consistency`, linearizable unless said otherwise.
     pub fn consistency(&self) -> Result<Consistency, ApiError> {
         match self.get("consistency") {

@@ -128,28 +128,38 @@ impl Service {
     ) -> Answer {
         let (headers, query, peers) = (&parts.headers, parts.uri.query(), self.peers);
         // Those that have parameters look at them themselves.
-        if !matches!(route, Route::Scan | Route::Members | Route::Status) {
-            Params::parse(query, &[])?;
-        }
+        let reads_members = matches!(route, Route::Members) && parts.method == Method::GET;
+        let forced = match route {
+            Route::Scan | Route::Status => false,
+            Route::Members if reads_members => false,
+            Route::Short(_) | Route::Members | Route::Promote(_) | Route::Demote(_) => {
+                Params::parse(query, &["force"])?.force()?
+            }
+            Route::Member(_) if parts.method == Method::DELETE => {
+                Params::parse(query, &["force"])?.force()?
+            }
+            _ => {
+                Params::parse(query, &[])?;
+                false
+            }
+        };
         let Arrived { bytes: body, memory: _memory, at } = self.bodies.read(body).await?;
         let asker = &Asker { began: at.unwrap_or(asker.began), ..asker };
         let deletes = parts.method == Method::DELETE;
         match route {
-            Route::Short(id) if deletes => cluster::remove_by_path(asker, id).await,
-            Route::Short(id) => cluster::add_by_path(asker, id, &body, peers).await,
+            Route::Short(id) if deletes => cluster::remove_by_path(asker, id, forced).await,
+            Route::Short(id) => cluster::add_by_path(asker, id, &body, peers, forced).await,
             Route::Key(key) => kv::delete(asker, parse_key(key)?, headers).await,
             Route::Scan => data::scan(asker, &self.bodies, query).await,
             Route::Cas => data::cas(asker, &self.bodies, headers, &body).await,
             Route::Txn => data::txn(asker, &self.bodies, headers, &body).await,
             Route::Sessions => data::open_session(asker).await,
-            Route::Members if parts.method == Method::POST => {
-                cluster::add_member(asker, &body, peers).await
-            }
-            Route::Members => cluster::members(asker, query).await,
-            Route::Member(id) if deletes => cluster::remove_member(asker, id).await,
+            Route::Members if reads_members => cluster::members(asker, query).await,
+            Route::Members => cluster::add_member(asker, &body, peers, forced).await,
+            Route::Member(id) if deletes => cluster::remove_member(asker, id, forced).await,
             Route::Member(id) => cluster::move_member(asker, id, &body, peers).await,
-            Route::Promote(id) => cluster::promote(asker, id).await,
-            Route::Demote(id) => cluster::demote(asker, id).await,
+            Route::Promote(id) => cluster::promote(asker, id, forced).await,
+            Route::Demote(id) => cluster::demote(asker, id, forced).await,
             Route::Leader => cluster::transfer(asker, &body).await,
             Route::Status => cluster::status(asker, self.began.elapsed(), query),
             Route::Backup => backup::backup(asker, &self.backups, connection).await,

@@ -216,6 +216,30 @@ async fn a_peer_is_met_durably_and_nobody_takes_its_place() {
 }
 
 #[tokio::test]
+async fn a_stranger_is_remembered_once_it_is_a_member() {
+    let mut node = TestNode::start(2).await;
+    node.know(&[2, 3]);
+    // Two trials of a node that is to be added, with different directories.
+    for number in [9, 8] {
+        let trial = Hello { life: life(number), ..hello(1, 2) };
+        let (mut stream, welcome) = greet(&node, &trial).await;
+        assert_eq!(welcome.status, Status::Ok);
+        stream.write_all(&heartbeat(1, 2, number).encode()).await.unwrap();
+        assert_eq!(node.message().await, (NodeId(1), heartbeat(1, 2, number)));
+        assert_eq!(node.peers_file(), "", "nothing is stored");
+        if number == 8 {
+            // Added, it is remembered by its next word, on the connection that it has.
+            node.know(&[1, 2, 3]);
+            stream.write_all(&heartbeat(1, 2, 7).encode()).await.unwrap();
+            assert_eq!(node.message().await, (NodeId(1), heartbeat(1, 2, 7)));
+        }
+    }
+    assert!(node.peers_file().contains("life.1 = \"0000000000000008\""), "{}", node.peers_file());
+    let earlier = Hello { life: life(9), ..hello(1, 2) };
+    assert_eq!(greet(&node, &earlier).await.1.status, Status::OtherLife);
+}
+
+#[tokio::test]
 async fn who_cannot_be_remembered_is_sent_away() {
     let node = TestNode::start(2).await;
     let blocked = node.scratch.path().join("peers.toml.tmp");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::api::{Consistency, Reply};
 use crate::kv::{Command, Query, Response};
+use crate::tcp::identity::RestoreId;
 use crate::tcp::options::Settings;
 use crate::tcp::scratch::Scratch;
 use crate::tcp::testing::{eventually, free_port};
@@ -143,10 +144,11 @@ async fn a_restore_that_was_cut_off_is_no_cluster_until_it_is_repeated() {
     assert!(error.to_string().contains("run `stormkv restore` again"), "{error}");
 
     let half = backup.slice(..backup.len() - 1);
-    let error = crate::tcp::restore(founders.options(1, &place), half).unwrap_err();
+    let id = RestoreId::random();
+    let error = crate::tcp::restore(founders.options(1, &place), half, id).unwrap_err();
     assert!(error.to_string().contains("founding state cannot be read"), "{error}");
-    crate::tcp::restore(founders.options(1, &place), backup.clone()).unwrap();
-    let error = crate::tcp::restore(founders.options(1, &place), backup).unwrap_err();
+    crate::tcp::restore(founders.options(1, &place), backup.clone(), id).unwrap();
+    let error = crate::tcp::restore(founders.options(1, &place), backup, id).unwrap_err();
     assert!(error.to_string().contains("nothing is overwritten"), "{error}");
 
     let new = founders.start(1, &place).await;

@@ -19,7 +19,7 @@ fn run(arguments: &[&str]) -> Output {
 
 /// As [`run`]; it must succeed.
 #[track_caller]
-fn done(arguments: &[&str]) -> String {
+pub(super) fn done(arguments: &[&str]) -> String {
     let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {}\n{said}", output.status);
@@ -28,7 +28,7 @@ fn done(arguments: &[&str]) -> String {
 
 /// As [`run`]; it must fail, and say this.
 #[track_caller]
-fn refused(arguments: &[&str], words: &str) {
+pub(super) fn refused(arguments: &[&str], words: &str) {
     let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{arguments:?} should fail");
@@ -128,13 +128,18 @@ fn a_backup_becomes_a_new_cluster() {
     bytes[middle] ^= 1;
     fs::write(&damaged, bytes).expect("written");
     for (path, good) in [(damaged.display().to_string(), false), (shown, true)] {
+        let mut restore: Option<String> = None;
         for node in other.nodes.values() {
             let mut arguments = vec!["restore", path.as_str()];
+            arguments.extend(restore.iter().flat_map(|id| ["--restore-id", id.as_str()]));
             arguments.extend(node.arguments.iter().map(String::as_str));
             if good {
-                done(&arguments);
+                let said = done(&arguments);
+                let id = said.split_once("--restore-id ").map(|(_, id)| id.trim().to_owned());
+                assert_ne!(id.is_some(), restore.is_some(), "the first one draws it: {said}");
+                restore = restore.or(id);
             } else {
-                refused(&arguments, "damaged");
+                refused(&arguments, "copy it again, or use another backup");
                 assert!(!node.data.join("identity.toml").exists(), "nothing was begun");
             }
         }

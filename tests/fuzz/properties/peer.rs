@@ -178,7 +178,10 @@ pub fn request(input: &mut Input<'_>) -> Request {
             if input.byte().is_multiple_of(4) {
                 change.addresses.insert(node(input), "somewhere".to_owned());
             }
-            Request::Reconfigure(change)
+            match input.byte() % 4 {
+                0 => Request::ForceReconfigure(change),
+                _ => Request::Reconfigure(change),
+            }
         }
         _ => Request::Transfer(node(input)),
     }

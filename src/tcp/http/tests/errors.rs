@@ -70,6 +70,7 @@ async fn a_refusal_that_stays_becomes_an_error() {
         (Refusal::InvalidReconfiguration, 409, "invalid_membership_change"),
         (Refusal::SessionExpired, 410, "session_expired"),
         (Refusal::OutOfOrder, 409, "sequence_out_of_order"),
+        (Refusal::NumberReused, 422, "idempotency_key_reused"),
     ] {
         let (handle, _views) = always(Reply::Refused(refusal));
         let server = Server::limited(handle, |limits| limits.request /= 20).await;

@@ -1,0 +1,128 @@
+//! What could be saved if, at the moment at which the faults stop, only some of the disks were left.
+//!
+//! An operator who has lost a quorum for good founds a new cluster with the longest log that survives. That log
+//! must contain each committed entry that any survivor holds. Nothing of this touches the run: it is done with
+//! copies of the disks, of any members, of which the running ones lose their power first.
+
+use stormkv::error::Error;
+use stormkv::kv::{Kv, Query, Response};
+use stormkv::machine::StateMachine;
+use stormkv::node::Survivor;
+use stormkv::types::{LogIndex, NodeId};
+
+use super::World;
+use super::founding::{Unwatched, state_of};
+use super::life::config;
+use super::slot::Slot;
+use crate::checker::{Broken, Check};
+use crate::disk::Crash;
+use crate::outcome::Class;
+use crate::port::Port;
+use crate::rng::{Purpose, Stream};
+
+/// One run in so many is judged.
+const SAMPLE: u64 = 4;
+/// The number of the power loss; no fault of a plan has it.
+const POWER_LOSS: u32 = u32::MAX;
+
+impl World<'_> {
+    /// Draws the survivors and judges what a new cluster would begin with.
+    pub(super) fn judge_survivors(&mut self) {
+        let mut draws = Stream::new(self.plan.seed, Purpose::Survivors, []);
+        // Beyond a quorum, members may have lost what they have promised, and then nothing is certain.
+        if draws.below(SAMPLE) > 0 || self.atlas.is_exceeded() {
+            return;
+        }
+        let mut survivors = Vec::new();
+        let mut broken = None;
+        for slot in self.slots.iter().flatten().filter(|slot| !slot.wiped) {
+            if draws.below(2) == 0 {
+                continue;
+            }
+            match self.survivor(slot) {
+                Ok(survivor) => survivors.extend(survivor.map(|survivor| (slot.id, survivor))),
+                Err(error) => broken = broken.or(Some(error)),
+            }
+        }
+        let judged = broken.map_or_else(|| self.judge_recovery(survivors), Err);
+        if let Err(broken) = judged {
+            self.fail(Class::Safety, broken);
+        }
+    }
+
+    /// Reads what the disk of a member holds, if it can be read at all.
+    fn survivor(&self, slot: &Slot) -> Result<Option<Survivor<Kv>>, Broken> {
+        let mut disk = slot.disk.clone();
+        if slot.driver.is_some() {
+            disk.crash(Crash::PowerLoss, POWER_LOSS);
+        }
+        let config = config(self.plan, slot.id, false, slot.life);
+        let (disk, mut effects) = (&mut disk, Vec::new());
+        let mut port = Port { now_ns: 0, disk, effects: &mut effects, watch: Unwatched };
+        match Survivor::read(&config, &mut port) {
+            Ok(survivor) => Ok(survivor),
+            // A fault that the plan has for the next read.
+            Err(Error::Disk(_)) => Ok(None),
+            Err(_) if self.atlas.marks().any(|(id, _)| id == slot.id) => Ok(None),
+            Err(error) => {
+                let message =
+                    format!("the disk of {} cannot be read for a recovery: {error}", slot.id);
+                Err(Broken::new("recovery", message).at(slot.id))
+            }
+        }
+    }
+
+    fn judge_recovery(&mut self, mut survivors: Vec<(NodeId, Survivor<Kv>)>) -> Result<(), Broken> {
+        let logs = survivors.iter().map(|(_, survivor)| survivor);
+        let Some(chosen) = Survivor::longest(logs) else { return Ok(()) };
+        self.safety.count(Check::Recovery, 1);
+        let (winner, longest) = &survivors[chosen];
+        for (id, survivor) in &survivors {
+            let held = self.committed_part(survivor);
+            let term = self.safety.committed_term(held);
+            let contained =
+                held <= longest.snapshot().index || term.is_none() || longest.term_at(held) == term;
+            if !contained {
+                let last = longest.last();
+                let message = format!(
+                    "{id} holds the committed entries up to {held}, but a recovery goes on with the log of \
+                     {winner}, which ends at {}@{} and does not contain them",
+                    last.index, last.term
+                );
+                return Err(Broken::new("recovery", message).at(*winner));
+            }
+            if survivor.last() != longest.last() {
+                self.reach("recovered-from-different-logs");
+            }
+        }
+        let (winner, longest) = survivors.swap_remove(chosen);
+        let last = longest.last().index;
+        let kv = state_of(longest.into_backup().flatten().collect());
+        // What may never be committed, the reference does not know.
+        if last > self.safety.commit() {
+            self.reach("recovered-uncommitted-entries");
+            return Ok(());
+        }
+        let query = Query::Scan { prefix: Default::default(), after: None, limit: 0 }.encode();
+        let answer = kv.query(&query);
+        assert!(matches!(Response::decode(&answer), Ok(Response::Entries { .. })), "it is a scan");
+        self.safety.queried(winner, &query, (last, last), &answer).map_err(|broken| Broken {
+            checker: "recovery",
+            message: format!(
+                "a recovery with the log of {winner} has another state: {}",
+                broken.message
+            ),
+            ..broken
+        })
+    }
+
+    /// The last committed entry that the survivor holds. All before it are committed, too.
+    fn committed_part(&self, survivor: &Survivor<Kv>) -> LogIndex {
+        let base = survivor.snapshot().index;
+        let is_committed = |index: &LogIndex| {
+            let term = survivor.term_at(*index);
+            term.is_some() && term == self.safety.committed_term(*index)
+        };
+        (base..=survivor.last().index).rev().find(is_committed).unwrap_or(base)
+    }
+}
