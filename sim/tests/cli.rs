@@ -230,6 +230,48 @@ do = "put a 1"
 }
 
 #[test]
+fn check_compares_numbers_exactly() {
+    let history = |written: &str, read: &str| {
+        let lines = format!(
+            "{{\"process\":1,\"type\":\"invoke\",\"f\":\"put\",\"key\":\"x\",\"value\":{written}}}\n\
+             {{\"process\":1,\"type\":\"ok\"}}\n\
+             {{\"process\":2,\"type\":\"invoke\",\"f\":\"get\",\"key\":\"x\"}}\n\
+             {{\"process\":2,\"type\":\"ok\",\"value\":{read}}}\n"
+        );
+        sim(&["check", &file("numbers.jsonl", &lines)]).status.code()
+    };
+    for (written, read, code) in [
+        ("18446744073709551616", "18446744073709551617", 1),
+        ("18446744073709551616", "18446744073709551616.0", 0),
+        ("-9223372036854775809", "-9223372036854775810", 1),
+        ("340282366920938463463374607431768211456", "340282366920938463463374607431768211457", 1),
+        ("0.1000000000000000055", "0.1000000000000000056", 1),
+        ("1", "1.0", 0),
+        ("1", "10e-1", 0),
+        ("1e400", "1e401", 1),
+        ("[1e400,{\"n\":-0.0}]", "[10e399,{\"n\":0}]", 0),
+        ("1", "\"1\"", 1),
+        ("1e999999999999999999", "1e999999999999999998", 1),
+    ] {
+        assert_eq!(history(written, read), Some(code), "{written} and {read}");
+    }
+}
+
+#[test]
+fn check_warns_of_time_that_runs_backwards() {
+    let lines = "{\"process\":1,\"type\":\"invoke\",\"f\":\"get\",\"key\":\"x\",\"time\":9}\n\
+                 {\"process\":1,\"type\":\"ok\",\"value\":null,\"time\":8}\n";
+    let output = sim(&["check", &file("backwards.jsonl", lines), "--json"]);
+    assert_eq!(
+        (output.status.code(), &object(&output)["verdict"]),
+        (Some(0), &"linearizable".into())
+    );
+    let warning = text(&output.stderr);
+    assert!(warning.starts_with("warning: ") && warning.lines().count() == 1, "{warning}");
+    assert!(warning.contains("backwards.jsonl:2: \"time\" runs backwards, from 9"), "{warning}");
+}
+
+#[test]
 fn a_failure_ends_with_a_page_and_the_line_that_replays_it() {
     let path = stall("majority-down", &["crash 1", "crash 2"]);
     let output = sim(&["replay", &path]);
