@@ -383,7 +383,7 @@ fn execute(
         | Command::Replay(ReplayArgs { subject: SubjectArgs { bug: Some(_), .. }, .. })
         | Command::Shrink(ShrinkArgs { subject: SubjectArgs { bug: Some(_), .. }, .. })
         | Command::View(ViewArgs { subject: SubjectArgs { bug: Some(_), .. }, .. }) => {
-            bugs::elsewhere(arguments.get(1..).unwrap_or_default(), console)
+            Err(bugs::missing(arguments.get(1..).unwrap_or_default()))
         }
         #[cfg(feature = "bugs")]
         Command::Bugs(args) => bugs::bugs(&args, engine, console),
