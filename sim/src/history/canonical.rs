@@ -202,7 +202,7 @@ fn write_decimal(digits: &str, point: i128, out: &mut String) {
         out.push_str(whole);
         out.push('.');
         out.push_str(fraction);
-    } else if -MAX_ZEROS <= point && point <= 0 {
+    } else if (-MAX_ZEROS..=0).contains(&point) {
         out.push_str("0.");
         out.push_str(&zeros(-point));
         out.push_str(digits);
