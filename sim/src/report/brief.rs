@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::text::wrapped;
 use super::{Paint, duration, failures, never_injected, never_reached, thousands, time};
 use crate::campaign::{Canaries, Totals};
+use crate::plan::Fault;
 
 /// How many names of what was not covered are listed of each kind.
 const LISTED: usize = 16;
@@ -71,11 +72,15 @@ fn work(totals: &Totals) -> String {
     )
 }
 
+/// The faults of the plans. What else happens to messages and sectors, by chance and because of these,
+/// is far more frequent and says less.
 fn faults(totals: &Totals) -> String {
-    let count: u64 = totals.faults.values().sum();
-    let kinds = totals.faults.values().filter(|count| **count > 0).count();
-    let (all, count) = (totals.faults.len(), thousands(count.into()));
-    format!("{count} of {kinds} kinds ({all} known){}", most(&totals.faults))
+    let planned = |name: &&'static str| Fault::kinds().any(|kind| kind == *name);
+    let counts = totals.faults.iter().filter(|(name, _)| planned(name));
+    let counts: BTreeMap<&'static str, u64> = counts.map(|(name, count)| (*name, *count)).collect();
+    let kinds = counts.values().filter(|count| **count > 0).count();
+    let (all, count) = (counts.len(), thousands(counts.values().sum::<u64>().into()));
+    format!("{count} injected, {kinds} of {all} kinds{}", most(&counts))
 }
 
 fn checks(totals: &Totals) -> String {
@@ -151,7 +156,7 @@ clean: 1,000 seeds, no violation
 seeds       0..1000, 2 jobs, trace hash 0123456789abcdef
 time        3 h 25 min simulated in 12.4 s, 992 times as fast
 work        123,456 operations acknowledged, 3,456,789 messages, 995,619 events per second
-faults      1,290 of 2 kinds (3 known); most often crash 1,234, partition 56
+faults      1,290 injected, 2 of 2 kinds; most often crash 1,234, partition 56
 waypoints   1 of 3 reached
 checks      7,000,000 by 1 of 2 checkers; most often election-safety 7,000,000
 
