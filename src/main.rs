@@ -6,6 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+// `--features bugs` for both packages in one command would put the mistakes into this program, too.
+#[cfg(all(feature = "bugs", not(debug_assertions)))]
+compile_error!(
+    "a real node has no planted bugs: build it without the feature `bugs`, as in `cargo build \
+     --release --features tcp`; `cargo sim` builds the simulator with it"
+);
+
 mod program;
 
 use std::process::ExitCode;

@@ -62,10 +62,11 @@ fn run_seed(seed: u64) -> Outcome {
 /// What to print of a campaign that failed.
 fn complaint(totals: &Totals, worst: &Failure) -> String {
     let (seed, violation) = (worst.seed, &worst.violation);
+    let plan = swarm::generate(seed).hash();
     let mut text = format!(
         "{} of {} seeds failed; seed {seed}, step {}:\n{}: {}\n\n\
          replay: STORM_SEED={seed} cargo test --test swarm\n        \
-         cargo sim replay --seed {seed}\n",
+         cargo sim replay --seed {seed} --plan {plan:016x}\n",
         totals.failed.len(),
         totals.seeds,
         violation.step,
@@ -104,7 +105,9 @@ fn no_seed_lies_beyond_a_quorum() {
     let run = |seed| world::run(&swarm::generate_beyond(seed), &mut RunOptions::default());
     let totals = campaign::run(&seeds, campaign::default_jobs(), &run, &mut |_| ());
     if let Some(worst) = totals.worst() {
-        let replay = format!("cargo sim replay --beyond-quorum --seed {}", worst.seed);
+        let plan = swarm::generate_beyond(worst.seed).hash();
+        let replay =
+            format!("cargo sim replay --beyond-quorum --seed {} --plan {plan:016x}", worst.seed);
         panic!("{}: {}\nreplay: {replay}", worst.violation.checker, worst.violation.message);
     }
     for ended in ["stopped-beyond-quorum", "recovered-beyond-quorum"] {

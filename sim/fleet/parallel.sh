@@ -17,7 +17,7 @@ shift 3
 sim=${STORMKV_SIM:-}
 if [ -z "$sim" ]; then
     root=$(cd "$(dirname "$0")/../.." && pwd)
-    cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p stormkv-sim
+    cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p stormkv-sim --features bugs
     sim=${CARGO_TARGET_DIR:-$root/target}/release/stormkv-sim
 fi
 

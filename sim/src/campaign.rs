@@ -26,6 +26,7 @@ mod seeds;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -57,7 +58,8 @@ pub struct Failure {
     pub violation: Violation,
 }
 
-/// What came of a campaign. All but `wall` and `read_back` is a pure function of the seeds.
+/// What came of a campaign. All but `wall`, `read_back` and `interrupted` is a pure function of the
+/// seeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Seeds run.
@@ -88,6 +90,8 @@ pub struct Totals {
     pub wall: Duration,
     /// How many of the seeds were run before and read back from a file.
     pub read_back: u64,
+    /// Whether it was ended before its last seed.
+    pub interrupted: bool,
     /// Which seeds were to fail on purpose.
     pub canary: Canary,
     /// The disks were damaged beyond what a quorum can repair, too.
@@ -234,12 +238,18 @@ pub fn run(
     progress: &mut dyn FnMut(&Totals),
 ) -> Totals {
     let mut nothing = |_, _: &Outcome| Ok::<(), Infallible>(());
-    go_on(seeds, jobs, run_seed, Totals::default(), &mut nothing, progress)
+    let mut progress = |totals: &Totals| {
+        progress(totals);
+        ControlFlow::Continue(())
+    };
+    go_on(seeds, jobs, run_seed, Totals::default(), &mut nothing, &mut progress)
         .unwrap_or_else(|never| match never {})
 }
 
 /// Does what [`run`] does for the seeds behind those that `earlier` has added up, and adds to it.
-/// `record` gets each outcome on the calling thread, in seed order, before it is folded.
+/// `record` gets each outcome on the calling thread, in seed order, before it is folded. If `progress`
+/// breaks, the seeds that are being run are finished and thrown away, and the result is what was
+/// folded until then.
 ///
 /// # Errors
 /// With the first error of `record`, which ends the campaign.
@@ -252,7 +262,7 @@ pub fn go_on<E>(
     run_seed: &(dyn Fn(u64) -> Outcome + Sync),
     earlier: Totals,
     record: &mut dyn FnMut(u64, &Outcome) -> Result<(), E>,
-    progress: &mut dyn FnMut(&Totals),
+    progress: &mut dyn FnMut(&Totals) -> ControlFlow<()>,
 ) -> Result<Totals, E> {
     assert!(jobs > 0, "a campaign needs a thread");
     let started = Instant::now();
@@ -288,7 +298,10 @@ pub fn go_on<E>(
                 let seed = seeds.get(totals.seeds);
                 record(seed, &outcome)?;
                 totals.fold(seed, outcome);
-                progress(&totals);
+                if progress(&totals).is_break() {
+                    totals.interrupted = totals.seeds < count;
+                    return Ok(());
+                }
             }
             gate.folded(totals.seeds);
         }
@@ -365,6 +378,7 @@ mod tests {
             checks: BTreeMap::from([("one-vote", 5)]),
             peaks: BTreeMap::from([("reads", seed)]),
             recovery: Recovery { leader_ns: Some(seed), ..Recovery::default() },
+            ..Outcome::default()
         }
     }
 

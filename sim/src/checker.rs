@@ -30,6 +30,30 @@ mod view;
 mod why;
 pub mod witness;
 
+/// Checkers that are not counted among the [`Check`]s: what they look for is never due.
+const UNCOUNTED: &[&str] = &[
+    "codec",
+    "damage-floor",
+    "damage-imagined",
+    "damage-prefix",
+    "damage-term",
+    "damage-unnoticed",
+    "damaged-candidate",
+    "fail-stop",
+    "leadership",
+    "log-gap",
+    "membership-hash",
+    "panic",
+    "recovery",
+    "snapshot-prefix",
+    "wal-format",
+];
+
+/// The names of all checkers that a violation of a run may carry.
+pub fn checkers() -> impl Iterator<Item = &'static str> {
+    Check::ALL.iter().map(|(_, name)| *name).chain(UNCOUNTED.iter().copied())
+}
+
 pub use self::bounds::{BOUNDED, Bounds, Peaks};
 pub use self::safety::{Broken, Check, Safety};
 use self::safety::{Checks, broken};

@@ -9,6 +9,7 @@ mod check;
 mod console;
 mod engine;
 mod file;
+mod interrupt;
 mod merge;
 mod page;
 mod replay;
@@ -42,6 +43,8 @@ pub enum Exit {
     Unknown = 3,
     Usage = 64,
     Internal = 70,
+    /// Ctrl-C before the end, and nothing wrong until then.
+    Interrupted = 130,
 }
 
 impl Exit {
@@ -67,6 +70,12 @@ pub struct Usage(String);
 const EXIT_CODES: &str = "\
 Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
 
+const RUN_HELP: &str = "\
+Ctrl-C ends the campaign and reports what was found so far; a second one ends the program at once.
+
+Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error,
+130 interrupted and clean so far. Several failures: the most severe counts";
+
 /// Runs a Raft cluster in a simulated storm, and replays what it finds
 #[derive(Debug, Parser)]
 #[command(name = "stormkv-sim", bin_name = "cargo sim", version = BUILD)]
@@ -79,13 +88,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run many seeds: each is a cluster, a workload and a storm of its own
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = RUN_HELP)]
     Run(RunArgs),
     /// Add up what `run --out` wrote, on one machine or on many, as if it were one run
     #[command(after_help = EXIT_CODES)]
     Merge(MergeArgs),
-    /// Run one seed or scenario again and tell its story
-    #[command(after_help = EXIT_CODES)]
+    /// Run one seed or scenario again, with a timeline of what happened
+    #[command(after_help = replay::HELP)]
     Replay(ReplayArgs),
     /// Turn a failing seed or scenario into a small scenario that fails in the same way
     #[command(after_help = EXIT_CODES)]
@@ -144,6 +153,9 @@ struct RunArgs {
     #[arg(long, value_name = "S", default_value = "300", value_parser = time_limit)]
     #[arg(requires = "shrink")]
     budget: Duration,
+    /// Print all counts: faults, waypoints, checks, recovery times, peaks
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -157,6 +169,9 @@ struct MergeArgs {
     /// Add up what is there, although seeds are missing
     #[arg(long)]
     partial: bool,
+    /// Print all counts: faults, waypoints, checks, recovery times, peaks
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -172,6 +187,9 @@ struct ReplayArgs {
     /// Stop after this event
     #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u64).range(1..))]
     until: Option<u64>,
+    /// Print all counts, too: faults, waypoints, checks, peaks
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -242,11 +260,14 @@ struct SubjectArgs {
     #[arg(value_name = "FILE.toml")]
     file: Option<PathBuf>,
     /// Take what `run --beyond-quorum` makes of the seed
-    #[arg(long, requires = "seed")]
+    #[arg(long)]
     beyond_quorum: bool,
     /// Take what `run --bug` makes of the seed
-    #[arg(long, value_name = "NAME", requires = "seed")]
+    #[arg(long, value_name = "NAME")]
     bug: Option<String>,
+    /// Refuse to run any other plan than this: a seed means another one in another version
+    #[arg(long, value_name = "HASH", value_parser = plan_hash)]
+    plan: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -340,6 +361,14 @@ fn days(text: &str) -> Result<f64, String> {
     })
 }
 
+/// 16 hexadecimal digits, as all commands print them.
+fn plan_hash(text: &str) -> Result<u64, String> {
+    let digits = Some(text).filter(|text| text.len() == 16 && !text.starts_with('+'));
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| {
+        format!("`{text}` is not the hash of a plan: write its 16 hexadecimal digits")
+    })
+}
+
 fn time_limit(text: &str) -> Result<Duration, String> {
     let limit = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     limit.filter(|limit| !limit.is_zero()).ok_or_else(|| {
@@ -383,7 +412,7 @@ fn execute(
         | Command::Replay(ReplayArgs { subject: SubjectArgs { bug: Some(_), .. }, .. })
         | Command::Shrink(ShrinkArgs { subject: SubjectArgs { bug: Some(_), .. }, .. })
         | Command::View(ViewArgs { subject: SubjectArgs { bug: Some(_), .. }, .. }) => {
-            bugs::elsewhere(arguments.get(1..).unwrap_or_default(), console)
+            Err(bugs::missing(arguments.get(1..).unwrap_or_default()))
         }
         #[cfg(feature = "bugs")]
         Command::Bugs(args) => bugs::bugs(&args, engine, console),

@@ -282,6 +282,12 @@ impl SimDisk {
         self.aims.add(aim, fault);
     }
 
+    /// The faults that have armed something that has not happened yet.
+    pub fn armed(&self) -> impl Iterator<Item = u32> {
+        let stale = self.stale.iter().map(|stale| stale.fault);
+        self.armed.iter().map(|(_, fault)| *fault).chain(self.aims.faults()).chain(stale)
+    }
+
     /// Takes back what this fault has armed and what has not happened yet.
     pub fn disarm(&mut self, fault: u32) {
         self.armed.retain(|(_, armed)| *armed != fault);

@@ -14,13 +14,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+mod canonical;
 pub mod jsonl;
 
 /// A key. Cheap to clone.
 pub type Key = Arc<str>;
 
-/// A value that is present, as canonical JSON text. Absence is `Option::None`, JSON's `null`.
-/// Cheap to clone.
+/// A value that is present, as canonical JSON text: two values are equal exactly if their texts are.
+/// Numbers are compared by value, without rounding. Absence is `Option::None`, JSON's `null`. Cheap
+/// to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(Arc<str>);
 
@@ -35,9 +37,21 @@ impl Value {
         Value(serde_json::to_string(text).expect("a string has a JSON text").into())
     }
 
-    /// Any JSON value; `None` for `null`, which means absence.
+    /// Any JSON value; `None` for `null`, which means absence. A number has whatever precision
+    /// `json` has kept of it.
+    ///
+    /// # Panics
+    /// If arrays and objects are nested deeper than a JSON parser accepts.
     pub fn from_json(json: &serde_json::Value) -> Option<Value> {
-        if json.is_null() { None } else { Some(Value(json.to_string().into())) }
+        Value::from_text(&json.to_string()).expect("a value that was parsed has a canonical text")
+    }
+
+    /// The value of a valid JSON text, with all digits of its numbers; `None` for `null`.
+    ///
+    /// # Errors
+    /// What of it is beyond the limits of [`canonical`], and the remedy.
+    pub(crate) fn from_text(json: &str) -> Result<Option<Value>, String> {
+        if json == "null" { Ok(None) } else { Ok(Some(Value(canonical::canonical(json)?.into()))) }
     }
 
     /// The canonical JSON text, quotes included for a string.

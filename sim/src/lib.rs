@@ -33,8 +33,8 @@
 //! - [`plan`] is a run as data and [`swarm`] draws one; [`scenario`] reads a file and its expectation,
 //! - [`world`] carries it out, on [`schedule`], [`network`], [`disk`] and `clock.rs`; `port.rs` is
 //!   what a node sees of them,
-//! - [`checker`] judges, with [`history`] for what clients were told; [`mod@check`] judges histories
-//!   from elsewhere,
+//! - [`checker`] judges, with [`history`] for what clients were told, which reads histories from
+//!   elsewhere, too,
 //! - [`outcome`] is what came of a run, [`campaign`] runs many and adds them up, [`caught`] turns a
 //!   panic into a finding, [`names`] and [`histogram`] help to count, [`parallel`] is for who judges
 //!   many runs,
@@ -49,7 +49,6 @@
 pub mod bugs;
 pub mod campaign;
 pub mod caught;
-pub mod check;
 pub mod checker;
 mod clock;
 pub mod determinism;

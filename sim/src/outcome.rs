@@ -55,6 +55,18 @@ pub struct Recovery {
     pub unled_ns: Option<u64>,
 }
 
+/// A fault of the plan that hit nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its row in the plan.
+    pub fault: usize,
+    /// Simulated time in nanoseconds at which it was due; for one that waited for its moment, at which
+    /// it was given up.
+    pub at_ns: u64,
+    /// The reason, in a few words.
+    pub why: &'static str,
+}
+
 /// What came of one run. A pure function of the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -85,6 +97,9 @@ pub struct Outcome {
     pub peaks: BTreeMap<Name, u64>,
     /// How long it took to recover.
     pub recovery: Recovery,
+    /// Faults that hit nothing. A campaign makes no total of them, so its file leaves them out.
+    #[serde(skip)]
+    pub skipped: Vec<Skipped>,
 }
 
 /// A hash as 16 hexadecimal digits: JSON numbers cannot hold 64 bits everywhere.

@@ -121,8 +121,11 @@ pub struct Expect {
     /// The checker that must report a violation; `None` (in the file: `none`) for a clean run.
     #[serde(deserialize_with = "units::none_or_word")]
     pub violation: Option<String>,
-    /// Waypoints that must be reached, for example `truncated`.
+    /// Waypoints that must be reached, for example `entries-truncated`.
     pub waypoints: Vec<String>,
+    /// Whether each fault must hit something. Otherwise one that does not, such as `isolate leader`
+    /// while there is no leader, is skipped.
+    pub no_skipped_faults: bool,
 }
 
 /// How messages travel between nodes.

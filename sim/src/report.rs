@@ -5,6 +5,7 @@
 //! was *not* reached is printed beside what was: a waypoint never seen or a check that never bit
 //! means that passing proves less than it seems to.
 
+mod brief;
 mod json;
 mod page;
 mod text;
@@ -12,6 +13,7 @@ mod text;
 use std::fmt::Write as _;
 use std::path::Path;
 
+pub use brief::{brief, verdict_line};
 pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
 pub use page::page;
 pub use text::{Paint, Table, duration, one_line, thousands};
@@ -46,7 +48,7 @@ pub fn verdict(violation: Option<&Violation>) -> &'static str {
     }
 }
 
-/// The summary of a campaign: how much was run, what was done to it, and what of it counts.
+/// The full report of a campaign: how much was run, what was done to it, and what of it counts.
 /// `label` says which seeds and how; `waypoints` are all there are, to name those never reached.
 pub fn summary(label: &str, totals: &Totals, waypoints: &[&str], paint: Paint) -> String {
     let wall = totals.wall.as_secs_f64();
@@ -180,7 +182,7 @@ fn failures(totals: &Totals, paint: Paint) -> String {
 }
 
 /// The sentence with which a message of a violation begins.
-fn sentence(message: &str) -> String {
+pub fn sentence(message: &str) -> String {
     one_line(message.split_once("\n\n").map_or(message, |(sentence, _)| sentence))
 }
 
@@ -234,35 +236,39 @@ impl Subject {
 
     /// The line to paste that runs it again.
     pub fn replay_command(&self) -> String {
-        match self {
-            Subject::Seed(seed) => format!("cargo sim replay --seed {seed}"),
-            Subject::BeyondQuorum(seed) => {
-                format!("cargo sim replay --beyond-quorum --seed {seed}")
-            }
-            Subject::Planted { seed, beyond_quorum, bug } => {
-                let beyond = if *beyond_quorum { "--beyond-quorum " } else { "" };
-                format!("cargo sim replay {beyond}--seed {seed} --bug {}", text::shell_word(bug))
-            }
-            Subject::File(path) => format!("cargo sim replay {}", text::shell_word(path)),
-        }
+        self.command("replay", None)
+    }
+
+    /// A command about it. With the hash of its plan, a seed is refused by a version in which it means
+    /// another plan; a scenario says itself what it means.
+    fn command(&self, verb: &str, plan_hash: Option<u64>) -> String {
+        let (beyond_quorum, seed, bug) = match self {
+            Subject::File(path) => return format!("cargo sim {verb} {}", text::shell_word(path)),
+            Subject::Seed(seed) => (false, seed, None),
+            Subject::BeyondQuorum(seed) => (true, seed, None),
+            Subject::Planted { seed, beyond_quorum, bug } => (*beyond_quorum, seed, Some(bug)),
+        };
+        let beyond = if beyond_quorum { "--beyond-quorum " } else { "" };
+        let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", text::shell_word(bug)));
+        let plan = plan_hash.map_or(String::new(), |hash| format!(" --plan {hash:016x}"));
+        format!("cargo sim {verb} {beyond}--seed {seed}{bug}{plan}")
     }
 
     /// The line that makes a small scenario of it. A scenario is small already.
-    fn shrink_command(&self) -> Option<String> {
+    fn shrink_command(&self, plan_hash: Option<u64>) -> Option<String> {
         let seed = self.seed()?;
-        let shrink = self.replay_command().replacen("replay", "shrink", 1);
-        Some(format!("{shrink} -o seed-{seed}.toml"))
+        Some(format!("{} -o seed-{seed}.toml", self.command("shrink", plan_hash)))
     }
 
     /// The line that makes a page of the run, to look at.
-    fn view_command(&self) -> String {
+    fn view_command(&self, plan_hash: Option<u64>) -> String {
         let name = match self {
             Subject::File(path) => {
                 Path::new(path).file_stem().unwrap_or_default().to_string_lossy()
             }
             seed => format!("seed-{}", seed.seed().unwrap_or_default()).into(),
         };
-        let view = self.replay_command().replacen("replay", "view", 1);
+        let view = self.command("view", plan_hash);
         format!("{view} -o {}", text::shell_word(&format!("{name}.html")))
     }
 }
@@ -292,17 +298,19 @@ pub fn last_words(
     };
     let plan = plan_hash.map_or_else(|| "unknown".to_string(), |hash| format!("{hash:016x}"));
     let by_plan = is_by_plan(violation);
-    let shrink = subject.shrink_command().filter(|_| by_plan);
+    let shrink = subject.shrink_command(plan_hash).filter(|_| by_plan);
     let shrink = shrink.map_or(String::new(), |line| format!("  shrink   {line}\n"));
-    let view =
-        if by_plan { format!("  view     {}\n", subject.view_command()) } else { String::new() };
+    let view = match by_plan {
+        true => format!("  view     {}\n", subject.view_command(plan_hash)),
+        false => String::new(),
+    };
     format!(
         "{kind} ({}): {}\n{}  {name}     {value}\n  plan     {plan}\n  version  {BUILD}\n{shrink}{view}  \
          replay   {}\n",
         violation.checker,
         sentence(&violation.message),
         detail(&violation.message),
-        paint.bold(&subject.replay_command()),
+        paint.bold(&subject.command("replay", plan_hash)),
     )
 }
 
@@ -314,12 +322,12 @@ mod tests {
     use super::*;
     use crate::outcome::Recovery;
 
-    fn violation(class: Class, message: &str) -> Violation {
+    pub(super) fn violation(class: Class, message: &str) -> Violation {
         let message = message.to_string();
         Violation { class, checker: "election-safety", message, step: 4_567, at_ns: 1_500_000_000 }
     }
 
-    fn totals(failed: Vec<Failure>) -> Totals {
+    pub(super) fn totals(failed: Vec<Failure>) -> Totals {
         Totals {
             seeds: 1_000,
             failed,
@@ -439,9 +447,9 @@ peaks of a node
         let expected = format!(
             "safety violation (election-safety): n2 was elected in term 4, which n1 already led\n  \
              seed     17\n  plan     0000000000000abc\n  version  {BUILD}\n  \
-             shrink   cargo sim shrink --seed 17 -o seed-17.toml\n  \
-             view     cargo sim view --seed 17 -o seed-17.html\n  \
-             replay   cargo sim replay --seed 17\n"
+             shrink   cargo sim shrink --seed 17 --plan 0000000000000abc -o seed-17.toml\n  \
+             view     cargo sim view --seed 17 --plan 0000000000000abc -o seed-17.html\n  \
+             replay   cargo sim replay --seed 17 --plan 0000000000000abc\n"
         );
         assert_eq!(text, expected);
     }

@@ -9,7 +9,10 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::plan::{Place, Plan, Problem, SCHEMA, nearest};
+use crate::checker::checkers;
+use crate::outcome::{Outcome, Skipped};
+use crate::plan::{Expect, Place, Plan, Problem, SCHEMA, nearest};
+use crate::world::WAYPOINTS;
 
 /// Why a scenario cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +61,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<Plan, ScenarioError> {
 ///
 /// # Errors
 /// When the text is not TOML, has unknown keys or wrong values, when a `do` does not follow its
-/// grammar, when something is referred to that is not there, and when a limit is exceeded.
+/// grammar, when something is referred to that is not there, when a checker or waypoint is expected
+/// that does not exist, and when a limit is exceeded.
 pub fn parse(file: &str, text: &str) -> Result<Plan, ScenarioError> {
     let error = |span: Option<Range<usize>>, message: String, remedy: String| ScenarioError {
         file: file.to_string(),
@@ -83,10 +87,74 @@ pub fn parse(file: &str, text: &str) -> Result<Plan, ScenarioError> {
         let (message, remedy) = explain(wrong.message());
         error(wrong.span(), message, remedy)
     })?;
-    plan.check().map_err(|Problem { place, message, remedy }| {
-        error(find(root.get_ref(), place).or(Some(0..0)), message, remedy)
-    })?;
+    plan.check().and_then(|()| check_names(&plan.expect)).map_err(
+        |Problem { place, message, remedy }| {
+            error(find(root.get_ref(), place).or(Some(0..0)), message, remedy)
+        },
+    )?;
     Ok(plan)
+}
+
+/// Whether there are checkers and waypoints of the names that are expected. A misspelt one could
+/// never be met.
+fn check_names(expect: &Expect) -> Result<(), Problem> {
+    let is_checker = |name: &String| checkers().any(|checker| checker == name);
+    if let Some(name) = expect.violation.as_ref().filter(|name| !is_checker(name)) {
+        return unknown("violation", "checker", name, checkers());
+    }
+    let is_waypoint = |name: &&String| WAYPOINTS.contains(&name.as_str());
+    match expect.waypoints.iter().find(|name| !is_waypoint(name)) {
+        Some(name) => unknown("waypoints", "waypoint", name, WAYPOINTS.iter().copied()),
+        None => Ok(()),
+    }
+}
+
+fn unknown<'a>(
+    key: &'static str,
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Result<(), Problem> {
+    let known: Vec<&str> = known.collect();
+    let remedy = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("use one of {}", known.join(", ")),
+    };
+    let place = Place { section: "expect", row: None, key };
+    Err(Problem { place, message: format!("there is no {what} `{}`", name.escape_debug()), remedy })
+}
+
+/// What of the expectation of a plan its run has not met, one sentence each.
+pub fn unmet(plan: &Plan, outcome: &Outcome) -> Vec<String> {
+    let expect = &plan.expect;
+    let mut unmet = Vec::new();
+    match (&expect.violation, &outcome.violation) {
+        (None, None) => {}
+        (Some(expected), Some(found)) if expected == found.checker => {}
+        (None, Some(found)) => {
+            unmet.push(format!("no violation is expected, but {} fails", found.checker));
+        }
+        (Some(expected), None) => {
+            unmet.push(format!("{expected} is expected to fail, but the run is clean"));
+        }
+        (Some(expected), Some(found)) => {
+            unmet.push(format!("{expected} is expected to fail, but {} fails", found.checker));
+        }
+    }
+    // A run that broke off early has no later waypoints to show.
+    if unmet.is_empty() {
+        let reached = |name: &str| outcome.waypoints.get(name).is_some_and(|count| *count > 0);
+        for name in expect.waypoints.iter().filter(|name| !reached(name)) {
+            unmet.push(format!("the waypoint `{name}` is expected, but was not reached"));
+        }
+    }
+    if expect.no_skipped_faults {
+        for Skipped { fault, why, .. } in &outcome.skipped {
+            let what = &plan.faults[*fault].fault;
+            unmet.push(format!("fault {fault} (`{what}`) is expected to hit something, but {why}"));
+        }
+    }
+    unmet
 }
 
 /// The canonical text of a plan; [`parse`] turns it into an equal plan.

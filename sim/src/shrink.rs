@@ -229,7 +229,7 @@ fn told(plan: &Plan, violation: &Violation, found: &Found) -> Plan {
         name: format!("{}-seed-{}", violation.checker, found.seed),
         story: report::one_line(sentence),
         found: Some(found.clone()),
-        expect: Expect { violation: Some(violation.checker.to_owned()), waypoints: Vec::new() },
+        expect: Expect { violation: Some(violation.checker.to_owned()), ..Expect::default() },
         ..plan.clone()
     }
 }

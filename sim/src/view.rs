@@ -12,7 +12,8 @@
 //! - [`block`] is the data block: the film as versioned JSON, and what a reader has to know,
 //! - [`html`] puts the block into a page that shows it,
 //! - [`text`] has a line for each event, [`shiviz`] a log for ShiViz, [`perfetto`] a trace for
-//!   Perfetto, with `wire.rs` for its encoding; `words.rs` is what they say alike.
+//!   Perfetto, with `wire.rs` for its encoding; `words.rs` is what they say alike,
+//! - [`timeline`] has a few dozen lines for the whole run, which a replay prints.
 //!
 //! Left out on purpose: the state machine's content, which the log explains; and the bytes on disks.
 
@@ -24,6 +25,7 @@ pub mod past;
 pub mod perfetto;
 pub mod shiviz;
 pub mod text;
+pub mod timeline;
 mod wire;
 mod words;
 

@@ -92,10 +92,10 @@ use self::portrait::Portrait;
 use self::recorder::Weight;
 use self::slot::Slot;
 use self::trace::Trace;
-use crate::checker::{Bounds, Broken, Safety, SnapshotRate};
+use crate::checker::{Bounds, Broken, Safety, SnapshotRate, checkers};
 use crate::history::History;
 use crate::network::{Connection, NetAction, NetRule, Network};
-use crate::outcome::{Class, Outcome, Recovery, Violation};
+use crate::outcome::{Class, Outcome, Recovery, Skipped, Violation};
 use crate::plan::{self, NetEffect, Plan, Wire};
 use crate::port::Effect;
 use crate::rng::Draw;
@@ -286,6 +286,7 @@ pub(crate) struct World<'p> {
     effects: Vec<Effect>,
     messages: u64,
     faults: BTreeMap<&'static str, u64>,
+    skipped: Vec<Skipped>,
     waypoints: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
     healed_ns: Option<u64>,
@@ -336,6 +337,7 @@ impl<'p> World<'p> {
             effects: Vec::new(),
             messages: 0,
             faults: BTreeMap::new(),
+            skipped: Vec::new(),
             waypoints: BTreeMap::new(),
             violation: None,
             healed_ns: None,
@@ -430,6 +432,7 @@ impl<'p> World<'p> {
     fn fail(&mut self, class: Class, broken: Broken) {
         if self.violation.is_none() {
             let Broken { checker, message, node, ops } = broken;
+            debug_assert!(checkers().any(|name| name == checker), "{checker} is not declared");
             self.trace.blame(node, &ops);
             self.trace.film(|camera| camera.blame(node, &ops));
             let (step, at_ns) = (self.step, self.now_ns);
@@ -531,6 +534,7 @@ impl<'p> World<'p> {
             checks,
             peaks: self.bounds.peaks().named(),
             recovery: self.recovery,
+            skipped: std::mem::take(&mut self.skipped),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use stormkv_sim::campaign::{
@@ -46,6 +47,7 @@ fn pretend(seed: u64) -> Outcome {
             converged_ns: Some(7),
             unled_ns: Some(seed),
         },
+        ..Outcome::default()
     }
 }
 
@@ -77,7 +79,9 @@ fn keep_with(
         totals.read_back += 1;
     })?;
     let mut record = |seed, outcome: &Outcome| kept.append(seed, outcome);
-    let totals = campaign::go_on(seeds, 2, run_seed, totals, &mut record, &mut |_| ())?;
+    let totals = campaign::go_on(seeds, 2, run_seed, totals, &mut record, &mut |_| {
+        ControlFlow::Continue(())
+    })?;
     kept.sync()?;
     Ok((totals, kept.path().to_path_buf()))
 }

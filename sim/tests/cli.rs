@@ -229,6 +229,162 @@ do = "put a 1"
     file(&format!("{name}.toml"), &scenario)
 }
 
+/// A scenario in which nothing goes wrong, with these lines more.
+fn calm(name: &str, lines: &str) -> String {
+    let scenario = format!(
+        "schema = 1\nname = \"{name}\"\nseed = 1\n{lines}\n\n[[op]]\nat_ms = 100\nclient = 1\n\
+         do = \"put a 1\"\n"
+    );
+    file(&format!("{name}.toml"), &scenario)
+}
+
+#[test]
+fn a_scenario_is_judged_by_what_it_expects() {
+    let fine = calm("fine", "expect.waypoints = [\"leader-elected\"]");
+    let output = sim(&["replay", &fine]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).ends_with("\nas expected\n"), "{}", text(&output.stdout));
+
+    let missed = calm("missed", "expect.waypoints = [\"all-nodes-down\"]");
+    let output = sim(&["replay", &missed]);
+    assert_eq!(output.status.code(), Some(1));
+    let sentence =
+        "not as expected: the waypoint `all-nodes-down` is expected, but was not reached\n";
+    assert!(text(&output.stdout).ends_with(sentence), "{}", text(&output.stdout));
+    let output = sim(&["replay", &missed, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let object = object(&output);
+    assert_eq!((&object["verdict"], &object["as_expected"]), (&"clean".into(), &false.into()));
+    assert_eq!(object["unmet"].as_array().map(Vec::len), Some(1), "{object}");
+    // Cut short before its end, it is not judged.
+    assert_eq!(sim(&["replay", &missed, "--until", "20"]).status.code(), Some(0));
+
+    let lucky = calm("lucky", "expect.violation = \"read-index\"");
+    let output = sim(&["replay", &lucky]);
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = "not as expected: read-index is expected to fail, but the run is clean\n";
+    assert!(text(&output.stdout).ends_with(sentence), "{}", text(&output.stdout));
+
+    let unknown = calm("unknown", "expect.waypoints = [\"leader-electd\"]");
+    let output = sim(&["replay", &unknown]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(64), ""));
+    let message = text(&output.stderr);
+    assert!(message.ends_with("did you mean `leader-elected`?\n"), "{message}");
+}
+
+#[test]
+fn a_violation_that_a_scenario_expects_is_no_failure() {
+    let path = stall("expected", &["crash 1", "crash 2"]);
+    let scenario = std::fs::read_to_string(&path).expect("just written");
+    let expecting = |checker: &str| {
+        let line = format!("seed = 1\nexpect.violation = \"{checker}\"\n");
+        file("expecting.toml", &scenario.replace("seed = 1\n", &line))
+    };
+    let output = sim(&["replay", &expecting("convergence")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("\nas expected: the scenario expects convergence to fail\n")
+    );
+    let output = sim(&["replay", &expecting("one-vote")]);
+    assert_eq!(output.status.code(), Some(2), "it is another one");
+    let sentence = "\nnot as expected: one-vote is expected to fail, but convergence fails\n";
+    assert!(text(&output.stdout).contains(sentence), "{}", text(&output.stdout));
+}
+
+#[test]
+fn a_fault_that_hits_nothing_is_reported_and_may_be_forbidden() {
+    let fault = "fault = [{ at_ms = 1, until_ms = 90, do = \"isolate leader\" }]";
+    let output = sim(&["replay", &calm("early", fault)]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let out = text(&output.stdout);
+    assert!(out.contains("  fault 0: isolate leader at 1 ms: there is no leader\n"), "{out}");
+    assert!(out.contains("ms  fault 0: isolate leader is skipped: there is no leader\n"), "{out}");
+    let strict = calm("strict", &format!("{fault}\nexpect.no_skipped_faults = true"));
+    let output = sim(&["replay", &strict]);
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = "not as expected: fault 0 (`isolate leader`) is expected to hit something, but there \
+                    is no leader\n";
+    assert!(text(&output.stdout).contains(sentence), "{}", text(&output.stdout));
+    // One that waits for its moment in vain is skipped, too.
+    let waits = "fault = [{ at_ms = 50, until_ms = 60, do = \"crash 1 disk 1000\" }]";
+    let output = sim(&["replay", &calm("waits", waits), "--json"]);
+    let object = object(&output);
+    let why = &object["skipped_faults"][0]["why"];
+    assert_eq!(*why, "its moment did not come", "{object}");
+}
+
+#[test]
+fn a_replay_has_a_timeline_of_bounded_length() {
+    let fault = "fault = [{ at_ms = 1000, until_ms = 3000, do = \"isolate leader\" }, \
+                 { at_ms = 3500, until_ms = 4000, do = \"crash same\" }]\n\
+                 op = [{ at_ms = 1100, client = 1, do = \"put k 1\" }]";
+    let scenario = format!("schema = 1\nname = \"told\"\n{fault}\n");
+    let output = sim(&["replay", &file("told.toml", &scenario)]);
+    let out = text(&output.stdout);
+    let (_, rest) = out.split_once("\ntimeline\n").expect("a timeline");
+    let (timeline, _) = rest.split_once("\n\n").expect("its end");
+    let at = |what: &str| {
+        timeline.find(what).unwrap_or_else(|| panic!("{what:?} is missing in\n{timeline}"))
+    };
+    let order = [
+        at(" leads in term "),
+        at("1000.000 ms  fault 0: isolate leader (hits n"),
+        at("3000.000 ms  fault 0 ends: isolate leader"),
+        at("3500.000 ms  fault 1: crash same (hits n"),
+        at(" loses its power"),
+        at("all faults end: "),
+        at(" ms  the cluster is at rest"),
+    ];
+    assert!(order.is_sorted(), "{order:?}: {timeline}");
+    assert!(at(" tried again (c1)") > order[1], "{timeline}");
+    for seed in ["3", "17", "114"] {
+        let output = sim(&["replay", "--seed", seed]);
+        assert!(text(&output.stdout).lines().count() < 100, "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn check_compares_numbers_exactly() {
+    let history = |written: &str, read: &str| {
+        let lines = format!(
+            "{{\"process\":1,\"type\":\"invoke\",\"f\":\"put\",\"key\":\"x\",\"value\":{written}}}\n\
+             {{\"process\":1,\"type\":\"ok\"}}\n\
+             {{\"process\":2,\"type\":\"invoke\",\"f\":\"get\",\"key\":\"x\"}}\n\
+             {{\"process\":2,\"type\":\"ok\",\"value\":{read}}}\n"
+        );
+        sim(&["check", &file("numbers.jsonl", &lines)]).status.code()
+    };
+    for (written, read, code) in [
+        ("18446744073709551616", "18446744073709551617", 1),
+        ("18446744073709551616", "18446744073709551616.0", 0),
+        ("-9223372036854775809", "-9223372036854775810", 1),
+        ("340282366920938463463374607431768211456", "340282366920938463463374607431768211457", 1),
+        ("0.1000000000000000055", "0.1000000000000000056", 1),
+        ("1", "1.0", 0),
+        ("1", "10e-1", 0),
+        ("1e400", "1e401", 1),
+        ("[1e400,{\"n\":-0.0}]", "[10e399,{\"n\":0}]", 0),
+        ("1", "\"1\"", 1),
+        ("1e999999999999999999", "1e999999999999999998", 1),
+    ] {
+        assert_eq!(history(written, read), Some(code), "{written} and {read}");
+    }
+}
+
+#[test]
+fn check_warns_of_time_that_runs_backwards() {
+    let lines = "{\"process\":1,\"type\":\"invoke\",\"f\":\"get\",\"key\":\"x\",\"time\":9}\n\
+                 {\"process\":1,\"type\":\"ok\",\"value\":null,\"time\":8}\n";
+    let output = sim(&["check", &file("backwards.jsonl", lines), "--json"]);
+    assert_eq!(
+        (output.status.code(), &object(&output)["verdict"]),
+        (Some(0), &"linearizable".into())
+    );
+    let warning = text(&output.stderr);
+    assert!(warning.starts_with("warning: ") && warning.lines().count() == 1, "{warning}");
+    assert!(warning.contains("backwards.jsonl:2: \"time\" runs backwards, from 9"), "{warning}");
+}
+
 #[test]
 fn a_failure_ends_with_a_page_and_the_line_that_replays_it() {
     let path = stall("majority-down", &["crash 1", "crash 2"]);

@@ -44,8 +44,9 @@ fn unusual_plan() -> Plan {
         story: "Quotes \" and \\ and\na new line, a bell \u{7}, an umlaut ü.".to_string(),
         found: Some(Found { seed: u64::MAX, rev: "0a1b".to_string(), events_before: 77 }),
         expect: Expect {
+            no_skipped_faults: true,
             violation: Some("linearizability".to_string()),
-            waypoints: vec!["truncated".to_string(), "snapshot-installed".to_string()],
+            waypoints: vec!["entries-truncated".to_string(), "snapshot-installed".to_string()],
         },
         cluster: Cluster {
             nodes: 5,
@@ -178,6 +179,28 @@ fault = [
 ]
 "#;
     assert_eq!(scenario::save(&plan), text);
+}
+
+#[test]
+fn an_unknown_name_in_an_expectation_is_refused_with_a_suggestion() {
+    for (expect, wrong) in [
+        (
+            "waypoints = [\"leader-elected\", \"entries-truncatd\"]",
+            "x.toml:4: there is no waypoint `entries-truncatd`; did you mean `entries-truncated`?",
+        ),
+        (
+            "violation = \"read-indx\"",
+            "x.toml:4: there is no checker `read-indx`; did you mean `read-index`?",
+        ),
+        (
+            "violation = \"luck\"",
+            "x.toml:4: there is no checker `luck`; use one of election-safety,",
+        ),
+    ] {
+        let text = format!("schema = 1\nname = \"x\"\n[expect]\n{expect}\n");
+        let error = scenario::parse("x.toml", &text).expect_err(expect).to_string();
+        assert!(error.starts_with(wrong), "{error}");
+    }
 }
 
 #[test]

@@ -103,6 +103,8 @@ impl Canaries {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use crate::campaign::{self, Seeds};
 
@@ -147,8 +149,10 @@ mod tests {
         };
         let earlier = Totals { canary, ..Totals::default() };
         let mut ignore = |_, _: &Outcome| Ok::<(), String>(());
-        let totals =
-            campaign::go_on(&seeds, 2, &run_seed, earlier, &mut ignore, &mut |_| ()).unwrap();
+        let totals = campaign::go_on(&seeds, 2, &run_seed, earlier, &mut ignore, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         let canaries = totals.canaries().unwrap();
         let due = (0..40).filter(|seed| canary.takes(*seed)).count() as u64;
         assert_eq!(canaries, Canaries { due, reported: due - 1, own: 1 });

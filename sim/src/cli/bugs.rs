@@ -1,10 +1,8 @@
 //! `cargo sim bugs`: how soon each planted bug is found.
 //!
-//! Bugs are behind the cargo feature `bugs`, and a simulator that is built without it does not even
-//! know their names. A user should not have to know that. So such a build hands the command line to
-//! cargo, which builds the simulator with the feature and runs that: `bugs` itself, and `run` and
-//! `replay` with `--bug`. That takes the variable `CARGO`, which `cargo sim` sets; a program that was
-//! started by its path says how to build the other one.
+//! Bugs are behind the cargo feature `bugs`. `cargo sim` builds the simulator with it, so that one
+//! build serves all commands; no production build has it. A simulator that was built without it does
+//! not even know the names of the bugs, and says so.
 //!
 //! - `measure.rs` runs the campaigns, on threads and with a clock,
 //! - `bake_off.rs` runs campaigns that choose their plans in different ways, and compares them,
@@ -42,11 +40,6 @@ part of that. What a way spends on choosing counts as its time.
 
 Exit codes: 0 all were found, 1 some were not, 64 usage, 70 internal error";
 
-/// The command that builds what this build is not, as a user would type it.
-#[cfg(not(feature = "bugs"))]
-const CARGO_RUN: [&str; 7] =
-    ["run", "--release", "--quiet", "-p", "stormkv-sim", "--features", "bugs"];
-
 /// The name of the bug that is asked for by its number or name.
 #[cfg(feature = "bugs")]
 pub fn resolve(word: Option<&str>) -> Result<Option<String>, Usage> {
@@ -54,7 +47,7 @@ pub fn resolve(word: Option<&str>) -> Result<Option<String>, Usage> {
     Ok(info.map(|info| info.name.to_owned()))
 }
 
-/// Nobody can ask for a bug here: such a command line runs [`elsewhere`].
+/// No command line that asks for a bug comes as far as this: see [`missing`].
 #[cfg(not(feature = "bugs"))]
 pub fn resolve(word: Option<&str>) -> Result<Option<String>, Usage> {
     assert!(word.is_none(), "a build without bugs was asked for one");
@@ -64,72 +57,24 @@ pub fn resolve(word: Option<&str>) -> Result<Option<String>, Usage> {
 /// Says that a plan names a bug which this build cannot plant.
 pub fn warn_if_missing(subject: &Subject, plan: &Plan, console: &Console) {
     let Some(bug) = plan.bug.as_ref().filter(|_| !cfg!(feature = "bugs")) else { return };
-    let again = subject.replay_command();
-    let arguments = again.trim_start_matches("cargo sim ");
     console.err.print(&format!(
-        "warning: the plan names the bug `{}`, which is not planted: this build has no bugs; run it \
-         with them by `cargo run --release --quiet -p stormkv-sim --features bugs -- {arguments}`\n",
-        report::one_line(bug)
+        "warning: the plan names the bug `{}`, which is not planted, and whether it shows is not judged: \
+         this build has no bugs; in the repository, `{}` runs it with them\n",
+        report::one_line(bug),
+        subject.replay_command()
     ));
 }
 
-/// Has cargo build the simulator with the bugs, and run this command line there.
+/// The error for a command line that needs bugs, in a build that has none.
 #[cfg(not(feature = "bugs"))]
-pub fn elsewhere(
-    arguments: &[std::ffi::OsString],
-    console: &Console,
-) -> Result<super::Exit, Usage> {
-    use std::path::Path;
-    use std::process::Command;
-
-    let Some(cargo) = std::env::var_os("CARGO") else {
-        let words = arguments.iter().map(|word| report::one_line(&word.to_string_lossy()));
-        let words = words.collect::<Vec<_>>().join(" ");
-        return Err(Usage(format!(
-            "this build has no bugs to plant; in the repository, `cargo {} -- {words}` builds and \
-             runs one that has",
-            CARGO_RUN.join(" ")
-        )));
-    };
-    console
-        .err
-        .print("note: runs in a build with the feature `bugs`, which cargo makes if need be\n");
-    let mut command = Command::new(cargo);
-    command.args(CARGO_RUN);
-    // Where the sources were when this was built; they may be gone, or elsewhere.
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    if manifest.is_file() {
-        command.arg("--manifest-path").arg(manifest);
-    }
-    let status = command.arg("--").args(arguments).status().map_err(|error| {
-        Usage(format!("cargo cannot be started: {error}; check the variable CARGO"))
-    })?;
-    Ok(exit_of(status.code()))
-}
-
-/// The exit code of the other build as ours. Any other is cargo's own, which has said why.
-#[cfg(not(feature = "bugs"))]
-fn exit_of(code: Option<i32>) -> super::Exit {
-    use super::Exit;
-    let exits = [Exit::Clean, Exit::Violation, Exit::Liveness, Exit::Unknown, Exit::Usage];
-    exits.into_iter().find(|exit| code == Some(*exit as i32)).unwrap_or(Exit::Internal)
+pub fn missing(arguments: &[std::ffi::OsString]) -> Usage {
+    let words = arguments.iter().map(|word| report::one_line(&word.to_string_lossy()));
+    let words = words.collect::<Vec<_>>().join(" ");
+    Usage(format!(
+        "this build has no bugs to plant; in the repository, `cargo sim {words}` runs one that has \
+         (it is built with `--features bugs`)"
+    ))
 }
 
 #[cfg(all(test, feature = "bugs"))]
 mod tests;
-
-#[cfg(all(test, not(feature = "bugs")))]
-mod tests {
-    use super::super::Exit;
-    use super::*;
-
-    #[test]
-    fn the_exit_code_of_the_other_build_is_passed_on() {
-        for exit in [0, 1, 2, 3, 64, 70] {
-            assert_eq!(exit_of(Some(exit)) as i32, exit);
-        }
-        for code in [Some(101), None] {
-            assert_eq!(exit_of(code), Exit::Internal, "cargo failed");
-        }
-    }
-}

@@ -31,7 +31,10 @@ pub fn check(args: &CheckArgs, console: &Console) -> Result<Exit, Usage> {
         ModelArg::Kv => Model::Kv,
         ModelArg::Register => Model::Register,
     };
-    let history = jsonl::read(BufReader::new(file), &name, model)
+    let mut warn = |warning: String| {
+        console.err.print(&format!("warning: {}\n", report::one_line(&warning)));
+    };
+    let history = jsonl::read(BufReader::new(file), &name, model, &mut warn)
         .map_err(|error| Usage(report::one_line(&error)))?;
     let operations = history.ops().len() as u64;
 

@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use stormkv_sim::campaign::Totals;
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
 #[cfg(feature = "bugs")]
@@ -22,6 +23,8 @@ pub struct Engine {
     pub run_beyond: fn(u64) -> Outcome,
     /// Runs a plan.
     pub run_plan: fn(&Plan, RunOptions) -> Outcome,
+    /// Whether a campaign ends early, as if the user had asked for it.
+    pub interrupts: fn(&Totals) -> bool,
     /// Makes the failing plan of a seed as small as it goes in this time, and tells how many events
     /// are left of its run. `None` if it does not fail.
     #[cfg(feature = "bugs")]
@@ -34,6 +37,7 @@ impl Default for Engine {
             run_seed: |seed| run_plan(&swarm::generate(seed), RunOptions::default()),
             run_beyond: |seed| run_plan(&swarm::generate_beyond(seed), RunOptions::default()),
             run_plan,
+            interrupts: |_| false,
             #[cfg(feature = "bugs")]
             shrink: shrink_plan,
         }
@@ -101,9 +105,4 @@ pub fn summarize(plan: &Plan) -> PlanSummary {
         operations: plan.ops.len() as u64,
         faults: (plan.faults.len() + plan.net.len()) as u64,
     }
-}
-
-/// The checker that the plan expects to fail, or `none`.
-pub fn expected(plan: &Plan) -> String {
-    plan.expect.violation.clone().unwrap_or_else(|| "none".to_string())
 }

@@ -5,7 +5,7 @@ use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
 
 use super::console::Console;
-use super::run::tell;
+use super::run::{Form, tell};
 use super::{Exit, MergeArgs, Usage, engine};
 
 pub fn merge(args: &MergeArgs, console: &Console) -> Result<Exit, Usage> {
@@ -19,7 +19,8 @@ pub fn merge(args: &MergeArgs, console: &Console) -> Result<Exit, Usage> {
     }
     // It may have come from far away: nothing is run.
     let page = |_: &Failure, _: &Plan, _| String::new();
-    Ok(tell(&label, &Totals { wall, ..totals }, args.json, console, &page))
+    let form = Form { json: args.json, verbose: args.verbose };
+    Ok(tell(&label, &Totals { wall, ..totals }, form, console, &page))
 }
 
 /// What a file that cannot be used means for the exit code.

@@ -1,21 +1,36 @@
-//! `cargo sim replay`: one seed or scenario again, told as a story.
+//! `cargo sim replay`: one seed or scenario again, with a timeline of what happened.
 //!
-//! The exit code follows the verdict even when the scenario expects a violation: whether a known
-//! bug still shows is for `cargo test` to judge, and a script that replays wants to know what
-//! happened.
+//! A seed is judged by its verdict. A scenario says itself what must happen: the violation that it
+//! expects is no failure, and a clean run that misses a waypoint is one.
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use serde::Serialize;
 use stormkv_sim::campaign::{self, Failure, Totals};
-use stormkv_sim::outcome::{Outcome, Recovery, Violation};
+use stormkv_sim::outcome::{Outcome, Recovery, Skipped, Violation};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Json, JsonFailure, Paint, Subject, Table};
 use stormkv_sim::scenario;
+use stormkv_sim::view::timeline;
 use stormkv_sim::world::{self, Recorded, RunOptions};
 
 use super::console::Console;
 use super::engine::{self, Engine};
 use super::page::Kept;
 use super::{Exit, ReplayArgs, SubjectArgs, Usage, bugs, run};
+
+/// What `cargo sim replay --help` ends with.
+pub const HELP: &str = "\
+A scenario is judged by what it expects (`expect.violation`, `expect.waypoints`,
+`expect.no_skipped_faults`): 0 if all of that happened and nothing else failed. A run that --until cuts
+short before anything has failed is not judged.
+
+Exit codes: 0 clean, or as the scenario expects; 1 violation, or what the scenario expects did not
+happen; 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
+
+/// How many skipped faults are listed; `--json` lists them all.
+const LISTED_SKIPPED: usize = 10;
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     let (subject, plan) = load(&args.subject)?;
@@ -24,33 +39,86 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
         console.out.print(&opening(&subject, &plan, console.paint()));
     }
     let kept = Kept::default();
-    let options =
+    let mut options =
         RunOptions { trace: trace(args, console), until_step: args.until, ..RunOptions::default() };
+    let film = Rc::new(RefCell::new(None));
+    if !args.json {
+        let sink = Rc::clone(&film);
+        options.film = Some(Box::new(move |film| *sink.borrow_mut() = Some(film)));
+    }
     let options = kept.recording(options);
     let (outcome, wall) = engine::timed(|| campaign::guarded(|| (engine.run_plan)(&plan, options)));
     let planted = plan.bug.clone().filter(|_| cfg!(feature = "bugs"));
+    let stopped = args.until.filter(|until| *until <= outcome.events);
+    let timeline = film.take().map(|film| timeline::render(&film, &outcome.skipped, &plan));
     let telling = Telling {
         subject,
         plan_hash: plan.hash(),
-        expected: engine::expected(&plan),
-        stopped: args.until.filter(|until| *until <= outcome.events),
+        expected: plan.expect.violation.clone().unwrap_or_else(|| "none".to_string()),
+        unmet: unmet(&plan, &outcome, stopped),
+        stopped,
         violation: outcome.violation.clone(),
         recorded: kept.take(),
+        timeline: timeline.unwrap_or_default(),
         steps: outcome.events,
         recovery: outcome.recovery,
+        skipped: outcome.skipped.iter().map(|skipped| SkippedJson::new(skipped, &plan)).collect(),
         totals: Totals { wall, bug: planted, ..totals(args.subject.seed, outcome) },
     };
     if args.json {
         console.print_json(&telling.json());
         console.err.print(&telling.last_words(console.err_paint()));
     } else {
-        console.out.print(&telling.text(console.paint()));
+        console.out.print(&telling.text(args.verbose, console.paint()));
     }
-    Ok(Exit::of(telling.violation.as_ref()))
+    Ok(telling.exit())
+}
+
+/// What of the plan's expectation was not met, as far as that can be said.
+fn unmet(plan: &Plan, outcome: &Outcome, stopped: Option<u64>) -> Vec<String> {
+    if stopped.is_some() && outcome.violation.is_none() {
+        return Vec::new();
+    }
+    let mut judged = plan.clone();
+    // What a bug does is not to be expected without it.
+    if plan.bug.is_some() && cfg!(not(feature = "bugs")) {
+        judged.expect.violation = None;
+    }
+    scenario::unmet(&judged, outcome)
 }
 
 /// The plan that is asked for.
 pub(super) fn load(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
+    let (subject, plan) = load_any(args)?;
+    match args.plan {
+        Some(expected) if expected != plan.hash() => {
+            Err(another_plan(&subject, plan.hash(), expected))
+        }
+        _ => Ok((subject, plan)),
+    }
+}
+
+/// The error for `--plan` with the hash of another plan.
+fn another_plan(subject: &Subject, found: u64, expected: u64) -> Usage {
+    let reason = match subject {
+        Subject::File(_) => {
+            "the file was changed since, or a default is another one in this version; take the file \
+             and the version that the hash was printed with, or leave out --plan"
+        }
+        _ => {
+            "a seed means the same plan only within one version; check out the revision that the \
+             failure was printed with (its line `version`), or leave out --plan to run what the seed \
+             means here. A scenario, as `cargo sim shrink` writes one, means the same in later versions"
+        }
+    };
+    Usage(format!(
+        "{} is the plan {found:016x} in this version, {}, and not {expected:016x}: {reason}",
+        title(subject),
+        report::BUILD
+    ))
+}
+
+fn load_any(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
     match (args.seed, &args.file) {
         (Some(seed), _) => {
             let bug = bugs::resolve(args.bug.as_deref())?;
@@ -58,6 +126,15 @@ pub(super) fn load(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
             Ok((subject, run::plan(seed, args.beyond_quorum, bug.as_deref())))
         }
         (None, Some(path)) => {
+            let only_seeds =
+                [("--beyond-quorum", args.beyond_quorum), ("--bug", args.bug.is_some())];
+            if let Some((flag, _)) = only_seeds.iter().find(|(_, given)| *given) {
+                return Err(Usage(format!(
+                    "{flag} says what to make of a seed, and {} is a scenario, which says so itself; \
+                     leave out {flag}",
+                    report::one_line(&path.to_string_lossy())
+                )));
+            }
             let plan = scenario::load(path)
                 .map_err(|error| Usage(report::one_line(&error.to_string())))?;
             Ok((Subject::File(path.to_string_lossy().into_owned()), plan))
@@ -141,12 +218,17 @@ struct Telling {
     subject: Subject,
     plan_hash: u64,
     expected: String,
+    /// What of the plan's expectation was not met, a sentence each.
+    unmet: Vec<String>,
     /// The event at which the user asked to stop, if the run came that far.
     stopped: Option<u64>,
     violation: Option<Violation>,
     recorded: Option<Recorded>,
+    /// Empty if there is none.
+    timeline: String,
     steps: u64,
     recovery: Recovery,
+    skipped: Vec<SkippedJson>,
     totals: Totals,
 }
 
@@ -166,7 +248,31 @@ struct ReplayJson<'a> {
     plan_hash: String,
     expected: &'a str,
     as_expected: bool,
+    /// What of the expectation was not met.
+    unmet: &'a [String],
+    /// Faults that hit nothing.
+    skipped_faults: &'a [SkippedJson],
     stopped: bool,
+}
+
+/// A fault that hit nothing.
+#[derive(Serialize)]
+struct SkippedJson {
+    /// Its row in the plan.
+    fault: usize,
+    /// As the plan says it.
+    r#do: String,
+    /// Simulated milliseconds.
+    at_ms: f64,
+    why: &'static str,
+}
+
+impl SkippedJson {
+    fn new(skipped: &Skipped, plan: &Plan) -> SkippedJson {
+        let Skipped { fault, at_ns, why } = *skipped;
+        let what = plan.faults[fault].fault.to_string();
+        SkippedJson { fault, r#do: what, at_ms: (at_ns / 1000) as f64 / 1e3, why }
+    }
 }
 
 impl Telling {
@@ -175,7 +281,17 @@ impl Telling {
     }
 
     fn as_expected(&self) -> bool {
-        self.found() == self.expected
+        self.found() == self.expected && self.unmet.is_empty()
+    }
+
+    /// A scenario is judged by what it expects, a seed by its verdict.
+    fn exit(&self) -> Exit {
+        let unexpected = self.violation.as_ref().filter(|found| found.checker != self.expected);
+        match (&self.subject, self.unmet.is_empty()) {
+            (Subject::File(_), true) => Exit::Clean,
+            (Subject::File(_), false) if unexpected.is_none() => Exit::Violation,
+            _ => Exit::of(self.violation.as_ref()),
+        }
     }
 
     fn json(&self) -> ReplayJson<'_> {
@@ -195,11 +311,18 @@ impl Telling {
             plan_hash: format!("{:016x}", self.plan_hash),
             expected: &self.expected,
             as_expected: self.as_expected(),
+            unmet: &self.unmet,
+            skipped_faults: &self.skipped,
             stopped: self.stopped.is_some(),
         }
     }
 
-    fn text(&self, paint: Paint) -> String {
+    fn text(&self, verbose: bool, paint: Paint) -> String {
+        let mut text = String::new();
+        if !self.timeline.is_empty() {
+            text.push_str(&format!("{}\n{}", paint.bold("timeline"), self.timeline));
+        }
+        text.push_str(&self.end(paint));
         let simulated = report::duration(self.totals.sim_ns as f64 / 1e9);
         let wall = report::duration(self.totals.wall.as_secs_f64());
         let mut table = Table::default();
@@ -211,14 +334,48 @@ impl Telling {
         table.words("time", &format!("{simulated} simulated in {wall}"));
         table.words("trace hash", &format!("{:016x}", self.totals.trace_hash));
         table.words("recovery", &recovery(&self.recovery));
-        report::coverage(&mut table, &self.totals, &[]);
-        let mut text = table.render(paint);
-        if let Some(sentence) = self.expectation() {
-            text.push_str(&format!("\n{sentence}\n"));
+        if verbose {
+            report::coverage(&mut table, &self.totals, &[]);
         }
+        text.push_str(&table.render(paint));
+        text.push_str(&self.skipped_faults(paint));
+        text.push_str(&self.expectation(paint));
         let words = self.last_words(paint);
         if !words.is_empty() {
             text.push_str(&format!("\n{words}"));
+        }
+        text
+    }
+
+    /// The last line of the timeline, and a blank one; nothing without a timeline.
+    fn end(&self, paint: Paint) -> String {
+        if self.timeline.is_empty() {
+            return String::new();
+        }
+        let (at_ns, what) = match &self.violation {
+            Some(violation) => {
+                let word = paint.red(report::verdict(Some(violation)));
+                (violation.at_ns, format!("{word} of {}", violation.checker))
+            }
+            None if self.stopped.is_some() => (self.totals.sim_ns as u64, "stopped".to_owned()),
+            None => (self.totals.sim_ns as u64, "the cluster is at rest".to_owned()),
+        };
+        let (ms, us) = (at_ns / 1_000_000, at_ns / 1000 % 1000);
+        format!("{ms:>6}.{us:03} ms  {what}\n\n")
+    }
+
+    /// The faults that hit nothing; empty if all did.
+    fn skipped_faults(&self, paint: Paint) -> String {
+        if self.skipped.is_empty() {
+            return String::new();
+        }
+        let mut text = format!("\n{}\n", paint.yellow("faults that hit nothing"));
+        for SkippedJson { fault, r#do, at_ms, why } in self.skipped.iter().take(LISTED_SKIPPED) {
+            text.push_str(&format!("  fault {fault}: {} at {at_ms} ms: {why}\n", r#do));
+        }
+        let more = self.skipped.len().saturating_sub(LISTED_SKIPPED);
+        if more > 0 {
+            text.push_str(&format!("  and {more} more: --json lists them all\n"));
         }
         text
     }
@@ -239,26 +396,24 @@ impl Telling {
         }
     }
 
-    /// How the verdict compares with what the scenario says; `None` if clean was expected of it
-    /// and clean it is, or if the run was cut short and has not failed yet.
-    fn expectation(&self) -> Option<String> {
-        match (self.as_expected(), self.expected.as_str()) {
-            (true, "none") => None,
-            (true, checker) => Some(format!("as expected: the scenario expects {checker} to fail")),
-            (false, _) if self.violation.is_none() && self.stopped.is_some() => None,
-            (false, "none") => match self.subject {
-                Subject::File(_) => {
-                    Some("unexpected: the scenario expects no violation".to_string())
-                }
-                _ => None,
-            },
-            (false, checker) => Some(match self.found() {
-                "none" => format!("unexpected: the scenario expects {checker} to fail"),
-                found => {
-                    format!("unexpected: the scenario expects {checker} to fail, not {found}")
-                }
-            }),
+    /// How the run compares with what the scenario expects; empty for a seed.
+    fn expectation(&self, paint: Paint) -> String {
+        if !matches!(self.subject, Subject::File(_)) {
+            return String::new();
         }
+        if self.stopped.is_some() && self.violation.is_none() {
+            return "\nnot judged: the run was stopped before its end\n".to_owned();
+        }
+        if self.unmet.is_empty() {
+            let word = paint.green("as expected");
+            return match self.violation {
+                Some(_) => format!("\n{word}: the scenario expects {} to fail\n", self.expected),
+                None => format!("\n{word}\n"),
+            };
+        }
+        let word = paint.red("not as expected");
+        let lines = self.unmet.iter().map(|sentence| format!("{word}: {sentence}\n"));
+        format!("\n{}", lines.collect::<String>())
     }
 
     /// Empty if there is nothing to complain about.

@@ -1,5 +1,8 @@
 //! `cargo sim run`: a campaign of seeds, its summary, and what broke first.
 
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stormkv_sim::campaign::{
     self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, Seeds, Settings, Totals,
@@ -13,6 +16,7 @@ use stormkv_sim::{determinism, swarm, world};
 
 use super::console::Console;
 use super::engine::Engine;
+use super::interrupt::Interrupt;
 use super::merge::refused;
 use super::page::{self, Page};
 use super::{Exit, RunArgs, Usage, shrink};
@@ -36,14 +40,19 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
     };
 
     let bar = progress_bar(seeds.len(), earlier.seeds, console);
-    let mut failures = 0;
+    let interrupt = Interrupt::watch()
+        .map_err(|error| Usage(format!("signals cannot be watched: {error}; try again")))?;
+    let mut named = Named { before: earlier.failed.len(), count: earlier.failed.len() };
     let mut progress = |totals: &Totals| {
-        let failed = totals.failed.len();
-        if failed != failures {
-            failures = failed;
-            bar.set_message(format!(", {failed} failed"));
+        if let Some(lines) = named.lines(totals) {
+            bar.suspend(|| console.err.print(&lines));
+            bar.set_message(format!(", {} failed", totals.failed.len()));
         }
         bar.set_position(totals.seeds);
+        match interrupt.is_asked() || (engine.interrupts)(totals) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     };
     let mut record = |seed, outcome: &Outcome| match &mut kept {
         None => Ok(()),
@@ -52,6 +61,7 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
     let run_seed = |seed| args.canary.applied(seed, run_seed(args, bug.as_deref(), engine, seed));
     let totals = campaign::go_on(&seeds, jobs, &run_seed, earlier, &mut record, &mut progress);
     bar.finish_and_clear();
+    drop(interrupt);
     let synced = kept.as_mut().map_or(Ok(()), Kept::sync);
     let totals = match totals.and_then(|totals| synced.map(|()| totals)) {
         Ok(totals) => totals,
@@ -60,11 +70,45 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
     let plural = if jobs == 1 { "" } else { "s" };
     let label = format!("{seeds}, {jobs} job{plural}");
     let page = |worst: &Failure, plan: &Plan, paint| page::again(worst, plan, engine, paint);
-    let exit = tell(&label, &totals, args.json, console, &page);
-    if args.shrink {
+    let form = Form { json: args.json, verbose: args.verbose };
+    let exit = tell(&label, &totals, form, console, &page);
+    if totals.interrupted && args.out.is_some() {
+        console
+            .err
+            .print("note: the same command goes on behind the last seed that was finished\n");
+    }
+    if args.shrink && !totals.interrupted {
         shrink_worst(args, &totals, engine, console);
     }
     Ok(exit)
+}
+
+/// Names failing seeds as they are found.
+struct Named {
+    /// How many were known before this run.
+    before: usize,
+    /// How many are known.
+    count: usize,
+}
+
+impl Named {
+    /// What to print about the failures that are new; `None` if there are none.
+    fn lines(&mut self, totals: &Totals) -> Option<String> {
+        let known = std::mem::replace(&mut self.count, totals.failed.len());
+        let mut lines = String::new();
+        for (at, Failure { seed, violation }) in totals.failed.iter().enumerate().skip(known) {
+            match (at - self.before).cmp(&report::LISTED_FAILURES) {
+                Ordering::Less => {
+                    let (checker, message) =
+                        (violation.checker, report::sentence(&violation.message));
+                    lines.push_str(&format!("seed {seed} failed: {checker}: {message}\n"));
+                }
+                Ordering::Equal => lines.push_str("more seeds fail; they are counted only\n"),
+                Ordering::Greater => {}
+            }
+        }
+        (known < self.count).then_some(lines)
+    }
 }
 
 /// Shrinks the worst failure, if there is one. That this fails is no news about the seeds: it does
@@ -136,15 +180,34 @@ fn open(
     Ok(Some(kept))
 }
 
-/// Tells what came of a campaign: the JSON object or the summary, and the last lines.
-pub fn tell(label: &str, totals: &Totals, json: bool, console: &Console, page: Page<'_>) -> Exit {
-    if json {
-        console.print_json(&report::campaign_json(totals, world::WAYPOINTS));
-    } else {
-        let paint = console.paint();
-        console.out.print(&report::summary(label, totals, world::WAYPOINTS, paint));
+/// How a campaign is reported.
+#[derive(Clone, Copy)]
+pub struct Form {
+    /// As one object.
+    pub json: bool,
+    /// With all counts.
+    pub verbose: bool,
+}
+
+/// Reports what came of a campaign: the JSON object or the summary, and the last lines.
+pub fn tell(label: &str, totals: &Totals, form: Form, console: &Console, page: Page<'_>) -> Exit {
+    let paint = console.paint();
+    match form {
+        Form { json: true, .. } => {
+            console.print_json(&report::campaign_json(totals, world::WAYPOINTS));
+        }
+        Form { verbose: true, .. } => {
+            console.out.print(&report::summary(label, totals, world::WAYPOINTS, paint));
+            if totals.failed.is_empty() {
+                console.out.print(&format!("\n{}\n", report::verdict_line(totals, paint)));
+            }
+        }
+        _ => {
+            console.out.print(&report::brief(label, totals, world::WAYPOINTS, paint));
+            console.out.print("\nall counts: --verbose\n");
+        }
     }
-    conclude(totals, json, console, page);
+    conclude(totals, form.json, console, page);
     let lost = totals.canaries().map_or(0, |canaries| canaries.lost());
     if lost > 0 {
         console.err.print(&format!(
@@ -153,7 +216,10 @@ pub fn tell(label: &str, totals: &Totals, json: bool, console: &Console, page: P
         ));
         return Exit::Internal;
     }
-    Exit::of_class(totals.worst_class())
+    match totals.worst_class() {
+        None if totals.interrupted => Exit::Interrupted,
+        class => Exit::of_class(class),
+    }
 }
 
 /// The seeds that the arguments ask for.
@@ -174,20 +240,9 @@ fn choose(args: &RunArgs) -> Result<Seeds, Usage> {
     })
 }
 
-/// The last lines: the worst failure and how to see it again, or that there is none.
+/// The last lines: the worst failure and how to see it again.
 fn conclude(totals: &Totals, json: bool, console: &Console, page: Page<'_>) {
-    let Some(worst) = totals.worst() else {
-        if !json {
-            let word = console.paint().green("clean");
-            let sentence = match totals.seeds {
-                0 => "no seed falls to this shard, so nothing was tested".to_string(),
-                1 => "1 seed, no violation".to_string(),
-                n => format!("{} seeds, no violation", report::thousands(n.into())),
-            };
-            console.out.print(&format!("\n{word}: {sentence}\n"));
-        }
-        return;
-    };
+    let Some(worst) = totals.worst() else { return };
     // A plan that cannot even be generated is a panic of its seed, and has no hash.
     let (beyond_quorum, bug) = (totals.beyond_quorum, totals.bug.as_deref());
     let subject = Subject::of_seed(worst.seed, beyond_quorum, bug);
@@ -195,12 +250,29 @@ fn conclude(totals: &Totals, json: bool, console: &Console, page: Page<'_>) {
     let words = |paint| {
         let page = plan.as_ref().map_or_else(String::new, |plan| page(worst, plan, paint));
         let plan_hash = plan.as_ref().map(Plan::hash);
-        page + &report::last_words(&subject, plan_hash, &worst.violation, paint)
+        let others = if totals.interrupted { others(totals, worst) } else { String::new() };
+        others + &page + &report::last_words(&subject, plan_hash, &worst.violation, paint)
     };
     if json {
         console.err.print(&words(console.err_paint()));
     } else {
         console.out.print(&format!("\n{}", words(console.paint())));
+    }
+}
+
+/// The lines that replay the other failures that were found, some of them if they are many.
+fn others(totals: &Totals, worst: &Failure) -> String {
+    let others = totals.failed.iter().filter(|failure| failure.seed != worst.seed);
+    let lines: Vec<String> = others
+        .take(report::LISTED_FAILURES)
+        .map(|Failure { seed, .. }| {
+            let subject = Subject::of_seed(*seed, totals.beyond_quorum, totals.bug.as_deref());
+            format!("  {}\n", subject.replay_command())
+        })
+        .collect();
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("to replay the others\n{}\n", lines.concat()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `cargo sim view`: one run as a page to look at, or as a file that other programs show.
 //!
-//! The run is made once more, with a camera. As with `replay`, the exit code tells the verdict, and a
-//! failure ends with its sentence and the line that replays it. These go where the file does not:
+//! The run is made once more, with a camera. The exit code is that of the verdict, of a scenario, too:
+//! what it expects is for `replay` to judge. A failure ends with its sentence and the line that replays
+//! it. These go where the file does not:
 //! to standard error if that is standard output. Of a failure, the page and the data block say how
 //! likely it was, event by event, which takes a thousand runs more.
 

@@ -20,6 +20,11 @@ impl Aims {
         self.0.push((aim, fault));
     }
 
+    /// The fault of each.
+    pub fn faults(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(_, fault)| *fault)
+    }
+
     /// Takes back the failures of this fault, or all.
     pub fn disarm(&mut self, fault: Option<u32>) {
         self.0.retain(|(_, armed)| fault.is_some_and(|fault| *armed != fault));

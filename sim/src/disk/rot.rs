@@ -16,7 +16,7 @@ use super::{Inode, SimDisk};
 pub(super) struct Stale {
     file: FileName,
     bytes: Range<u64>,
-    fault: u32,
+    pub(super) fault: u32,
 }
 
 impl SimDisk {

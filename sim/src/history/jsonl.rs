@@ -21,402 +21,28 @@
 //!
 //! `f` and `key` may be left out of the event that ends an operation. Errors name the file, the
 //! line and the remedy.
+//!
+//! Values are compared by what they mean: numbers exactly by value, whatever their size and notation
+//! (`1`, `1.0` and `10e-1` are one number, inside of arrays and objects, too), objects whatever the
+//! order of their keys, strings whatever their escapes.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+mod read;
+mod write;
 
-use serde_json::{Map, Value as Json};
-
-use super::{Action, Answer, History, Key, Model, Op, Outcome, Txn, TxnOp, Value};
-
-/// Reads a history. `name` is the file's name for error messages.
-///
-/// # Errors
-/// One line that says where the first mistake is and how to mend it.
-pub fn read(input: impl BufRead, name: &str, model: Model) -> Result<History, String> {
-    let mut history = History::new(model);
-    history.lines = true;
-    let mut open: BTreeMap<u64, usize> = BTreeMap::new();
-    for (number, line) in (1..).zip(input.lines()) {
-        let located = |message: String| format!("{name}:{number}: {message}");
-        let line = line.map_err(|error| located(format!("cannot be read: {error}")))?;
-        history.events = number;
-        if !line.trim().is_empty() {
-            read_event(&mut history, &mut open, &line, number).map_err(located)?;
-        }
-    }
-    Ok(history)
-}
-
-fn read_event(
-    history: &mut History,
-    open: &mut BTreeMap<u64, usize>,
-    line: &str,
-    number: u64,
-) -> Result<(), String> {
-    let json: Json = serde_json::from_str(line)
-        .map_err(|error| format!("not valid JSON ({error}); write one object a line"))?;
-    let Json::Object(event) = json else {
-        return Err("not a JSON object; write {\"process\":..,\"type\":..,\"f\":..}".to_string());
-    };
-    let process = event
-        .get("process")
-        .and_then(Json::as_u64)
-        .ok_or("\"process\" is missing or not a whole number >= 0; number the clients")?;
-    let time = match event.get("time") {
-        None | Some(Json::Null) => None,
-        Some(time) => Some(time.as_u64().ok_or("\"time\" is not a whole number of nanoseconds")?),
-    };
-    let kind = text(&event, "type").ok_or("\"type\" is missing; use invoke, ok, fail or info")?;
-    if kind == "invoke" {
-        if let Some(&op) = open.get(&process) {
-            return Err(format!(
-                "process {process} invokes while its operation of line {} is under way; end that \
-                 with ok, fail or info first, or use another process number",
-                history.ops[op].call
-            ));
-        }
-        let action = read_action(&event, history.model)?;
-        open.insert(process, history.ops.len());
-        history.ops.push(Op {
-            process,
-            call: number,
-            ret: None,
-            call_ns: time,
-            ret_ns: None,
-            action,
-            outcome: Outcome::Info,
-        });
-        return Ok(());
-    }
-    if !matches!(kind, "ok" | "fail" | "info") {
-        return Err(format!("unknown type {kind:?}; use invoke, ok, fail or info"));
-    }
-    let op = open.remove(&process).ok_or_else(|| {
-        format!("{kind} of process {process} without an invoke; add the invoke before it")
-    })?;
-    let model = history.model;
-    let op = &mut history.ops[op];
-    agrees_with_call(&event, op, model)?;
-    op.outcome = match kind {
-        "ok" => Outcome::Ok(read_answer(&event, &op.action)?),
-        "fail" => Outcome::Fail,
-        _ => Outcome::Info,
-    };
-    op.ret = Some(number);
-    op.ret_ns = time;
-    Ok(())
-}
-
-fn agrees_with_call(event: &Map<String, Json>, op: &Op, model: Model) -> Result<(), String> {
-    let name = op.action.name(model);
-    if let Some(f) = event.get("f")
-        && f.as_str() != Some(name)
-    {
-        return Err(format!("\"f\" is {f}, but line {} invoked {name:?}", op.call));
-    }
-    let key = match &op.action {
-        Action::Get { key }
-        | Action::Put { key, .. }
-        | Action::Append { key, .. }
-        | Action::Cas { key, .. }
-        | Action::Delete { key }
-        | Action::Scan { prefix: key } => key,
-        Action::Txn(_) => return Ok(()),
-    };
-    match event.get("key") {
-        Some(found) if model == Model::Kv && found.as_str() != Some(key) => {
-            Err(format!("\"key\" is {found}, but line {} invoked {key:?}", op.call))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn read_action(event: &Map<String, Json>, model: Model) -> Result<Action, String> {
-    let names = match model {
-        Model::Kv => "get, put, append, cas, delete, scan or txn",
-        Model::Register => "read, write or cas",
-    };
-    let f = text(event, "f").ok_or_else(|| format!("\"f\" is missing; use {names}"))?;
-    let key = || match model {
-        Model::Register => Ok(Key::from("")),
-        Model::Kv => {
-            text(event, "key").map(Key::from).ok_or_else(|| format!("{f} needs \"key\", a string"))
-        }
-    };
-    let value = || {
-        event.get("value").and_then(Value::from_json).ok_or_else(|| {
-            format!("{f} needs \"value\" at invoke, not null (null stands for absence)")
-        })
-    };
-    Ok(match (f, model) {
-        ("get", Model::Kv) | ("read", Model::Register) => Action::Get { key: key()? },
-        ("put", Model::Kv) | ("write", Model::Register) => {
-            Action::Put { key: key()?, value: value()? }
-        }
-        ("append", Model::Kv) => {
-            let value = value()?;
-            if !value.is_text() {
-                return Err(format!("append needs a string as \"value\", not {value}"));
-            }
-            Action::Append { key: key()?, value }
-        }
-        ("cas", _) => {
-            let Some([expected, new]) = list(event.get("value")) else {
-                return Err("cas needs \"value\":[expected,new] at invoke".to_string());
-            };
-            let new = Value::from_json(new)
-                .ok_or("cas cannot write null, which stands for absence; use delete")?;
-            Action::Cas { key: key()?, expected: Value::from_json(expected), new }
-        }
-        ("delete", Model::Kv) => Action::Delete { key: key()? },
-        ("scan", Model::Kv) => Action::Scan { prefix: key()? },
-        ("txn", Model::Kv) => Action::Txn(Box::new(read_txn(event.get("value"))?)),
-        _ => return Err(format!("unknown f {f:?} for this model; use {names}")),
-    })
-}
-
-fn read_txn(value: Option<&Json>) -> Result<Txn, String> {
-    const SHAPE: &str = "txn needs \"value\":{\"if\":[[key,value],..],\"then\":[..],\"else\":[..]} \
-                         with the operations [\"get\",key], [\"put\",key,value], [\"delete\",key]";
-    let value = value.and_then(Json::as_object).ok_or(SHAPE)?;
-    let part = |name: &str| match value.get(name) {
-        None => Some([].as_slice()),
-        Some(part) => part.as_array().map(Vec::as_slice),
-    };
-    let mut txn = Txn::default();
-    for condition in part("if").ok_or(SHAPE)? {
-        let [Json::String(key), expected] = list(Some(condition)).ok_or(SHAPE)? else {
-            return Err(SHAPE.to_string());
-        };
-        txn.conditions.push((key.as_str().into(), Value::from_json(expected)));
-    }
-    for (name, branch) in [("then", &mut txn.then), ("else", &mut txn.otherwise)] {
-        for op in part(name).ok_or(SHAPE)? {
-            branch.push(read_txn_op(op).ok_or(SHAPE)?);
-        }
-    }
-    Ok(txn)
-}
-
-fn read_txn_op(op: &Json) -> Option<TxnOp> {
-    let op = op.as_array()?;
-    let key = Key::from(op.get(1)?.as_str()?);
-    match (op.first()?.as_str()?, op.len()) {
-        ("get", 2) => Some(TxnOp::Get(key)),
-        ("put", 3) => Some(TxnOp::Put(key, Value::from_json(&op[2])?)),
-        ("delete", 2) => Some(TxnOp::Delete(key)),
-        _ => None,
-    }
-}
-
-fn read_answer(event: &Map<String, Json>, action: &Action) -> Result<Answer, String> {
-    let value = event.get("value");
-    Ok(match action {
-        Action::Get { .. } => Answer::Value(Value::from_json(
-            value.ok_or("ok of a read needs \"value\", null if the key is absent")?,
-        )),
-        Action::Put { .. } | Action::Append { .. } => Answer::Done,
-        Action::Cas { .. } if event.get("swapped").is_some_and(Json::is_null) => Answer::Unsaid,
-        Action::Cas { .. } => Answer::Swapped(
-            event
-                .get("swapped")
-                .and_then(Json::as_bool)
-                .ok_or("ok of cas needs \"swapped\":true, false, or null if it was not said")?,
-        ),
-        Action::Delete { .. } => Answer::Deleted(match value {
-            None | Some(Json::Null) => None,
-            Some(existed) => {
-                Some(existed.as_bool().ok_or("ok of delete has \"value\":true, false or nothing")?)
-            }
-        }),
-        Action::Scan { .. } => {
-            let pairs = value.and_then(Json::as_array);
-            let pairs = pairs.and_then(|pairs| pairs.iter().map(read_pair).collect());
-            Answer::Pairs(pairs.ok_or("ok of scan needs \"value\":[[key,value],..], no nulls")?)
-        }
-        Action::Txn(txn) => read_txn_answer(value, txn)?,
-    })
-}
-
-fn read_pair(pair: &Json) -> Option<(Key, Value)> {
-    match list(Some(pair))? {
-        [Json::String(key), value] => Some((key.as_str().into(), Value::from_json(value)?)),
-        _ => None,
-    }
-}
-
-fn read_txn_answer(value: Option<&Json>, txn: &Txn) -> Result<Answer, String> {
-    const SHAPE: &str = "ok of txn needs \"value\":{\"succeeded\":bool,\"results\":[..]}, \
-                         \"succeeded\":null if it was not said";
-    if value.and_then(|value| value.get("succeeded")).is_some_and(Json::is_null) {
-        return Ok(Answer::Unsaid);
-    }
-    let succeeded =
-        value.and_then(|value| value.get("succeeded")).and_then(Json::as_bool).ok_or(SHAPE)?;
-    let results = match value.and_then(|value| value.get("results")) {
-        None | Some(Json::Null) => return Ok(Answer::Txn { succeeded, results: None }),
-        Some(results) => results.as_array().ok_or(SHAPE)?,
-    };
-    let branch = if succeeded { &txn.then } else { &txn.otherwise };
-    if branch.len() != results.len() {
-        return Err(format!(
-            "the transaction took a branch of {} operations but has {} results; give one for each",
-            branch.len(),
-            results.len()
-        ));
-    }
-    let answer = |(op, result): (&TxnOp, &Json)| match op {
-        TxnOp::Get(_) => Ok(Answer::Value(Value::from_json(result))),
-        TxnOp::Put(..) => Ok(Answer::Done),
-        TxnOp::Delete(_) if result.is_null() => Ok(Answer::Deleted(None)),
-        TxnOp::Delete(_) => {
-            let existed = result.as_bool().ok_or("the result of a delete is true, false or null");
-            existed.map(|existed| Answer::Deleted(Some(existed)))
-        }
-    };
-    let results = branch.iter().zip(results).map(answer).collect::<Result<Vec<_>, _>>()?;
-    Ok(Answer::Txn { succeeded, results: Some(results) })
-}
-
-fn text<'a>(event: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
-    event.get(name).and_then(Json::as_str)
-}
-
-fn list<const N: usize>(value: Option<&Json>) -> Option<&[Json; N]> {
-    value?.as_array()?.as_slice().try_into().ok()
-}
-
-/// Writes a history, one event a line, so that [`read()`] restores it (with line numbers as
-/// positions).
-///
-/// # Errors
-/// If the output cannot be written.
-pub fn write(history: &History, mut output: impl Write) -> std::io::Result<()> {
-    let mut events: Vec<(u64, usize, bool)> = Vec::with_capacity(2 * history.ops.len());
-    for (index, op) in history.ops.iter().enumerate() {
-        events.push((op.call, index, true));
-        events.extend(op.ret.map(|ret| (ret, index, false)));
-    }
-    events.sort_unstable();
-    for (_, index, is_call) in events {
-        let op = &history.ops[index];
-        let (kind, rest, time) = if is_call {
-            ("invoke", invoke_fields(&op.action, history.model), op.call_ns)
-        } else {
-            let kind = match op.outcome {
-                Outcome::Ok(_) => "ok",
-                Outcome::Fail => "fail",
-                Outcome::Info => "info",
-            };
-            (kind, end_fields(op, history.model), op.ret_ns)
-        };
-        let f = op.action.name(history.model);
-        let time = time.map(|time| format!(",\"time\":{time}")).unwrap_or_default();
-        let process = op.process;
-        writeln!(
-            output,
-            "{{\"process\":{process},\"type\":\"{kind}\",\"f\":\"{f}\"{rest}{time}}}"
-        )?;
-    }
-    Ok(())
-}
-
-fn key_field(key: &str, model: Model) -> String {
-    match model {
-        Model::Kv => format!(",\"key\":{}", Json::from(key)),
-        Model::Register => String::new(),
-    }
-}
-
-fn invoke_fields(action: &Action, model: Model) -> String {
-    match action {
-        Action::Get { key } | Action::Delete { key } | Action::Scan { prefix: key } => {
-            key_field(key, model)
-        }
-        Action::Put { key, value } | Action::Append { key, value } => {
-            format!("{},\"value\":{}", key_field(key, model), value.as_json())
-        }
-        Action::Cas { key, expected, new } => {
-            let (key, expected) = (key_field(key, model), json(expected));
-            format!("{key},\"value\":[{expected},{}]", new.as_json())
-        }
-        Action::Txn(txn) => {
-            let conditions =
-                txn.conditions.iter().map(|(key, v)| format!("[{},{}]", quoted(key), json(v)));
-            format!(
-                ",\"value\":{{\"if\":{},\"then\":{},\"else\":{}}}",
-                array(conditions),
-                array(txn.then.iter().map(txn_op)),
-                array(txn.otherwise.iter().map(txn_op))
-            )
-        }
-    }
-}
-
-fn end_fields(op: &Op, model: Model) -> String {
-    let Outcome::Ok(answer) = &op.outcome else { return invoke_fields(&op.action, model) };
-    let answer = match answer {
-        Answer::Done => return invoke_fields(&op.action, model),
-        Answer::Swapped(swapped) => {
-            return format!("{},\"swapped\":{swapped}", invoke_fields(&op.action, model));
-        }
-        Answer::Unsaid if matches!(op.action, Action::Cas { .. }) => {
-            return format!("{},\"swapped\":null", invoke_fields(&op.action, model));
-        }
-        Answer::Deleted(None) => String::new(),
-        other => format!(",\"value\":{}", answer_json(other)),
-    };
-    // A transaction's invoke fields are its value, which the answer replaces.
-    match &op.action {
-        Action::Txn(_) => answer,
-        action => invoke_fields(action, model) + &answer,
-    }
-}
-
-fn answer_json(answer: &Answer) -> String {
-    match answer {
-        Answer::Done | Answer::Deleted(None) => "null".to_string(),
-        Answer::Value(value) => json(value).to_string(),
-        Answer::Swapped(flag) | Answer::Deleted(Some(flag)) => flag.to_string(),
-        Answer::Pairs(pairs) => {
-            array(pairs.iter().map(|(key, value)| format!("[{},{}]", quoted(key), value.as_json())))
-        }
-        Answer::Unsaid => "{\"succeeded\":null}".to_string(),
-        Answer::Txn { succeeded, results: None } => format!("{{\"succeeded\":{succeeded}}}"),
-        Answer::Txn { succeeded, results: Some(results) } => format!(
-            "{{\"succeeded\":{succeeded},\"results\":{}}}",
-            array(results.iter().map(answer_json))
-        ),
-    }
-}
-
-fn txn_op(op: &TxnOp) -> String {
-    match op {
-        TxnOp::Get(key) => format!("[\"get\",{}]", quoted(key)),
-        TxnOp::Put(key, value) => format!("[\"put\",{},{}]", quoted(key), value.as_json()),
-        TxnOp::Delete(key) => format!("[\"delete\",{}]", quoted(key)),
-    }
-}
-
-fn array(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(","))
-}
-
-fn quoted(key: &str) -> String {
-    Json::from(key).to_string()
-}
-
-fn json(value: &Option<Value>) -> &str {
-    value.as_ref().map_or("null", Value::as_json)
-}
+pub use read::read;
+pub use write::write;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{Action, Answer, History, Model, Outcome};
+
+    fn parse_as(text: &str, model: Model) -> Result<History, String> {
+        read(text.as_bytes(), "h.jsonl", model, &mut |warning| panic!("{warning}"))
+    }
 
     fn parse(text: &str) -> Result<History, String> {
-        read(text.as_bytes(), "h.jsonl", Model::Kv)
+        parse_as(text, Model::Kv)
     }
 
     #[test]
@@ -452,7 +78,7 @@ mod tests {
         assert_eq!(history.ops()[7].outcome, Outcome::Fail);
         let mut written = Vec::new();
         write(&history, &mut written).expect("memory");
-        let again = read(written.as_slice(), "again", Model::Kv).expect("own output");
+        let again = parse(std::str::from_utf8(&written).expect("text")).expect("own output");
         assert_eq!(again, history);
     }
 
@@ -460,7 +86,7 @@ mod tests {
     fn register_lines_have_no_key() {
         let text = "{\"process\":1,\"type\":\"invoke\",\"f\":\"write\",\"value\":3}\n\
                     {\"process\":1,\"type\":\"ok\",\"f\":\"write\",\"value\":3}\n";
-        let history = read(text.as_bytes(), "r", Model::Register).expect("valid");
+        let history = parse_as(text, Model::Register).expect("valid");
         assert!(matches!(&history.ops()[0].action, Action::Put { key, .. } if key.is_empty()));
         let mut written = Vec::new();
         write(&history, &mut written).expect("memory");
@@ -473,6 +99,9 @@ mod tests {
         let cases = [
             (format!("{invoke}\n{{"), "h.jsonl:2: not valid JSON"),
             ("[1]".into(), "h.jsonl:1: not a JSON object"),
+            ("[1".into(), "h.jsonl:1: not valid JSON"),
+            (r#"{"process":1,"process":2}"#.into(), "duplicate field `process`"),
+            (r#"{"process":1.0,"type":"ok"}"#.into(), "\"process\" is missing or not a whole"),
             (r#"{"type":"ok"}"#.into(), "\"process\" is missing"),
             (r#"{"process":1,"type":"done"}"#.into(), "unknown type \"done\"; use invoke"),
             (r#"{"process":1,"type":"ok"}"#.into(), "ok of process 1 without an invoke"),
@@ -494,6 +123,14 @@ mod tests {
                 "append needs a string",
             ),
             (
+                r#"{"process":1,"type":"invoke","f":"put","key":"x","value":[1e9999999999999999999999999999999999999]}"#.into(),
+                "more than 36 digits; write such a number as a string",
+            ),
+            (
+                r#"{"process":1,"type":"invoke","f":"txn","value":[[],[],[]]}"#.into(),
+                "txn needs \"value\"",
+            ),
+            (
                 r#"{"process":1,"type":"invoke","f":"txn","value":{"then":[["incr","x"]]}}"#.into(),
                 "txn needs \"value\"",
             ),
@@ -504,5 +141,78 @@ mod tests {
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
             assert!(!error.contains('\n'));
         }
+    }
+
+    #[test]
+    fn a_null_is_not_a_missing_field() {
+        let invoke = r#"{"process":1,"type":"invoke","f":"get","key":"x"}"#;
+        let absent = parse(&format!("{invoke}\n{}", r#"{"process":1,"type":"ok","value":null}"#));
+        let history = absent.expect("valid");
+        assert_eq!(history.ops()[0].outcome, Outcome::Ok(Answer::Value(None)));
+        let f = parse(&format!("{invoke}\n{}", r#"{"process":1,"type":"ok","f":null}"#));
+        assert!(f.expect_err("another f").contains("\"f\" is null, but line 1 invoked \"get\""));
+    }
+
+    /// The values of all puts, and those that cas expects and writes.
+    fn values(text: &str) -> Vec<String> {
+        let history = parse(text).expect("valid");
+        let values = history.ops().iter().flat_map(|op| match &op.action {
+            Action::Put { value, .. } => vec![value.to_string()],
+            Action::Cas { expected, new, .. } => {
+                vec![expected.as_ref().expect("a value").to_string(), new.to_string()]
+            }
+            other => panic!("{other:?}"),
+        });
+        values.collect()
+    }
+
+    #[test]
+    fn numbers_keep_all_their_digits() {
+        let puts: String =
+            ["18446744073709551617", "-9223372036854775809", "0.1000000000000000000001"]
+                .iter()
+                .zip(1..)
+                .map(|(number, process)| {
+                    format!(
+                        "{{\"process\":{process},\"type\":\"invoke\",\"f\":\"put\",\"key\":\"x\",\
+                     \"value\":{number}}}\n"
+                    )
+                })
+                .collect();
+        assert_eq!(
+            values(&puts),
+            ["18446744073709551617", "-9223372036854775809", "0.1000000000000000000001"]
+        );
+        let cas =
+            r#"{"process":1,"type":"invoke","f":"cas","key":"x","value":[10e-1,{"n":[1.50]}]}"#;
+        assert_eq!(values(cas), ["1", "{\"n\":[1.5]}"]);
+    }
+
+    #[test]
+    fn time_that_runs_backwards_is_a_warning_with_its_line() {
+        let event = |process: u64, time: &str| {
+            format!(
+                "{{\"process\":{process},\"type\":\"invoke\",\"f\":\"get\",\"key\":\"x\"{time}}}\n"
+            )
+        };
+        let text = [
+            event(1, ",\"time\":500"),
+            event(2, ""),
+            event(3, ",\"time\":500"),
+            event(4, ",\"time\":300"),
+            event(5, ",\"time\":299"),
+            event(6, ",\"time\":700"),
+        ];
+        let warnings = |text: &str| {
+            let mut warnings = Vec::new();
+            read(text.as_bytes(), "h.jsonl", Model::Kv, &mut |warning| warnings.push(warning))
+                .expect("valid");
+            warnings
+        };
+        let found = warnings(&text.concat());
+        assert_eq!(found.len(), 1, "{found:?}");
+        let start = "h.jsonl:4: \"time\" runs backwards, from 500 in line 3 to 300, and so does 1 later line; ";
+        assert!(found[0].starts_with(start), "{found:?}");
+        assert_eq!(warnings(&text[..3].concat()), Vec::<String>::new(), "standing still is fine");
     }
 }

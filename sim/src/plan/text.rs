@@ -33,6 +33,7 @@ pub(super) fn document(plan: &Plan) -> String {
         let names: Vec<_> = plan.expect.waypoints.iter().map(|name| quoted(name)).collect();
         line(&mut out, "expect.waypoints", format_args!("[{}]", names.join(", ")));
     }
+    setting(&mut out, "expect.no_skipped_faults", plan.expect.no_skipped_faults, false);
     write_run(&mut out, plan);
     out
 }

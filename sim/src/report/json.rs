@@ -43,6 +43,9 @@ pub struct Json<'a> {
     /// What became of the seeds that were to fail on purpose; left out without `--canary`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canaries: Option<Canaries>,
+    /// Whether the campaign was ended before its last seed; left out if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// The bug that was planted; left out without `--bug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bug: Option<&'a str>,
@@ -141,6 +144,7 @@ pub fn campaign_json<'a>(totals: &'a Totals, waypoints: &[&'a str]) -> Json<'a> 
         waypoints_never: never_reached(totals, waypoints),
         checks: &totals.checks,
         canaries: totals.canaries(),
+        interrupted: totals.interrupted,
         bug: totals.bug.as_deref(),
         peaks: &totals.peaks,
         faults_never: never_injected(totals),

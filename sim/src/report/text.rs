@@ -181,7 +181,7 @@ impl Table {
 
 /// Names separated by commas, in lines of at most 100 columns, those after the first indented as
 /// far as the names of the first.
-fn wrapped(start: &str, names: &[String], paint: Paint) -> String {
+pub(super) fn wrapped(start: &str, names: &[String], paint: Paint) -> String {
     const COLUMNS: usize = 100;
     let mut lines = vec![String::new()];
     for (index, name) in names.iter().enumerate() {

@@ -9,6 +9,8 @@ mod disk;
 mod link;
 mod process;
 
+use std::collections::BTreeSet;
+
 use stormkv::node::Role;
 use stormkv::types::NodeId;
 
@@ -17,8 +19,12 @@ use super::slot::Slot;
 use super::stall::list;
 use crate::clock::TRUE_RATE;
 use crate::disk::Crash;
-use crate::plan::{Fault, Who};
+use crate::outcome::Skipped;
+use crate::plan::{DiskFault, Fault, Who};
 use crate::view::film::MarkKind;
+
+/// Why a fault that waited for its moment is skipped in the end.
+const NO_MOMENT: &str = "its moment did not come";
 
 impl World<'_> {
     pub(super) fn leads(&self, id: NodeId) -> bool {
@@ -47,48 +53,86 @@ impl World<'_> {
     }
 
     pub(super) fn strike(&mut self, at: usize) {
-        let plan = self.plan;
-        let row = &plan.faults[at];
+        let row = &self.plan.faults[at];
         self.trace.mix(9 ^ (at as u64) << 8);
         self.trace.line(self.now_ns, || format!("fault {at}: {}", row.fault));
         if self.healed_ns.is_some() {
-            return;
+            return self.skip(at, "all faults had ended");
         }
         self.availability.disturb();
-        let struck = match &row.fault {
+        match self.inject(at) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(why) => return self.skip(at, why),
+        }
+        let victim = row.fault.who().and(self.victims.get(&at)).and_then(|ids| ids.first());
+        self.trace.strikes(at, self.now_ns, || match (row.fault.who(), victim) {
+            (Some(Who::Leader | Who::Same), Some(id)) => format!("{} ({id})", row.fault),
+            _ => row.fault.to_string(),
+        });
+        let victims = self.victims.get(&at).map_or(&[][..], Vec::as_slice);
+        let (kind, what) = (row.fault.kind(), &row.fault);
+        self.trace.film(|camera| camera.strikes(at, kind, &what.to_string(), victims));
+        debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
+        self.count(row.fault.kind());
+    }
+
+    /// Begins a fault. True if it hit something or waits for its moment, false if it is counted when
+    /// it hits something.
+    ///
+    /// # Errors
+    /// The reason why it hits nothing.
+    fn inject(&mut self, at: usize) -> Result<bool, &'static str> {
+        let plan = self.plan;
+        let nothing = "there is nothing to hit";
+        let who = match &plan.faults[at].fault {
             Fault::CrashAll | Fault::KillAll => {
+                let power_loss = plan.faults[at].fault == Fault::CrashAll;
+                let crash = if power_loss { Crash::PowerLoss } else { Crash::Kill };
                 let ids = self.ids();
-                let crash =
-                    if row.fault == Fault::CrashAll { Crash::PowerLoss } else { Crash::Kill };
                 for id in &ids {
                     self.crash(*id, crash, at as u32);
                 }
                 self.victims.insert(at, ids);
-                true
+                return Ok(true);
             }
-            fault => match fault.who().map(|who| self.find(who)) {
-                Some(None) => false,
-                Some(Some(id)) => {
-                    self.victims.insert(at, vec![id]);
-                    self.strike_node(at, id)
+            fault => match (fault.who(), fault) {
+                (Some(who), _) => who,
+                (None, Fault::Link(fault)) => {
+                    return self.strike_link(at, fault, None).then_some(true).ok_or(nothing);
                 }
-                None => match fault {
-                    Fault::Link(fault) => self.strike_link(at, fault, None),
-                    fault => unreachable!("{fault} hits one node"),
-                },
+                (None, fault) => unreachable!("{fault} hits one node"),
             },
         };
-        if struck {
-            let victim = row.fault.who().and(self.victims.get(&at)).and_then(|ids| ids.first());
-            self.trace.strikes(at, self.now_ns, || match (row.fault.who(), victim) {
-                (Some(Who::Leader | Who::Same), Some(id)) => format!("{} ({id})", row.fault),
-                _ => row.fault.to_string(),
-            });
-            let victims = self.victims.get(&at).map_or(&[][..], Vec::as_slice);
-            let (kind, what) = (row.fault.kind(), &row.fault);
-            self.trace.film(|camera| camera.strikes(at, kind, &what.to_string(), victims));
-            debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
-            self.count(row.fault.kind());
+        let id = self.find(who).ok_or(match who {
+            Who::Leader => "there is no leader",
+            Who::Same => "no `leader` before it has hit a node that is still there",
+            Who::Node(_) => "its node is not part of the cluster",
+        })?;
+        let was_up = self.slot(id).is_some_and(|slot| slot.is_up());
+        self.victims.insert(at, vec![id]);
+        match (self.strike_node(at, id), &plan.faults[at].fault) {
+            (true, _) => Ok(true),
+            (false, Fault::Disk(_, DiskFault::StaleRead(_))) => Ok(false),
+            (false, _) if was_up => Err(nothing),
+            (false, _) => Err("its node is not running"),
+        }
+    }
+
+    /// A fault has hit nothing.
+    fn skip(&mut self, fault: usize, why: &'static str) {
+        self.trace.line(self.now_ns, || format!("fault {fault} is skipped: {why}"));
+        self.skipped.push(Skipped { fault, at_ns: self.now_ns, why });
+    }
+
+    /// Faults that wait for their moment on a node are given up.
+    pub(super) fn give_up(&mut self, armed: impl IntoIterator<Item = u32>, why: &'static str) {
+        for fault in armed {
+            let fault = fault as usize;
+            // A crash loop arms itself again with each start.
+            if !matches!(self.plan.faults[fault].fault, Fault::Process(..)) {
+                self.skip(fault, why);
+            }
         }
     }
 
@@ -134,8 +178,11 @@ impl World<'_> {
         self.trace.film(|camera| camera.mends(Some(at)));
         self.network.mend(at as u32);
         for id in self.victims.remove(&at).unwrap_or_default() {
-            let Some(slot) = self.slot(id) else { continue };
             let number = at as u32;
+            let Some(slot) = self.slot(id) else { continue };
+            let armed = slot.armed().into_iter().find(|armed| *armed == number);
+            self.give_up(armed, NO_MOMENT);
+            let slot = self.slot(id).expect("it is there");
             slot.fuse = slot.fuse.filter(|(_, fault)| *fault != number);
             slot.disk_fuse = slot.disk_fuse.filter(|(_, fault)| *fault != number);
             slot.name_fuse = slot.name_fuse.filter(|(_, fault)| *fault != number);
@@ -172,6 +219,10 @@ impl World<'_> {
             Some(core) => format!("the core {} is healed", list(core.clone())),
         };
         self.trace.line(now_ns, || core.clone());
+        // What waits on nodes that were lost before belongs to another plan.
+        let present = self.slots.iter().flatten().filter(|slot| slot.lost.is_none());
+        let armed: BTreeSet<u32> = present.flat_map(Slot::armed).collect();
+        self.give_up(armed, NO_MOMENT);
         let stays = |slot: &&Slot| !slot.retired && !self.is_core(slot.id);
         let outside: Vec<NodeId> =
             self.slots.iter().flatten().filter(stays).map(|slot| slot.id).collect();

@@ -80,6 +80,9 @@ impl World<'_> {
         }
         self.roles[id.0 as usize] = (Role::Follower, 0);
         let slot = self.slot(id).expect("it is up");
+        let fuses = slot.fuses().filter(|armed| *armed != fault).collect::<Vec<_>>();
+        self.give_up(fuses, "its node went down before its moment");
+        let slot = self.slot(id).expect("it is up");
         slot.remember_membership();
         let status = slot.driver.take().map(|driver| driver.node().status());
         if let Some(status) = status {

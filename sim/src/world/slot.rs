@@ -100,6 +100,17 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The faults by which the node crashes at some moment to come.
+    pub fn fuses(&self) -> impl Iterator<Item = u32> + use<> {
+        [self.fuse, self.disk_fuse, self.name_fuse].into_iter().flatten().map(|(_, fault)| fault)
+    }
+
+    /// All faults that wait for their moment here.
+    pub fn armed(&self) -> Vec<u32> {
+        let stale = self.stale.map(|(_, fault)| fault as u32);
+        self.fuses().chain(stale).chain(self.disk.armed()).collect()
+    }
+
     pub fn new(seed: u64, id: NodeId, founder: bool, inbox: Option<Box<Inbox>>) -> Self {
         Slot {
             id,

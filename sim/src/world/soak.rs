@@ -154,6 +154,7 @@ impl World<'_> {
             effects,
             messages,
             faults,
+            skipped,
             waypoints,
             violation,
             healed_ns,
@@ -191,6 +192,7 @@ impl World<'_> {
             effects,
             messages,
             faults,
+            skipped,
             waypoints,
             violation,
             healed_ns,
@@ -217,6 +219,7 @@ impl World<'_> {
         (self.healed_ns, self.rested, self.last_leader_hit) = (None, false, None);
         (self.core, self.recovery, self.open_at_heal) = (None, Recovery::default(), 0);
         self.victims.clear();
+        self.skipped.clear();
         let mut present: Vec<(NodeId, u64)> = Vec::new();
         for slot in self.slots.iter_mut().flatten() {
             if slot.retired {

@@ -8,7 +8,7 @@ use stormkv_sim::world::RunOptions;
 
 use super::super::Exit;
 use super::super::engine::Engine;
-use super::super::tests::{fake, sim};
+use super::super::tests::{fake, replay_line, sim};
 
 fn broken(checker: &'static str, events: u64) -> Outcome {
     let violation = Violation {
@@ -181,9 +181,11 @@ fn the_failure_with_the_median_of_events_is_shrunk() {
 
 #[test]
 fn a_campaign_with_a_bug_says_so_and_its_failures_replay_with_it() {
+    let bug = Some("read-at-once");
+    let replays = replay_line("--seed 2 --bug read-at-once", 2, false, bug);
     let (exit, out, _) = sim(&engine(), "run --seeds 2..4 --bug 30");
     assert_eq!(exit, Exit::Violation);
-    assert!(out.ends_with("  replay   cargo sim replay --seed 2 --bug read-at-once\n"), "{out}");
+    assert!(out.ends_with(&replays), "{out}");
     let (_, out, _) = sim(&engine(), "run --seeds 2..4 --bug 30 --json");
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["bug"], "read-at-once");
     let (_, out, _) = sim(&engine(), "run --seeds 6..8 --json");
@@ -191,11 +193,11 @@ fn a_campaign_with_a_bug_says_so_and_its_failures_replay_with_it() {
     let (exit, out, _) = sim(&engine(), "replay --seed 2 --bug 30");
     assert_eq!(exit, Exit::Violation);
     assert!(out.contains("bug         read-at-once, planted\n"), "{out}");
-    assert!(out.ends_with("  replay   cargo sim replay --seed 2 --bug read-at-once\n"), "{out}");
+    assert!(out.ends_with(&replays), "{out}");
     let (exit, out, _) = sim(&engine(), "run --beyond-quorum --seeds 2..3 --bug 30");
     assert_eq!(exit, Exit::Violation);
-    let last = "cargo sim replay --beyond-quorum --seed 2 --bug read-at-once\n";
-    assert!(out.ends_with(last), "{out}");
+    let last = replay_line("--beyond-quorum --seed 2 --bug read-at-once", 2, true, bug);
+    assert!(out.ends_with(&last), "{out}");
 }
 
 #[test]
