@@ -45,6 +45,8 @@ pub mod certs;
 mod directory;
 mod disk;
 mod frames;
+#[cfg(test)]
+mod fs;
 pub mod handle;
 pub mod handshake;
 pub mod http;
@@ -56,6 +58,8 @@ pub mod metrics;
 mod network;
 pub mod options;
 mod peers;
+#[cfg(test)]
+mod power_loss;
 mod queue;
 mod restore;
 mod runner;
@@ -67,6 +71,9 @@ mod stats;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+
+#[cfg(not(test))]
+use std::fs;
 
 pub use directory::DirectoryError;
 pub use restore::restore;

@@ -51,7 +51,6 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -60,6 +59,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::{info, warn};
 
 use crate::env::FileName;
+use crate::tcp::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use crate::tcp::identity::{ClusterId, Life};
 use crate::types::NodeId;
 
