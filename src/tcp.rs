@@ -42,6 +42,8 @@
 pub mod address;
 pub mod answers;
 pub mod certs;
+#[cfg(test)]
+mod choppy;
 mod directory;
 mod disk;
 mod frames;

@@ -525,3 +525,6 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
