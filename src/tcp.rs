@@ -56,6 +56,7 @@ pub mod identity;
 mod link;
 mod listener;
 mod lives;
+mod loss;
 pub mod metrics;
 mod network;
 pub mod options;
@@ -63,8 +64,12 @@ mod peers;
 #[cfg(test)]
 mod power_loss;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod restore;
 mod runner;
+#[cfg(test)]
+mod scheduled;
 #[cfg(test)]
 mod scratch;
 mod segments;
@@ -76,6 +81,14 @@ pub mod tls;
 
 #[cfg(not(test))]
 use std::fs;
+
+/// What the host's own queues lock and wait with. The tests in `scheduled` compile these queues a
+/// second time, beside another module of this name.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    pub(super) use std::thread;
+}
 
 pub use directory::DirectoryError;
 pub use restore::restore;
