@@ -42,9 +42,13 @@
 pub mod address;
 pub mod answers;
 pub mod certs;
+#[cfg(test)]
+mod choppy;
 mod directory;
 mod disk;
 mod frames;
+#[cfg(test)]
+mod fs;
 pub mod handle;
 pub mod handshake;
 pub mod http;
@@ -53,16 +57,23 @@ mod joining;
 mod link;
 mod listener;
 mod lives;
+mod loss;
 pub mod metrics;
 mod network;
 pub mod options;
 mod peers;
+#[cfg(test)]
+mod power_loss;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod recover;
 mod refusals;
 mod relocation;
 mod restore;
 mod runner;
+#[cfg(test)]
+mod scheduled;
 #[cfg(test)]
 mod scratch;
 mod segments;
@@ -71,6 +82,17 @@ mod stats;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+
+#[cfg(not(test))]
+use std::fs;
+
+/// What the host's own queues lock and wait with. The tests in `scheduled` compile these queues a
+/// second time, beside another module of this name.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    pub(super) use std::thread;
+}
 
 pub use directory::DirectoryError;
 pub use recover::Recovery;

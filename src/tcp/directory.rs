@@ -53,7 +53,6 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -62,6 +61,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::{info, warn};
 
 use crate::env::FileName;
+use crate::tcp::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use crate::tcp::identity::{ClusterId, Life};
 use crate::types::NodeId;
 
@@ -115,9 +115,22 @@ struct Handle {
 pub struct Directory {
     path: PathBuf,
     handle: Mutex<Handle>,
-    /// Closing it releases the lock.
-    _lock: File,
+    _lock: Lock,
     identity: Mutex<Identity>,
+}
+
+/// The lock of a data directory, held until it is dropped. To close the file would not always do:
+/// a process that is being started has copies of all descriptors until it executes its program, and
+/// the kernel's lock lives as long as any of them.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            warn!("the lock of the data directory ends with the process only: {error}");
+        }
+    }
 }
 
 impl Directory {
@@ -386,11 +399,11 @@ fn secure(path: &Path) -> Result<(), DirectoryError> {
 }
 
 /// Takes the lock. It is the kernel's, so it ends with the process, however that ends.
-fn lock(path: &Path) -> Result<File, DirectoryError> {
+fn lock(path: &Path) -> Result<Lock, DirectoryError> {
     let failed = |error| DirectoryError::io("locking", path, &error);
     let mut file = open(&path.join(LOCK)).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
+    let mut lock = match file.try_lock() {
+        Ok(()) => Lock(file),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             // Only for the message.
@@ -399,13 +412,13 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
             return Err(DirectoryError::Locked { path: path.to_owned(), pid });
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    file.set_len(0).map_err(failed)?;
+    };
+    lock.0.set_len(0).map_err(failed)?;
     // On a full disk the lock holds all the same; only its message will be poorer.
-    if let Err(error) = writeln!(file, "{}", std::process::id()) {
+    if let Err(error) = writeln!(lock.0, "{}", std::process::id()) {
         warn!(path = %path.display(), "the lock file cannot say who holds it: {error}");
     }
-    Ok(file)
+    Ok(lock)
 }
 
 /// Reads a small file of the directory, if it is there.

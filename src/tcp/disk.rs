@@ -26,7 +26,6 @@ mod stats;
 mod tests;
 mod writer;
 
-use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +40,7 @@ use tracing::debug;
 use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
 use crate::error::{DiskError, DiskErrorKind};
 use crate::tcp::directory::{Directory, explain};
+use crate::tcp::fs::{self, File};
 use crate::tcp::segments::Spares;
 use crate::types::Ticket;
 

@@ -157,6 +157,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 mod tests {
     use super::*;
     use crate::api::Request;
+    use crate::tcp::choppy::{Choppy, poll_and_drop, steps};
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -231,6 +232,29 @@ mod tests {
             let (found, end) = read_all(&bytes[..at], MAX_FRAME);
             prop_assert_eq!(&found[..], &frames[..whole]);
             prop_assert_eq!(end.is_ok(), encode(&frames[..whole]).len() == at);
+        }
+
+        #[test]
+        fn dropped_reads_lose_and_repeat_nothing(
+            frames in proptest::collection::vec(frame(), 0..6),
+            steps in steps(),
+            polls in proptest::collection::vec(1..4_usize, 1..8),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let runtime = runtime.unwrap();
+            let _guard = runtime.enter();
+            let bytes = encode(&frames);
+            let mut reader = FrameReader::new(Choppy::new(&bytes[..], steps), MAX_FRAME);
+            let mut found = Vec::new();
+            for polls in polls.into_iter().cycle() {
+                match poll_and_drop(reader.next(LONG), polls) {
+                    None => {}
+                    Some(Ok(Some(frame))) => found.push(frame),
+                    Some(Ok(None)) => break,
+                    Some(Err(error)) => return Err(TestCaseError::fail(error.to_string())),
+                }
+            }
+            prop_assert_eq!(found, frames);
         }
 
         #[test]

@@ -313,6 +313,7 @@ impl Welcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::choppy::{Choppy, poll_and_drop, steps};
     use proptest::prelude::*;
 
     fn life() -> impl Strategy<Value = Life> {
@@ -366,6 +367,22 @@ mod tests {
                 prop_assert_eq!(Welcome::parse(&bytes[..cut]), Ok(None));
             }
             prop_assert_eq!(Welcome::parse(&bytes), Ok(Some((welcome, WELCOME))));
+        }
+
+        #[test]
+        fn reading_in_pieces_takes_what_it_needs(
+            hello in hello(),
+            welcome in welcome(),
+            more in proptest::collection::vec(any::<u8>(), 0..50),
+            steps in steps(),
+        ) {
+            let bytes = [hello.encode(), welcome.encode(), more.clone()].concat();
+            let mut stream = Choppy::new(&bytes[..], steps);
+            let read = poll_and_drop(Hello::read(&mut stream), usize::MAX).expect("it is there");
+            prop_assert_eq!(read.expect("it is whole"), hello);
+            let read = poll_and_drop(Welcome::read(&mut stream), usize::MAX).expect("as well");
+            prop_assert_eq!(read.expect("it is whole"), welcome);
+            prop_assert_eq!(stream.into_inner(), &more[..], "frames may follow");
         }
 
         #[test]

@@ -13,7 +13,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -29,6 +28,7 @@ use crate::tcp::address::{PeerUrl, check_plaintext};
 use crate::tcp::frames::{Frame, FrameReader, PING_BYTES};
 use crate::tcp::handle::Input;
 use crate::tcp::handshake::{Hello, Lane, Status, VERSIONS, Welcome};
+use crate::tcp::loss::LossReport;
 use crate::tcp::network::{Met, Network};
 use crate::tcp::queue::Queue;
 use crate::tcp::stats::{LaneStats, PeerStats};
@@ -89,39 +89,35 @@ pub(super) struct Shared {
     pub lane: Lane,
     pub queue: Queue,
     pub stats: Arc<PeerStats>,
-    /// Raft was told that messages were dropped, and the queue has not been empty since.
-    reported: AtomicBool,
-    /// A task tries to tell it.
-    reporting: AtomicBool,
+    loss: LossReport,
 }
 
 impl Shared {
     pub fn new(network: Arc<Network>, peer: NodeId, lane: Lane, stats: Arc<PeerStats>) -> Shared {
         let options = &network.options;
         let queue = Queue::new(options.queue_messages, options.queue_bytes);
-        let (reported, reporting) = (AtomicBool::new(false), AtomicBool::new(false));
-        Shared { network, peer, lane, queue, stats, reported, reporting }
+        Shared { network, peer, lane, queue, stats, loss: LossReport::default() }
     }
 
     pub fn stats(&self) -> &LaneStats {
         self.stats.lane(self.lane)
     }
 
-    /// Tells raft that messages were dropped, unless it was told already. The inbox may be full;
-    /// then a task of its own tries again.
+    /// Reports to raft that messages were dropped, unless that is reported already. The inbox may be
+    /// full; then a task tries again.
     pub fn report(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
-        if self.reported.swap(true, SeqCst) || self.offer_report() {
-            return;
-        }
-        if self.reporting.swap(true, SeqCst) {
+        if !self.loss.dropped(|| self.offer_report()) {
             return;
         }
         let shared = self.clone();
         runtime.spawn(async move {
-            while !shared.offer_report() && !shared.queue.is_closed() {
+            while !shared.loss.retry(|| shared.offer_report()) {
+                if shared.queue.is_closed() {
+                    shared.loss.give_up();
+                    return;
+                }
                 sleep(Duration::from_millis(10)).await;
             }
-            shared.reporting.store(false, SeqCst);
         });
     }
 
@@ -196,7 +192,7 @@ impl Link {
             if attempts >= PATIENCE {
                 let dropped = shared.queue.clear();
                 shared.stats().dropped_unreached.add(dropped as u64);
-                shared.reported.store(false, SeqCst);
+                shared.loss.rearm();
             }
             let pause = min.saturating_mul(1 << attempts.min(16).saturating_sub(1)).min(max);
             let pause = pause.mul_f64(self.jitter.gen_range(0.5..=1.0));
@@ -493,7 +489,7 @@ impl<'a> Driving<'a> {
         let (shared, stats) = (self.shared, self.shared.stats());
         let size = if shared.lane == Lane::Snapshot { 1 } else { BATCH };
         if shared.queue.take(size, &mut self.batch) {
-            shared.reported.store(false, SeqCst);
+            shared.loss.rearm();
         }
         self.buffer.clear();
         let count = self.batch.len() as u64;
@@ -550,3 +546,6 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,17 +28,17 @@
 //! that fails here is not forgotten: the directory lets no later one succeed.)
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
 use super::directory::{self, Directory, REMOVED, SPARE, SPARE_FILLING, SPARE_RETIRED, explain};
+use super::fs::{self, File};
+use super::sync::thread::{self, JoinHandle};
+use super::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Bytes written in one go. Small, so that a sync of the log has little to wait for.
 const PIECE: usize = 1 << 20;

@@ -119,6 +119,17 @@ fn a_second_process_is_told_who_was_first() {
 }
 
 #[test]
+fn lock_ends_with_its_holder_beside_a_fork() {
+    let scratch = Scratch::new();
+    let first = open(&scratch, expected(1)).expect("a new one");
+    // What a process that is just being started has, until it executes its program.
+    let copy = first._lock.0.try_clone().expect("there are descriptors");
+    drop(first);
+    open(&scratch, expected(1)).expect("it is free");
+    drop(copy);
+}
+
+#[test]
 fn another_nodes_directory_is_refused() {
     let scratch = lived();
     let parts = ["belongs to node 1, not to node 2", "--id 1"];

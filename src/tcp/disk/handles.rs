@@ -1,10 +1,10 @@
 //! The files that the writer holds open.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 
 use crate::env::FileName;
 use crate::tcp::directory::Directory;
+use crate::tcp::fs::{File, OpenOptions};
 
 /// Files held open. A node writes to one segment and one or two snapshots at a time.
 const MAX_OPEN: usize = 8;

@@ -1,6 +1,5 @@
 //! Carries out batches, in order, until something fails.
 
-use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use super::{DiskStats, failure, now};
 use crate::env::{DiskOp, DiskQueue, FileName};
 use crate::error::DiskError;
 use crate::tcp::directory::{self, Directory};
+use crate::tcp::fs;
 use crate::tcp::segments::{self, Spares};
 
 /// Writes that follow on each other are copied together up to so many bytes: one call for a group

@@ -134,7 +134,8 @@ impl Client {
 
     /// More bytes; whether there are any.
     async fn more(&mut self) -> bool {
-        let mut piece = [0; 65536];
+        // On the heap: in a future, each function around it would have room for it on the stack.
+        let mut piece = vec![0; 65536];
         let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut piece)).await;
         let count = read.expect("bytes or the end in time").unwrap_or(0);
         self.buffer.extend_from_slice(&piece[..count]);
