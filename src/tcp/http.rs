@@ -39,7 +39,10 @@
 //! - A command (PUT and DELETE of a key, cas, txn) takes effect once, however often it is sent, with
 //!   `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a time, and
 //!   a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB.
-//! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over.
+//! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over. It also
+//!   repeats an attempt whose outcome is unknown, if that is a read or has an `Idempotency-Key`. So the
+//!   loss of a leader shows as a delay, except for a command without a key that was on its way to it:
+//!   that is `outcome_unknown` at once, and the message says that the leader was lost.
 //! - Without tokens and client certificates, requests of web pages are refused, see `origin.rs`.
 //!
 //! An error is `{"code","message"}`, and says what happened, to what, and what to do:

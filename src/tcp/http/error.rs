@@ -141,7 +141,8 @@ impl ApiError {
             ),
             Refusal::NotLeader(Some(_)) => (
                 Code::NoLeader,
-                "the leader did not answer, so nothing was done: try again, or at another member",
+                "the leader could not be reached, so nothing was done: try again, or at another \
+                 member",
             ),
             Refusal::Busy => {
                 (Code::Busy, "too many requests are waiting, so nothing was done: try again later")
