@@ -123,20 +123,45 @@ async fn a_client_that_takes_nothing_is_cut_off() {
 async fn large_bodies_share_a_bounded_memory() {
     let server = Server::limited(real(), |limits| limits.bodies = 1 << 20).await;
     let body = vec![b'x'; 600 << 10];
+    let (last, most) = body.split_last().unwrap();
     let mut first = server.connect().await;
     let head = "PUT /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n";
     first.send(format!("{head}content-length: {}\r\n\r\n", body.len())).await;
-    // Asks for the body, for which it has set memory aside.
     assert_eq!(first.answer(false).await.status, 100);
-    let mut second = server.connect().await;
-    let head = format!("PUT /b HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    second.send(head).await;
-    second.answer(true).await.is_error(429, "busy");
+    first.send(most).await;
+    // By the time that these are answered, what was sent before has been read.
+    for _ in 0..100 {
+        assert_eq!(server.ask("GET", "/health", "").await.status, 200);
+    }
+    server.ask("PUT", "/b", &body).await.is_error(429, "busy");
     // Small ones need no memory of that.
     assert_eq!(server.ask("PUT", "/c", vec![b'x'; 60 << 10]).await.status, 204);
-    first.send(&body).await;
+    first.send([*last]).await;
     assert_eq!(first.answer(true).await.status, 204);
     assert_eq!(server.ask("PUT", "/b", &body).await.status, 204);
+}
+
+#[tokio::test]
+async fn announced_bodies_take_no_memory_before_they_arrive() {
+    let server = Server::limited(real(), |limits| limits.bodies = 1 << 20).await;
+    let mut waiting = Vec::new();
+    for number in 0..40 {
+        let mut client = server.connect().await;
+        let head = match number % 2 {
+            0 => "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n",
+            _ => "content-length: 1500000\r\n\r\nx",
+        };
+        client.send(format!("PUT /a HTTP/1.1\r\nhost: x\r\n{head}")).await;
+        waiting.push(client);
+    }
+    // Each of them has been read as far as it goes.
+    let body = vec![b'x'; 900 << 10];
+    for _ in 0..5 {
+        assert_eq!(server.ask("PUT", "/b", &body).await.status, 204);
+    }
+    waiting[0].send("0\r\n\r\n").await;
+    assert_eq!(waiting[0].answer(true).await.status, 204);
+    assert_eq!(server.ask("GET", "/b", "").await.body, body);
 }
 
 #[tokio::test]
