@@ -42,6 +42,7 @@
 pub mod address;
 pub mod answers;
 pub mod certs;
+mod descriptors;
 mod directory;
 mod disk;
 mod frames;
@@ -56,6 +57,7 @@ pub mod metrics;
 mod network;
 pub mod options;
 mod peers;
+mod pending;
 mod queue;
 mod restore;
 mod runner;
@@ -68,6 +70,7 @@ mod stats;
 mod testing;
 pub mod tls;
 
+pub use descriptors::raise_limit;
 pub use directory::DirectoryError;
 pub use restore::restore;
 pub use server::{Ended, Server, ServerError};

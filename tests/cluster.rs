@@ -19,6 +19,8 @@ mod chaos;
 mod crashes;
 #[path = "cluster/stories/damage.rs"]
 mod damage;
+#[path = "cluster/stories/descriptors.rs"]
+mod descriptors;
 #[path = "cluster/stories/directory.rs"]
 mod directory;
 #[path = "cluster/stories/failover.rs"]
@@ -33,3 +35,5 @@ mod operations;
 mod own;
 #[path = "cluster/stories/partitions.rs"]
 mod partitions;
+#[path = "cluster/stories/strangers.rs"]
+mod strangers;

@@ -62,9 +62,15 @@
 //! | 413 | `too_large` | |
 //! | 429 | `busy` | nothing was done; try again later |
 //! | 503 | `no_leader`, `leader_transferring`, `stopping`, `superseded` | nothing was done; try again |
+//! | 503 | `too_many_connections` | nothing was done; close connections that are not used, or try again later |
 //! | 504 | `outcome_unknown` | it may have been applied, or may be yet |
 //! | 504 | `answer_not_kept` | it was applied, once; its answer was too large to be kept: read |
 //! | 507 | `disk_full` | nothing was done; delete keys, or make room on the disk of the member that is named |
+//!
+//! Connections are limited. When all are in use, a new one takes the place of one that has had no request
+//! under way for a second. If there is none, a new connection gets one answer: `/health`, `/ready`,
+//! `/v1/status` and `/metrics` as ever, anything else `too_many_connections`. No address keeps more
+//! than half of all connections at rest.
 //!
 //! What is not HTTP at all, or has a head beyond the limit, is answered by hyper with a bare 400 or
 //! 431.
@@ -126,8 +132,18 @@ pub type Register = Box<dyn FnOnce(&mut Registry) + Send>;
 /// What bounds the work that clients can cause.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at the same time. More are told 429 and closed.
+    /// Connections at the same time. When all are in use, a new one displaces one that has had no
+    /// request under way for a second; if there is none, it is a surplus connection.
     pub connections: usize,
+    /// Surplus connections at the same time, beside the others. They get one answer each, and only
+    /// about the state of the node (`/health`, `/ready`, `/v1/status`, `/metrics`); everything else
+    /// is answered 503. More wait.
+    pub surplus: usize,
+    /// For all of a surplus connection.
+    pub surplus_time: Duration,
+    /// Connections of one address that rest between two requests; of more, those that have rested
+    /// longest are closed. 0 stands for half of `connections`.
+    pub idle_per_address: usize,
     /// Bytes of a request's head.
     pub head: usize,
     /// Bytes of a request's body.
@@ -161,6 +177,9 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 4096,
+            surplus: 32,
+            surplus_time: Duration::from_secs(5),
+            idle_per_address: 0,
             head: 32 << 10,
             body: 3 << 19,
             bodies: 256 << 20,

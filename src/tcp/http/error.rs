@@ -67,6 +67,7 @@ codes! {
     NoLeader "no_leader" SERVICE_UNAVAILABLE "No leader answered in time.";
     LeaderTransferring "leader_transferring" SERVICE_UNAVAILABLE "Leadership is being handed over.";
     Stopping "stopping" SERVICE_UNAVAILABLE "This node has stopped or is about to.";
+    TooManyConnections "too_many_connections" SERVICE_UNAVAILABLE "All connections are in use.";
     Superseded "superseded" SERVICE_UNAVAILABLE "New leaders kept replacing the attempt.";
     AnswerNotKept "answer_not_kept" GATEWAY_TIMEOUT "It was applied, but its answer is gone.";
     OutcomeUnknown "outcome_unknown" GATEWAY_TIMEOUT "It may have happened, or may happen still.";
