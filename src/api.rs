@@ -110,7 +110,8 @@ pub enum Reply {
     Transferring,
     /// This attempt had no effect and never will.
     Refused(Refusal),
-    /// The outcome is not known: it may have happened, may happen still, or never.
+    /// No answer came in time, so the outcome is not known: it may have happened, may happen still, or
+    /// never.
     Unknown,
     /// The command was committed and applied, exactly once if it has a session, but its response is
     /// not there: it was too long to be kept for this repetition
@@ -122,6 +123,17 @@ pub enum Reply {
         /// Bytes of the response.
         bytes: u64,
     },
+    /// The outcome is not known, as with [`Unknown`](Self::Unknown), for a known reason: the leader was
+    /// lost while the request was on its way. There is no use in waiting; see who leads now.
+    LeaderLost,
+}
+
+impl Reply {
+    /// Returns whether the outcome is not known: it may have happened, may happen still, or never.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Reply::Unknown | Reply::LeaderLost)
+    }
 }
 
 /// Why a request was refused.

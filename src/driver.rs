@@ -189,6 +189,11 @@ impl<M: StateMachine> Driver<M> {
         self.node.disconnected(peer);
     }
 
+    /// The forwarded request `id` was dropped before it reached a connection.
+    pub fn not_forwarded(&mut self, id: u64) {
+        self.node.not_forwarded(id);
+    }
+
     /// Lets the node act on all that was handed over since the last call, and carries out what it
     /// wants, in order. To be called before the host waits for anything.
     pub fn flush(&mut self, host: &mut impl Host) {

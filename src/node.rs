@@ -86,7 +86,7 @@ use self::replica::Replica;
 use self::snapshot::Snapshots;
 use self::space::Space;
 use self::waiting::Waiting;
-use crate::api::{Reply, Request, RequestId};
+use crate::api::{Refusal, Reply, Request, RequestId};
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::env::{Completion, DiskOp, DiskQueue, FileName, Work};
@@ -394,6 +394,17 @@ impl<M: StateMachine> Node<M> {
     pub fn disconnected(&mut self, peer: NodeId) {
         if self.stopped.is_none() {
             self.doubt_forwards(peer);
+        }
+    }
+
+    /// The forwarded request `id` was dropped before it reached a connection, and never will reach its
+    /// leader: it certainly has no effect.
+    pub fn not_forwarded(&mut self, id: u64) {
+        if self.stopped.is_none()
+            && let Some(Forwarded { request, leader, .. }) = self.forwards.remove(&id)
+        {
+            let refusal = Refusal::NotLeader(Some(leader));
+            self.answer(Origin::Client(request), Reply::Refused(refusal));
         }
     }
 

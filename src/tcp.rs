@@ -44,6 +44,7 @@ pub mod answers;
 pub mod certs;
 #[cfg(test)]
 mod choppy;
+mod descriptors;
 mod directory;
 mod disk;
 mod frames;
@@ -62,6 +63,7 @@ pub mod metrics;
 mod network;
 pub mod options;
 mod peers;
+mod pending;
 #[cfg(test)]
 mod power_loss;
 mod queue;
@@ -94,6 +96,7 @@ mod sync {
     pub(super) use std::thread;
 }
 
+pub use descriptors::raise_limit;
 pub use directory::DirectoryError;
 pub use recover::Recovery;
 pub use restore::restore;

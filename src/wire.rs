@@ -433,6 +433,7 @@ mod tests {
             append(),
             Message::Forward { id: 1, request: Request::OpenSession },
             Message::Answer { id: 2, reply: Reply::Unknown },
+            Message::Answer { id: 2, reply: Reply::LeaderLost },
             Message::ReadIndex { id: 3 },
             Message::ReadIndexAnswer { id: 3, index: Some(7) },
             Message::Chunk(Chunk { transfer: 4, term: 2, snapshot, total: 5, offset: 0, data }),

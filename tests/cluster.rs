@@ -19,8 +19,12 @@ mod chaos;
 mod crashes;
 #[path = "cluster/stories/damage.rs"]
 mod damage;
+#[path = "cluster/stories/descriptors.rs"]
+mod descriptors;
 #[path = "cluster/stories/directory.rs"]
 mod directory;
+#[path = "cluster/stories/failover.rs"]
+mod failover;
 #[path = "cluster/stories/identity.rs"]
 mod identity;
 #[path = "cluster/stories/liars.rs"]
@@ -35,3 +39,5 @@ mod own;
 mod partitions;
 #[path = "cluster/stories/recovery.rs"]
 mod recovery;
+#[path = "cluster/stories/strangers.rs"]
+mod strangers;

@@ -150,6 +150,7 @@ pub fn reply(reply: &Reply) -> String {
         }
         Reply::Refused(reason) => format!("refused: {reason:?}"),
         Reply::Unknown => "outcome unknown".to_owned(),
+        Reply::LeaderLost => "outcome unknown: the leader was lost".to_owned(),
         Reply::NotKept { index, bytes } => {
             format!("applied at {index}: the answer of {bytes} bytes was not kept")
         }

@@ -42,6 +42,7 @@ const NOT_NOW: &[&str] = &[
     "leader_transferring",
     "superseded",
     "stopping",
+    "too_many_connections",
     "busy",
     "timeout",
     "reconfiguration_pending",

@@ -363,7 +363,7 @@ impl<M: StateMachine> Node<M> {
         self.report_applied(true);
         // Their entries may be part of the snapshot, or may never be committed.
         for origin in self.waiting.take_through(id.index) {
-            self.answer(origin, Reply::Unknown);
+            self.answer(origin, Reply::LeaderLost);
         }
     }
 

@@ -392,7 +392,7 @@ impl<M: StateMachine> Node<M> {
     fn wait_for(&mut self, origin: Origin, index: LogIndex, term: Term) {
         let deadline = self.now + u64::from(self.config.request_ticks);
         for displaced in self.waiting.add(index, Waiter { term, origin, deadline }) {
-            self.answer(displaced, Reply::Unknown);
+            self.answer(displaced, Reply::LeaderLost);
         }
     }
 
@@ -457,7 +457,7 @@ impl<M: StateMachine> Node<M> {
         let lost = self.forwards.extract_if(.., |_, forwarded| forwarded.leader == peer);
         let clients: Vec<_> = lost.map(|(_, forwarded)| forwarded.request).collect();
         for client in clients {
-            self.answer(Origin::Client(client), Reply::Unknown);
+            self.answer(Origin::Client(client), Reply::LeaderLost);
         }
     }
 

@@ -134,7 +134,7 @@ fn a_proposal_at_the_place_of_an_older_one_answers_it_unknown() {
     host.take();
     // 3 is node 2's, 4 is empty, and 5 takes the place of the older proposal.
     host.put(15);
-    assert_eq!(replies(&host.take()), [(5, &Reply::Unknown)]);
+    assert_eq!(replies(&host.take()), [(5, &Reply::LeaderLost)]);
 }
 
 /// The entries of the appends for `to`.
@@ -367,7 +367,7 @@ fn a_request_passed_to_a_leader_that_is_lost_is_answered_unknown_at_once() {
     assert_eq!(replies(&host.take()), [], "that was not its leader");
     host.node.disconnected(NodeId(2));
     host.collect();
-    assert_eq!(replies(&host.take()), [(5, &Reply::Unknown)]);
+    assert_eq!(replies(&host.take()), [(5, &Reply::LeaderLost)]);
 }
 
 #[test]

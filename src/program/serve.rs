@@ -9,12 +9,13 @@ use tracing_subscriber::EnvFilter;
 use super::{Exit, Failure, ServeArgs};
 use stormkv::error::Error;
 use stormkv::tcp::options::{LogFormat, Options, Settings};
-use stormkv::tcp::{Ended, Server, ServerError};
+use stormkv::tcp::{Ended, Server, ServerError, raise_limit};
 
 pub fn serve(args: ServeArgs) -> Result<Exit, Failure> {
     let settings = args.settings()?;
     log(&settings)?;
     let options = settings.resolve().map_err(Failure::usage)?;
+    raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("stormkv-net")

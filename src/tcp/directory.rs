@@ -61,6 +61,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::{info, warn};
 
 use crate::env::FileName;
+use crate::tcp::descriptors::wait_for;
 use crate::tcp::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use crate::tcp::identity::{ClusterId, Life};
 use crate::types::NodeId;
@@ -321,7 +322,7 @@ impl Directory {
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path)?;
+    let file = wait_for(path, || options.open(path))?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }

@@ -13,7 +13,8 @@
 //! dropped what it should have written, so a second one that succeeds would prove nothing. The
 //! exception is a snapshot for which there is no room: the node drops it, and the queue goes on. Only
 //! what is no failure is repeated, writes that were cut short and calls that a signal interrupted;
-//! the standard library does so within one call.
+//! the standard library does so within one call; and a file that could not be opened because no file
+//! descriptor was free, which changes nothing, see [`descriptors`](super::descriptors).
 //!
 //! The first batch that creates a segment is reported only after the directory's identity says that
 //! the node's life has begun, so from then on a missing log is noticed.
@@ -39,6 +40,7 @@ use tracing::debug;
 
 use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
 use crate::error::{DiskError, DiskErrorKind};
+use crate::tcp::descriptors::wait_for;
 use crate::tcp::directory::{Directory, explain};
 use crate::tcp::fs::{self, File};
 use crate::tcp::segments::Spares;
@@ -256,7 +258,8 @@ fn serve(directory: &Directory, wanted: Receiver<Read>, report: &Report) {
 }
 
 fn read(directory: &Directory, file: FileName, offset: u64, len: u32) -> io::Result<Bytes> {
-    let file = File::open(directory.file(file))?;
+    let path = directory.file(file);
+    let file = wait_for(&path, || File::open(&path))?;
     // No more than there is, so that nobody can ask for memory.
     let there = file.metadata()?.len().saturating_sub(offset).min(u64::from(len));
     let mut data = vec![0; usize::try_from(there).map_err(io::Error::other)?];

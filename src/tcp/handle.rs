@@ -30,7 +30,12 @@ pub enum Input {
     /// Messages to this peer were dropped, or its connection was lost.
     Unreachable(NodeId),
     /// The connection that carries requests to this peer was lost, with whatever was on it.
-    Disconnected(NodeId),
+    Disconnected {
+        /// The peer.
+        peer: NodeId,
+        /// Ids of forwarded requests that were never on it, and never will be.
+        unsent: Vec<u64>,
+    },
     /// The disk is done with something.
     Completion(Completion),
     /// A client wants something.

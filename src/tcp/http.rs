@@ -42,7 +42,10 @@
 //!   `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a time, and
 //!   a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB. Another
 //!   command with the same key is refused: `idempotency_key_reused`.
-//! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over.
+//! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over. It also
+//!   repeats an attempt whose outcome is unknown, if that is a read or has an `Idempotency-Key`. So the
+//!   loss of a leader shows as a delay, except for a command without a key that was on its way to it:
+//!   that is `outcome_unknown` at once, and the message says that the leader was lost.
 //! - Without tokens and client certificates, requests of web pages are refused, see `origin.rs`.
 //!
 //! An error is `{"code","message"}`, and says what happened, to what, and what to do:
@@ -63,9 +66,15 @@
 //! | 422 | `idempotency_key_reused` | this command was not applied; count the sequence number up |
 //! | 429 | `busy` | nothing was done; try again later |
 //! | 503 | `no_leader`, `leader_transferring`, `stopping`, `superseded` | nothing was done; try again |
+//! | 503 | `too_many_connections` | nothing was done; close connections that are not used, or try again later |
 //! | 504 | `outcome_unknown` | it may have been applied, or may be yet |
 //! | 504 | `answer_not_kept` | it was applied, once; its answer was too large to be kept: read |
 //! | 507 | `disk_full` | nothing was done; delete keys, or make room on the disk of the member that is named |
+//!
+//! Connections are limited. When all are in use, a new one takes the place of one that has had no request
+//! under way for a second. If there is none, a new connection gets one answer: `/health`, `/ready`,
+//! `/v1/status` and `/metrics` as ever, anything else `too_many_connections`. No address keeps more
+//! than half of all connections at rest.
 //!
 //! What is not HTTP at all, or has a head beyond the limit, is answered by hyper with a bare 400 or
 //! 431.
@@ -127,8 +136,18 @@ pub type Register = Box<dyn FnOnce(&mut Registry) + Send>;
 /// What bounds the work that clients can cause.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at the same time. More are told 429 and closed.
+    /// Connections at the same time. When all are in use, a new one displaces one that has had no
+    /// request under way for a second; if there is none, it is a surplus connection.
     pub connections: usize,
+    /// Surplus connections at the same time, beside the others. They get one answer each, and only
+    /// about the state of the node (`/health`, `/ready`, `/v1/status`, `/metrics`); everything else
+    /// is answered 503. More wait.
+    pub surplus: usize,
+    /// For all of a surplus connection.
+    pub surplus_time: Duration,
+    /// Connections of one address that rest between two requests; of more, those that have rested
+    /// longest are closed. 0 stands for half of `connections`.
+    pub idle_per_address: usize,
     /// Bytes of a request's head.
     pub head: usize,
     /// Bytes of a request's body.
@@ -162,6 +181,9 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 4096,
+            surplus: 32,
+            surplus_time: Duration::from_secs(5),
+            idle_per_address: 0,
             head: 32 << 10,
             body: 3 << 19,
             bodies: 256 << 20,

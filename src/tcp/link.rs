@@ -3,7 +3,9 @@
 //! What was handed to a connection is never sent again: when the connection breaks, nobody knows
 //! what arrived, and a forwarded request must not arrive twice. What still waits in the queue goes
 //! out on the next connection, unless attempts fail repeatedly: then it is old, and dropped. Raft
-//! is told each time that the peer is unreachable, and repeats what matters.
+//! is told each time that the peer is unreachable, and repeats what matters. Forwarded requests are
+//! not kept: the node learns which of them were never handed to a connection, and refuses those; what
+//! became of the others is unknown.
 //!
 //! The writer takes all that is queued, up to a batch, encodes it into one buffer and writes it;
 //! what arrives meanwhile is the next batch. So a busy link makes few large writes, and an idle one
@@ -180,6 +182,8 @@ impl Link {
                 End::Moved => {
                     (attempts, self.misses) = (0, 0);
                     shared.report(&tokio::runtime::Handle::current());
+                    self.lost_requests();
+                    shared.queue.connected();
                     continue;
                 }
                 End::Failed(error) => self.failed(&error),
@@ -228,9 +232,16 @@ impl Link {
             debug!(peer = %shared.peer, lane, error = text, "a link to a peer failed again");
         }
         shared.report(&tokio::runtime::Handle::current());
+        self.lost_requests();
+    }
+
+    /// Reports what became of the requests that were passed on to this peer.
+    fn lost_requests(&self) {
+        let shared = &self.shared;
         if shared.lane == Lane::Bulk {
+            let unsent = shared.queue.disconnected();
             // Without room for it, who waits for an answer waits until the time is up.
-            shared.network.handle.offer(Input::Disconnected(shared.peer));
+            shared.network.handle.offer(Input::Disconnected { peer: shared.peer, unsent });
         }
     }
 
@@ -254,6 +265,7 @@ impl Link {
         if self.shared.lane == Lane::Control {
             self.shared.network.note_reached(self.shared.peer, Some(url));
         }
+        self.shared.queue.connected();
         self.shared.stats().connected(rtt);
         debug!(peer = %self.shared.peer, lane = self.shared.lane.name(), ?rtt, "linked to a peer");
         match Driving::new(&self.shared, stream).run(&mut self.address).await {

@@ -1,8 +1,10 @@
 //! Accepts peers: shakes hands, reads their frames, delivers their messages to the node.
 //!
-//! Nothing is believed. A connection that has not said who it is has little time and few places; a
-//! frame is checked before it is a message, and a message of raft must come from whom the handshake
-//! named (what it says is judged by the node). A connection that sends anything else is closed.
+//! Nothing is believed. A connection that has not said who it is has little time, and gives up its
+//! place to a newer one if there is no other, so that silent strangers keep no peer out (see
+//! [`pending`](super::pending)). A frame is checked before it is a message, and a message of raft must
+//! come from whom the handshake named (what it says is judged by the node). A connection that sends
+//! anything else is closed.
 //!
 //! There is at most one connection per peer and lane. A newer one displaces the older, and is not
 //! read before that has ended, so messages of one peer are delivered in the order of its sending.
@@ -17,22 +19,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::tcp::address::check_plaintext;
+use crate::tcp::descriptors::Shortage;
 use crate::tcp::frames::{Frame, FrameReader, ReadError};
 use crate::tcp::handle::Input;
 use crate::tcp::handshake::{Hello, Lane, Status, VERSIONS, Welcome};
 use crate::tcp::identity::{ClusterId, Life};
 use crate::tcp::link::{Stream, prepare, write_all};
 use crate::tcp::network::{Met, Network};
+use crate::tcp::pending::{Pending, Place, Stage};
 use crate::tcp::tls::check_node;
 use crate::types::NodeId;
 use crate::wire::Message;
+
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that may wait in the system's queue to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Listens at `address`. When the system's queue is full, an attempt to connect is dropped without a word
+/// and repeated after a second, so a burst of strangers should find room there: the usual 128 is little.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait until the connections of the earlier process are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Accepts connections of peers. Dropping it, or the future of [`run`](Self::run), closes them.
 pub struct Listener {
@@ -45,11 +65,11 @@ impl Listener {
     ///
     /// # Errors
     /// When the address is not free, or not on this machine while plaintext is not allowed.
-    pub async fn bind(address: SocketAddr, network: Arc<Network>) -> io::Result<Listener> {
+    pub fn bind(address: SocketAddr, network: Arc<Network>) -> io::Result<Listener> {
         let options = &network.options;
         check_plaintext(address.ip(), options.tls.is_some(), options.allow_plaintext)
             .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
-        let socket = TcpListener::bind(address).await?;
+        let socket = listen(address)?;
         let connections = Arc::new(Semaphore::new(options.max_connections));
         let accepting = Accepting { network, connections, slots: Arc::default() };
         Ok(Listener { socket, accepting: Arc::new(accepting) })
@@ -57,22 +77,25 @@ impl Listener {
 
     /// Accepts peers for ever.
     pub async fn run(self) {
-        let handshakes = self.accepting.network.options.max_handshakes;
-        let handshakes = Arc::new(Semaphore::new(handshakes));
+        let handshakes = Pending::new(self.accepting.network.options.max_handshakes);
         let mut connections = JoinSet::new();
+        let mut shortage = Shortage::default();
         loop {
             while connections.try_join_next().is_some() {}
-            // More than these wait in the system's backlog.
-            let Ok(place) = handshakes.clone().acquire_owned().await else { return };
             match self.socket.accept().await {
                 Ok((stream, address)) => {
+                    shortage = Shortage::default();
+                    // More than these wait in the system's backlog.
+                    let place = handshakes.enter(address.ip()).await;
                     let accepting = self.accepting.clone();
                     connections.spawn(async move { accepting.serve(stream, address, place).await });
                 }
                 Err(error) => {
-                    // Most likely there are too many open files. That passes.
-                    warn!(%error, "cannot accept a peer's connection");
-                    sleep(Duration::from_millis(100)).await;
+                    // Most likely no file descriptor is free. That passes.
+                    if let Some(waited) = shortage.warn() {
+                        warn!(%error, ?waited, "cannot accept a peer's connection");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -132,29 +155,29 @@ impl Connection {
 }
 
 impl Accepting {
-    async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, mut place: Place) {
         let stats = self.network.stats();
-        let limit = self.network.options.timing.handshake;
-        let (stream, mut connection) = match timeout(limit, self.introduce(stream)).await {
-            Ok(Ok(Some(introduced))) => introduced,
-            Ok(Ok(None)) => return,
-            Ok(Err(error)) => {
-                if error.kind() == io::ErrorKind::InvalidData {
-                    stats.garbage.add(1);
-                    warn!(%address, %error, "closed a connection");
-                } else {
-                    stats.unfinished.add(1);
-                    debug!(%address, %error, "a connection ended in its handshake");
-                }
+        let evicted = place.evicted();
+        let introduced = tokio::select! {
+            biased;
+            () = evicted => Err(io::Error::other("its place was given to a newer connection")),
+            introduced = self.introduce_in_time(stream, &place) => introduced,
+        };
+        drop(place);
+        let (stream, mut connection) = match introduced {
+            Ok(Some(introduced)) => introduced,
+            Ok(None) => return,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                stats.garbage.add(1);
+                warn!(%address, %error, "closed a connection");
                 return;
             }
-            Err(_) => {
+            Err(error) => {
                 stats.unfinished.add(1);
-                debug!(%address, "a connection did not introduce itself in time");
+                debug!(%address, %error, "a connection ended in its handshake");
                 return;
             }
         };
-        drop(place);
         let turn = connection.turn.clone();
         let (from, lane) = (connection.from, connection.lane);
         let turn = tokio::select! {
@@ -176,12 +199,27 @@ impl Accepting {
         drop(turn);
     }
 
+    async fn introduce_in_time(
+        &self,
+        stream: TcpStream,
+        place: &Place,
+    ) -> io::Result<Option<(Box<dyn Stream>, Connection)>> {
+        let limit = self.network.options.timing.handshake;
+        timeout(limit, self.introduce(stream, place)).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "it did not introduce itself in time"))
+        })
+    }
+
     /// Speaks TLS if wanted and shakes hands. `None`: the peer was refused, and told why.
     async fn introduce(
         &self,
         stream: TcpStream,
+        place: &Place,
     ) -> io::Result<Option<(Box<dyn Stream>, Connection)>> {
         prepare(&stream)?;
+        // Whoever wants something begins with it: a stranger that says nothing has less of a claim.
+        stream.peek(&mut [0]).await?;
+        place.reached(Stage::Speaking);
         let mut certificate = None;
         let mut stream: Box<dyn Stream> = match &self.network.options.tls {
             None => Box::new(stream),
@@ -194,6 +232,7 @@ impl Accepting {
             }
         };
         let hello = Hello::read(&mut stream).await?;
+        place.reached(Stage::Introduced);
         let proven = match (&self.network.options.tls, &certificate) {
             (None, _) => true,
             (Some(_), Some(certificate)) => check_node(certificate, hello.from).is_ok(),

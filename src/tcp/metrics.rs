@@ -7,7 +7,7 @@
 //! | `stormkv_http_request_duration_seconds` | `route` | from the head to the response's head |
 //! | `stormkv_http_requests_in_flight` | | requests that wait for their answer |
 //! | `stormkv_http_connections` | | open connections |
-//! | `stormkv_http_connections_refused_total` | `reason` | `too_many`, `handshake`, `slow`, `accept` |
+//! | `stormkv_http_connections_refused_total` | `reason` | `too_many`, `handshake`, `slow`, `accept`, `idle` |
 //! | `stormkv_raft_term` | | the present term |
 //! | `stormkv_raft_role` | `role` | 1 for the role it has, 0 for the others |
 //! | `stormkv_raft_leader_known` | | whether it knows a leader |
@@ -130,7 +130,7 @@ impl Metrics {
             refused.clone(),
         );
         // A rate needs a zero to start from.
-        for reason in ["too_many", "handshake", "slow", "accept"] {
+        for reason in ["too_many", "handshake", "slow", "accept", "idle"] {
             drop(refused.get_or_create(&ReasonLabel { reason }));
         }
         registry.register_collector(Box::new(ViewCollector(handle)));
@@ -181,6 +181,12 @@ impl Metrics {
     /// There were too many connections.
     pub fn turned_away(&self) {
         self.refuse("too_many", 1);
+    }
+
+    /// So many connections without a request under way were closed, for another one or because their
+    /// address had too many.
+    pub fn closed_idle(&self, count: u64) {
+        self.refuse("idle", count);
     }
 
     /// TLS was not agreed upon.

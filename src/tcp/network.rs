@@ -99,7 +99,8 @@ pub struct Options {
     pub snapshot_bytes_per_second: u64,
     /// Connections from peers, at most; more are told to try again.
     pub max_connections: usize,
-    /// Connections that have not finished their handshake, at most; more wait to be accepted.
+    /// Connections that have not finished their handshake, at most; a newer one displaces one that
+    /// says nothing.
     pub max_handshakes: usize,
     /// How patient connections are.
     pub timing: Timing,

@@ -79,16 +79,19 @@ impl Peers {
         Peers { network, runtime, peers: BTreeMap::new() }
     }
 
-    /// Sends `message` to `to`, or drops and counts it. Never blocks.
-    pub fn send(&mut self, to: NodeId, message: Message) {
+    /// Sends `message` to `to`, or drops and counts it. Never blocks. Returns false if it certainly is
+    /// not sent.
+    pub fn send(&mut self, to: NodeId, message: Message) -> bool {
         if self.peers.get(&to).is_none_or(Peer::is_closed) {
             self.meet(to);
         }
         let Some(peer) = self.peers.get(&to) else {
-            return self.network.stats().dropped_unknown.add(1);
+            self.network.stats().dropped_unknown.add(1);
+            return false;
         };
         let lane = &peer.lanes[usize::from(Lane::of(&message).number())];
-        match lane.queue.push(message) {
+        let pushed = lane.queue.push(message);
+        match pushed {
             Pushed::Queued(0) => {}
             Pushed::Queued(dropped) => lane.stats().superseded.add(dropped as u64),
             Pushed::Twice => lane.stats().superseded.add(1),
@@ -96,8 +99,10 @@ impl Peers {
                 lane.stats().dropped_full.add(1);
                 lane.report(&self.runtime);
             }
+            Pushed::Broken => lane.stats().dropped_unreached.add(1),
             Pushed::Closed => self.network.stats().dropped_unknown.add(1),
         }
+        matches!(pushed, Pushed::Queued(_) | Pushed::Twice)
     }
 
     /// These are the members and where they are. New ones are dialed, those whose address has

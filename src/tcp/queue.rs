@@ -4,6 +4,11 @@
 //! that is slow must not make others slow. A queue is bounded twice, in messages and in bytes,
 //! because a message can be anything from a heartbeat to megabytes of entries.
 //!
+//! A request of a client that is passed on does not wait for a connection that is broken: the client is
+//! better off if it is refused, which says that it had no effect, and can be tried again elsewhere.
+//! So a queue whose connection was lost gives back the requests that it holds, and takes none until
+//! there is a connection again.
+//!
 //! Chunks of snapshots get a closer look. The writer paces them, so they may wait here for longer
 //! than the sender's patience; it then sends them anew. A chunk that is in the queue already is not
 //! queued twice, and a new transfer takes the place of an old one: so impatience costs nothing.
@@ -24,6 +29,8 @@ pub(super) enum Pushed {
     Twice,
     /// There was no room.
     Full,
+    /// It is a request, and the connection for it is broken.
+    Broken,
     /// The lane has ended.
     Closed,
 }
@@ -32,6 +39,8 @@ pub(super) enum Pushed {
 struct Inner {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// The last connection, or attempt to make one, has failed.
+    broken: bool,
 }
 
 pub(super) struct Queue {
@@ -60,6 +69,9 @@ impl Queue {
         let mut inner = self.inner();
         if self.is_closed() {
             return Pushed::Closed;
+        }
+        if inner.broken && matches!(message, Message::Forward { .. }) {
+            return Pushed::Broken;
         }
         let mut dropped = 0;
         if let Message::Chunk(new) = &message {
@@ -134,6 +146,28 @@ impl Queue {
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(SeqCst)
+    }
+
+    /// The connection was lost, or could not be made. Removes the requests that wait, which were never
+    /// sent, and returns their ids.
+    pub fn disconnected(&self) -> Vec<u64> {
+        let mut inner = self.inner();
+        inner.broken = true;
+        let forwards = inner.messages.iter().filter_map(|message| match message {
+            Message::Forward { id, .. } => Some(*id),
+            _ => None,
+        });
+        let unsent: Vec<u64> = forwards.collect();
+        if !unsent.is_empty() {
+            inner.messages.retain(|message| !matches!(message, Message::Forward { .. }));
+            inner.bytes = inner.messages.iter().map(Message::weight).sum();
+        }
+        unsent
+    }
+
+    /// There is a connection, or an address to try for the first time.
+    pub fn connected(&self) {
+        self.inner().broken = false;
     }
 
     /// Drops what waits, and says how much that was.

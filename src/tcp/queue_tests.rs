@@ -34,6 +34,22 @@ fn both_bounds_hold_and_anything_fits_into_an_empty_queue() {
 }
 
 #[test]
+fn a_request_does_not_wait_for_a_broken_connection() {
+    let queue = Queue::new(10, 10_000);
+    queue.push(Message::Removed);
+    queue.push(forward(100));
+    assert_eq!(queue.disconnected(), [1]);
+    assert_eq!(queue.push(forward(100)), Pushed::Broken);
+    assert_eq!(queue.push(Message::Removed), Pushed::Queued(0));
+    assert!(queue.disconnected().is_empty());
+    queue.connected();
+    assert_eq!(queue.push(forward(100)), Pushed::Queued(0));
+    let mut taken = Vec::new();
+    assert!(queue.take(usize::MAX, &mut taken));
+    assert_eq!(taken, [Message::Removed, Message::Removed, forward(100)]);
+}
+
+#[test]
 fn a_batch_ends_at_its_size_and_keeps_the_order() {
     let queue = Queue::new(10, 10_000);
     for id in 1..=4 {

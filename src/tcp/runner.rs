@@ -78,6 +78,8 @@ pub struct World {
     files: Files,
     peers: Peers,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    /// Ids of forwarded requests for which there was no connection.
+    unsent: Vec<u64>,
     answers: Answers,
     next_request: u64,
 }
@@ -93,6 +95,7 @@ impl World {
             files,
             peers,
             waiting: BTreeMap::new(),
+            unsent: Vec::new(),
             answers: Answers::default(),
             next_request: 0,
         }
@@ -107,7 +110,13 @@ impl Clock for World {
 
 impl Transport for World {
     fn send(&mut self, to: NodeId, message: Message) {
-        self.peers.send(to, message);
+        let forward = match &message {
+            Message::Forward { id, .. } => Some(*id),
+            _ => None,
+        };
+        if !self.peers.send(to, message) {
+            self.unsent.extend(forward);
+        }
     }
 
     fn reply(&mut self, request: RequestId, reply: Reply) {
@@ -171,6 +180,7 @@ impl<M: StateMachine> Runner<M> {
             self.measure_space();
             self.driver.wake(self.world.now());
             self.driver.flush(&mut self.world);
+            self.refuse_unsent();
             if let Some(error) = self.driver.node().stopped() {
                 let end = End::Stopped(error.clone());
                 self.look(false);
@@ -188,6 +198,17 @@ impl<M: StateMachine> Runner<M> {
         runtime.block_on(peers.close(last_words));
         drop(files);
         end
+    }
+
+    /// Lets the node answer the requests that it wanted to pass on, but that no connection took.
+    fn refuse_unsent(&mut self) {
+        if self.world.unsent.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.world.unsent) {
+            self.driver.not_forwarded(id);
+        }
+        self.driver.flush(&mut self.world);
     }
 
     /// Now and then reports the free space of the disk. The system has the number in memory.
@@ -231,7 +252,10 @@ impl<M: StateMachine> Runner<M> {
         match input {
             Input::Message(from, message) => self.driver.receive(from, message),
             Input::Unreachable(peer) => self.driver.unreachable(peer),
-            Input::Disconnected(peer) => self.driver.disconnected(peer),
+            Input::Disconnected { peer, unsent } => {
+                unsent.into_iter().for_each(|id| self.driver.not_forwarded(id));
+                self.driver.disconnected(peer);
+            }
             Input::Completion(completion) => self.driver.complete(completion),
             Input::Request(request, client) => {
                 self.world.next_request += 1;

@@ -65,8 +65,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// There is a spare.
-    ready: bool,
+    /// The spare, if there is one. Open already: the log needs no file descriptor to go on with it.
+    ready: Option<File>,
     /// There is none, and the thread is making one or about to.
     wanted: bool,
     /// Removed segments under their new names, oldest first: material for spares.
@@ -83,7 +83,7 @@ impl Spares {
     /// When the system grants no thread.
     pub(super) fn start(directory: Arc<Directory>, len: u64) -> io::Result<Spares> {
         let state = State {
-            ready: false,
+            ready: None,
             wanted: true,
             removed: VecDeque::new(),
             hurry: false,
@@ -98,33 +98,33 @@ impl Spares {
     }
 
     /// Gives the spare the name `to`, if it has `len` bytes. Waits for one that is being made: that
-    /// is quicker than to make another. Says whether there was one; if not, make the file and then
-    /// call [`retry`](Self::retry).
-    pub(super) fn take(&self, to: &Path, len: u64) -> io::Result<bool> {
+    /// is quicker than to make another. Returns the file, open for writing, if there was one; if not,
+    /// make the file and then call [`retry`](Self::retry).
+    pub(super) fn take(&self, to: &Path, len: u64) -> io::Result<Option<File>> {
         if len != self.shared.len {
-            return Ok(false);
+            return Ok(None);
         }
         let mut state = self.shared.state();
         state.hurry = true;
         self.shared.changed.notify_all();
-        let waits = |state: &mut State| state.wanted && !state.ready;
+        let waits = |state: &mut State| state.wanted && state.ready.is_none();
         let waited = self.shared.changed.wait_while(state, waits);
         state = waited.unwrap_or_else(PoisonError::into_inner);
         state.hurry = false;
-        if !state.ready {
-            return Ok(false);
+        if state.ready.is_none() {
+            return Ok(None);
         }
         fs::rename(self.shared.path(SPARE), to)?;
-        state.ready = false;
+        let file = state.ready.take();
         state.wanted = true;
         self.shared.changed.notify_all();
-        Ok(true)
+        Ok(file)
     }
 
     /// Tries again to make a spare, if that has failed.
     pub(super) fn retry(&self) {
         let mut state = self.shared.state();
-        state.wanted = !state.ready;
+        state.wanted = state.ready.is_none();
         self.shared.changed.notify_all();
     }
 
@@ -207,16 +207,16 @@ impl Shared {
         }
     }
 
-    /// Takes note of an attempt to have a spare; `Ok(false)` leaves things as they are. Returns
+    /// Takes note of an attempt to have a spare; `Ok(None)` leaves things as they are. Returns
     /// whether there is one.
-    fn conclude(&self, attempt: io::Result<bool>) -> bool {
+    fn conclude(&self, attempt: io::Result<Option<File>>) -> bool {
         let mut state = self.state();
         match attempt {
-            Ok(true) => {
-                state.ready = true;
+            Ok(Some(spare)) => {
+                state.ready = Some(spare);
                 state.wanted = false;
             }
-            Ok(false) => {}
+            Ok(None) => {}
             Err(error) => {
                 warn!(
                     path = %self.directory.path().display(),
@@ -228,25 +228,25 @@ impl Shared {
             }
         }
         self.changed.notify_all();
-        state.ready
+        state.ready.is_some()
     }
 
-    /// Finds out what an earlier life has left. Says whether that is a spare.
-    fn look_around(&self) -> io::Result<bool> {
+    /// Finds out what an earlier life has left. Returns the spare, if that is one.
+    fn look_around(&self) -> io::Result<Option<File>> {
         let (spare, filling) = (self.path(SPARE), self.path(SPARE_FILLING));
         let removed = self.removed_earlier()?;
         self.state().removed.extend(removed);
         if !spare.try_exists()? {
-            return Ok(false);
+            return Ok(None);
         }
-        let file = File::open(&spare)?;
+        let file = directory::open(&spare)?;
         if file.metadata()?.len() == self.len && self.is_zero(&file)? {
             debug!("the spare segment of an earlier start is used");
-            return Ok(true);
+            return Ok(Some(file));
         }
         // It is filled again from its beginning.
         fs::rename(spare, filling)?;
-        Ok(false)
+        Ok(None)
     }
 
     /// The removed segments that an earlier life has left.
@@ -279,9 +279,8 @@ impl Shared {
         Ok(true)
     }
 
-    /// Makes a spare. Says whether it did: not if the host is closing, and then what there is of it
-    /// serves the next start.
-    fn make(&self) -> io::Result<bool> {
+    /// Makes a spare. Returns none if the host is closing; what there is of it serves the next start.
+    fn make(&self) -> io::Result<Option<File>> {
         let (spare, filling) = (self.path(SPARE), self.path(SPARE_FILLING));
         let removed = self.state().removed.pop_front();
         if let Some(removed) = removed {
@@ -304,12 +303,12 @@ impl Shared {
             file.write_all_at(&ZEROS[..len], at)?;
             at += len as u64;
             if !self.pause(&file, begun)? {
-                return Ok(false);
+                return Ok(None);
             }
         }
         file.sync_all()?;
         fs::rename(filling, spare)?;
-        Ok(true)
+        Ok(Some(file))
     }
 
     /// Between two pieces: lets the log have the disk for half of the time, unless somebody waits

@@ -9,7 +9,6 @@ use std::{fmt, thread};
 
 use rand::RngCore;
 use rand::rngs::OsRng;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -20,13 +19,14 @@ use crate::env::Completion;
 use crate::error::Error;
 use crate::kv::Kv;
 use crate::node::Role;
+use crate::tcp::descriptors::{self, Budget};
 use crate::tcp::directory::{Directory, DirectoryError, Expected};
 use crate::tcp::disk::Files;
 use crate::tcp::handle::{Handle, Input, View, inbox};
 use crate::tcp::http::{self, HttpOptions, Tokens};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::joining;
-use crate::tcp::listener::Listener;
+use crate::tcp::listener::{Listener, listen};
 use crate::tcp::lives::Lives;
 use crate::tcp::metrics::host;
 use crate::tcp::network::Network;
@@ -115,19 +115,30 @@ impl Server {
     /// # Errors
     /// When a directory, a file, a port or the node itself refuses.
     pub async fn start(options: Options) -> Result<Server, ServerError> {
+        let budget = Budget::of(descriptors::limit(), options.max_connections)
+            .map_err(ServerError::Settings)?;
+        if budget.clients < options.max_connections {
+            let (wanted, allowed) = (options.max_connections, budget.clients);
+            warn!(
+                wanted,
+                allowed,
+                "fewer connections of clients than the settings allow, for lack of file \
+                 descriptors: raise the hard limit (`ulimit -Hn`)"
+            );
+        }
         let directory = open(&options)?;
         let (sender, receiver) = inbox();
         let (view, views) = watch::channel(Arc::new(View::starting(options.config.id)));
         let handle = Handle::new(sender.clone(), views);
         let mut tasks = JoinSet::new();
 
-        let network = network(&options, &directory, &handle, &mut tasks)?;
-        let http_options = http_options(&options, &mut tasks)?;
+        let network = network(&options, budget, &directory, &handle, &mut tasks)?;
+        let http_options = http_options(&options, budget, &mut tasks)?;
         let port = |what, address, error| ServerError::Io(format!("{what} {address}: {error}"));
-        let peers = Listener::bind(options.listen_peer, network.clone()).await;
+        let peers = Listener::bind(options.listen_peer, network.clone());
         let peers = peers
             .map_err(|error| port("cannot listen for peers at", options.listen_peer, error))?;
-        let clients = TcpListener::bind(options.listen_client).await;
+        let clients = listen(options.listen_client);
         let clients = clients.and_then(|clients| Ok((clients.local_addr()?, clients)));
         let (client_address, clients) = clients
             .map_err(|error| port("cannot listen for clients at", options.listen_client, error))?;
@@ -235,6 +246,7 @@ fn own_url(options: &Options) -> String {
 
 fn network(
     options: &Options,
+    budget: Budget,
     directory: &Arc<Directory>,
     handle: &Handle,
     tasks: &mut JoinSet<()>,
@@ -255,16 +267,23 @@ fn network(
     settings.tls = tls;
     settings.allow_plaintext = options.allow_plaintext;
     settings.snapshot_bytes_per_second = options.snapshot_rate;
+    settings.max_connections = budget.peers;
+    settings.max_handshakes = budget.handshakes;
     let learned = directory.clone();
     let learn = move |cluster: ClusterId| learned.set_cluster(cluster).map_err(io::Error::other);
     let lives = Lives::open(directory.clone())?;
     Ok(Network::new(settings, handle.clone(), Box::new(learn), lives))
 }
 
-fn http_options(options: &Options, tasks: &mut JoinSet<()>) -> Result<HttpOptions, ServerError> {
+fn http_options(
+    options: &Options,
+    budget: Budget,
+    tasks: &mut JoinSet<()>,
+) -> Result<HttpOptions, ServerError> {
     let wrong = ServerError::Settings;
     let mut http = HttpOptions::default();
-    http.limits.connections = options.max_connections;
+    http.limits.connections = budget.clients;
+    http.limits.surplus = budget.surplus;
     http.hosts = options.host_names.clone();
     http.peers.tls = options.peer_tls.is_some();
     http.peers.allow_plaintext = options.allow_plaintext;

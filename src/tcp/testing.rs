@@ -182,7 +182,7 @@ impl TestNode {
 
     pub async fn listen(&mut self) {
         let address = ([127, 0, 0, 1], self.port()).into();
-        let listener = Listener::bind(address, self.network.clone()).await.unwrap();
+        let listener = Listener::bind(address, self.network.clone()).unwrap();
         self.listener = Some(tokio::spawn(listener.run()));
     }
 

@@ -33,6 +33,7 @@ const REFUSALS: &[(u16, &str)] = &[
     (503, "leader_transferring"),
     (503, "stopping"),
     (503, "superseded"),
+    (503, "too_many_connections"),
 ];
 
 /// The text of a value.

@@ -51,6 +51,8 @@ pub struct Node {
     pub log: PathBuf,
     /// All arguments it is started with.
     pub arguments: Vec<String>,
+    /// Limits that it is started under, as arguments of the shell's `ulimit`.
+    pub limits: Option<&'static str>,
     process: Option<Child>,
     paused: bool,
 }
@@ -66,6 +68,7 @@ impl Node {
             data: folder.join(format!("data-{id}")),
             log: folder.join(format!("node-{id}.log")),
             arguments: Vec::new(),
+            limits: None,
             process: None,
             paused: false,
         }
@@ -76,7 +79,15 @@ impl Node {
         assert!(self.process.is_none(), "node {} runs already", self.id);
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
         let twin = log.try_clone().expect("a second handle");
-        let process = Command::new(PROGRAM)
+        let mut command = match self.limits {
+            None => Command::new(PROGRAM),
+            Some(limits) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("ulimit {limits} && exec \"$0\" \"$@\"")).arg(PROGRAM);
+                shell
+            }
+        };
+        let process = command
             .args(&self.arguments)
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())

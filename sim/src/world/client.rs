@@ -506,7 +506,7 @@ pub(super) fn judge(reply: Reply) -> Next {
         Reply::Reconfigured { index } => Next::Accepted(Some(index)),
         Reply::Transferring => Next::Accepted(None),
         Reply::NotKept { index, bytes } => Next::NotKept { index, bytes },
-        Reply::Unknown => Next::Doubt,
+        Reply::Unknown | Reply::LeaderLost => Next::Doubt,
         Reply::Refused(Refusal::NotLeader(hint)) => Next::Retry(hint),
         Reply::Refused(Refusal::SessionExpired | Refusal::OutOfOrder) => Next::SessionLost,
         Reply::Refused(Refusal::InvalidReconfiguration) => Next::Pointless,

@@ -111,7 +111,8 @@ pub(super) fn reply_code(reply: &stormkv::api::Reply) -> u64 {
         Reply::Reconfigured { index } => index * 8 + 3,
         Reply::Transferring => 4,
         Reply::Refused(_) => 5,
-        Reply::Unknown => 6,
+        // One kind of answer as far as a client is concerned.
+        Reply::Unknown | Reply::LeaderLost => 6,
         Reply::NotKept { index, .. } => index * 8 + 7,
     }
 }

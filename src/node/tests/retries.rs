@@ -252,3 +252,28 @@ fn what_cannot_be_answered_in_time_is_refused_and_the_rest_is_answered() {
     assert_eq!(host.node.load().proposals, 0);
     assert_eq!(pass(&mut host, 10, 1), 0);
 }
+
+#[test]
+fn request_that_never_left_is_refused() {
+    let mut host = Host::founded(3);
+    host.append(2, (1, 1), 1);
+    host.persist();
+    host.take();
+    host.put(5);
+    host.put(6);
+    let ids: Vec<u64> = host
+        .take()
+        .iter()
+        .filter_map(|output| match output {
+            Output::Send { message: Message::Forward { id, .. }, .. } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ids.len(), 2);
+    host.node.not_forwarded(ids[0]);
+    host.node.not_forwarded(ids[0]);
+    host.node.disconnected(NodeId(2));
+    host.collect();
+    let refused = Reply::Refused(Refusal::NotLeader(Some(NodeId(2))));
+    assert_eq!(replies(&host.take()), [(5, &refused), (6, &Reply::LeaderLost)]);
+}

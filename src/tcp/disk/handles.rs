@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::env::FileName;
+use crate::tcp::descriptors::wait_for;
 use crate::tcp::directory::Directory;
 use crate::tcp::fs::{File, OpenOptions};
 
@@ -68,7 +69,8 @@ impl Handles {
         let handle = match self.open.iter().position(|handle| handle.name == name) {
             Some(at) => self.open.remove(at),
             None => {
-                let file = OpenOptions::new().write(true).open(directory.file(name))?;
+                let path = directory.file(name);
+                let file = wait_for(&path, || OpenOptions::new().write(true).open(&path))?;
                 Handle { name, file, dirty: false }
             }
         };

@@ -98,9 +98,9 @@ impl Writer {
         let path = self.directory.file(name);
         let spares = self.spares.as_mut().filter(|_| matches!(name, FileName::Segment(_)));
         if let Some(spares) = spares
-            && spares.take(&path, len)?
+            && let Some(file) = spares.take(&path, len)?
         {
-            return Ok(());
+            return self.handles.add(name, file);
         }
         let file = directory::create(&path)?;
         let filled = segments::fill(&file, len);

@@ -7,10 +7,11 @@
 //! The time is counted from before the first attempt, which lasts as long as the node lets it; all
 //! others end with the client's time. What is cut off then may still happen.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::error::{ApiError, Code};
 use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
@@ -24,6 +25,9 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 /// After so long at most a busy cluster is asked again: it is busy with what it has, and all who ask
 /// again in vain are more to do for it.
 const LAST_BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// For an answer before it matters whether another leads by now.
+const LEADER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The node, and how long to bother it for one request.
 #[derive(Clone, Copy)]
@@ -80,11 +84,39 @@ impl Asker<'_> {
     /// The node's answer: anything but a refusal or "unknown".
     pub async fn ask(&self, request: Request) -> Result<Reply, ApiError> {
         // Only those that are not answered at once pay for a look at the clock.
-        let first = self.handle.request(request.clone()).await;
-        if !matches!(first, Reply::Refused(_) | Reply::Unknown) {
+        let first = self.attempt(&request).await;
+        if !matches!(first, Reply::Refused(_)) && !first.is_unknown() {
             return Ok(first);
         }
         self.again(request, first).await
+    }
+
+    /// One attempt. A leader that was cut off answers nothing, and nothing says that it is gone, so a
+    /// command that may be repeated waits for it only until another leads.
+    async fn attempt(&self, request: &Request) -> Reply {
+        let mut attempt = pin!(self.handle.request(request.clone()));
+        if !matches!(request, Request::Command { session: Some(_), .. }) {
+            return attempt.await;
+        }
+        let leader = self.handle.view().status.leader;
+        // A leader that hands over still answers what it has.
+        if let Ok(reply) = timeout(LEADER_PATIENCE, attempt.as_mut()).await {
+            return reply;
+        }
+        tokio::select! {
+            reply = attempt => reply,
+            () = self.another_leads(leader) => Reply::LeaderLost,
+        }
+    }
+
+    /// Waits until there is another leader than this.
+    async fn another_leads(&self, leader: Option<NodeId>) {
+        let is_other = |other: NodeId| Some(other) != leader;
+        let mut views = self.handle.watch();
+        if views.wait_for(|view| view.status.leader.is_some_and(is_other)).await.is_err() {
+            // The node is gone, and the attempt ends for that.
+            std::future::pending().await
+        }
     }
 
     async fn again(&self, request: Request, mut reply: Reply) -> Result<Reply, ApiError> {
@@ -99,14 +131,19 @@ impl Asker<'_> {
                     }
                     error
                 }
-                Reply::Unknown if is_repeatable(&request) => no_answer(&request),
-                Reply::Unknown => return Err(outcome_unknown(&request)),
+                Reply::Unknown | Reply::LeaderLost => {
+                    let error = self.no_answer(&request, &reply);
+                    if !is_repeatable(&request) {
+                        return Err(error);
+                    }
+                    error
+                }
                 reply => return Ok(reply),
             };
             if let Some(stopped) = self.stopped() {
-                return Err(match reply {
-                    Reply::Unknown if !is_query(&request) => error,
-                    _ => stopped,
+                return Err(match reply.is_unknown() && !is_query(&request) {
+                    true => error,
+                    false => stopped,
                 });
             }
             if now() + pause > deadline {
@@ -114,14 +151,16 @@ impl Asker<'_> {
             }
             tokio::time::sleep(jittered(pause)).await;
             pause = next_pause(pause, &reply);
-            let uncertain = reply == Reply::Unknown && !is_query(&request);
-            let attempt = self.handle.request(request.clone());
+            let uncertain = reply.is_unknown() && !is_query(&request);
+            let attempt = self.attempt(&request);
             // Cut off, it has reached the node already, and nobody will know what became of it.
             reply = match timeout_at(deadline.into(), attempt).await.unwrap_or(Reply::Unknown) {
                 // The earlier attempt may still have an effect, whatever becomes of this one.
                 Reply::Refused(refusal) if uncertain && passes(refusal) => Reply::Unknown,
                 // It may have had one even though its session is gone by now, for example.
-                Reply::Refused(_) if uncertain => return Err(outcome_unknown(&request)),
+                Reply::Refused(_) if uncertain => {
+                    return Err(outcome_unknown(&request, "an earlier attempt was not answered"));
+                }
                 reply => reply,
             };
         }
@@ -137,6 +176,20 @@ impl Asker<'_> {
         };
         let message = format!("this node has stopped: {reason}; ask another member");
         Some(ApiError::new(Code::Stopping, message))
+    }
+
+    /// What to answer to a request whose outcome is not known, and why it is not.
+    fn no_answer(&self, request: &Request, reply: &Reply) -> ApiError {
+        let why = match reply {
+            Reply::LeaderLost => "the leader was lost while the request was on its way",
+            _ if self.stopped().is_some() => "this node stopped while the request was on its way",
+            _ => "no answer came in time",
+        };
+        if is_query(request) {
+            ApiError::new(Code::NoLeader, format!("{why}; nothing was changed: try again"))
+        } else {
+            outcome_unknown(request, why)
+        }
     }
 
     pub async fn query(
@@ -213,15 +266,7 @@ fn is_query(request: &Request) -> bool {
     matches!(request, Request::Query { .. } | Request::Transfer(_))
 }
 
-fn no_answer(request: &Request) -> ApiError {
-    if is_query(request) {
-        ApiError::new(Code::NoLeader, "no answer came in time; nothing was changed: try again")
-    } else {
-        outcome_unknown(request)
-    }
-}
-
-fn outcome_unknown(request: &Request) -> ApiError {
+fn outcome_unknown(request: &Request, why: &str) -> ApiError {
     let remedy = match request {
         Request::Command { session: Some(_), .. } => {
             "send it again with the same Idempotency-Key, at any member: it is applied once"
@@ -234,8 +279,7 @@ fn outcome_unknown(request: &Request) -> ApiError {
         }
         Request::OpenSession | Request::Query { .. } | Request::Transfer(_) => "try again",
     };
-    let message =
-        format!("no answer came in time; it may have been applied, or may be yet: {remedy}");
+    let message = format!("{why}; it may or may not take effect: {remedy}");
     ApiError::new(Code::OutcomeUnknown, message)
 }
 

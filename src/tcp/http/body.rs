@@ -1,8 +1,10 @@
 //! Bodies: of requests, within limits of size, time and memory, and of responses.
 //!
 //! Large ones share one budget, whichever way they go: a client that sends slowly holds memory, and
-//! so does one that takes its answer slowly. The memory for an answer is reserved before the answer
-//! is made, and belongs to its bytes until the last of them is sent.
+//! so does one that takes its answer slowly. The memory for a request is reserved as its bytes arrive,
+//! twice as much as there are at most: what is only announced costs nothing, and keeps nobody out. The
+//! memory for an answer is reserved before the answer is made, and belongs to its bytes until the last
+//! of them is sent.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -84,15 +86,7 @@ impl Bodies {
         expected: SizeHint,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiError> {
         let most = expected.upper().map_or(self.max, |upper| (upper as usize).min(self.max));
-        let permit = if most > SMALL {
-            let busy = || {
-                let message = "too many large bodies are on their way: try again later";
-                ApiError::new(Code::Busy, message).and_close()
-            };
-            Some(self.reserve(most).ok_or_else(busy)?)
-        } else {
-            None
-        };
+        let mut reserved = Reserved { memory: &self.memory, bytes: SMALL, permit: None };
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -102,20 +96,23 @@ impl Bodies {
             })?;
             // Trailers mean nothing here.
             let Ok(data) = frame.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > self.max {
+            let arrived = first.len() + rest.len() + data.len();
+            if arrived > self.max {
                 return Err(self.too_large());
             }
+            let room = reserved.grow(arrived, most).ok_or_else(|| {
+                let message = "too many large bodies are on their way: try again later";
+                ApiError::new(Code::Busy, message).and_close()
+            })?;
             if first.is_empty() && rest.is_empty() {
                 first = data;
             } else {
-                if rest.is_empty() {
-                    rest.reserve(expected.lower() as usize);
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
+                rest.reserve(room.min(most).saturating_sub(rest.len()));
+                rest.extend_from_slice(&std::mem::take(&mut first));
                 rest.extend_from_slice(&data);
             }
         }
-        Ok((if rest.is_empty() { first } else { rest.freeze() }, permit))
+        Ok((if rest.is_empty() { first } else { rest.freeze() }, reserved.permit))
     }
 
     fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
@@ -138,6 +135,35 @@ impl Bodies {
     fn too_large(&self) -> ApiError {
         let message = format!("the body is larger than {} bytes: split it", self.max);
         ApiError::new(Code::TooLarge, message).and_close()
+    }
+}
+
+/// Memory for the body of a request that is arriving.
+struct Reserved<'a> {
+    memory: &'a Arc<Semaphore>,
+    /// Bytes for which there is room; the first [`SMALL`] need no permit.
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Reserved<'_> {
+    /// Makes room for `arrived` bytes of a body that has `most`, and returns the room there is now;
+    /// `None` if there is not so much memory. The room doubles each time, so that the body is copied
+    /// a few times only.
+    fn grow(&mut self, arrived: usize, most: usize) -> Option<usize> {
+        if arrived > self.bytes {
+            let wanted = arrived.max(most.min(2 * self.bytes)).next_multiple_of(1 << 10);
+            let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let more = u32::try_from((wanted >> 10) - held).ok()?;
+            let more = Arc::clone(self.memory).try_acquire_many_owned(more).ok()?;
+            match &mut self.permit {
+                Some(permit) => permit.merge(more),
+                None => self.permit = Some(more),
+            }
+            self.bytes = wanted;
+        }
+        assert!(arrived <= self.bytes, "there is room for what has arrived");
+        Some(self.bytes)
     }
 }
 

@@ -69,6 +69,7 @@ codes! {
     NoLeader "no_leader" SERVICE_UNAVAILABLE "No leader answered in time.";
     LeaderTransferring "leader_transferring" SERVICE_UNAVAILABLE "Leadership is being handed over.";
     Stopping "stopping" SERVICE_UNAVAILABLE "This node has stopped or is about to.";
+    TooManyConnections "too_many_connections" SERVICE_UNAVAILABLE "All connections are in use.";
     Superseded "superseded" SERVICE_UNAVAILABLE "New leaders kept replacing the attempt.";
     AnswerNotKept "answer_not_kept" GATEWAY_TIMEOUT "It was applied, but its answer is gone.";
     OutcomeUnknown "outcome_unknown" GATEWAY_TIMEOUT "It may have happened, or may happen still.";
@@ -143,7 +144,8 @@ impl ApiError {
             ),
             Refusal::NotLeader(Some(_)) => (
                 Code::NoLeader,
-                "the leader did not answer, so nothing was done: try again, or at another member",
+                "the leader could not be reached, so nothing was done: try again, or at another \
+                 member",
             ),
             Refusal::Busy => {
                 (Code::Busy, "too many requests are waiting, so nothing was done: try again later")

@@ -140,6 +140,11 @@ impl<'p> Route<'p> {
         }
     }
 
+    /// Whether it is about the state of the node, and so is answered on surplus connections, too.
+    pub fn is_monitoring(self) -> bool {
+        matches!(self, Route::Health | Route::Ready | Route::Status | Route::Metrics)
+    }
+
     /// What this method of it asks for.
     pub fn access(self, method: &Method) -> Result<Access, ApiError> {
         let methods = ENTRIES[self.number()].methods;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Version};
 use tokio::sync::Semaphore;
 
 use super::ask::Asker;
 use super::body::{Arrived, Bodies, Body};
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::key::{Params, parse_key, parse_short_key};
 use super::kv::Answer;
 use super::origin::Doorman;
@@ -48,6 +48,19 @@ pub(super) struct Service {
 #[allow(clippy::disallowed_methods, reason = "a host knows the time")]
 pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+/// Demands exactly one `Host`, as HTTP/1.1 does (RFC 9112, 3.2): of two, a proxy in front of this server
+/// and the server might believe different ones. HTTP/1.0 has none.
+fn check_host(parts: &Parts) -> Result<(), ApiError> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let message = match (hosts.next(), hosts.next()) {
+        (Some(_), None) => return Ok(()),
+        (None, _) if parts.version < Version::HTTP_11 => return Ok(()),
+        (None, _) => "the request has no `Host` header: send one, as HTTP/1.1 demands",
+        (Some(_), Some(_)) => "the request has more than one `Host` header: send exactly one",
+    };
+    Err(ApiError::new(Code::InvalidHeader, message).and_close())
 }
 
 impl Service {
@@ -84,6 +97,7 @@ impl Service {
         connection: &Arc<Watched>,
     ) -> Answer {
         let method = &parts.method;
+        check_host(parts)?;
         let access = route.access(method)?;
         if let Some(tokens) = &self.tokens {
             tokens.check(&parts.headers, access)?;

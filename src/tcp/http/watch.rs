@@ -14,11 +14,16 @@
 //! | answering | the response is made | sending, while no byte of it is taken; see below |
 //! | idle | the response is sent | idle |
 //!
+//! A connection that has had no request under way for a second is worth little: it may be displaced by a
+//! new one when all are in use (see `accept.rs`). One address may have only so many at rest.
+//!
 //! A long answer holds memory, or a version of the whole state, until it is taken. So a client must
 //! not only take a byte now and then: as a whole, an answer may last as long as `sending`, and for
 //! its bytes at a low rate.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -38,6 +43,9 @@ const STREAMING: u64 = 5;
 /// The phase is in the low bits, the milliseconds above.
 const PHASE_BITS: u32 = 3;
 
+/// After so long without a request under way a connection may be displaced.
+const REST: Duration = Duration::from_secs(1);
+
 /// How long a connection may stay in a phase.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -51,6 +59,7 @@ pub(super) struct Patience {
 /// What one connection is doing.
 #[derive(Debug)]
 pub(crate) struct Watched {
+    address: IpAddr,
     clock: Arc<AtomicU64>,
     phase: AtomicU64,
     /// Since when the client has taken no byte, in milliseconds; 0 if it does.
@@ -67,6 +76,17 @@ impl Watched {
 
     fn phase(&self) -> u64 {
         self.phase.load(Ordering::Relaxed) & ((1 << PHASE_BITS) - 1)
+    }
+
+    /// Since when it is in its phase, in milliseconds.
+    fn since(&self) -> u64 {
+        self.phase.load(Ordering::Relaxed) >> PHASE_BITS
+    }
+
+    /// Whether a new connection is worth more.
+    fn is_displaceable(&self) -> bool {
+        let waited = self.clock.load(Ordering::Relaxed).saturating_sub(self.since());
+        matches!(self.phase(), IDLE | FRESH | HEAD) && u128::from(waited) >= REST.as_millis()
     }
 
     /// A request has arrived.
@@ -93,6 +113,8 @@ pub(super) struct Watchdog {
     /// Milliseconds, as of the last look; from 1, as 0 means "not".
     clock: Arc<AtomicU64>,
     patience: Patience,
+    /// Connections of one address that may rest.
+    idle_per_address: usize,
     connections: Mutex<Vec<(Weak<Watched>, AbortHandle)>>,
 }
 
@@ -102,9 +124,9 @@ fn now() -> Instant {
 }
 
 impl Watchdog {
-    pub fn new(patience: Patience) -> Watchdog {
-        let clock = Arc::new(AtomicU64::new(1));
-        Watchdog { began: now(), clock, patience, connections: Mutex::default() }
+    pub fn new(patience: Patience, idle_per_address: usize) -> Watchdog {
+        let (began, clock) = (now(), Arc::new(AtomicU64::new(1)));
+        Watchdog { began, clock, patience, idle_per_address, connections: Mutex::default() }
     }
 
     /// How often to [`look`](Self::look): often enough for the shortest limit.
@@ -115,8 +137,9 @@ impl Watchdog {
     }
 
     /// A new connection.
-    pub fn watched(&self) -> Arc<Watched> {
+    pub fn watched(&self, address: IpAddr) -> Arc<Watched> {
         let watched = Watched {
+            address,
             clock: Arc::clone(&self.clock),
             phase: AtomicU64::default(),
             stalled: AtomicU64::default(),
@@ -130,6 +153,63 @@ impl Watchdog {
     pub fn add(&self, watched: &Arc<Watched>, task: AbortHandle) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.push((Arc::downgrade(watched), task));
+    }
+
+    /// Cuts off a connection without a request under way, so that another can have its place: of the
+    /// address that has most of them, the one that has rested longest. Returns whether there was one.
+    pub fn displace(&self) -> bool {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_address: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        let mut candidates = Vec::new();
+        for (at, (watched, _)) in connections.iter().enumerate() {
+            let Some(watched) = watched.upgrade().filter(|watched| watched.is_displaceable())
+            else {
+                continue;
+            };
+            *of_address.entry(watched.address).or_default() += 1;
+            candidates.push((watched.address, watched.since(), at));
+        }
+        let worst = candidates
+            .iter()
+            .min_by_key(|(address, since, _)| (std::cmp::Reverse(of_address[address]), *since));
+        let Some(&(_, _, at)) = worst else { return false };
+        let (_, task) = connections.swap_remove(at);
+        task.abort();
+        true
+    }
+
+    /// Cuts off those that have rested longest of an address that has too many at rest. Returns their
+    /// number.
+    pub fn thin_out(&self) -> u64 {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle: BTreeMap<IpAddr, Vec<u64>> = BTreeMap::new();
+        let resting =
+            |watched: &Weak<Watched>| watched.upgrade().filter(|watched| watched.phase() == IDLE);
+        for watched in connections.iter().filter_map(|(watched, _)| resting(watched)) {
+            idle.entry(watched.address).or_default().push(watched.since());
+        }
+        // Of each address with too many: how many must go, and when the last of them began to rest.
+        let mut surplus: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
+        for (address, mut since) in idle {
+            if let Some(count) = since.len().checked_sub(self.idle_per_address + 1) {
+                let (_, last, _) = since.select_nth_unstable(count);
+                surplus.insert(address, (count + 1, *last));
+            }
+        }
+        let mut closed = 0;
+        connections.retain(|(watched, task)| {
+            let Some(watched) = resting(watched) else { return true };
+            match surplus.get_mut(&watched.address) {
+                Some((count, last)) if *count > 0 && watched.since() <= *last => {
+                    *count -= 1;
+                    closed += 1;
+                    task.abort();
+                    false
+                }
+                _ => true,
+            }
+        });
+        closed
     }
 
     /// Cuts off those whose time is up, and, if the server is about to stop, those that do nothing.
@@ -156,7 +236,7 @@ impl Watchdog {
         let over =
             |since: u64, limit: Duration| u128::from(now.saturating_sub(since)) > limit.as_millis();
         let stalled = watched.stalled.load(Ordering::Relaxed);
-        let since = watched.phase.load(Ordering::Relaxed) >> PHASE_BITS;
+        let since = watched.since();
         (stalled > 0 && over(stalled, self.patience.sending))
             || match watched.phase() {
                 FRESH | HEAD => over(since, self.patience.header),

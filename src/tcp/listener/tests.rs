@@ -135,6 +135,29 @@ async fn who_is_slow_or_silent_is_closed() {
 }
 
 #[tokio::test]
+async fn silent_strangers_keep_no_peer_out() {
+    let mut node = TestNode::with(2, |options| {
+        options.cluster = cluster(7);
+        options.max_handshakes = 4;
+    })
+    .await;
+    let mut strangers = Vec::new();
+    for _ in 0..60 {
+        strangers.push(dial(&node).await);
+    }
+    let began = Instant::now();
+    let (mut stream, welcome) = greet(&node, &hello(1, 2)).await;
+    assert_eq!(welcome.status, Status::Ok);
+    // Four at a time, each for at least 50 ms, and not for the 5 s of a handshake.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    stream.write_all(&heartbeat(1, 2, 1).encode()).await.unwrap();
+    assert_eq!(node.message().await.1, heartbeat(1, 2, 1));
+    for stranger in strangers.drain(..50) {
+        closed(stranger).await;
+    }
+}
+
+#[tokio::test]
 async fn a_newer_connection_takes_the_place_of_the_older() {
     let mut node = TestNode::with(2, |options| {
         options.cluster = cluster(7);
@@ -342,8 +365,8 @@ async fn a_joining_node_learns_its_cluster_from_a_caller_it_was_told_of() {
 async fn plaintext_does_not_leave_this_machine_unless_allowed() {
     let node = TestNode::start(2).await;
     let everywhere = ([0, 0, 0, 0], 0).into();
-    let error = Listener::bind(everywhere, node.network.clone()).await.err().unwrap();
+    let error = Listener::bind(everywhere, node.network.clone()).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     let open = TestNode::with(2, |options| options.allow_plaintext = true).await;
-    assert!(Listener::bind(everywhere, open.network.clone()).await.is_ok());
+    assert!(Listener::bind(everywhere, open.network.clone()).is_ok());
 }

@@ -80,10 +80,15 @@ async fn a_restarted_acceptor_is_found_again_and_nothing_arrives_twice() {
                 sent += 1;
                 one.peers.send(two.id, forward(sent, 2000));
             }
-            let id = forward_id(&two.message().await.1);
+            // While there is no connection, none of these is sent.
+            let wait = Duration::from_millis(100);
+            let arrived = tokio::time::timeout(wait, two.message()).await;
+            let Ok((_, message)) = arrived else { continue };
+            let id = forward_id(&message);
             assert!(id > last, "{id} after {last}");
             last = id;
         }
+        assert!(last > 4000 * restart, "it got through");
         two.stop_listening().await;
         let stats = one.network.stats().peer(two.id);
         eventually("one notices", || stats.lane(Lane::Bulk).failures.get() > restart).await;
@@ -255,7 +260,9 @@ async fn a_snapshot_is_paced_and_impatience_adds_nothing() {
     one.meet(&[&two]);
     let begun = Instant::now();
     let chunks: Vec<Message> = (0..4).map(|n| chunk(1, n << 18, 256 << 10)).collect();
-    chunks.iter().for_each(|chunk| one.peers.send(two.id, chunk.clone()));
+    for chunk in &chunks {
+        one.peers.send(two.id, chunk.clone());
+    }
     let mut received = Vec::new();
     while received.len() < 4 {
         if let Ok(Input::Message(_, message)) = two.inbox.try_recv() {
@@ -263,7 +270,9 @@ async fn a_snapshot_is_paced_and_impatience_adds_nothing() {
         }
         // The core sends again, every 100 ms, what is not acknowledged.
         let unacknowledged = &chunks[received.len()..];
-        unacknowledged.iter().skip(1).for_each(|chunk| one.peers.send(two.id, chunk.clone()));
+        for chunk in unacknowledged.iter().skip(1) {
+            one.peers.send(two.id, chunk.clone());
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(received == chunks, "each once, in order");
@@ -316,4 +325,30 @@ async fn closing_writes_what_is_queued() {
     for n in 1..=100 {
         assert_eq!(forward_id(&two.message().await.1), n);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_for_a_peer_that_is_down_is_given_back_and_never_sent() {
+    let (mut one, mut two) = (TestNode::start(1).await, TestNode::start(2).await);
+    two.stop_listening().await;
+    one.meet(&[&two]);
+    // It waits for the first attempt to connect, unless that has failed already.
+    let mut unsent = Vec::new();
+    if !one.peers.send(two.id, forward(1, 10)) {
+        unsent.push(1);
+    }
+    while !unsent.contains(&1) {
+        if let Input::Disconnected { peer, unsent: ids } = one.next().await {
+            assert_eq!(peer, two.id);
+            unsent.extend(ids);
+        }
+    }
+    assert_eq!(unsent, [1]);
+    assert!(!one.peers.send(two.id, forward(2, 10)), "the connection is known to be broken");
+    assert!(!one.peers.send(NodeId(9), forward(3, 10)), "nobody knows where that is");
+    two.listen().await;
+    let stats = one.network.stats().peer(two.id);
+    eventually("they are connected", || stats.lane(Lane::Bulk).connected_for().is_some()).await;
+    assert!(one.peers.send(two.id, forward(4, 10)));
+    assert_eq!(forward_id(&two.message().await.1), 4);
 }

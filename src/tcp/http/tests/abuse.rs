@@ -43,6 +43,22 @@ async fn what_a_web_page_sends_is_refused() {
 }
 
 #[tokio::test]
+async fn request_names_exactly_one_host() {
+    let (handle, _views) = always(nothing());
+    let server = Server::new(handle, HttpOptions::default()).await;
+    for (path, hosts) in [
+        ("/k", "host: x\r\nhost: evil.example\r\n"),
+        ("/k", "host: x\r\nhost: x\r\n"),
+        ("/health", ""),
+    ] {
+        let mut client = server.connect().await;
+        client.send(format!("GET {path} HTTP/1.1\r\n{hosts}\r\n")).await;
+        client.answer(true).await.is_error(400, "invalid_header");
+        assert!(client.rest().await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn who_has_a_token_or_a_certificate_is_no_web_page() {
     let dir = std::env::temp_dir().join(format!("stormkv-origin-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
 use super::node::{always, nothing, real, scripted};
-use super::{Client, HttpOptions, PATIENCE, Server};
-use crate::api::Reply;
-use crate::kv::Response;
+use super::{Client, HttpOptions, Limits, PATIENCE, Server};
+use crate::api::{Reply, Request};
+use crate::kv::{Query, Response};
 use crate::tcp::certs::generate;
 use crate::tcp::http::accept::Accept;
 use crate::tcp::scratch::Scratch;
@@ -123,20 +124,45 @@ async fn a_client_that_takes_nothing_is_cut_off() {
 async fn large_bodies_share_a_bounded_memory() {
     let server = Server::limited(real(), |limits| limits.bodies = 1 << 20).await;
     let body = vec![b'x'; 600 << 10];
+    let (last, most) = body.split_last().unwrap();
     let mut first = server.connect().await;
     let head = "PUT /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n";
     first.send(format!("{head}content-length: {}\r\n\r\n", body.len())).await;
-    // Asks for the body, for which it has set memory aside.
     assert_eq!(first.answer(false).await.status, 100);
-    let mut second = server.connect().await;
-    let head = format!("PUT /b HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    second.send(head).await;
-    second.answer(true).await.is_error(429, "busy");
+    first.send(most).await;
+    // By the time that these are answered, what was sent before has been read.
+    for _ in 0..100 {
+        assert_eq!(server.ask("GET", "/health", "").await.status, 200);
+    }
+    server.ask("PUT", "/b", &body).await.is_error(429, "busy");
     // Small ones need no memory of that.
     assert_eq!(server.ask("PUT", "/c", vec![b'x'; 60 << 10]).await.status, 204);
-    first.send(&body).await;
+    first.send([*last]).await;
     assert_eq!(first.answer(true).await.status, 204);
     assert_eq!(server.ask("PUT", "/b", &body).await.status, 204);
+}
+
+#[tokio::test]
+async fn announced_bodies_take_no_memory_before_they_arrive() {
+    let server = Server::limited(real(), |limits| limits.bodies = 1 << 20).await;
+    let mut waiting = Vec::new();
+    for number in 0..40 {
+        let mut client = server.connect().await;
+        let head = match number % 2 {
+            0 => "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n",
+            _ => "content-length: 1500000\r\n\r\nx",
+        };
+        client.send(format!("PUT /a HTTP/1.1\r\nhost: x\r\n{head}")).await;
+        waiting.push(client);
+    }
+    // Each of them has been read as far as it goes.
+    let body = vec![b'x'; 900 << 10];
+    for _ in 0..5 {
+        assert_eq!(server.ask("PUT", "/b", &body).await.status, 204);
+    }
+    waiting[0].send("0\r\n\r\n").await;
+    assert_eq!(waiting[0].answer(true).await.status, 204);
+    assert_eq!(server.ask("GET", "/b", "").await.body, body);
 }
 
 #[tokio::test]
@@ -194,26 +220,137 @@ async fn a_large_head_is_refused() {
     assert_eq!(server.ask_with("GET", "/k", &[("x", &long)], "").await.status, 431);
 }
 
+/// A server with two connections, both of which wait for an answer that never comes.
+async fn full(limit: impl FnOnce(&mut Limits)) -> (Server, [Client; 2], impl Sized) {
+    let (handle, views) = scripted(|request| match request {
+        Request::Query { query, .. } if query == Query::Get { key: "k".into() }.encode() => None,
+        _ => Some(nothing()),
+    });
+    let server = Server::limited(handle, |limits| {
+        limits.connections = 2;
+        limit(limits);
+    })
+    .await;
+    let mut busy = [server.connect().await, server.connect().await];
+    for client in &mut busy {
+        client.send("GET /k HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    }
+    // Until both requests have arrived, a new connection would take the place of one of them.
+    let in_flight = async {
+        loop {
+            let metrics = server.ask("GET", "/metrics", "").await.body;
+            // The two, and this one.
+            if String::from_utf8(metrics).unwrap().contains("requests_in_flight 3") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, in_flight).await.expect("both are in flight");
+    (server, busy, views)
+}
+
 #[tokio::test]
-async fn surplus_connections_are_told_so() {
-    let (handle, _views) = always(nothing());
-    let server = Server::limited(handle, |limits| limits.connections = 2).await;
-    let mut first = server.connect().await;
-    let mut second = server.connect().await;
-    assert_eq!(first.ask("GET", "/k", &[], "").await.status, 404);
-    assert_eq!(second.ask("GET", "/k", &[], "").await.status, 404);
-    server.ask("GET", "/k", "").await.is_error(429, "busy");
-    assert_eq!(first.ask("GET", "/k", &[], "").await.status, 404);
-    drop(second);
+async fn surplus_connection_is_answered_about_the_state_of_the_node_only() {
+    let (server, busy, _views) = full(|_| ()).await;
+    for (path, status) in
+        [("/health", 200), ("/v1/status", 200), ("/metrics", 200), ("/ready", 200)]
+    {
+        let mut client = server.connect().await;
+        let answer = client.ask("GET", path, &[], "").await;
+        assert_eq!((answer.status, answer.header("connection")), (status, "close"), "{path}");
+        assert!(client.rest().await.is_empty());
+    }
+    let mut client = server.connect().await;
+    // All of a large body can be sent, so that the answer is not lost.
+    let answer = client.ask("PUT", "/k", &[], vec![b'x'; 1 << 20]).await;
+    answer.is_error(503, "too_many_connections");
+    assert_eq!((answer.header("retry-after"), answer.header("connection")), ("1", "close"));
+    server.ask("GET", "/no/such/path", "").await.is_error(503, "too_many_connections");
+    drop(busy);
     // As soon as the server notices, there is a place again.
-    while server.ask("GET", "/k", "").await.status != 404 {}
+    let free = async { while server.ask("GET", "/other", "").await.status != 404 {} };
+    tokio::time::timeout(PATIENCE, free).await.expect("a place is free");
+}
+
+#[tokio::test]
+async fn silent_surplus_connections_keep_nobody_out() {
+    let (server, _busy, _views) = full(|limits| limits.surplus = 2).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(server.connect().await);
+    }
+    let began = tokio::time::Instant::now();
+    assert_eq!(server.ask("GET", "/health", "").await.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(3), "it had to wait for the others to time out");
+}
+
+#[tokio::test]
+async fn connection_at_rest_gives_way_to_a_new_one() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.connections = 3).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = server.connect().await;
+        assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+        clients.push(client);
+        // So that the watchdog's clock tells them apart.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    let mut new = server.connect().await;
+    assert_eq!(new.ask("GET", "/k", &[], "").await.status, 404);
+    assert!(clients.remove(0).rest().await.is_empty(), "the one that has rested longest");
+    for mut client in clients {
+        assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn silent_connection_gives_way_to_a_new_one() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.connections = 20).await;
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let mut client = server.connect().await;
+        if number % 2 == 0 {
+            client.send("GET /k").await;
+        }
+        silent.push(client);
+    }
+    let began = tokio::time::Instant::now();
+    let served = async { while server.ask("GET", "/k", "").await.status != 404 {} };
+    tokio::time::timeout(PATIENCE, served).await.expect("a place is free");
+    assert!(began.elapsed() < Duration::from_secs(8), "only when the time for a head was over");
+}
+
+#[tokio::test]
+async fn address_keeps_only_so_many_connections_at_rest() {
+    let (handle, _views) = always(nothing());
+    let server = Server::limited(handle, |limits| limits.idle_per_address = 2).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = server.connect().await;
+        assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+        clients.push(client);
+    }
+    let mut closed = 0;
+    let mut kept = Vec::new();
+    for mut client in clients {
+        match tokio::time::timeout(Duration::from_secs(2), client.more()).await {
+            Ok(more) => closed += usize::from(!more),
+            Err(_) => kept.push(client),
+        }
+    }
+    assert_eq!((closed, kept.len()), (3, 2));
+    for client in &mut kept {
+        assert_eq!(client.ask("GET", "/k", &[], "").await.status, 404);
+    }
 }
 
 /// A listener of a process that has run out of files a few times.
 struct Exhausted(VecDeque<i32>, TcpListener);
 
 impl Accept for Exhausted {
-    async fn accept(&mut self) -> io::Result<TcpStream> {
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         match self.0.pop_front() {
             Some(code) => Err(io::Error::from_raw_os_error(code)),
             None => Accept::accept(&mut self.1).await,

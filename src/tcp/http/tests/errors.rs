@@ -139,9 +139,40 @@ async fn an_unknown_outcome_is_only_repeated_if_that_is_safe() {
         server.ask_with("PUT", "/k", &key, "v").await.is_error(504, "outcome_unknown");
     }
 
+    // A plain command that was on its way to a leader that is lost: its fate is open, and the time is
+    // not the reason.
+    let (handle, _views) = always(Reply::LeaderLost);
+    let server = Server::new(handle, HttpOptions::default()).await;
+    let answer = server.ask("PUT", "/k", "v").await;
+    answer.is_error(504, "outcome_unknown");
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("the leader was lost while the request was on its way; it may"));
+
     let (handle, _views) = unknown_first(Reply::Reconfigured { index: 5 });
     let server = Server::new(handle, HttpOptions::default()).await;
     server.ask("POST", "/4", "http://127.0.0.1:42379").await.is_error(504, "outcome_unknown");
+}
+
+#[tokio::test]
+async fn command_with_a_key_does_not_wait_for_a_former_leader() {
+    let mut first = true;
+    let (handle, views) = scripted(move |_| {
+        let response = Response::Written { revision: 5 }.encode();
+        (!std::mem::replace(&mut first, false)).then_some(Reply::Applied { index: 5, response })
+    });
+    let server = Server::new(handle, HttpOptions::default()).await;
+    let key = [("idempotency-key", "3-1")];
+    let put = server.ask_with("PUT", "/k", &key, "v");
+    let change = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let mut view = super::node::view();
+        view.status.leader = Some(NodeId(2));
+        views.send_replace(view.into());
+        std::future::pending::<()>().await
+    };
+    let put = tokio::time::timeout(super::PATIENCE, put);
+    let answer = tokio::select! { answer = put => answer, () = change => unreachable!() };
+    assert_eq!(answer.expect("the attempt is repeated").status, 204);
 }
 
 #[tokio::test]
