@@ -62,6 +62,7 @@ mod builder;
 mod endpoints;
 mod engine;
 mod error;
+mod mismatch;
 mod model;
 mod scan;
 mod sessions;
@@ -72,7 +73,7 @@ mod transport;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -86,12 +87,17 @@ use crate::kv::{Guard, MAX_KEY, MAX_TXN, MAX_VALUE, Versioned};
 use crate::types::LogIndex;
 
 pub use builder::Builder;
-pub use error::{BAD_ANSWER, Error, ErrorKind, UNAVAILABLE};
-pub use model::{Guarded, Member, MemberProgress, Members, Position, Status, Swap, Txn, TxnResult};
+pub use error::{BAD_ANSWER, Error, ErrorKind, TLS_MISMATCH, UNAVAILABLE};
+pub use model::{
+    Guarded, Member, MemberProgress, Members, Overview, Position, Status, Swap, Txn, TxnResult,
+};
 pub use scan::Scan;
 
-use engine::{Engine, Repeat};
+use engine::{Engine, Repeat, complaint};
 use transport::{Answer, Attempt, Outgoing, percent_encoded};
+
+/// Bytes of an error that are read.
+const MAX_COMPLAINT: usize = 64 << 10;
 
 /// A client of one cluster. Clones share connections and sessions.
 #[derive(Clone)]
@@ -305,6 +311,24 @@ impl Client {
         answers.into_iter().map(|(_, endpoint, status)| (endpoint, status)).collect()
     }
 
+    /// Returns what the endpoints say about their nodes, and the members as the most advanced of these
+    /// nodes knows them. Waits for two seconds at most, whatever the endpoints do.
+    pub async fn overview(&self) -> Overview {
+        let endpoints = self.status().await;
+        let known = endpoints.iter().enumerate();
+        let known = known.filter_map(|(number, (_, status))| Some((number, status.as_ref().ok()?)));
+        let best = known.max_by_key(|(_, status)| status.applied.index);
+        let mut members = Vec::new();
+        if let Some((number, _)) = best {
+            let outgoing = Outgoing::new(Method::GET, "/v1/members?consistency=stale");
+            let answer = self.engine.send_to(number, outgoing).await;
+            let read =
+                answer.and_then(|answer| understood(&answer, Repeat::Read, from_json::<Members>));
+            members = read.map(|members| members.members).unwrap_or_default();
+        }
+        Overview { endpoints, members }
+    }
+
     /// Writes a snapshot of the whole state, which holds all that was acknowledged before this
     /// call. Returns its length in bytes. Tries once: what was written before an error is no
     /// backup.
@@ -321,12 +345,17 @@ impl Client {
             Ok(Err(Attempt::NotSent(reason) | Attempt::Lost(reason))) => {
                 return Err(refused(UNAVAILABLE, reason));
             }
+            Ok(Err(Attempt::Mismatched(reason))) => return Err(refused(TLS_MISMATCH, reason)),
             Ok(Err(Attempt::Answered(_))) | Err(_) => {
                 return Err(refused(UNAVAILABLE, format!("{endpoint} did not begin a backup")));
             }
         };
         if !response.status().is_success() {
-            let message = format!("{endpoint} answered {} to a backup", response.status());
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_COMPLAINT).collect().await;
+            let why = body.ok().and_then(|body| complaint(&body.to_bytes()));
+            let why = why.unwrap_or_else(|| "it did not say why".to_owned());
+            let message = format!("{endpoint} answered {status} to a backup: {why}");
             return Err(refused("backup_refused", message));
         }
         let mut body = response.into_body();
