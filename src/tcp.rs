@@ -49,6 +49,7 @@ pub mod handle;
 pub mod handshake;
 pub mod http;
 pub mod identity;
+mod journal;
 mod link;
 mod listener;
 mod lives;

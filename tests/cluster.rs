@@ -21,6 +21,8 @@ mod crashes;
 mod damage;
 #[path = "cluster/stories/directory.rs"]
 mod directory;
+#[path = "cluster/stories/journal.rs"]
+mod journal;
 #[path = "cluster/stories/liars.rs"]
 mod liars;
 #[path = "cluster/stories/membership.rs"]

@@ -28,7 +28,7 @@
 //! | GET | `/v1/backup` | | 200 a snapshot file, streamed |
 //! | GET, HEAD | `/health` | | 200 if this node runs |
 //! | GET, HEAD | `/ready` | | 200 if it can serve a linearizable read |
-//! | GET | `/metrics` | | 200 OpenMetrics text, see [`metrics`](super::metrics) |
+//! | GET | `/metrics` | | 200 text 0.0.4 or, if `Accept` says so, OpenMetrics; see [`metrics`](super::metrics) |
 //!
 //! - A new voter is a learner until it has caught up: its `role` is `learner` and `becomes_voter` is
 //!   true. It need not run when it is added. Removing or demoting it cancels its promotion.
@@ -129,6 +129,9 @@ pub struct Limits {
     pub head: usize,
     /// Bytes of a request's body.
     pub body: usize,
+    /// Bytes of a body in JSON with two values of the largest size: in base64, or as text whose
+    /// characters are all escaped.
+    pub values: usize,
     /// Bytes that all bodies of more than 64 KiB together may have, those of requests until they are
     /// dealt with, and those of responses until they are sent.
     pub bodies: usize,
@@ -160,6 +163,7 @@ impl Default for Limits {
             connections: 4096,
             head: 32 << 10,
             body: 3 << 19,
+            values: 16 << 20,
             bodies: 256 << 20,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -222,12 +226,14 @@ fn server(handle: Handle, options: &mut HttpOptions) -> Server {
     }
     let limits = &options.limits;
     let is_open = options.tokens.is_none() && !options.client_certificates;
+    let bodies = Bodies::new(limits.body, limits.body_time, limits.bodies);
     let service = Service {
         handle,
         patience: limits.request,
         doorman: is_open.then(|| Doorman::new(options.hosts.clone())),
         peers: options.peers,
-        bodies: Bodies::new(limits.body, limits.body_time, limits.bodies),
+        values: bodies.of_size(limits.values),
+        bodies,
         tokens: options.tokens.clone(),
         metrics,
         backups: Arc::new(Semaphore::new(MAX_BACKUPS)),

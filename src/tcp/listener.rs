@@ -55,6 +55,14 @@ impl Listener {
         Ok(Listener { socket, accepting: Arc::new(accepting) })
     }
 
+    /// Where it listens; the port is the one that was given for port 0.
+    ///
+    /// # Panics
+    /// Never: a bound socket has an address.
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a bound socket has an address")
+    }
+
     /// Accepts peers for ever.
     pub async fn run(self) {
         let handshakes = self.accepting.network.options.max_handshakes;
@@ -132,13 +140,12 @@ impl Accepting {
     async fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
         let stats = self.network.stats();
         let limit = self.network.options.timing.handshake;
-        let (stream, mut connection) = match timeout(limit, self.introduce(stream)).await {
+        let (stream, mut connection) = match timeout(limit, self.introduce(stream, address)).await {
             Ok(Ok(Some(introduced))) => introduced,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {
                 if error.kind() == io::ErrorKind::InvalidData {
-                    stats.garbage.add(1);
-                    warn!(%address, %error, "closed a connection");
+                    stats.log_garbage(address, None, &error);
                 } else {
                     stats.unfinished.add(1);
                     debug!(%address, %error, "a connection ended in its handshake");
@@ -163,9 +170,7 @@ impl Accepting {
             match self.read(stream, &mut connection).await {
                 Ok(why) => debug!(peer = %from, lane = lane.name(), why, "a peer's link ended"),
                 Err(ReadError::Garbage(error)) => {
-                    stats.garbage.add(1);
-                    warn!(peer = %from, %address, lane = lane.name(), %error,
-                        "closed a connection that sent garbage");
+                    stats.log_garbage(address, Some(from), &error);
                 }
                 Err(error) => debug!(peer = %from, lane = lane.name(), %error, "a link ended"),
             }
@@ -177,6 +182,7 @@ impl Accepting {
     async fn introduce(
         &self,
         stream: TcpStream,
+        address: SocketAddr,
     ) -> io::Result<Option<(Box<dyn Stream>, Connection)>> {
         prepare(&stream)?;
         let mut certificate = None;
@@ -213,7 +219,7 @@ impl Accepting {
             life: self.network.options.life,
         };
         let (Status::Ok, Some(place)) = (status, place) else {
-            debug!(from = %hello.from, status = status.name(), "refused a peer");
+            self.network.stats().log_refusal(hello.from, address, status);
             stream.write_all(&welcome.encode()).await?;
             stream.shutdown().await?;
             return Ok(None);

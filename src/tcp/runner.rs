@@ -17,14 +17,15 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Reply, RequestId};
 use crate::config::Config;
 use crate::driver::{Driver, Host};
-use crate::env::{Clock, Transport};
+use crate::env::{Clock, DiskOp, Transport};
 use crate::error::Error;
 use crate::machine::StateMachine;
-use crate::node::Membership;
+use crate::node::{Applied, Membership};
 use crate::tcp::answers::{Answer, Answers};
 use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::handle::{Input, View};
 use crate::tcp::identity::ClusterId;
+use crate::tcp::journal::Journal;
 use crate::tcp::peers::Peers;
 use crate::types::NodeId;
 use crate::wire::Message;
@@ -77,11 +78,13 @@ pub struct World {
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     answers: Answers,
     next_request: u64,
+    journal: Journal,
 }
 
 impl World {
-    /// A world that begins now. `runtime` is where the peers' links run.
-    pub fn new(runtime: Runtime, files: Files, peers: Peers) -> World {
+    /// A world that begins now. `runtime` is where the peers' links run, and `journal` follows the
+    /// node.
+    pub fn new(runtime: Runtime, files: Files, peers: Peers, journal: Journal) -> World {
         #[allow(clippy::disallowed_methods, reason = "this is the node's clock")]
         let began = Instant::now();
         World {
@@ -92,6 +95,7 @@ impl World {
             waiting: BTreeMap::new(),
             answers: Answers::default(),
             next_request: 0,
+            journal,
         }
     }
 }
@@ -104,6 +108,10 @@ impl Clock for World {
 
 impl Transport for World {
     fn send(&mut self, to: NodeId, message: Message) {
+        if matches!(message, Message::Chunk(_)) {
+            let now = self.now();
+            self.journal.sent(now, to, &message);
+        }
         self.peers.send(to, message);
     }
 
@@ -121,7 +129,19 @@ impl OnFiles for World {
     }
 }
 
-impl Host for World {}
+impl Host for World {
+    fn applied(&mut self, applied: Applied) {
+        if applied.by_snapshot {
+            let now = self.now();
+            self.journal.installed(now, applied.id);
+        }
+    }
+
+    fn queued(&mut self, ops: &[DiskOp]) {
+        let now = self.now();
+        self.journal.queued(now, ops);
+    }
+}
 
 impl<M: StateMachine> Runner<M> {
     /// Starts the node from what its disk holds. Blocks while it reads. `initial` are the addresses
@@ -139,6 +159,7 @@ impl<M: StateMachine> Runner<M> {
     ) -> Result<Self, Error> {
         let driver = Driver::start(config, &mut world)?;
         let membership = Arc::new(driver.node().membership().clone());
+        world.journal.begun(&driver.node().status(), &membership);
         world.peers.update_addresses(&addresses(&initial, &membership));
         view.send_replace(Arc::new(look(&driver, membership.clone(), cluster())));
         let viewed_at = world.now();
@@ -224,7 +245,13 @@ impl<M: StateMachine> Runner<M> {
 
     fn take(&mut self, input: Input) -> ControlFlow<End> {
         match input {
-            Input::Message(from, message) => self.driver.receive(from, message),
+            Input::Message(from, message) => {
+                if matches!(message, Message::Chunk(_) | Message::ChunkAck { .. }) {
+                    let now = self.world.now();
+                    self.world.journal.received(now, from, &message);
+                }
+                self.driver.receive(from, message);
+            }
             Input::Unreachable(peer) => self.driver.unreachable(peer),
             Input::Disconnected(peer) => self.driver.disconnected(peer),
             Input::Completion(completion) => self.driver.complete(completion),
@@ -249,6 +276,8 @@ impl<M: StateMachine> Runner<M> {
         let node = self.driver.node();
         let now = self.world.now();
         let status = node.status();
+        let hangs = || node.load().disk_hangs;
+        self.world.journal.look(now, &status, node.transferee(), hangs, node.membership());
         let due = {
             let last = self.view.borrow();
             (idle && last.status != status)
@@ -262,6 +291,7 @@ impl<M: StateMachine> Runner<M> {
         }
         self.viewed_at = now;
         if *node.membership() != *self.membership {
+            self.world.journal.members_changed(&self.membership, node.membership());
             self.membership = Arc::new(node.membership().clone());
             self.world.peers.update_addresses(&addresses(&self.initial, &self.membership));
         }
@@ -295,6 +325,8 @@ fn look<M: StateMachine>(
         membership_is_durable: node.membership_is_durable(),
         progress: node.progress().collect(),
         pending: node.pending(),
+        load: node.load(),
+        size: node.machine().size(),
         segments: node.segments(),
         space: node.disk_space(),
         damage: node.damage().cloned(),

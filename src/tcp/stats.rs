@@ -1,13 +1,16 @@
 //! What the transport counts. Plain atomics: written by the links, read by whoever asks.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use crate::tcp::handshake::{Lane, Status};
+use crate::tcp::journal::LineLimit;
 use crate::types::NodeId;
 
 /// Peers that are counted one by one, at most.
@@ -132,6 +135,8 @@ pub struct Stats {
     /// Connections that ended before they had introduced themselves, or took too long for it.
     pub unfinished: Counter,
     answers: [Counter; Status::ALL.len()],
+    refusal_lines: [LineLimit; Status::ALL.len()],
+    garbage_lines: LineLimit,
 }
 
 impl Stats {
@@ -145,6 +150,30 @@ impl Stats {
     #[must_use]
     pub fn answered(&self, status: Status) -> &Counter {
         &self.answers[status as usize]
+    }
+
+    /// Logs, now and then, that a peer was refused. One that is to try again is no news.
+    pub(super) fn log_refusal(&self, from: NodeId, address: SocketAddr, status: Status) {
+        let reason = status.name();
+        if status == Status::Busy {
+            debug!(%from, %address, reason, "refused a peer for now");
+        } else if let Some(more) = self.refusal_lines[status as usize].admit() {
+            info!(%from, %address, reason, more, "refused a peer");
+        }
+    }
+
+    /// Counts a connection that was closed because of what it sent, and logs that now and then.
+    pub(super) fn log_garbage(
+        &self,
+        address: SocketAddr,
+        from: Option<NodeId>,
+        error: &dyn std::fmt::Display,
+    ) {
+        self.garbage.add(1);
+        if let Some(more) = self.garbage_lines.admit() {
+            let from = from.map(|from| from.to_string());
+            warn!(%address, from, %error, more, "closed a connection to the port for peers");
+        }
     }
 
     pub(super) fn peer(&self, id: NodeId) -> Arc<PeerStats> {

@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::{Reconfigure, Request};
 use crate::config::Config;
-use crate::node::{DiskSpace, Membership, Role, Status};
+use crate::machine::StateSize;
+use crate::node::{DiskSpace, Load, Membership, Role, Status};
 use crate::tcp::directory::{Directory, Expected};
 use crate::tcp::handle::{Handle, Input, View};
 use crate::tcp::identity::{ClusterId, Life};
@@ -92,6 +93,8 @@ fn view(removed: &[u64]) -> Arc<View> {
         membership_is_durable: true,
         progress: Vec::new(),
         pending: 0,
+        load: Load::default(),
+        size: StateSize::default(),
         segments: 1,
         space: DiskSpace::default(),
         damage: None,

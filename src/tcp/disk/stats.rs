@@ -3,6 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tracing::warn;
+
+use crate::tcp::journal::LineLimit;
+
+/// A sync that takes longer is logged: a disk that does so now and then costs elections.
+pub const SLOW_SYNC: Duration = Duration::from_secs(1);
+
 /// Upper bounds of the buckets for the time of a sync, in microseconds. Slower ones are in a last
 /// bucket without a bound.
 pub const SYNC_BUCKETS_US: [u64; 14] = [
@@ -16,6 +23,7 @@ pub struct DiskStats {
     bytes_written: AtomicU64,
     sync_nanos: AtomicU64,
     buckets: [AtomicU64; SYNC_BUCKETS_US.len() + 1],
+    slow_lines: LineLimit,
 }
 
 impl DiskStats {
@@ -29,6 +37,12 @@ impl DiskStats {
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if took >= SLOW_SYNC
+            && let Some(more) = self.slow_lines.admit()
+        {
+            let seconds = took.as_secs_f64();
+            warn!(seconds, more, "slow disk: a sync took long; writes wait for it");
+        }
     }
 
     /// Bytes written for the node, without the zeros of new segments.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response};
 use tokio::sync::Semaphore;
 
 use super::ask::Asker;
@@ -25,7 +25,7 @@ use super::tokens::Tokens;
 use super::watch::Watched;
 use super::{PeerRules, backup, cluster, data, kv};
 use crate::tcp::handle::Handle;
-use crate::tcp::metrics::Metrics;
+use crate::tcp::metrics::{Format, Metrics};
 
 /// What all connections share.
 pub(super) struct Service {
@@ -33,6 +33,8 @@ pub(super) struct Service {
     /// For one request, see [`Limits::request`](super::Limits::request).
     pub patience: Duration,
     pub bodies: Bodies,
+    /// For requests with several values in JSON.
+    pub values: Bodies,
     pub tokens: Option<Arc<Tokens>>,
     /// If nothing else keeps web pages out.
     pub doorman: Option<Doorman>,
@@ -131,7 +133,11 @@ impl Service {
         if !matches!(route, Route::Scan | Route::Members | Route::Status) {
             Params::parse(query, &[])?;
         }
-        let Arrived { bytes: body, memory: _memory, at } = self.bodies.read(body).await?;
+        let bodies = match route {
+            Route::Cas | Route::Txn => &self.values,
+            _ => &self.bodies,
+        };
+        let Arrived { bytes: body, memory: _memory, at } = bodies.read(body).await?;
         let asker = &Asker { began: at.unwrap_or(asker.began), ..asker };
         let deletes = parts.method == Method::DELETE;
         match route {
@@ -155,14 +161,15 @@ impl Service {
             Route::Backup => backup::backup(asker, &self.backups, connection).await,
             Route::Health => cluster::health(asker),
             Route::Ready => cluster::ready(asker, self.ready_patience).await,
-            Route::Metrics => Ok(self.scrape()),
+            Route::Metrics => Ok(self.scrape(headers)),
         }
     }
 
-    fn scrape(&self) -> Response<Body> {
-        let mut response = Response::new(Body::full(self.metrics.encode()));
-        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    fn scrape(&self, headers: &HeaderMap) -> Response<Body> {
+        let format = Format::accepted(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
+        let mut response = Response::new(Body::full(self.metrics.encode(format)));
+        let content_type = HeaderValue::from_static(format.content_type());
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
     }
 }
