@@ -27,6 +27,8 @@ mod journal;
 mod liars;
 #[path = "cluster/stories/membership.rs"]
 mod membership;
+#[path = "cluster/stories/metrics.rs"]
+mod metrics;
 #[path = "cluster/stories/operations.rs"]
 mod operations;
 #[path = "cluster/stories/own.rs"]
