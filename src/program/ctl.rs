@@ -23,8 +23,13 @@ use super::connect::Connect;
 use super::{Exit, Failure};
 use print::Printer;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 not done and never will be (absent, not swapped, refused), 3 unknown, 64 the \
+request or the settings are wrong, 69 no node could serve it, 74 a file failed";
+
 /// The arguments of `stormkv ctl`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -78,10 +83,10 @@ enum Command {
     /// Sets a key if it has the value expected: `cas KEY EXPECTED NEW`.
     #[command(disable_help_flag = true, after_help = HYPHENS)]
     Cas {
-        /// Which key.
+        /// Which key: 1 to 4096 bytes.
         #[arg(allow_hyphen_values = true)]
         key: OsString,
-        /// EXPECTED and NEW; one of them may be `-` and is then read from standard input.
+        /// EXPECTED and NEW, of at most 1 MiB each; one of them may be `-` and is then read from standard input.
         #[arg(allow_hyphen_values = true, value_names = ["EXPECTED", "NEW"], num_args = 0..=2)]
         values: Vec<OsString>,
         #[command(flatten)]

@@ -399,7 +399,12 @@ async fn hand_over(handle: &Handle) {
         let reply = handle.request(Request::Transfer(heir.id)).await;
         let mut views = handle.watch();
         let gone = views.wait_for(|view| view.status.role != Role::Leader);
+        let term = view.status.hard_state.term;
         match timeout(HAND_OVER, gone).await {
+            // Without a quorum it steps down in the same term.
+            Ok(Ok(view)) if view.status.hard_state.term == term => {
+                return info!(term, "stepped down before leadership was handed over");
+            }
             Ok(_) => return info!(to = %heir.id, "handed over leadership"),
             Err(_) => warn!(to = %heir.id, ?reply, "the hand-over of leadership took too long"),
         }

@@ -229,3 +229,22 @@ async fn the_values_of_a_swap_may_be_files() {
     let ran = ctl(&[], &line, b"", false).await;
     assert_eq!(ran.code, 74, "{}", ran.err);
 }
+
+#[test]
+fn the_help_names_the_limits_as_they_are() {
+    use clap::CommandFactory;
+    use stormkv::kv::MAX_KEY;
+
+    let mut command = Cli::command();
+    let help = |command: &mut clap::Command, name: &str| {
+        command.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+    };
+    for name in ["put", "cas"] {
+        let help = help(&mut command, name);
+        assert!(help.contains(&format!("1 to {MAX_KEY} bytes")), "{help}");
+        assert!(help.contains(&format!("at most {} MiB", MAX_VALUE >> 20)), "{help}");
+    }
+    assert!(help(&mut command, "scan").contains("[default: all]"));
+    let help = command.render_long_help().to_string();
+    assert!(help.contains("[default: 15]") && help.contains("Exit codes"), "{help}");
+}

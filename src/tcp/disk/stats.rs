@@ -79,6 +79,21 @@ impl DiskStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::testing::logged;
+
+    #[test]
+    fn a_slow_sync_is_a_warning_and_many_are_one() {
+        let stats = DiskStats::default();
+        let said = logged(|| {
+            stats.synced(SLOW_SYNC - Duration::from_millis(1));
+            for _ in 0..100 {
+                stats.synced(Duration::from_millis(1500));
+            }
+        });
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("WARN") && said.contains("slow disk"), "{said}");
+        assert!(said.contains("seconds=1.5"), "{said}");
+    }
 
     #[test]
     fn a_sync_counts_in_its_bucket_and_all_above() {

@@ -1,43 +1,13 @@
 //! What is logged about leaders and snapshots, and when nothing is.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use bytes::Bytes;
 
 use super::*;
 use crate::config::Config;
 use crate::env::FileName;
+use crate::tcp::testing::logged;
 use crate::types::HardState;
 use crate::wire::Chunk;
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What `act` logs at info and above.
-fn logged(act: impl FnOnce()) -> String {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .without_time()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, act);
-    let bytes = lines.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
-}
 
 fn members(ids: &[u64]) -> Membership {
     let ids: Vec<NodeId> = ids.iter().map(|id| NodeId(*id)).collect();
