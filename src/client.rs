@@ -297,35 +297,55 @@ impl Client {
 
     /// What each endpoint says about its node, in the order of the endpoints.
     pub async fn status(&self) -> Vec<(String, Result<Status, Error>)> {
+        self.statuses(self.engine.endpoints.all().to_vec()).await
+    }
+
+    /// What the nodes at these addresses say about themselves, in the same order.
+    async fn statuses(&self, addresses: Vec<String>) -> Vec<(String, Result<Status, Error>)> {
         let mut questions = JoinSet::new();
-        for (number, endpoint) in self.engine.endpoints.all().iter().enumerate() {
-            let (engine, endpoint) = (self.engine.clone(), endpoint.clone());
+        for (number, address) in addresses.into_iter().enumerate() {
+            let engine = self.engine.clone();
             questions.spawn(async move {
-                let status = engine.send_to(number, Outgoing::new(Method::GET, "/v1/status")).await;
+                let outgoing = Outgoing::new(Method::GET, "/v1/status");
+                let status = engine.ask_at(&address, outgoing).await;
                 let status = status.and_then(|answer| understood(&answer, Repeat::Read, from_json));
-                (number, endpoint, status)
+                (number, address, status)
             });
         }
         let mut answers = questions.join_all().await;
         answers.sort_by_key(|&(number, _, _)| number);
-        answers.into_iter().map(|(_, endpoint, status)| (endpoint, status)).collect()
+        answers.into_iter().map(|(_, address, status)| (address, status)).collect()
     }
 
-    /// Returns what the endpoints say about their nodes, and the members as the most advanced of these
-    /// nodes knows them. Waits for two seconds at most, whatever the endpoints do.
+    /// Returns what the endpoints say about their nodes, the members as the most advanced of these
+    /// nodes knows them, and what those say that are at none of the endpoints. Waits for three seconds
+    /// at most, whatever the nodes do.
+    ///
+    /// A member that says where it serves clients is asked there only if that is secured as the
+    /// endpoints are: a token must not leave a machine in the clear because a node says so.
     pub async fn overview(&self) -> Overview {
-        let endpoints = self.status().await;
+        let mut endpoints = self.status().await;
         let known = endpoints.iter().enumerate();
         let known = known.filter_map(|(number, (_, status))| Some((number, status.as_ref().ok()?)));
         let best = known.max_by_key(|(_, status)| status.applied.index);
-        let mut members = Vec::new();
-        if let Some((number, _)) = best {
-            let outgoing = Outgoing::new(Method::GET, "/v1/members?consistency=stale");
-            let answer = self.engine.send_to(number, outgoing).await;
-            let read =
-                answer.and_then(|answer| understood(&answer, Repeat::Read, from_json::<Members>));
-            members = read.map(|members| members.members).unwrap_or_default();
-        }
+        let Some((number, _)) = best else { return Overview { endpoints, members: Vec::new() } };
+        let outgoing = Outgoing::new(Method::GET, "/v1/members?consistency=stale");
+        let answer = self.engine.send_to(number, outgoing).await;
+        let read =
+            answer.and_then(|answer| understood(&answer, Repeat::Read, from_json::<Members>));
+        let members = read.map(|members| members.members).unwrap_or_default();
+
+        let is_tls = endpoints.iter().all(|(endpoint, _)| endpoint.starts_with("https:"));
+        let seen = |member: &Member| {
+            let is_it = |status: &Status| status.id == member.id;
+            endpoints.iter().any(|(endpoint, status)| {
+                status.as_ref().is_ok_and(is_it) || member.client_url.as_ref() == Some(endpoint)
+            })
+        };
+        let elsewhere = members.iter().filter(|member| !seen(member));
+        let urls = elsewhere.filter_map(|member| member.client_url.clone());
+        let urls = urls.filter(|url| !is_tls || url.starts_with("https:"));
+        endpoints.append(&mut self.statuses(urls.collect()).await);
         Overview { endpoints, members }
     }
 

@@ -270,7 +270,14 @@ impl Engine {
     /// # Errors
     /// If there is no result.
     pub async fn send_to(&self, endpoint: usize, outgoing: Outgoing) -> Result<Answer, Error> {
-        let name = &self.endpoints.all()[endpoint];
+        self.ask_at(&self.endpoints.all()[endpoint], outgoing).await
+    }
+
+    /// The same at any address.
+    ///
+    /// # Errors
+    /// If there is no result.
+    pub async fn ask_at(&self, name: &str, outgoing: Outgoing) -> Result<Answer, Error> {
         let limit = self.attempt_timeout.min(self.deadline).min(SILENCE);
         match judge(self.transport.attempt(name, &outgoing, limit).await, name) {
             Verdict::Done(answer) => Ok(answer),

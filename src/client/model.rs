@@ -23,6 +23,9 @@ pub struct Member {
     /// Where the other members reach it.
     #[serde(default)]
     pub url: String,
+    /// Where clients reach it, if the node that was asked has heard that from it.
+    #[serde(default)]
+    pub client_url: Option<String>,
     /// `voter`, `learner`, or `outgoing` for a voter that is about to leave.
     pub role: String,
     /// True if it is a learner that becomes a voter as soon as it has caught up.
@@ -125,7 +128,8 @@ impl Status {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Overview {
-    /// Each endpoint, in the order in which they were given, and what it says about its node.
+    /// Each endpoint, in the order in which they were given, and what it says about its node; then the
+    /// members that answer at none of them and are known to serve clients elsewhere.
     pub endpoints: Vec<(String, Result<Status, Error>)>,
     /// The members, as the most advanced of these nodes knows them; empty if none answered.
     pub members: Vec<Member>,

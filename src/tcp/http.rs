@@ -17,7 +17,7 @@
 //! | POST | `/v1/cas` | `{"key","expected","new"}` | 200 `{"swapped","current"}` |
 //! | POST | `/v1/txn` | `{"compare":[{"key","value"}],"then":[{"get":k},{"put":{"key","value"}},{"delete":k}],"else":[..]}` | 200 `{"succeeded","results"}` |
 //! | POST | `/v1/sessions` | | 201 `{"session"}` |
-//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","role","becomes_voter","leader"}],"removed"}` |
+//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","client_url","role","becomes_voter","leader"}],"removed"}` |
 //! | POST | `/v1/members` | `{"id","url","learner"}` | 200 `{"index"}` |
 //! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
 //! | DELETE | `/v1/members/{id}` | | 200 `{"index"}` |
@@ -32,6 +32,8 @@
 //!
 //! - A new voter is a learner until it has caught up: its `role` is `learner` and `becomes_voter` is
 //!   true. It need not run when it is added. Removing or demoting it cancels its promotion.
+//! - `client_url` is where clients reach the member, as it has told the node that is asked; null if it
+//!   has not yet.
 //! - `consistency` is `linearizable`, unless it is `stale`: whatever this member has applied.
 //! - A field that holds bytes which are not UTF-8 stands under its name with `_base64` behind it; in
 //!   a list it is `{"base64":".."}`. Requests may use these, too. `next` is percent-encoded, ready
@@ -110,12 +112,16 @@ use self::origin::Doorman;
 use self::service::{Service, now};
 use super::handle::Handle;
 use super::metrics::Metrics;
+use crate::types::NodeId;
 
 /// Backups at the same time: each holds on to a version of the whole state.
 const MAX_BACKUPS: usize = 2;
 
 /// Gives the present TLS configuration; asked for each connection, so that certificates can change.
 pub type TlsSource = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+
+/// Says where clients reach a member, if that is known.
+pub type ClientUrls = Arc<dyn Fn(NodeId) -> Option<String> + Send + Sync>;
 
 /// Adds the metrics of another part of the host.
 pub type Register = Box<dyn FnOnce(&mut Registry) + Send>;
@@ -190,6 +196,8 @@ pub struct HttpOptions {
     /// Names by which clients may call this server, besides IP addresses and `localhost`. Only
     /// matters without tokens and client certificates: see `origin.rs`.
     pub hosts: Vec<String>,
+    /// Where clients reach the members.
+    pub client_urls: Option<ClientUrls>,
     /// What addresses of members must look like.
     pub peers: PeerRules,
     /// The limits.
@@ -231,6 +239,7 @@ fn server(handle: Handle, options: &mut HttpOptions) -> Server {
         handle,
         patience: limits.request,
         doorman: is_open.then(|| Doorman::new(options.hosts.clone())),
+        client_urls: options.client_urls.clone(),
         peers: options.peers,
         values: bodies.of_size(limits.values),
         bodies,

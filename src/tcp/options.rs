@@ -40,6 +40,10 @@ pub struct Settings {
     /// Address for clients, instead of --port [default: the loopback address]
     #[arg(long, env = "STORMKV_LISTEN_CLIENT", value_name = "ADDR:PORT")]
     pub listen_client: Option<String>,
+    /// URL by which clients reach this node, for `stormkv ctl status` and GET /v1/members [default: the
+    /// address for clients, with the host of this member's own URL if it listens everywhere]
+    #[arg(long, env = "STORMKV_ADVERTISE_CLIENT", value_name = "URL")]
+    pub advertise_client: Option<String>,
     /// Address for peers [default: the one in this member's own URL]
     #[arg(long, env = "STORMKV_LISTEN_PEER", value_name = "ADDR:PORT")]
     pub listen_peer: Option<String>,
@@ -143,6 +147,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where to listen for clients.
     pub listen_client: SocketAddr,
+    /// Where clients reach this node, if that is not where it listens.
+    pub advertise_client: Option<PeerUrl>,
     /// Where to listen for peers.
     pub listen_peer: SocketAddr,
     /// For peers; `None` for plaintext.
@@ -174,6 +180,19 @@ const DEFAULT_ELECTION_MS: u32 = 200;
 const DEFAULT_SNAPSHOT_RATE_MIB: u64 = 64;
 const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 
+impl Options {
+    /// Where clients reach a node that listens for them at `listening`.
+    #[must_use]
+    pub fn client_url(&self, listening: SocketAddr) -> String {
+        if let Some(url) = &self.advertise_client {
+            return url.to_string();
+        }
+        let own = self.addresses.get(&self.config.id).filter(|_| listening.ip().is_unspecified());
+        let host = own.map_or_else(|| listening.ip().to_string(), |url| url.host.clone());
+        PeerUrl { tls: self.client_tls.is_some(), host, port: listening.port() }.to_string()
+    }
+}
+
 impl Settings {
     /// Reads a TOML file.
     ///
@@ -197,6 +216,7 @@ impl Settings {
             join: self.join.or(other.join),
             port: self.port.or(other.port),
             listen_client: self.listen_client.or(other.listen_client),
+            advertise_client: self.advertise_client.or(other.advertise_client),
             listen_peer: self.listen_peer.or(other.listen_peer),
             data_dir: self.data_dir.or(other.data_dir),
             cluster_token: self.cluster_token.or(other.cluster_token),
@@ -253,6 +273,9 @@ impl Settings {
         };
         let listen_client = self.listen_client()?;
         let client_tls = self.client_tls()?;
+        let advertise_client = self.advertise_client.as_deref().map(|url| {
+            url.trim().parse::<PeerUrl>().map_err(|error| format!("--advertise-client: {error}"))
+        });
         let open = [
             ("--listen-peer", listen_peer, peer_tls.is_some()),
             ("--listen-client", listen_client, client_tls.is_some()),
@@ -277,6 +300,7 @@ impl Settings {
             cluster,
             data_dir: self.data_dir.unwrap_or_else(|| format!("stormkv-{}", id.0).into()),
             listen_client,
+            advertise_client: advertise_client.transpose()?,
             listen_peer,
             peer_tls,
             client_tls,
@@ -423,6 +447,8 @@ fn socket(what: &str, address: &str) -> Result<SocketAddr, String> {
 }
 
 #[cfg(test)]
+mod help;
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -449,6 +475,19 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_sent_where_they_can_connect() {
+        let at = |settings: Settings, listening: &str| {
+            settings.resolve().unwrap().client_url(listening.parse().unwrap())
+        };
+        assert_eq!(at(three(), "127.0.0.1:5"), "http://127.0.0.1:5");
+        assert_eq!(at(three(), "0.0.0.0:5"), "http://127.0.0.1:5");
+        assert_eq!(at(three(), "[::1]:5"), "http://[::1]:5");
+        let url = Some("https://kv.example:443".to_owned());
+        let settings = Settings { advertise_client: url, ..three() };
+        assert_eq!(at(settings, "0.0.0.0:5"), "https://kv.example:443");
+    }
+
+    #[test]
     fn who_joins_founds_nothing() {
         let options = Settings { join: Some(true), ..three() }.resolve().unwrap();
         assert!(options.config.founders.is_empty());
@@ -466,6 +505,7 @@ mod tests {
         let cases = [
             (wrong(|s| s.id = None), "--id is missing"),
             (wrong(|s| s.id = Some(0)), "numbered from 1"),
+            (wrong(|s| s.advertise_client = Some("here".into())), "--advertise-client: "),
             (wrong(|s| s.id = Some(4)), "no URL for member 4"),
             (wrong(|s| s.cluster = None), "no URL for member 2"),
             (wrong(|s| s.listen_client = Some("0.0.0.0:1".into())), "contradict"),
@@ -494,47 +534,6 @@ mod tests {
         assert!(list(&["2=http://a:1", "http://b:1"]).unwrap_err().contains("given twice"));
         assert!(list(&["x=http://a:1"]).unwrap_err().contains("member's number"));
         assert!(list(&["a:1"]).unwrap_err().contains("http://"));
-    }
-
-    /// The defaults are not clap's, because a file may set what a flag does not; so the help is written
-    /// by hand.
-    #[test]
-    fn the_help_names_every_default() {
-        use clap::CommandFactory;
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        let defaults = three().resolve().unwrap();
-        let config = &defaults.config;
-        let mib = |bytes: u64| (bytes >> 20).to_string();
-        let ticks = |ticks: u32| (TICK * ticks).as_millis().to_string();
-        let told = [
-            ("port", DEFAULT_PORT.to_string()),
-            ("election-ms", ticks(config.election_ticks.0)),
-            ("snapshot-every", config.snapshot_every.to_string()),
-            ("keep-entries", config.keep_entries.to_string()),
-            ("segment-mib", mib(config.segment_bytes)),
-            ("snapshot-rate-mib", mib(defaults.snapshot_rate)),
-            ("max-connections", defaults.max_connections.to_string()),
-        ];
-        // Without these there is no node, or they come with another one.
-        let needed = ["id", "cluster", "peer-cert", "peer-key", "key"];
-        let command = Cli::command();
-        for argument in command.get_arguments() {
-            let Some(flag) = argument.get_long().filter(|flag| !needed.contains(flag)) else {
-                continue;
-            };
-            let help = argument.get_help().unwrap().to_string();
-            assert!(help.contains("[default: "), "--{flag}: {help}");
-            if let Some((_, value)) = told.iter().find(|(name, _)| *name == flag) {
-                assert!(help.contains(&format!("[default: {value}]")), "--{flag}: {help}");
-            }
-        }
-        assert_eq!(config.heartbeat_ticks, config.election_ticks.0 / 5);
-        let beyond = config.reserve_bytes - 2 * config.segment_bytes;
-        assert_eq!(beyond >> 20, 16, "--reserve-mib");
     }
 
     #[test]

@@ -139,8 +139,11 @@ impl Server {
         };
         let files = Files::start(directory.clone(), options.config.segment_bytes, report)
             .map_err(|error| ServerError::Node(Error::Disk(error)))?;
+        network.advertise(options.client_url(client_address));
         let stats = NodeStats::default();
+        let urls = network.clone();
         let http_options = HttpOptions {
+            client_urls: Some(Arc::new(move |id| urls.client_url(id))),
             register: vec![host::register(files.stats(), network.stats().clone(), stats.clone())],
             ..http_options
         };

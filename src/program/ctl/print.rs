@@ -186,11 +186,17 @@ impl<'a> Printer<'a> {
     /// The members, and what each endpoint says about its node.
     pub fn overview(&mut self, overview: &Overview) -> io::Result<()> {
         let member = |id: u64| overview.members.iter().find(|member| member.id == id);
+        let member_at = |endpoint: &String| {
+            overview.members.iter().find(|member| member.client_url.as_ref() == Some(endpoint))
+        };
         let answers = || overview.endpoints.iter().filter_map(|(_, status)| status.as_ref().ok());
         let unseen: Vec<&Member> = overview
             .members
             .iter()
             .filter(|member| answers().all(|status| status.id != member.id))
+            .filter(|member| {
+                overview.endpoints.iter().all(|(url, _)| member.client_url.as_ref() != Some(url))
+            })
             .collect();
         if self.is_json {
             let one = |(endpoint, status): &(String, Result<Status, Error>)| match status {
@@ -198,7 +204,10 @@ impl<'a> Printer<'a> {
                     let member = member(status.id);
                     json!({ "endpoint": endpoint, "member": member, "status": status })
                 }
-                Err(error) => json!({ "endpoint": endpoint, "error": error.to_string() }),
+                Err(error) => {
+                    let (member, error) = (member_at(endpoint), error.to_string());
+                    json!({ "endpoint": endpoint, "member": member, "error": error })
+                }
             };
             let rows = overview.endpoints.iter().map(one);
             let rows =
@@ -227,7 +236,11 @@ impl<'a> Printer<'a> {
                     span(status.uptime_s),
                     status.version.clone(),
                 ],
-                Err(_) => row(["-", endpoint, "unreachable"]),
+                Err(_) => {
+                    let id =
+                        member_at(endpoint).map_or("-".to_owned(), |member| member.id.to_string());
+                    row([&id, endpoint, "unreachable"])
+                }
             });
         }
         for member in &unseen {

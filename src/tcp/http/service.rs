@@ -23,7 +23,7 @@ use super::origin::Doorman;
 use super::routes::{Access, Route};
 use super::tokens::Tokens;
 use super::watch::Watched;
-use super::{PeerRules, backup, cluster, data, kv};
+use super::{ClientUrls, PeerRules, backup, cluster, data, kv};
 use crate::tcp::handle::Handle;
 use crate::tcp::metrics::{Format, Metrics};
 
@@ -38,6 +38,7 @@ pub(super) struct Service {
     pub tokens: Option<Arc<Tokens>>,
     /// If nothing else keeps web pages out.
     pub doorman: Option<Doorman>,
+    pub client_urls: Option<ClientUrls>,
     pub peers: PeerRules,
     pub metrics: Metrics,
     pub backups: Arc<Semaphore>,
@@ -151,7 +152,7 @@ impl Service {
             Route::Members if parts.method == Method::POST => {
                 cluster::add_member(asker, &body, peers).await
             }
-            Route::Members => cluster::members(asker, query).await,
+            Route::Members => cluster::members(asker, query, self.client_urls.as_ref()).await,
             Route::Member(id) if deletes => cluster::remove_member(asker, id).await,
             Route::Member(id) => cluster::move_member(asker, id, &body, peers).await,
             Route::Promote(id) => cluster::promote(asker, id).await,

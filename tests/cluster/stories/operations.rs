@@ -287,3 +287,37 @@ fn a_hangup_reloads_certificates_and_tokens() {
     fleet.node(1).terminate();
     assert!(fleet.node(1).exit().success());
 }
+
+/// One endpoint is enough to see all members: they tell each other where they serve clients.
+#[test]
+fn the_status_of_one_endpoint_shows_all_members() {
+    let _turn = turn();
+    let mut fleet = Fleet::found(3);
+    let one = format!("http://{}", fleet.node(1).http);
+    let rows = || -> Vec<serde_json::Value> {
+        let said = done(&["ctl", "--endpoints", &one, "--json", "status"]);
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let all = until("all three are seen", || {
+        let rows = rows();
+        rows.iter()
+            .all(|row| row["status"]["id"].is_u64())
+            .then_some(rows)
+            .filter(|rows| rows.len() == 3)
+    });
+    for row in &all {
+        let (id, endpoint) = (row["status"]["id"].as_u64().expect("an id"), &row["endpoint"]);
+        assert_eq!(*endpoint, format!("http://{}", fleet.nodes[&id].http), "{row}");
+        assert_eq!(row["member"]["client_url"], *endpoint, "{row}");
+        assert_eq!(row["status"]["version"], env!("CARGO_PKG_VERSION"), "{row}");
+    }
+    fleet.node(3).kill();
+    let dead = rows().into_iter().find(|row| row["error"].is_string()).expect("one that is dead");
+    assert_eq!(dead["member"]["id"], 3, "{dead}");
+    fleet.node(2).pause();
+    let began = std::time::Instant::now();
+    let table = done(&["ctl", "--endpoints", &one, "status"]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    let unreachable = table.lines().filter(|line| line.contains("unreachable")).count();
+    assert_eq!(unreachable, 2, "{table}");
+}

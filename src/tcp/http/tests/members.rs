@@ -13,7 +13,9 @@ use crate::types::NodeId;
 
 #[tokio::test]
 async fn a_real_node_tells_who_it_is() {
-    let server = Server::new(real(), HttpOptions::default()).await;
+    let url = |id: NodeId| Some(format!("http://127.0.0.1:{}", 12379 + id.0));
+    let options = HttpOptions { client_urls: Some(Arc::new(url)), ..HttpOptions::default() };
+    let server = Server::new(real(), options).await;
     let ready = server.ask("GET", "/ready", "").await;
     assert_eq!((ready.status, ready.json()), (200, json!({"ready": true})));
     assert_eq!(server.ask("GET", "/health", "").await.json(), json!({"health": "ok"}));
@@ -21,6 +23,7 @@ async fn a_real_node_tells_who_it_is() {
     let me = json!({
         "id": 1,
         "url": "http://127.0.0.1:12379",
+        "client_url": "http://127.0.0.1:12380",
         "role": "voter",
         "becomes_voter": false,
         "leader": true
