@@ -189,3 +189,27 @@ impl Stats {
         locked(&self.peers).remove(&id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::testing::logged;
+
+    #[test]
+    fn refused_peers_are_logged_now_and_then_by_reason() {
+        let (stats, address) = (Stats::default(), SocketAddr::from(([127, 0, 0, 1], 7)));
+        let said = logged(|| {
+            for id in 1..100 {
+                stats.log_refusal(NodeId(id), address, Status::WrongCluster);
+                stats.log_refusal(NodeId(id), address, Status::NotAllowed);
+                stats.log_refusal(NodeId(id), address, Status::Busy);
+                stats.log_garbage(address, None, &"no handshake");
+            }
+        });
+        assert_eq!(said.lines().count(), 3, "{said}");
+        let refused = "INFO stormkv::tcp::stats: refused a peer from=n1 address=127.0.0.1:7";
+        assert_eq!(said.matches(refused).count(), 2, "{said}");
+        assert!(said.contains(Status::WrongCluster.name()), "{said}");
+        assert_eq!(stats.garbage.get(), 99);
+    }
+}
