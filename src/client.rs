@@ -62,6 +62,7 @@ mod builder;
 mod endpoints;
 mod engine;
 mod error;
+mod mismatch;
 mod model;
 mod scan;
 mod sessions;
@@ -76,7 +77,7 @@ mod transport;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -90,12 +91,17 @@ use crate::kv::{Guard, MAX_KEY, MAX_TXN, MAX_VALUE, Versioned};
 use crate::types::LogIndex;
 
 pub use builder::Builder;
-pub use error::{BAD_ANSWER, Error, ErrorKind, UNAVAILABLE};
-pub use model::{Guarded, Member, MemberProgress, Members, Position, Status, Swap, Txn, TxnResult};
+pub use error::{BAD_ANSWER, Error, ErrorKind, TLS_MISMATCH, UNAVAILABLE};
+pub use model::{
+    Guarded, Member, MemberProgress, Members, Overview, Position, Status, Swap, Txn, TxnResult,
+};
 pub use scan::Scan;
 
-use engine::{Engine, Repeat};
+use engine::{Engine, Repeat, complaint};
 use transport::{Answer, Attempt, Outgoing, percent_encoded};
+
+/// Bytes of an error that are read.
+const MAX_COMPLAINT: usize = 64 << 10;
 
 /// A client of one cluster. Clones share connections and sessions.
 #[derive(Clone)]
@@ -299,18 +305,56 @@ impl Client {
 
     /// What each endpoint says about its node, in the order of the endpoints.
     pub async fn status(&self) -> Vec<(String, Result<Status, Error>)> {
+        self.statuses(self.engine.endpoints.all().to_vec()).await
+    }
+
+    /// What the nodes at these addresses say about themselves, in the same order.
+    async fn statuses(&self, addresses: Vec<String>) -> Vec<(String, Result<Status, Error>)> {
         let mut questions = JoinSet::new();
-        for (number, endpoint) in self.engine.endpoints.all().iter().enumerate() {
-            let (engine, endpoint) = (self.engine.clone(), endpoint.clone());
+        for (number, address) in addresses.into_iter().enumerate() {
+            let engine = self.engine.clone();
             questions.spawn(async move {
-                let status = engine.send_to(number, Outgoing::new(Method::GET, "/v1/status")).await;
+                let outgoing = Outgoing::new(Method::GET, "/v1/status");
+                let status = engine.ask_at(&address, outgoing).await;
                 let status = status.and_then(|answer| understood(&answer, Repeat::Read, from_json));
-                (number, endpoint, status)
+                (number, address, status)
             });
         }
         let mut answers = questions.join_all().await;
         answers.sort_by_key(|&(number, _, _)| number);
-        answers.into_iter().map(|(_, endpoint, status)| (endpoint, status)).collect()
+        answers.into_iter().map(|(_, address, status)| (address, status)).collect()
+    }
+
+    /// Returns what the endpoints say about their nodes, the members as the most advanced of these
+    /// nodes knows them, and what those say that are at none of the endpoints. Waits for three seconds
+    /// at most, whatever the nodes do.
+    ///
+    /// A member that says where it serves clients is asked there only if that is secured as the
+    /// endpoints are: a token must not leave a machine in the clear because a node says so.
+    pub async fn overview(&self) -> Overview {
+        let mut endpoints = self.status().await;
+        let known = endpoints.iter().enumerate();
+        let known = known.filter_map(|(number, (_, status))| Some((number, status.as_ref().ok()?)));
+        let best = known.max_by_key(|(_, status)| status.applied.index);
+        let Some((number, _)) = best else { return Overview { endpoints, members: Vec::new() } };
+        let outgoing = Outgoing::new(Method::GET, "/v1/members?consistency=stale");
+        let answer = self.engine.send_to(number, outgoing).await;
+        let read =
+            answer.and_then(|answer| understood(&answer, Repeat::Read, from_json::<Members>));
+        let members = read.map(|members| members.members).unwrap_or_default();
+
+        let is_tls = endpoints.iter().all(|(endpoint, _)| endpoint.starts_with("https:"));
+        let seen = |member: &Member| {
+            let is_it = |status: &Status| status.id == member.id;
+            endpoints.iter().any(|(endpoint, status)| {
+                status.as_ref().is_ok_and(is_it) || member.client_url.as_ref() == Some(endpoint)
+            })
+        };
+        let elsewhere = members.iter().filter(|member| !seen(member));
+        let urls = elsewhere.filter_map(|member| member.client_url.clone());
+        let urls = urls.filter(|url| !is_tls || url.starts_with("https:"));
+        endpoints.append(&mut self.statuses(urls.collect()).await);
+        Overview { endpoints, members }
     }
 
     /// Writes a snapshot of the whole state, which holds all that was acknowledged before this
@@ -329,12 +373,17 @@ impl Client {
             Ok(Err(Attempt::NotSent(reason) | Attempt::Lost(reason))) => {
                 return Err(refused(UNAVAILABLE, reason));
             }
+            Ok(Err(Attempt::Mismatched(reason))) => return Err(refused(TLS_MISMATCH, reason)),
             Ok(Err(Attempt::Answered(_))) | Err(_) => {
                 return Err(refused(UNAVAILABLE, format!("{endpoint} did not begin a backup")));
             }
         };
         if !response.status().is_success() {
-            let message = format!("{endpoint} answered {} to a backup", response.status());
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_COMPLAINT).collect().await;
+            let why = body.ok().and_then(|body| complaint(&body.to_bytes()));
+            let why = why.unwrap_or_else(|| "it did not say why".to_owned());
+            let message = format!("{endpoint} answered {status} to a backup: {why}");
             return Err(refused("backup_refused", message));
         }
         let mut body = response.into_body();

@@ -12,6 +12,7 @@
 //!
 //! Left out: expiry of keys, watches, reads of older revisions.
 
+use std::cell::Cell;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::bugs::{Bug, planted};
 use crate::chunks::{self, Format};
 use crate::digest::Digest;
-use crate::machine::{Chunks, StateMachine};
+use crate::machine::{Chunks, StateMachine, StateSize};
 use crate::types::LogIndex;
 
 mod command;
@@ -55,6 +56,8 @@ pub struct Kv {
     entries: RedBlackTreeMapSync<Bytes, Slot>,
     /// The wrapping sum of the entries' hashes.
     digest: u64,
+    /// Bytes of all keys and values.
+    bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,13 +74,18 @@ const VERSION: u8 = 1;
 const FORMATS: &[Format<Bytes, Slot>] =
     &[Format { version: VERSION, take: |bytes| postcard::take_from_bytes(bytes) }];
 
+/// Bytes of an entry.
+fn weight(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64
+}
+
 fn hash_entry(key: &[u8], value: &[u8], revision: LogIndex) -> u64 {
     Digest::new(ENTRY_SEED).bytes(key).bytes(value).u64(revision).finish()
 }
 
 impl Default for Kv {
     fn default() -> Kv {
-        Kv { entries: RedBlackTreeMapSync::new_sync(), digest: 0 }
+        Kv { entries: RedBlackTreeMapSync::new_sync(), digest: 0, bytes: 0 }
     }
 }
 
@@ -111,17 +119,23 @@ impl StateMachine for Kv {
         Command::decode(command).is_ok_and(|command| command.sets_keys())
     }
 
+    fn size(&self) -> StateSize {
+        StateSize { entries: self.len() as u64, bytes: self.bytes }
+    }
+
     fn snapshot(&self) -> Chunks {
         chunks::stream(&self.entries, self.digest, VERSION)
     }
 
     fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Kv, String> {
+        let bytes = Cell::new(0);
         let hash = |key: &Bytes, slot: &mut Slot| {
+            bytes.set(bytes.get() + weight(key, &slot.value));
             slot.hash = hash_entry(key, &slot.value, slot.revision);
             slot.hash
         };
         let (entries, digest) = chunks::read("the key-value snapshot", FORMATS, chunks, hash)?;
-        Ok(Kv { entries, digest })
+        Ok(Kv { entries, digest, bytes: bytes.get() })
     }
 
     fn digest(&self) -> u64 {
@@ -239,9 +253,11 @@ impl Kv {
 
     fn put(&mut self, key: Bytes, value: Bytes, revision: LogIndex) {
         let hash = hash_entry(&key, &value, revision);
+        self.bytes += weight(&key, &value);
         let slot = Slot { value, revision, hash };
         self.digest = self.digest.wrapping_add(hash);
         if let Some(present) = self.entries.get_mut(&key) {
+            self.bytes -= weight(&key, &present.value);
             self.digest = self.digest.wrapping_sub(present.hash);
             *present = slot;
         } else {
@@ -270,6 +286,7 @@ impl Kv {
         let Some(slot) = self.entries.get(key) else {
             return false;
         };
+        self.bytes -= weight(key, &slot.value);
         self.digest = self.digest.wrapping_sub(slot.hash);
         self.entries.remove_mut(key)
     }

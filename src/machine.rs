@@ -9,6 +9,15 @@ use crate::types::LogIndex;
 /// A snapshot as a stream of chunks. Frozen at the moment it was taken.
 pub type Chunks = Box<dyn Iterator<Item = Bytes> + Send>;
 
+/// How much a state holds. For metrics and for people: nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Entries, such as keys.
+    pub entries: u64,
+    /// Bytes of the entries' contents, without what it takes to keep them.
+    pub bytes: u64,
+}
+
 /// A deterministic state machine.
 ///
 /// Every replica applies the same commands in the same order, so the state, the responses, the
@@ -28,6 +37,11 @@ pub trait StateMachine: Default + Send + 'static {
     fn grows(&self, command: &[u8]) -> bool {
         let _ = command;
         true
+    }
+
+    /// Returns how much the present state holds. O(1). A machine that does not count reports zeros.
+    fn size(&self) -> StateSize {
+        StateSize::default()
     }
 
     /// Freezes the present state. Must be cheap (it runs between two commands); the work is done

@@ -62,7 +62,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::{ProgressState, StateRole};
-use tracing::warn;
+use tracing::{debug, warn};
 
 pub use self::load::Load;
 pub use self::membership::{Membership, membership_change, membership_step};
@@ -549,7 +549,11 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         if let Err(reason) = self.check_raft(from, &message) {
-            warn!(id = %self.config.id, %from, reason, "refused a message");
+            if reason == check::NOT_DURABLE {
+                debug!(id = %self.config.id, %from, reason, "refused a message");
+            } else {
+                warn!(id = %self.config.id, %from, reason, "refused a message");
+            }
             return;
         }
         if let Some(acknowledged) = self.has_lost(&message)

@@ -55,6 +55,7 @@ pub mod handshake;
 pub mod http;
 pub mod identity;
 mod joining;
+mod journal;
 mod link;
 mod listener;
 mod lives;

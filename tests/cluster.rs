@@ -27,10 +27,14 @@ mod directory;
 mod failover;
 #[path = "cluster/stories/identity.rs"]
 mod identity;
+#[path = "cluster/stories/journal.rs"]
+mod journal;
 #[path = "cluster/stories/liars.rs"]
 mod liars;
 #[path = "cluster/stories/membership.rs"]
 mod membership;
+#[path = "cluster/stories/metrics.rs"]
+mod metrics;
 #[path = "cluster/stories/operations.rs"]
 mod operations;
 #[path = "cluster/stories/own.rs"]

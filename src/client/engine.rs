@@ -6,6 +6,7 @@
 //! result, or the answer that it was applied, makes the outcome known again: a later refusal says
 //! only that the *later* attempt had no effect.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::endpoints::Endpoints;
-use super::error::{BAD_ANSWER, Error, ErrorKind, UNAVAILABLE, is_passing};
+use super::error::{BAD_ANSWER, Error, ErrorKind, TLS_MISMATCH, UNAVAILABLE, is_passing};
 use super::sessions::{Lease, Sessions};
 use super::transport::{Answer, Attempt, Outgoing, Transport};
 
@@ -27,6 +28,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an endpoint may take before the others are asked whether one of them leads by now.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long an endpoint may be silent where another one's answer is as good. Twice as long after each
+/// round: perhaps all of them are slow.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What repeating a request would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +51,13 @@ pub(super) enum Repeat {
 struct Fault {
     code: String,
     message: String,
+    /// The endpoint will fail in the same way next time.
+    lasts: bool,
 }
 
 impl Fault {
     fn new(code: &str, message: String) -> Fault {
-        Fault { code: code.to_owned(), message }
+        Fault { code: code.to_owned(), message, lasts: code == TLS_MISMATCH }
     }
 
     fn error(self, kind: ErrorKind) -> Error {
@@ -91,6 +98,11 @@ struct Complaint {
     message: String,
 }
 
+/// The message in the answer of a node that did not do what it was asked.
+pub(super) fn complaint(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Complaint>(body).ok().map(|complaint| complaint.message)
+}
+
 /// Answers that are no success and yet say what came of the request.
 const RESULTS: &[&str] = &["key_not_found", "precondition_failed"];
 
@@ -105,6 +117,7 @@ fn judge(attempt: Attempt, endpoint: &str) -> Verdict {
     let answer = match attempt {
         Attempt::NotSent(reason) => return not(Meaning::Again, UNAVAILABLE, reason),
         Attempt::Lost(reason) => return not(Meaning::Uncertain, UNAVAILABLE, reason),
+        Attempt::Mismatched(reason) => return not(Meaning::Again, TLS_MISMATCH, reason),
         Attempt::Answered(answer) => answer,
     };
     if answer.status.is_success() {
@@ -134,7 +147,7 @@ fn judge(attempt: Attempt, endpoint: &str) -> Verdict {
         (status, _) if status.is_client_error() => Meaning::Invalid,
         _ => Meaning::Uncertain,
     };
-    Verdict::Not(meaning, Fault { code, message })
+    Verdict::Not(meaning, Fault::new(&code, message))
 }
 
 /// All that sends requests.
@@ -158,11 +171,24 @@ struct Course<'a> {
     /// The endpoint that has just failed.
     avoid: Option<usize>,
     pause: Duration,
+    /// Attempts so far.
+    attempts: usize,
+    /// Endpoints that would fail in the same way again.
+    hopeless: BTreeSet<usize>,
 }
 
 impl<'a> Course<'a> {
     fn new(repeat: Repeat, lease: Option<Lease<'a>>, deadline: Instant) -> Course<'a> {
-        Course { repeat, lease, deadline, doubt: None, avoid: None, pause: FIRST_PAUSE }
+        Course {
+            repeat,
+            lease,
+            deadline,
+            doubt: None,
+            avoid: None,
+            pause: FIRST_PAUSE,
+            attempts: 0,
+            hopeless: BTreeSet::new(),
+        }
     }
 
     /// Whether an attempt may follow one that may have had an effect.
@@ -249,8 +275,15 @@ impl Engine {
     /// # Errors
     /// If there is no result.
     pub async fn send_to(&self, endpoint: usize, outgoing: Outgoing) -> Result<Answer, Error> {
-        let name = &self.endpoints.all()[endpoint];
-        let limit = self.attempt_timeout.min(self.deadline);
+        self.ask_at(&self.endpoints.all()[endpoint], outgoing).await
+    }
+
+    /// The same at any address.
+    ///
+    /// # Errors
+    /// If there is no result.
+    pub async fn ask_at(&self, name: &str, outgoing: Outgoing) -> Result<Answer, Error> {
+        let limit = self.attempt_timeout.min(self.deadline).min(SILENCE);
         match judge(self.transport.attempt(name, &outgoing, limit).await, name) {
             Verdict::Done(answer) => Ok(answer),
             Verdict::Not(Meaning::Invalid, fault) => Err(fault.error(ErrorKind::Invalid)),
@@ -272,6 +305,13 @@ impl Engine {
             };
             self.endpoints.failed(endpoint);
             course.avoid = Some(endpoint);
+            course.attempts += 1;
+            if fault.lasts {
+                course.hopeless.insert(endpoint);
+                if course.hopeless.len() == self.endpoints.all().len() {
+                    return Err(course.end(ErrorKind::Refused, fault));
+                }
+            }
             course.pause(fault).await?;
         }
     }
@@ -317,8 +357,17 @@ impl Engine {
         // What cannot be repeated is waited for as long as there is time.
         let limit = if is_repeatable { left.min(self.attempt_timeout) } else { left };
         let may_move_on = is_repeatable && course.repeat != Repeat::ReadAnywhere;
+        let endpoints = self.endpoints.all().len();
+        let silence = match course.repeat {
+            Repeat::ReadAnywhere if endpoints > 1 => {
+                let rounds = u32::try_from(course.attempts / endpoints).unwrap_or(u32::MAX).min(16);
+                SILENCE * 2_u32.pow(rounds)
+            }
+            _ => limit,
+        };
+        let attempting = self.transport.attempt_unless_silent(name, outgoing, silence, limit);
         let attempt = tokio::select! {
-            attempt = self.transport.attempt(name, outgoing, limit) => attempt,
+            attempt = attempting => attempt,
             () = self.other_leader(endpoint), if may_move_on => {
                 Attempt::Lost(format!("{name} did not answer, and another node leads by now"))
             }

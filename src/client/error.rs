@@ -32,6 +32,10 @@ pub struct Error {
 /// The code of an [`Error`] when no endpoint could be reached, or none answered in time.
 pub const UNAVAILABLE: &str = "unavailable";
 
+/// The code of an [`Error`] when no endpoint can be talked to as it is configured: one end speaks TLS
+/// and the other does not, or one does not accept the other's certificate. Trying again is of no use.
+pub const TLS_MISMATCH: &str = "tls_mismatch";
+
 /// The code of an [`Error`] when what came back is no answer of a stormkv node.
 pub const BAD_ANSWER: &str = "bad_answer";
 
@@ -64,7 +68,7 @@ impl Error {
     }
 
     /// A short name of the cause that does not change between versions: the code of the node's
-    /// answer, [`UNAVAILABLE`] or [`BAD_ANSWER`].
+    /// answer, [`UNAVAILABLE`], [`TLS_MISMATCH`] or [`BAD_ANSWER`].
     #[must_use]
     pub fn code(&self) -> &str {
         &self.code

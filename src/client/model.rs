@@ -10,8 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::error::Error;
 use crate::kv::{Compare, KeyValue, TxnOp};
-use crate::tcp::http::json::{element, set};
+use crate::tcp::http::json::{element, set, weight};
 use crate::types::{LogIndex, Term};
 
 /// A member of the cluster.
@@ -22,6 +23,9 @@ pub struct Member {
     /// Where the other members reach it.
     #[serde(default)]
     pub url: String,
+    /// Where clients reach it, if the node that was asked has heard that from it.
+    #[serde(default)]
+    pub client_url: Option<String>,
     /// `voter`, `learner`, or `outgoing` for a voter that is about to leave.
     pub role: String,
     /// True if it is a learner that becomes a voter as soon as it has caught up.
@@ -94,6 +98,12 @@ pub struct Status {
     pub snapshot: Option<Position>,
     /// Requests that wait in it.
     pub pending: u64,
+    /// Keys that its state holds.
+    pub keys: u64,
+    /// Bytes of these keys and their values.
+    pub state_bytes: u64,
+    /// Bytes of the entries of its log in memory.
+    pub log_bytes: u64,
     /// Files of its log.
     pub segments: u64,
     /// True if its disk is nearly full, so that it refuses commands that may grow the state.
@@ -112,6 +122,17 @@ impl Status {
     pub fn leads(&self) -> bool {
         self.id != 0 && self.leader == Some(self.id)
     }
+}
+
+/// A cluster as its endpoints show it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Overview {
+    /// Each endpoint, in the order in which they were given, and what it says about its node; then the
+    /// members that answer at none of them and are known to serve clients elsewhere.
+    pub endpoints: Vec<(String, Result<Status, Error>)>,
+    /// The members, as the most advanced of these nodes knows them; empty if none answered.
+    pub members: Vec<Member>,
 }
 
 /// What a compare-and-swap found and did.
@@ -183,11 +204,22 @@ fn parsed(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|error| format!("no JSON: {error}"))
 }
 
+/// As [`set`], but a text that is longer with its escapes than in base64 stands in base64: so a value
+/// of the largest size never makes a request too large.
+fn set_compact(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) if weight(bytes) > 64 + bytes.len().div_ceil(3) * 4 => {
+            object.insert(format!("{name}_base64"), STANDARD.encode(bytes).into());
+        }
+        _ => set(object, name, bytes),
+    }
+}
+
 pub(super) fn cas_body(key: &[u8], expected: Option<&[u8]>, new: Option<&[u8]>) -> Value {
     let mut object = Map::new();
     set(&mut object, "key", Some(key));
-    set(&mut object, "expected", expected);
-    set(&mut object, "new", new);
+    set_compact(&mut object, "expected", expected);
+    set_compact(&mut object, "new", new);
     object.into()
 }
 
@@ -201,7 +233,7 @@ pub(super) fn txn_body(txn: &Txn) -> Value {
     let compare = |compare: &Compare| {
         let mut object = Map::new();
         set(&mut object, "key", Some(&compare.key));
-        set(&mut object, "value", compare.expected.as_deref());
+        set_compact(&mut object, "value", compare.expected.as_deref());
         Value::Object(object)
     };
     let operation = |operation: &TxnOp| {
@@ -212,7 +244,7 @@ pub(super) fn txn_body(txn: &Txn) -> Value {
             TxnOp::Put { key, value } => {
                 let mut put = Map::new();
                 set(&mut put, "key", Some(key));
-                set(&mut put, "value", Some(value));
+                set_compact(&mut put, "value", Some(value));
                 object.insert("put".to_owned(), put.into());
             }
         }
@@ -266,6 +298,9 @@ mod tests {
     fn bytes_that_are_no_text_stand_in_base64() {
         let body = cas_body(b"k", Some(&[0xff, 0]), None);
         assert_eq!(body, json!({"key": "k", "expected_base64": "/wA=", "new": null}));
+        let escaped = cas_body(b"k", Some(&[1; 60]), Some(b"plain"));
+        assert_eq!(escaped["expected_base64"], STANDARD.encode([1; 60]));
+        assert_eq!(escaped["new"], "plain");
         assert_eq!(get(&body, "key"), Ok(Some("k".into())));
         assert_eq!(get(&body, "expected"), Ok(Some(vec![0xff, 0].into())));
         assert_eq!(get(&body, "new"), Ok(None));

@@ -404,3 +404,26 @@ fn settings_that_make_no_sense_are_refused() {
     assert!(wrong(plain.clone().ca_file("/does/not/exist")).contains("/does/not/exist"));
     assert!(wrong(plain.ca_file("Cargo.toml")).contains("holds no certificate"));
 }
+
+/// Any node's answer will do, so one that is silent costs a second, not the time of an attempt.
+#[tokio::test]
+async fn stale_reads_and_the_status_move_on_from_a_silent_endpoint() {
+    let silent = Server::start(1, 2, []).await;
+    let good = Server::start(2, 2, std::iter::repeat_n(Etag(200, 5), 100)).await;
+    // A client begins with any of its endpoints.
+    while silent.asked().is_empty() {
+        let began = tokio::time::Instant::now();
+        let found = client(&[&silent, &good]).get("k", Consistency::Stale).await;
+        assert_eq!(found.unwrap().unwrap().revision, 5);
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+    // The system accepts connections for it, and it never reads them.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let deaf = Server { script: Arc::default(), endpoint };
+    let began = tokio::time::Instant::now();
+    let statuses = client(&[&deaf, &good]).status().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(statuses[0].1.as_ref().is_err_and(Error::is_unavailable), "{statuses:?}");
+    assert_eq!(statuses[1].1.as_ref().unwrap().id, 2);
+}

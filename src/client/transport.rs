@@ -19,6 +19,8 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
+use super::mismatch;
+
 /// The longest answer that is read, except for a backup: a page of a scan with 1 MiB of keys and
 /// values, each byte of it escaped, fits.
 const MAX_ANSWER: usize = 16 << 20;
@@ -78,6 +80,9 @@ pub(super) enum Attempt {
     NotSent(String),
     /// It was sent, perhaps in part, and no whole answer came.
     Lost(String),
+    /// No byte of it was understood, and it will be the same next time: the two ends disagree about
+    /// TLS, or one does not accept the other's certificate.
+    Mismatched(String),
 }
 
 /// The connections to all endpoints.
@@ -117,16 +122,30 @@ impl Transport {
 
     /// One attempt at an endpoint (`http://host:port`), which takes at most `limit`.
     pub async fn attempt(&self, endpoint: &str, outgoing: &Outgoing, limit: Duration) -> Attempt {
-        match timeout(limit, self.exchange(endpoint, outgoing)).await {
+        self.attempt_unless_silent(endpoint, outgoing, limit, limit).await
+    }
+
+    /// The same; the head of the answer must come within `silence`.
+    pub async fn attempt_unless_silent(
+        &self,
+        endpoint: &str,
+        outgoing: &Outgoing,
+        silence: Duration,
+        limit: Duration,
+    ) -> Attempt {
+        match timeout(limit, self.exchange(endpoint, outgoing, silence)).await {
             Ok(attempt) => attempt,
             Err(_) => Attempt::Lost(format!("{endpoint} did not answer within {limit:?}")),
         }
     }
 
-    async fn exchange(&self, endpoint: &str, outgoing: &Outgoing) -> Attempt {
-        let response = match self.open(endpoint, outgoing).await {
-            Ok(response) => response,
-            Err(attempt) => return attempt,
+    async fn exchange(&self, endpoint: &str, outgoing: &Outgoing, silence: Duration) -> Attempt {
+        let response = match timeout(silence, self.open(endpoint, outgoing)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(attempt)) => return attempt,
+            Err(_) => {
+                return Attempt::Lost(format!("{endpoint} did not answer within {silence:?}"));
+            }
         };
         let (parts, body) = response.into_parts();
         let revision = parts.headers.get(ETAG).and_then(|etag| revision(etag.as_bytes()));
@@ -142,7 +161,7 @@ impl Transport {
     /// Sends a request and waits for the head of the answer only.
     ///
     /// # Errors
-    /// [`Attempt::NotSent`] or [`Attempt::Lost`].
+    /// [`Attempt::NotSent`], [`Attempt::Lost`] or [`Attempt::Mismatched`].
     pub async fn open(
         &self,
         endpoint: &str,
@@ -160,15 +179,28 @@ impl Transport {
         let request = request
             .body(Full::new(outgoing.body.clone()))
             .map_err(|error| Attempt::NotSent(format!("{endpoint} is no address: {error}")))?;
-        self.pool.request(request).await.map_err(|error| {
-            let reason = format!("{endpoint}: {}", causes(&error));
-            if error.is_connect() { Attempt::NotSent(reason) } else { Attempt::Lost(reason) }
-        })
+        let error = match self.pool.request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        let reason = format!("{endpoint}: {}", causes(&error));
+        if let Some(remedy) = mismatch::explain(&error) {
+            return Err(Attempt::Mismatched(format!("{reason}: {remedy}")));
+        }
+        if error.is_connect() {
+            return Err(Attempt::NotSent(reason));
+        }
+        // What came back was no HTTP, so nothing behind that port has understood the request.
+        if mismatch::is_no_http(&error) && mismatch::speaks_tls(endpoint).await {
+            let remedy = "this port speaks TLS: write https:// instead of http://";
+            return Err(Attempt::Mismatched(format!("{endpoint}: {remedy}")));
+        }
+        Err(Attempt::Lost(reason))
     }
 }
 
 /// An error and what it stems from, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -12,6 +12,10 @@ use crate::machine::StateMachine;
 use crate::types::{LogIndex, NodeId, SnapshotId, Term};
 use crate::wire::{Chunk, RaftMessage};
 
+/// Why a vote is refused that comes after the election was won, or before the own log is durable: every
+/// healthy election has some.
+pub(super) const NOT_DURABLE: &str = "it would elect a member whose log is not durable";
+
 /// Terms above this are not believed: at one election a microsecond they are 100,000 years away.
 const MAX_TERM: Term = 1 << 62;
 
@@ -54,7 +58,7 @@ impl<M: StateMachine> Node<M> {
             | MessageType::MsgTimeoutNow
                 if !self.raft.log_is_durable() =>
             {
-                Err("it would elect a member whose log is not durable")
+                Err(NOT_DURABLE)
             }
             MessageType::MsgHeartbeat
             | MessageType::MsgAppendResponse

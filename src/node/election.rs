@@ -247,7 +247,12 @@ impl Raft {
     }
 
     pub fn is_transferring(&self) -> bool {
-        self.inner.raft.lead_transferee.is_some()
+        self.transferee().is_some()
+    }
+
+    /// The member that is to lead next, while leadership is being handed over to it.
+    pub fn transferee(&self) -> Option<NodeId> {
+        self.inner.raft.lead_transferee.map(NodeId)
     }
 
     pub fn has_pending_change(&self) -> bool {

@@ -3,6 +3,7 @@
 
 use super::{Node, Status};
 use crate::machine::StateMachine;
+use crate::types::NodeId;
 
 /// What a node keeps at the moment. Counts unless a unit is named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,9 @@ pub struct Load {
     pub session_bytes: u64,
     /// Segments of the write-ahead log.
     pub segments: usize,
+    /// Whether the log's queue of the disk has completed nothing for
+    /// [`hang_ticks`](crate::config::Config::hang_ticks), although something waits for it.
+    pub disk_hangs: bool,
 }
 
 impl<M: StateMachine> Node<M> {
@@ -63,8 +67,16 @@ impl<M: StateMachine> Node<M> {
             sessions: self.replica.sessions().len(),
             session_bytes: self.replica.sessions().bytes(),
             segments: self.wal.segments(),
+            disk_hangs: self.disk_hangs(),
             ..snapshots
         }
+    }
+}
+
+impl<M: StateMachine> Node<M> {
+    /// The member that this leader is handing leadership to.
+    pub fn transferee(&self) -> Option<NodeId> {
+        self.raft.transferee()
     }
 }
 

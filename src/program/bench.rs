@@ -29,23 +29,23 @@ const MAX_VALUE: i64 = stormkv::kv::MAX_VALUE as i64;
 pub struct Args {
     #[command(flatten)]
     connect: Connect,
-    /// How many clients, one run each.
+    /// How many clients, one run each: 1 to 10000.
     #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_value = "1,32,256")]
     clients: Vec<usize>,
     /// What they do: put, get, or mixed:SHARE with the share of gets.
     #[arg(long, default_value = "put")]
     mix: Mix,
-    /// How long each run is measured.
+    /// How long each run is measured: above 0, at most a day.
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long each run goes on before it is measured.
+    /// How long each run goes on before it is measured: above 0, at most a day.
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     warmup: Duration,
-    /// The length of a value.
+    /// The length of a value: 0 to 1048576.
     #[arg(long, value_name = "N", default_value_t = 128,
         value_parser = clap::value_parser!(i64).range(0..=MAX_VALUE))]
     value_bytes: i64,
-    /// How many keys there are. They are all set before gets are measured.
+    /// How many keys there are, 1 to 100000000. They are all set before gets are measured.
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     keys: u64,

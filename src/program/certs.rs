@@ -13,7 +13,7 @@ pub struct CertsArgs {
     /// Where to put the files; those that exist are kept
     #[arg(short, long, value_name = "DIR", default_value = "certs")]
     output: PathBuf,
-    /// For the members 1 to N
+    /// For the members 1 to N, which is at most 1000
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u64).range(1..=1000))]
     nodes: u64,
     /// Names and addresses by which clients reach the nodes

@@ -33,7 +33,7 @@ pub struct Connect {
     /// The private key (PEM) of that certificate.
     #[arg(long, value_name = "FILE", requires = "cert_file", global = true)]
     pub key_file: Option<PathBuf>,
-    /// How long a request may take with all of its attempts, in seconds.
+    /// How long a request may take with all of its attempts, in seconds: above 0, at most a day.
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, global = true)]
     pub timeout: Duration,
 }

@@ -9,19 +9,27 @@ mod print;
 mod tests;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use clap::ArgAction;
 use stormkv::api::Consistency;
-use stormkv::client::{BAD_ANSWER, Client, Error, ErrorKind, Guarded};
+use stormkv::client::{BAD_ANSWER, Client, Error, ErrorKind, Guarded, TLS_MISMATCH};
 use stormkv::kv::{Guard, MAX_VALUE};
 
 use super::connect::Connect;
 use super::{Exit, Failure};
 use print::Printer;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 not done and never will be (absent, not swapped, refused), 3 unknown, 64 the \
+request or the settings are wrong, 69 no node could serve it, 74 a file failed";
+
 /// The arguments of `stormkv ctl`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     #[command(flatten)]
     connect: Connect,
@@ -36,12 +44,17 @@ pub struct Args {
 #[derive(clap::Subcommand, Clone, Debug)]
 enum Command {
     /// Sets a key.
+    #[command(disable_help_flag = true, after_help = HYPHENS)]
     Put {
-        /// Which key.
+        /// Which key: 1 to 4096 bytes.
+        #[arg(allow_hyphen_values = true)]
         key: OsString,
-        /// Its new value; `-` reads it from standard input.
+        /// Its new value, of at most 1 MiB; `-` reads it from standard input.
         #[arg(allow_hyphen_values = true)]
         value: OsString,
+        /// Print help
+        #[arg(long, action = ArgAction::Help)]
+        help: Option<bool>,
         /// Only if the key is absent.
         #[arg(long, conflicts_with = "if_revision")]
         if_absent: bool,
@@ -52,39 +65,42 @@ enum Command {
     /// Prints a key's value.
     Get {
         /// Which key.
+        #[arg(allow_hyphen_values = true)]
         key: OsString,
-        /// From what any node has, however old.
+        /// From what any node has, however old; moves on from a node that is silent for a second.
         #[arg(long)]
         stale: bool,
     },
     /// Removes a key.
     Del {
         /// Which key.
+        #[arg(allow_hyphen_values = true)]
         key: OsString,
         /// Only if the key has this revision.
         #[arg(long, value_name = "N")]
         if_revision: Option<u64>,
     },
     /// Sets a key if it has the value expected: `cas KEY EXPECTED NEW`.
+    #[command(disable_help_flag = true, after_help = HYPHENS)]
     Cas {
-        /// Which key.
+        /// Which key: 1 to 4096 bytes.
+        #[arg(allow_hyphen_values = true)]
         key: OsString,
-        /// EXPECTED and NEW; one of them may be `-` and is then read from standard input.
+        /// EXPECTED and NEW, of at most 1 MiB each; one of them may be `-` and is then read from standard input.
         #[arg(allow_hyphen_values = true, value_names = ["EXPECTED", "NEW"], num_args = 0..=2)]
         values: Vec<OsString>,
-        /// Instead of EXPECTED: the key must be absent.
-        #[arg(long)]
-        absent: bool,
-        /// Instead of NEW: remove the key.
-        #[arg(long)]
-        remove: bool,
+        #[command(flatten)]
+        instead: Instead,
+        /// Print help
+        #[arg(long, action = ArgAction::Help)]
+        help: Option<bool>,
     },
     /// Prints the keys that start with a prefix, and their values; with --json a line for each.
     Scan {
         /// What the keys start with; all keys if it is left out.
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true, allow_hyphen_values = true)]
         prefix: OsString,
-        /// The most entries.
+        /// The most entries [default: all]
         #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
         limit: u64,
         /// From what any node has, however old.
@@ -93,7 +109,7 @@ enum Command {
     },
     /// Prints who belongs to the cluster.
     Members,
-    /// Prints what each endpoint says about its node.
+    /// Prints all members, and what each endpoint says about its node within a second.
     Status,
     /// Hands leadership to a member.
     Transfer {
@@ -140,12 +156,34 @@ struct Force {
     force: bool,
 }
 
+/// What a compare-and-swap has instead of its values on the command line.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct Instead {
+    /// Instead of EXPECTED: the key must be absent.
+    #[arg(long)]
+    absent: bool,
+    /// Instead of EXPECTED: what this file holds.
+    #[arg(long, value_name = "FILE", conflicts_with = "absent")]
+    expected_file: Option<PathBuf>,
+    /// Instead of NEW: remove the key.
+    #[arg(long)]
+    remove: bool,
+    /// Instead of NEW: what this file holds.
+    #[arg(long, value_name = "FILE", conflicts_with = "remove")]
+    new_file: Option<PathBuf>,
+}
+
+const HYPHENS: &str = "Keys and values may begin with `-`. One that is spelled like an option of \
+                       this command, such as --json, stands behind `--`: put -- KEY --json";
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let code = match error.kind() {
             ErrorKind::Invalid => Exit::Usage,
             // It took effect, but whether it swapped, for example, is not known.
             ErrorKind::Unknown | ErrorKind::Applied => Exit::Unknown,
+            // Trying again is of no use, another flag is.
+            _ if error.code() == TLS_MISMATCH => Exit::Usage,
             _ if error.is_unavailable() || error.code() == BAD_ANSWER => Exit::Unavailable,
             _ => Exit::No,
         };
@@ -204,7 +242,7 @@ async fn perform(
     // One command needs one session.
     let client = args.connect.builder().map_err(usage)?.sessions(1).build()?;
     match &args.command {
-        Command::Put { key, value, if_absent, if_revision } => {
+        Command::Put { key, value, if_absent, if_revision, help: _ } => {
             let value = value_of(value, input)?;
             let guard =
                 if *if_absent { Some(Guard::Absent) } else { if_revision.map(Guard::Revision) };
@@ -217,8 +255,8 @@ async fn perform(
             let guard = if_revision.map(Guard::Revision);
             delete(&client, key.as_encoded_bytes(), guard, printer).await
         }
-        Command::Cas { key, values, absent, remove } => {
-            let (expected, new) = cas_values(values, *absent, *remove, input)?;
+        Command::Cas { key, values, instead, help: _ } => {
+            let (expected, new) = cas_values(values, instead, input)?;
             let swap = client.cas(key.as_encoded_bytes(), expected, new).await?;
             printer.swap(&swap)?;
             Ok(if swap.swapped { Exit::Ok } else { Exit::No })
@@ -231,9 +269,9 @@ async fn perform(
             Ok(Exit::Ok)
         }
         Command::Status => {
-            let statuses = client.status().await;
-            printer.statuses(&statuses)?;
-            Ok(if statuses.iter().any(|(_, status)| status.is_ok()) {
+            let overview = client.overview().await;
+            printer.overview(&overview)?;
+            Ok(if overview.endpoints.iter().any(|(_, status)| status.is_ok()) {
                 Exit::Ok
             } else {
                 Exit::Unavailable
@@ -276,10 +314,7 @@ fn value_of(argument: &OsString, input: &mut dyn Read) -> Result<Bytes, Failure>
     if argument != "-" {
         return Ok(argument.as_encoded_bytes().to_vec().into());
     }
-    let mut value = Vec::new();
-    // One byte more than allowed, so that the client sees that it is too much.
-    input.take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
-    Ok(value.into())
+    Ok(limited(input)?)
 }
 
 /// What a compare-and-swap expects, and what it sets.
@@ -287,15 +322,16 @@ type Values = (Option<Bytes>, Option<Bytes>);
 
 fn cas_values(
     values: &[OsString],
-    absent: bool,
-    remove: bool,
+    instead: &Instead,
     input: &mut dyn Read,
 ) -> Result<Values, Failure> {
-    let due = 2 - usize::from(absent) - usize::from(remove);
+    let has_expected = !instead.absent && instead.expected_file.is_none();
+    let has_new = !instead.remove && instead.new_file.is_none();
+    let due = usize::from(has_expected) + usize::from(has_new);
     if values.len() != due {
         let message = format!(
-            "cas takes KEY EXPECTED NEW (--absent instead of EXPECTED, --remove instead of NEW): \
-             {due} values are due after KEY, not {}",
+            "cas takes KEY EXPECTED NEW (--absent or --expected-file instead of EXPECTED, --remove \
+             or --new-file instead of NEW): {due} values are due after KEY, not {}",
             values.len()
         );
         return Err(Failure::new(Exit::Usage, message));
@@ -307,13 +343,28 @@ fn cas_values(
         ));
     }
     let mut values = values.iter();
-    let mut next = |left_out: bool| match (left_out, values.next()) {
-        (false, Some(value)) => value_of(value, input).map(Some),
-        _ => Ok(None),
+    let mut value = |is_given: bool, file: &Option<PathBuf>| match file {
+        Some(file) => value_in(file).map(Some),
+        None if is_given => values.next().map(|value| value_of(value, input)).transpose(),
+        None => Ok(None),
     };
-    let expected = if absent { None } else { next(false)? };
-    let new = next(remove)?;
+    let expected = value(has_expected, &instead.expected_file)?;
+    let new = value(has_new, &instead.new_file)?;
     Ok((expected, new))
+}
+
+/// The value that is in a file.
+fn value_in(path: &Path) -> Result<Bytes, Failure> {
+    let fail = |error| Failure::new(Exit::Io, format!("{}: {error}", path.display()));
+    limited(&mut File::open(path).map_err(fail)?).map_err(fail)
+}
+
+/// All that can be read, and one byte more than a value may have at most: so that the client sees
+/// that it is too much.
+fn limited(input: &mut dyn Read) -> std::io::Result<Bytes> {
+    let mut value = Vec::new();
+    input.take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
+    Ok(value.into())
 }
 
 async fn put(

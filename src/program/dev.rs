@@ -19,10 +19,10 @@ use super::{Exit, Failure};
 
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// How many nodes
+    /// How many nodes, 1 to 9
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// The first node's port for clients; the others follow in steps of 10,000, as in raftexample
+    /// The first node's port for clients, from 1024; the others follow in steps of 10,000, as in raftexample
     #[arg(long, value_name = "PORT", default_value = "12380", value_parser = clap::value_parser!(u16).range(1024..))]
     port: u16,
     /// Keep the data here [default: a temporary directory that goes when the cluster stops]

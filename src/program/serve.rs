@@ -30,16 +30,20 @@ pub fn serve(args: ServeArgs) -> Result<Exit, Failure> {
 async fn run(options: Options) -> Result<Exit, Failure> {
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut hangup = handler(SignalKind::hangup())?;
     // Reading a large disk takes a while. Nothing was promised yet.
     let mut server = tokio::select! {
         server = Server::start(options) => server?,
         _ = terminate.recv() => return Ok(Exit::Ok),
         _ = interrupt.recv() => return Ok(Exit::Ok),
     };
-    tokio::select! {
-        end = server.ended() => ended(end),
-        _ = terminate.recv() => stop(server, "SIGTERM", &mut interrupt).await,
-        _ = interrupt.recv() => stop(server, "SIGINT", &mut terminate).await,
+    loop {
+        tokio::select! {
+            end = server.ended() => return ended(end),
+            _ = terminate.recv() => return stop(server, "SIGTERM", &mut interrupt).await,
+            _ = interrupt.recv() => return stop(server, "SIGINT", &mut terminate).await,
+            _ = hangup.recv() => server.reload().await,
+        }
     }
 }
 
@@ -86,6 +90,8 @@ fn log(settings: &Settings) -> Result<(), Failure> {
         Failure::usage(format!("--log-level `{filter}`: {error}; write a level such as info"))
     })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // To complain of a standard error that is gone, at standard error, would be a panic.
+    let lines = lines.log_internal_errors(false);
     match settings.log.unwrap_or_default() {
         LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

@@ -10,7 +10,8 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{Refusal, Reply, Request};
 use crate::env::Completion;
 use crate::error::Error;
-use crate::node::{Damage, DiskSpace, Membership, Progress, Role, Status};
+use crate::machine::StateSize;
+use crate::node::{Damage, DiskSpace, Load, Membership, Progress, Role, Status};
 use crate::tcp::answers::Answer;
 use crate::tcp::identity::ClusterId;
 use crate::types::{HardState, NodeId, SnapshotId};
@@ -66,6 +67,10 @@ pub struct View {
     pub progress: Vec<Progress>,
     /// Requests and reads that wait in it.
     pub pending: usize,
+    /// How much it keeps of everything.
+    pub load: Load,
+    /// How much the state machine holds.
+    pub size: StateSize,
     /// Segments of the write-ahead log.
     pub segments: usize,
     /// Room on its disk.
@@ -96,6 +101,8 @@ impl View {
             membership_is_durable: false,
             progress: Vec::new(),
             pending: 0,
+            load: Load::default(),
+            size: StateSize::default(),
             segments: 0,
             space: DiskSpace::default(),
             damage: None,

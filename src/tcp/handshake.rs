@@ -51,7 +51,8 @@ pub struct Hello {
     pub to: NodeId,
     /// The dialer's data directory.
     pub life: Life,
-    /// Where the dialer itself can be reached; at most [`MAX_ADDRESS`] bytes.
+    /// Where the peers reach the dialer and, behind a space, where clients reach it; the second may be
+    /// missing. At most [`MAX_ADDRESS`] bytes together.
     pub url: String,
 }
 

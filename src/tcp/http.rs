@@ -17,7 +17,7 @@
 //! | POST | `/v1/cas` | `{"key","expected","new"}` | 200 `{"swapped","current"}` |
 //! | POST | `/v1/txn` | `{"compare":[{"key","value"}],"then":[{"get":k},{"put":{"key","value"}},{"delete":k}],"else":[..]}` | 200 `{"succeeded","results"}` |
 //! | POST | `/v1/sessions` | | 201 `{"session"}` |
-//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","role","becomes_voter","leader"}],"removed"}` |
+//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","client_url","role","becomes_voter","leader"}],"removed"}` |
 //! | POST | `/v1/members` | `{"id","url","learner"}` | 200 `{"index"}` |
 //! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
 //! | DELETE | `/v1/members/{id}` | `force` | 200 `{"index"}` |
@@ -28,12 +28,14 @@
 //! | GET | `/v1/backup` | | 200 a snapshot file, streamed |
 //! | GET, HEAD | `/health` | | 200 if this node runs |
 //! | GET, HEAD | `/ready` | | 200 if it can serve a linearizable read |
-//! | GET | `/metrics` | | 200 OpenMetrics text, see [`metrics`](super::metrics) |
+//! | GET | `/metrics` | | 200 text 0.0.4 or, if `Accept` says so, OpenMetrics; see [`metrics`](super::metrics) |
 //!
 //! - A new voter is a learner until it has caught up: its `role` is `learner` and `becomes_voter` is
 //!   true. It need not run when it is added. Removing or demoting it cancels its promotion.
 //! - `force=true` makes a change of the members even if no quorum of the voters after it answers
 //!   (`quorum_at_risk`): the cluster may stop for ever. Two members never have the same URL.
+//! - `client_url` is where clients reach the member, as it has told the node that is asked; null if it
+//!   has not yet.
 //! - `consistency` is `linearizable`, unless it is `stale`: whatever this member has applied.
 //! - A field that holds bytes which are not UTF-8 stands under its name with `_base64` behind it; in
 //!   a list it is `{"base64":".."}`. Requests may use these, too. `next` is percent-encoded, ready
@@ -123,12 +125,16 @@ use self::origin::Doorman;
 use self::service::{Service, now};
 use super::handle::Handle;
 use super::metrics::Metrics;
+use crate::types::NodeId;
 
 /// Backups at the same time: each holds on to a version of the whole state.
 const MAX_BACKUPS: usize = 2;
 
 /// Gives the present TLS configuration; asked for each connection, so that certificates can change.
 pub type TlsSource = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
+
+/// Says where clients reach a member, if that is known.
+pub type ClientUrls = Arc<dyn Fn(NodeId) -> Option<String> + Send + Sync>;
 
 /// Adds the metrics of another part of the host.
 pub type Register = Box<dyn FnOnce(&mut Registry) + Send>;
@@ -152,6 +158,9 @@ pub struct Limits {
     pub head: usize,
     /// Bytes of a request's body.
     pub body: usize,
+    /// Bytes of a body in JSON with two values of the largest size: in base64, or as text whose
+    /// characters are all escaped.
+    pub values: usize,
     /// Bytes that all bodies of more than 64 KiB together may have, those of requests until they are
     /// dealt with, and those of responses until they are sent.
     pub bodies: usize,
@@ -186,6 +195,7 @@ impl Default for Limits {
             idle_per_address: 0,
             head: 32 << 10,
             body: 3 << 19,
+            values: 16 << 20,
             bodies: 256 << 20,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -212,6 +222,8 @@ pub struct HttpOptions {
     /// Names by which clients may call this server, besides IP addresses and `localhost`. Only
     /// matters without tokens and client certificates: see `origin.rs`.
     pub hosts: Vec<String>,
+    /// Where clients reach the members.
+    pub client_urls: Option<ClientUrls>,
     /// What addresses of members must look like.
     pub peers: PeerRules,
     /// The limits.
@@ -248,12 +260,15 @@ fn server(handle: Handle, options: &mut HttpOptions) -> Server {
     }
     let limits = &options.limits;
     let is_open = options.tokens.is_none() && !options.client_certificates;
+    let bodies = Bodies::new(limits.body, limits.body_time, limits.bodies);
     let service = Service {
         handle,
         patience: limits.request,
         doorman: is_open.then(|| Doorman::new(options.hosts.clone())),
+        client_urls: options.client_urls.clone(),
         peers: options.peers,
-        bodies: Bodies::new(limits.body, limits.body_time, limits.bodies),
+        values: bodies.of_size(limits.values),
+        bodies,
         tokens: options.tokens.clone(),
         metrics,
         backups: Arc::new(Semaphore::new(MAX_BACKUPS)),

@@ -330,7 +330,7 @@ async fn shake_hands(shared: &Shared, stream: &mut Box<dyn Stream>) -> io::Resul
         from: network.options.id,
         to: shared.peer,
         life: network.options.life,
-        url: network.options.url.clone(),
+        url: network.own_url(),
     };
     stream.write_all(&hello.encode()).await?;
     stream.flush().await?;

@@ -75,6 +75,14 @@ impl Listener {
         Ok(Listener { socket, accepting: Arc::new(accepting) })
     }
 
+    /// Where it listens; the port is the one that was given for port 0.
+    ///
+    /// # Panics
+    /// Never: a bound socket has an address.
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a bound socket has an address")
+    }
+
     /// Accepts peers for ever.
     pub async fn run(self) {
         let handshakes = Pending::new(self.accepting.network.options.max_handshakes);
@@ -161,15 +169,14 @@ impl Accepting {
         let introduced = tokio::select! {
             biased;
             () = evicted => Err(io::Error::other("its place was given to a newer connection")),
-            introduced = self.introduce_in_time(stream, &place) => introduced,
+            introduced = self.introduce_in_time(stream, address, &place) => introduced,
         };
         drop(place);
         let (stream, mut connection) = match introduced {
             Ok(Some(introduced)) => introduced,
             Ok(None) => return,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                stats.garbage.add(1);
-                warn!(%address, %error, "closed a connection");
+                stats.log_garbage(address, None, &error);
                 return;
             }
             Err(error) => {
@@ -189,9 +196,7 @@ impl Accepting {
             match self.read(stream, &mut connection).await {
                 Ok(why) => debug!(peer = %from, lane = lane.name(), why, "a peer's link ended"),
                 Err(ReadError::Garbage(error)) => {
-                    stats.garbage.add(1);
-                    warn!(peer = %from, %address, lane = lane.name(), %error,
-                        "closed a connection that sent garbage");
+                    stats.log_garbage(address, Some(from), &error);
                 }
                 Err(error) => debug!(peer = %from, lane = lane.name(), %error, "a link ended"),
             }
@@ -202,10 +207,11 @@ impl Accepting {
     async fn introduce_in_time(
         &self,
         stream: TcpStream,
+        address: SocketAddr,
         place: &Place,
     ) -> io::Result<Option<(Box<dyn Stream>, Connection)>> {
         let limit = self.network.options.timing.handshake;
-        timeout(limit, self.introduce(stream, place)).await.unwrap_or_else(|_| {
+        timeout(limit, self.introduce(stream, address, place)).await.unwrap_or_else(|_| {
             Err(io::Error::new(io::ErrorKind::TimedOut, "it did not introduce itself in time"))
         })
     }
@@ -214,6 +220,7 @@ impl Accepting {
     async fn introduce(
         &self,
         stream: TcpStream,
+        address: SocketAddr,
         place: &Place,
     ) -> io::Result<Option<(Box<dyn Stream>, Connection)>> {
         prepare(&stream)?;
@@ -258,7 +265,7 @@ impl Accepting {
             life: self.network.options.life,
         };
         let (Status::Ok, Some(place)) = (status, place) else {
-            debug!(from = %hello.from, status = status.name(), "refused a peer");
+            self.network.stats().log_refusal(hello.from, address, status);
             stream.write_all(&welcome.encode()).await?;
             stream.shutdown().await?;
             return Ok(None);

@@ -20,17 +20,27 @@
 //! | `stormkv_raft_members` | `role` | `voter`, `learner` |
 //! | `stormkv_raft_member_lag_entries` | `member` | entries it is behind; only on the leader |
 //! | `stormkv_raft_member_in_snapshot` | `member` | it is sent a snapshot; only on the leader |
+//! | `stormkv_keys` | | keys that the state holds |
+//! | `stormkv_state_bytes` | | bytes of these keys and their values |
+//! | `stormkv_sessions` | | sessions of clients |
+//! | `stormkv_session_bytes` | | bytes of the sessions with the answers that they keep |
+//! | `stormkv_log_bytes` | | bytes of the log's entries in memory, roughly |
 //! | `stormkv_node_pending_requests` | | requests and reads that wait in the node |
+//! | `stormkv_node_pending_proposals` | | requests that wait for their entry of the log |
 //! | `stormkv_node_damaged` | | whether the log or the state is damaged and not repaired yet |
 //! | `stormkv_node_stopped` | | whether the node has stopped |
 //! | `stormkv_disk_full` | | whether commands that may grow the state are refused for lack of room |
 //! | `stormkv_disk_free_bytes` | | free bytes on the disk; 0 if unknown |
-//! | `stormkv_snapshots_dropped` | | snapshots since the start that did not fit on the disk |
+//! | `stormkv_disk_hangs` | | whether the disk has completed nothing for so long that it may be broken |
+//! | `stormkv_snapshots_dropped_total` | | snapshots since the start that did not fit on the disk |
 //! | `stormkv_wal_segments` | | segments of the write-ahead log |
 //!
-//! Disk and peers add theirs. Values about raft are those of the moment of the scrape.
+//! Disk, peers and the process add theirs, see [`host`] and `process`. Values about raft are those of
+//! the moment of the scrape.
 
 pub mod host;
+mod process;
+mod text;
 
 use std::fmt;
 use std::time::Duration;
@@ -40,16 +50,20 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::text::Format;
 use super::handle::Handle;
 use super::http::{ENTRIES, role};
 use crate::node::Role;
+
+/// What the names of all metrics begin with, but for those of the process.
+const PREFIX: &str = "stormkv";
 
 /// The `route` of paths that do not exist.
 const NO_ROUTE: &str = "none";
@@ -100,7 +114,9 @@ impl Drop for Under<'_> {
 
 impl Metrics {
     pub fn new(handle: Handle) -> Metrics {
-        let mut registry = Registry::with_prefix("stormkv");
+        let mut root = Registry::default();
+        root.register_collector(Box::new(process::Process));
+        let registry = root.sub_registry_with_prefix(PREFIX);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What was built", build);
         let requests = Family::<RequestLabels, Counter>::default();
@@ -137,12 +153,12 @@ impl Metrics {
         let routes = ENTRIES.iter().map(|entry| entry.template).chain([NO_ROUTE]);
         let durations =
             routes.map(|route| duration.get_or_create_owned(&RouteLabel { route })).collect();
-        Metrics { registry, requests, durations, in_flight, connections, refused }
+        Metrics { registry: root, requests, durations, in_flight, connections, refused }
     }
 
     /// For other parts of the host, before anybody is served.
     pub fn registry(&mut self) -> &mut Registry {
-        &mut self.registry
+        self.registry.sub_registry_with_prefix(PREFIX)
     }
 
     /// A request has begun.
@@ -204,11 +220,14 @@ impl Metrics {
         self.refuse("accept", 1);
     }
 
-    /// All of it as OpenMetrics text.
-    pub fn encode(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to memory cannot fail");
-        text
+    /// All of it.
+    pub fn encode(&self, format: Format) -> String {
+        let mut open_metrics = String::new();
+        encode(&mut open_metrics, &self.registry).expect("writing to memory cannot fail");
+        match format {
+            Format::OpenMetrics => open_metrics,
+            Format::Text => text::plain(&open_metrics),
+        }
     }
 }
 
@@ -262,7 +281,7 @@ fn gauges<'a>(
 impl Collector for ViewCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let view = self.0.view();
-        let status = &view.status;
+        let (status, load) = (&view.status, &view.load);
         let leader = status.leader.map_or(0, |leader| leader.0);
         for (name, help, value) in [
             ("raft_term", "The present term", status.hard_state.term),
@@ -273,16 +292,25 @@ impl Collector for ViewCollector {
             ("raft_first_index", "The first entry kept", status.first),
             ("raft_last_index", "The last entry", status.last.index),
             ("raft_snapshot_index", "The newest durable snapshot", status.snapshot.index),
+            ("keys", "Keys that the state holds", view.size.entries),
+            ("state_bytes", "Bytes of these keys and their values", view.size.bytes),
+            ("sessions", "Sessions of clients", load.sessions as u64),
+            ("session_bytes", "Bytes of the sessions", load.session_bytes),
+            ("log_bytes", "Bytes of the log's entries in memory", load.log_bytes),
             ("node_pending_requests", "Requests that wait in the node", view.pending as u64),
+            ("node_pending_proposals", "Those that wait for an entry", load.proposals as u64),
             ("node_damaged", "Whether it waits for repair", u64::from(view.damage.is_some())),
             ("node_stopped", "Whether the node has stopped", u64::from(view.stopped.is_some())),
             ("disk_full", "Whether growth is refused", u64::from(view.space.is_short)),
             ("disk_free_bytes", "Free on the disk; 0 if unknown", view.space.free.unwrap_or(0)),
-            ("snapshots_dropped", "Snapshots that did not fit", view.space.misfits),
+            ("disk_hangs", "Whether the disk completes nothing", u64::from(load.disk_hangs)),
             ("wal_segments", "Segments of the write-ahead log", view.segments as u64),
         ] {
             gauge(&mut encoder, name, help, value)?;
         }
+        let (name, help) = ("snapshots_dropped", "Snapshots that did not fit on the disk");
+        let dropped = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(view.space.misfits).encode(dropped)?;
         let roles = [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader]
             .map(|known| (role(known), u64::from(known == status.role)));
         gauges(&mut encoder, "raft_role", "The role it has", "role", roles.into_iter())?;

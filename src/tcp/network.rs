@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use crate::api::MAX_ADDRESS;
 use crate::tcp::address::PeerUrl;
 use crate::tcp::handle::{Handle, Input};
 use crate::tcp::identity::{ClusterId, Life};
@@ -164,6 +165,10 @@ pub struct Network {
     learning: Mutex<LearnCluster>,
     lives: Lives,
     hints: Mutex<BTreeMap<NodeId, String>>,
+    /// Where clients reach this node.
+    client_url: OnceLock<String>,
+    /// Where clients reach the peers that have said so.
+    client_urls: Mutex<BTreeMap<NodeId, String>>,
     /// For each peer that is dialed: it lives, try again now.
     alive: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
     /// The address at which each peer is linked now.
@@ -193,6 +198,8 @@ impl Network {
             learning: Mutex::new(learn),
             lives,
             hints: Mutex::default(),
+            client_url: OnceLock::new(),
+            client_urls: Mutex::default(),
             alive: Mutex::default(),
             reached: Mutex::default(),
             stats: Arc::default(),
@@ -285,8 +292,46 @@ impl Network {
         self.handle.view().has_removed(peer)
     }
 
-    /// Remembers where a peer says it is, in case nobody else says.
+    /// Sets where clients reach this node. To be called once, before anything is dialed.
+    pub fn advertise(&self, client_url: String) {
+        let _ = self.client_url.set(client_url);
+    }
+
+    /// Where this node is, as it says in its hello.
+    pub(super) fn own_url(&self) -> String {
+        let peers = &self.options.url;
+        match self.client_url.get() {
+            Some(clients) if peers.len() + 1 + clients.len() <= MAX_ADDRESS => {
+                format!("{peers} {clients}")
+            }
+            _ => peers.clone(),
+        }
+    }
+
+    /// Where clients reach a member, if that is known.
+    #[must_use]
+    pub fn client_url(&self, member: NodeId) -> Option<String> {
+        if member == self.options.id {
+            return self.client_url.get().cloned();
+        }
+        locked(&self.client_urls).get(&member).cloned()
+    }
+
+    /// Remembers where a peer says it is: for its peers in case nobody else says, and for clients.
     pub(super) fn hint(&self, peer: NodeId, url: &str) {
+        let (url, clients) = match url.split_once(' ') {
+            Some((url, clients)) => (url, Some(clients)),
+            None => (url, None),
+        };
+        let mut client_urls = locked(&self.client_urls);
+        match clients.filter(|clients| clients.parse::<PeerUrl>().is_ok()) {
+            Some(clients) if client_urls.contains_key(&peer) || client_urls.len() < MAX_HINTS => {
+                client_urls.insert(peer, clients.to_owned());
+            }
+            Some(_) => {}
+            // It may run an older version now.
+            None => drop(client_urls.remove(&peer)),
+        }
         let sound = url.parse::<PeerUrl>().is_ok_and(|at| at.tls == self.options.tls.is_some());
         let mut hints = locked(&self.hints);
         if sound && (hints.contains_key(&peer) || hints.len() < MAX_HINTS) {

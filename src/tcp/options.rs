@@ -15,6 +15,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::config::Config;
+use crate::kv::{MAX_KEY, MAX_VALUE};
 use crate::tcp::address::{PeerUrl, check_plaintext};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::tls::{ServerTlsFiles, TlsFiles};
@@ -30,29 +31,34 @@ pub struct Settings {
     /// The members' peer URLs, the first one's for member 1, and so on; or `ID=URL` each
     #[arg(long, env = "STORMKV_CLUSTER", value_name = "URL,..", value_delimiter = ',')]
     pub cluster: Option<Vec<String>>,
-    /// Join an existing cluster, which was told about this member (`POST /<id>`)
+    /// Join an existing cluster, which was told about this member (`POST /<id>`) [default: false]
     #[arg(long, env = "STORMKV_JOIN", num_args = 0..=1, default_missing_value = "true")]
     pub join: Option<bool>,
-    /// Port for clients, on the loopback address
+    /// Port for clients, on the loopback address [default: 9121]
     #[arg(long, env = "STORMKV_PORT", value_name = "PORT")]
     pub port: Option<u16>,
-    /// Address for clients, instead of --port
+    /// Address for clients, instead of --port [default: the loopback address]
     #[arg(long, env = "STORMKV_LISTEN_CLIENT", value_name = "ADDR:PORT")]
     pub listen_client: Option<String>,
-    /// Address for peers, if it is not the one in this member's own URL
+    /// URL by which clients reach this node, for `stormkv ctl status` and GET /v1/members [default: the
+    /// address for clients, with the host of this member's own URL if it listens everywhere]
+    #[arg(long, env = "STORMKV_ADVERTISE_CLIENT", value_name = "URL")]
+    pub advertise_client: Option<String>,
+    /// Address for peers [default: the one in this member's own URL]
     #[arg(long, env = "STORMKV_LISTEN_PEER", value_name = "ADDR:PORT")]
     pub listen_peer: Option<String>,
     /// Where the data is [default: stormkv-ID]
     #[arg(long, env = "STORMKV_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Sets clusters apart that are founded at the same URLs one after the other
+    /// Sets clusters apart that are founded at the same URLs one after the other [default: none]
     #[arg(long, env = "STORMKV_CLUSTER_TOKEN", value_name = "TEXT")]
     pub cluster_token: Option<String>,
     /// Talk to others than this machine without TLS; whoever can reach the ports can do anything
+    /// [default: false]
     #[arg(long, env = "STORMKV_ALLOW_PLAINTEXT", num_args = 0..=1, default_missing_value = "true")]
     pub allow_plaintext: Option<bool>,
 
-    /// Certificates that sign the peers' certificates (PEM); peers then use TLS
+    /// Certificates that sign the peers' certificates (PEM); peers then use TLS [default: no TLS]
     #[arg(long, env = "STORMKV_PEER_CA", value_name = "FILE")]
     pub peer_ca: Option<PathBuf>,
     /// This member's certificate for peers
@@ -61,54 +67,58 @@ pub struct Settings {
     /// Its key
     #[arg(long, env = "STORMKV_PEER_KEY", value_name = "FILE")]
     pub peer_key: Option<PathBuf>,
-    /// The certificate shown to clients (PEM); the client port then uses TLS
+    /// The certificate shown to clients (PEM); the client port then uses TLS [default: no TLS]
     #[arg(long, env = "STORMKV_CERT", value_name = "FILE")]
     pub cert: Option<PathBuf>,
     /// Its key
     #[arg(long, env = "STORMKV_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Certificates that sign the clients' certificates; clients then must have one
+    /// Certificates that sign the clients' certificates; clients then must have one [default: none]
     #[arg(long, env = "STORMKV_CLIENT_CA", value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
-    /// Bearer tokens, a line each: `client|admin|metrics TOKEN`; mode 0600
+    /// Bearer tokens, a line each: `client|admin|metrics TOKEN`; mode 0600; at most 256 of 128
+    /// characters [default: everybody may do everything]
     #[arg(long, env = "STORMKV_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
     /// Names by which clients may call this node, besides those in --cluster, `localhost` and IP
-    /// addresses; only checked without tokens and client certificates, against web pages
+    /// addresses; only checked without tokens and client certificates, against web pages [default:
+    /// none]
     #[arg(long, env = "STORMKV_HOST_NAMES", value_name = "NAME,..", value_delimiter = ',')]
     pub host_names: Option<Vec<String>>,
 
-    /// Silence of the leader after which an election begins, at least; at most twice that
+    /// Silence of the leader after which an election begins, at least; at most twice that; in steps
+    /// of 10 ms, more than --heartbeat-ms [default: 200]
     #[arg(long, env = "STORMKV_ELECTION_MS", value_name = "MS")]
     pub election_ms: Option<u32>,
-    /// Time between two heartbeats of a leader
+    /// Time between two heartbeats of a leader, at least 10 [default: a fifth of --election-ms]
     #[arg(long, env = "STORMKV_HEARTBEAT_MS", value_name = "MS")]
     pub heartbeat_ms: Option<u32>,
-    /// Take a snapshot after so many commands
+    /// Take a snapshot after so many commands, at least 1 [default: 100000]
     #[arg(long, env = "STORMKV_SNAPSHOT_EVERY", value_name = "N")]
     pub snapshot_every: Option<u64>,
-    /// Entries kept behind a snapshot, for members that lag
+    /// Entries kept behind a snapshot, for members that lag [default: 10000]
     #[arg(long, env = "STORMKV_KEEP_ENTRIES", value_name = "N")]
     pub keep_entries: Option<u64>,
-    /// Size of a segment of the write-ahead log
+    /// Size of a segment of the write-ahead log, at least 1 [default: 16]
     #[arg(long, env = "STORMKV_SEGMENT_MIB", value_name = "MIB")]
     pub segment_mib: Option<u64>,
     /// Part of the disk that is for the log alone: near it, writes are refused while reads and deletes go
-    /// on; two segments and 16 MiB unless given
+    /// on; at least two segments [default: two segments and about 16 MiB]
     #[arg(long, env = "STORMKV_RESERVE_MIB", value_name = "MIB")]
     pub reserve_mib: Option<u64>,
-    /// Rate at which a snapshot is sent to a member
+    /// Rate at which a snapshot is sent to a member, at least 1 [default: 64]
     #[arg(long, env = "STORMKV_SNAPSHOT_RATE_MIB", value_name = "MIB/S")]
     pub snapshot_rate_mib: Option<u64>,
-    /// Connections of clients at the same time
+    /// Connections of clients at the same time, at least 1 [default: 4096]
     #[arg(long, env = "STORMKV_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
 
-    /// How the log looks
+    /// How the log looks [default: pretty]
     #[arg(long, env = "STORMKV_LOG", value_name = "FORMAT")]
     pub log: Option<LogFormat>,
     /// What is logged: error, warn, info, debug, trace, or per module as in `info,stormkv::node=debug`
+    /// [default: info]
     #[arg(long, env = "STORMKV_LOG_LEVEL", value_name = "FILTER")]
     pub log_level: Option<String>,
 }
@@ -137,6 +147,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where to listen for clients.
     pub listen_client: SocketAddr,
+    /// Where clients reach this node, if that is not where it listens.
+    pub advertise_client: Option<PeerUrl>,
     /// Where to listen for peers.
     pub listen_peer: SocketAddr,
     /// For peers; `None` for plaintext.
@@ -162,9 +174,24 @@ const TICK: Duration = Duration::from_millis(10);
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// The default reserve of the disk is two segments and so many of the largest commands.
 const COMMANDS_IN_RESERVE: u64 = 8;
+/// What a command has besides its values: a key, lengths, the session.
+const COMMAND_FRAME: usize = MAX_KEY + 1024;
 const DEFAULT_ELECTION_MS: u32 = 200;
 const DEFAULT_SNAPSHOT_RATE_MIB: u64 = 64;
 const DEFAULT_MAX_CONNECTIONS: usize = 4096;
+
+impl Options {
+    /// Where clients reach a node that listens for them at `listening`.
+    #[must_use]
+    pub fn client_url(&self, listening: SocketAddr) -> String {
+        if let Some(url) = &self.advertise_client {
+            return url.to_string();
+        }
+        let own = self.addresses.get(&self.config.id).filter(|_| listening.ip().is_unspecified());
+        let host = own.map_or_else(|| listening.ip().to_string(), |url| url.host.clone());
+        PeerUrl { tls: self.client_tls.is_some(), host, port: listening.port() }.to_string()
+    }
+}
 
 impl Settings {
     /// Reads a TOML file.
@@ -189,6 +216,7 @@ impl Settings {
             join: self.join.or(other.join),
             port: self.port.or(other.port),
             listen_client: self.listen_client.or(other.listen_client),
+            advertise_client: self.advertise_client.or(other.advertise_client),
             listen_peer: self.listen_peer.or(other.listen_peer),
             data_dir: self.data_dir.or(other.data_dir),
             cluster_token: self.cluster_token.or(other.cluster_token),
@@ -245,6 +273,9 @@ impl Settings {
         };
         let listen_client = self.listen_client()?;
         let client_tls = self.client_tls()?;
+        let advertise_client = self.advertise_client.as_deref().map(|url| {
+            url.trim().parse::<PeerUrl>().map_err(|error| format!("--advertise-client: {error}"))
+        });
         let open = [
             ("--listen-peer", listen_peer, peer_tls.is_some()),
             ("--listen-client", listen_client, client_tls.is_some()),
@@ -269,6 +300,7 @@ impl Settings {
             cluster,
             data_dir: self.data_dir.unwrap_or_else(|| format!("stormkv-{}", id.0).into()),
             listen_client,
+            advertise_client: advertise_client.transpose()?,
             listen_peer,
             peer_tls,
             client_tls,
@@ -332,6 +364,8 @@ impl Settings {
         }
         let ticks = |ms: u32| ms.div_ceil(TICK.as_millis() as u32);
         config.segment_bytes = SEGMENT_BYTES;
+        // Whatever value can be put can also be compared with, and replaced by, another such one.
+        config.max_command_bytes = config.max_command_bytes.max(2 * MAX_VALUE + COMMAND_FRAME);
         let election = ticks(self.election_ms.unwrap_or(DEFAULT_ELECTION_MS));
         config.tick = TICK;
         config.election_ticks = (election, election.saturating_mul(2));
@@ -413,6 +447,8 @@ fn socket(what: &str, address: &str) -> Result<SocketAddr, String> {
 }
 
 #[cfg(test)]
+mod help;
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -439,6 +475,19 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_sent_where_they_can_connect() {
+        let at = |settings: Settings, listening: &str| {
+            settings.resolve().unwrap().client_url(listening.parse().unwrap())
+        };
+        assert_eq!(at(three(), "127.0.0.1:5"), "http://127.0.0.1:5");
+        assert_eq!(at(three(), "0.0.0.0:5"), "http://127.0.0.1:5");
+        assert_eq!(at(three(), "[::1]:5"), "http://[::1]:5");
+        let url = Some("https://kv.example:443".to_owned());
+        let settings = Settings { advertise_client: url, ..three() };
+        assert_eq!(at(settings, "0.0.0.0:5"), "https://kv.example:443");
+    }
+
+    #[test]
     fn who_joins_founds_nothing() {
         let options = Settings { join: Some(true), ..three() }.resolve().unwrap();
         assert!(options.config.founders.is_empty());
@@ -456,6 +505,7 @@ mod tests {
         let cases = [
             (wrong(|s| s.id = None), "--id is missing"),
             (wrong(|s| s.id = Some(0)), "numbered from 1"),
+            (wrong(|s| s.advertise_client = Some("here".into())), "--advertise-client: "),
             (wrong(|s| s.id = Some(4)), "no URL for member 4"),
             (wrong(|s| s.cluster = None), "no URL for member 2"),
             (wrong(|s| s.listen_client = Some("0.0.0.0:1".into())), "contradict"),

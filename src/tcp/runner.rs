@@ -18,14 +18,15 @@ use tracing::warn;
 use crate::api::{Reply, RequestId};
 use crate::config::Config;
 use crate::driver::{Driver, Host};
-use crate::env::{Clock, Transport};
+use crate::env::{Clock, DiskOp, Transport};
 use crate::error::Error;
 use crate::machine::StateMachine;
-use crate::node::Membership;
+use crate::node::{Applied, Membership};
 use crate::tcp::answers::{Answer, Answers};
 use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::handle::{Input, View};
 use crate::tcp::identity::ClusterId;
+use crate::tcp::journal::Journal;
 use crate::tcp::peers::Peers;
 use crate::tcp::refusals::Refusals;
 use crate::types::NodeId;
@@ -82,11 +83,13 @@ pub struct World {
     unsent: Vec<u64>,
     answers: Answers,
     next_request: u64,
+    journal: Journal,
 }
 
 impl World {
-    /// A world that begins now. `runtime` is where the peers' links run.
-    pub fn new(runtime: Runtime, files: Files, peers: Peers) -> World {
+    /// A world that begins now. `runtime` is where the peers' links run, and `journal` follows the
+    /// node.
+    pub fn new(runtime: Runtime, files: Files, peers: Peers, journal: Journal) -> World {
         #[allow(clippy::disallowed_methods, reason = "this is the node's clock")]
         let began = Instant::now();
         World {
@@ -98,6 +101,7 @@ impl World {
             unsent: Vec::new(),
             answers: Answers::default(),
             next_request: 0,
+            journal,
         }
     }
 }
@@ -110,6 +114,10 @@ impl Clock for World {
 
 impl Transport for World {
     fn send(&mut self, to: NodeId, message: Message) {
+        if matches!(message, Message::Chunk(_)) {
+            let now = self.now();
+            self.journal.sent(now, to, &message);
+        }
         let forward = match &message {
             Message::Forward { id, .. } => Some(*id),
             _ => None,
@@ -133,7 +141,19 @@ impl OnFiles for World {
     }
 }
 
-impl Host for World {}
+impl Host for World {
+    fn applied(&mut self, applied: Applied) {
+        if applied.by_snapshot {
+            let now = self.now();
+            self.journal.installed(now, applied.id);
+        }
+    }
+
+    fn queued(&mut self, ops: &[DiskOp]) {
+        let now = self.now();
+        self.journal.queued(now, ops);
+    }
+}
 
 impl<M: StateMachine> Runner<M> {
     /// Starts the node from what its disk holds. Blocks while it reads. `initial` are the addresses
@@ -151,6 +171,7 @@ impl<M: StateMachine> Runner<M> {
     ) -> Result<Self, Error> {
         let driver = Driver::start(config, &mut world)?;
         let membership = Arc::new(driver.node().membership().clone());
+        world.journal.begun(&driver.node().status(), &membership);
         // Before any link is made: connections ask the view who is a member.
         view.send_replace(Arc::new(look(&driver, membership.clone(), cluster())));
         world.peers.update_addresses(&addresses(&initial, &membership));
@@ -250,7 +271,13 @@ impl<M: StateMachine> Runner<M> {
 
     fn take(&mut self, input: Input) -> ControlFlow<End> {
         match input {
-            Input::Message(from, message) => self.driver.receive(from, message),
+            Input::Message(from, message) => {
+                if matches!(message, Message::Chunk(_) | Message::ChunkAck { .. }) {
+                    let now = self.world.now();
+                    self.world.journal.received(now, from, &message);
+                }
+                self.driver.receive(from, message);
+            }
             Input::Unreachable(peer) => self.driver.unreachable(peer),
             Input::Disconnected { peer, unsent } => {
                 unsent.into_iter().for_each(|id| self.driver.not_forwarded(id));
@@ -291,6 +318,8 @@ impl<M: StateMachine> Runner<M> {
         let node = self.driver.node();
         let now = self.world.now();
         let status = node.status();
+        let hangs = || node.load().disk_hangs;
+        self.world.journal.look(now, &status, node.transferee(), hangs, node.membership());
         let due = {
             let last = self.view.borrow();
             (idle && last.status != status)
@@ -304,6 +333,7 @@ impl<M: StateMachine> Runner<M> {
         }
         self.viewed_at = now;
         if *node.membership() != *self.membership {
+            self.world.journal.members_changed(&self.membership, node.membership());
             self.membership = Arc::new(node.membership().clone());
             self.world.peers.update_addresses(&addresses(&self.initial, &self.membership));
         }
@@ -337,6 +367,8 @@ fn look<M: StateMachine>(
         membership_is_durable: node.membership_is_durable(),
         progress: node.progress().collect(),
         pending: node.pending(),
+        load: node.load(),
+        size: node.machine().size(),
         segments: node.segments(),
         space: node.disk_space(),
         damage: node.damage().cloned(),

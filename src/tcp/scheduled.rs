@@ -199,7 +199,7 @@ fn log_never_waits_for_a_spare_that_does_not_come() {
         let spares = Spares::start(directory.clone(), SEGMENT).unwrap();
         for number in 1..=4 {
             let path = segment(number);
-            if !spares.take(&path, SEGMENT).unwrap() {
+            if spares.take(&path, SEGMENT).unwrap().is_none() {
                 segments::fill(&directory::create(&path).unwrap(), SEGMENT).unwrap();
                 spares.retry();
             }

@@ -26,6 +26,7 @@ use crate::tcp::handle::{Handle, Input, View, inbox};
 use crate::tcp::http::{self, HttpOptions, Tokens};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::joining;
+use crate::tcp::journal::{Journal, NodeStats};
 use crate::tcp::listener::{Listener, listen};
 use crate::tcp::lives::Lives;
 use crate::tcp::metrics::host;
@@ -34,7 +35,7 @@ use crate::tcp::options::Options;
 use crate::tcp::peers::Peers;
 use crate::tcp::relocation;
 use crate::tcp::runner::{End, Runner, World};
-use crate::tcp::tls::{PeerTls, Reload, ServerTls, keep_fresh};
+use crate::tcp::tls::{PeerTls, Reload, ReloadError, ServerTls, keep_fresh, reload_now};
 
 /// How often certificates are read again.
 const CERTIFICATES: Duration = Duration::from_secs(2);
@@ -105,6 +106,8 @@ pub struct Server {
     thread: Option<thread::JoinHandle<()>>,
     http: tokio::task::JoinHandle<()>,
     shutdown: Option<oneshot::Sender<()>>,
+    /// Certificates and tokens.
+    secrets: Vec<Arc<dyn Reload>>,
     /// The listener for peers and the keepers of certificates: they end with this value.
     tasks: JoinSet<()>,
 }
@@ -132,8 +135,9 @@ impl Server {
         let handle = Handle::new(sender.clone(), views);
         let mut tasks = JoinSet::new();
 
-        let network = network(&options, budget, &directory, &handle, &mut tasks)?;
-        let http_options = http_options(&options, budget, &mut tasks)?;
+        let mut secrets = Vec::new();
+        let network = network(&options, budget, &directory, &handle, &mut secrets)?;
+        let http_options = http_options(&options, budget, &mut secrets)?;
         let port = |what, address, error| ServerError::Io(format!("{what} {address}: {error}"));
         let peers = Listener::bind(options.listen_peer, network.clone());
         let peers = peers
@@ -149,12 +153,28 @@ impl Server {
         };
         let files = Files::start(directory.clone(), options.config.segment_bytes, report)
             .map_err(|error| ServerError::Node(Error::Disk(error)))?;
+        network.advertise(options.client_url(client_address));
+        let stats = NodeStats::default();
+        let urls = network.clone();
         let http_options = HttpOptions {
-            register: vec![host::register(files.stats(), network.stats().clone())],
+            client_urls: Some(Arc::new(move |id| urls.client_url(id))),
+            register: vec![host::register(files.stats(), network.stats().clone(), stats.clone())],
             ..http_options
         };
         // A node that founds its cluster knows it.
         let joins = options.cluster.is_none().then(|| (options.config.id, own_url(&options)));
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = %options.config.id,
+            cluster = network.cluster().map(|cluster| cluster.to_string()),
+            clients = %client_address,
+            client_tls = options.client_tls.is_some(),
+            tokens = options.token_file.is_some(),
+            peers = %peers.address(),
+            peer_tls = options.peer_tls.is_some(),
+            data_dir = %directory.path().display(),
+            "listening"
+        );
         let beginning = Beginning {
             options,
             directory,
@@ -162,6 +182,7 @@ impl Server {
             files,
             inbox: receiver,
             view,
+            stats,
         };
         let (thread, ended) = beginning.spawn(tokio::runtime::Handle::current()).await?;
 
@@ -169,6 +190,9 @@ impl Server {
         tasks.spawn(relocation::run(network.clone()));
         if let Some((id, url)) = joins {
             tasks.spawn(joining::remind(handle.clone(), id, url));
+        }
+        for secret in secrets.iter().filter(|secret| secret.what() != TOKENS) {
+            tasks.spawn(keep_fresh(secret.clone(), CERTIFICATES));
         }
         let (shutdown, told) = oneshot::channel();
         let http = tokio::spawn(http::serve(clients, handle.clone(), http_options, async {
@@ -181,6 +205,7 @@ impl Server {
             thread: Some(thread),
             http,
             shutdown: Some(shutdown),
+            secrets,
             tasks,
         })
     }
@@ -195,6 +220,17 @@ impl Server {
     #[must_use]
     pub fn client_address(&self) -> SocketAddr {
         self.client_address
+    }
+
+    /// Reads certificates and tokens again, and logs what comes of it. Connections that exist go on;
+    /// what cannot be used changes nothing.
+    pub async fn reload(&self) {
+        if self.secrets.is_empty() {
+            info!("there are neither certificates nor tokens to be read again");
+        }
+        for secret in &self.secrets {
+            reload_now(secret.clone()).await;
+        }
     }
 
     /// Waits until the node has come to its end.
@@ -249,7 +285,7 @@ fn network(
     budget: Budget,
     directory: &Arc<Directory>,
     handle: &Handle,
-    tasks: &mut JoinSet<()>,
+    secrets: &mut Vec<Arc<dyn Reload>>,
 ) -> Result<Arc<Network>, ServerError> {
     let id = options.config.id;
     let tls = match &options.peer_tls {
@@ -257,7 +293,7 @@ fn network(
         Some(files) => {
             let tls = PeerTls::load(id, files.clone())
                 .map_err(|error| ServerError::Settings(error.to_string()))?;
-            tasks.spawn(keep_fresh(tls.clone() as Arc<dyn Reload>, CERTIFICATES));
+            secrets.push(tls.clone());
             Some(tls)
         }
     };
@@ -278,7 +314,7 @@ fn network(
 fn http_options(
     options: &Options,
     budget: Budget,
-    tasks: &mut JoinSet<()>,
+    secrets: &mut Vec<Arc<dyn Reload>>,
 ) -> Result<HttpOptions, ServerError> {
     let wrong = ServerError::Settings;
     let mut http = HttpOptions::default();
@@ -289,14 +325,29 @@ fn http_options(
     http.peers.allow_plaintext = options.allow_plaintext;
     if let Some(files) = &options.client_tls {
         let tls = ServerTls::load(files.clone()).map_err(|error| wrong(error.to_string()))?;
-        tasks.spawn(keep_fresh(tls.clone() as Arc<dyn Reload>, CERTIFICATES));
+        secrets.push(tls.clone());
         http.client_certificates = files.client_ca.is_some();
         http.tls = Some(Arc::new(move || tls.config()));
     }
     if let Some(path) = &options.token_file {
-        http.tokens = Some(Arc::new(Tokens::load(path).map_err(wrong)?));
+        let tokens = Arc::new(Tokens::load(path).map_err(wrong)?);
+        secrets.push(tokens.clone());
+        http.tokens = Some(tokens);
     }
     Ok(http)
+}
+
+/// The tokens; the HTTP server looks at their file itself, now and then.
+const TOKENS: &str = "tokens";
+
+impl Reload for Tokens {
+    fn what(&self) -> &'static str {
+        TOKENS
+    }
+
+    fn reload(&self) -> Result<bool, ReloadError> {
+        Ok(self.reload_now()?)
+    }
 }
 
 /// What the thread of the node begins with.
@@ -307,6 +358,7 @@ struct Beginning {
     files: Files,
     inbox: Receiver<Input>,
     view: watch::Sender<Arc<View>>,
+    stats: NodeStats,
 }
 
 impl Beginning {
@@ -349,7 +401,8 @@ impl Beginning {
         config.incarnation = OsRng.next_u64();
         config.seed = OsRng.next_u64();
         let peers = Peers::new(self.network.clone(), runtime.clone());
-        let world = World::new(runtime, self.files, peers);
+        let journal = Journal::new(config.id, self.stats);
+        let world = World::new(runtime, self.files, peers, journal);
         let addresses = self.options.addresses.iter();
         let initial = addresses.map(|(id, url)| (*id, url.to_string())).collect();
         let network = self.network;
@@ -378,7 +431,12 @@ async fn hand_over(handle: &Handle) {
         let reply = handle.request(Request::Transfer(heir.id)).await;
         let mut views = handle.watch();
         let gone = views.wait_for(|view| view.status.role != Role::Leader);
+        let term = view.status.hard_state.term;
         match timeout(HAND_OVER, gone).await {
+            // Without a quorum it steps down in the same term.
+            Ok(Ok(view)) if view.status.hard_state.term == term => {
+                return info!(term, "stepped down before leadership was handed over");
+            }
             Ok(_) => return info!(to = %heir.id, "handed over leadership"),
             Err(_) => warn!(to = %heir.id, ?reply, "the hand-over of leadership took too long"),
         }

@@ -1,13 +1,16 @@
 //! What the transport counts. Plain atomics: written by the links, read by whoever asks.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use crate::tcp::handshake::{Lane, Status};
+use crate::tcp::journal::LineLimit;
 use crate::types::NodeId;
 
 /// Peers that are counted one by one, at most.
@@ -132,6 +135,8 @@ pub struct Stats {
     /// Connections that ended before they had introduced themselves, or took too long for it.
     pub unfinished: Counter,
     answers: [Counter; Status::ALL.len()],
+    refusal_lines: [LineLimit; Status::ALL.len()],
+    garbage_lines: LineLimit,
 }
 
 impl Stats {
@@ -147,6 +152,30 @@ impl Stats {
         &self.answers[status as usize]
     }
 
+    /// Logs, now and then, that a peer was refused. One that is to try again is no news.
+    pub(super) fn log_refusal(&self, from: NodeId, address: SocketAddr, status: Status) {
+        let reason = status.name();
+        if status == Status::Busy {
+            debug!(%from, %address, reason, "refused a peer for now");
+        } else if let Some(more) = self.refusal_lines[status as usize].admit() {
+            info!(%from, %address, reason, more, "refused a peer");
+        }
+    }
+
+    /// Counts a connection that was closed because of what it sent, and logs that now and then.
+    pub(super) fn log_garbage(
+        &self,
+        address: SocketAddr,
+        from: Option<NodeId>,
+        error: &dyn std::fmt::Display,
+    ) {
+        self.garbage.add(1);
+        if let Some(more) = self.garbage_lines.admit() {
+            let from = from.map(|from| from.to_string());
+            warn!(%address, from, %error, more, "closed a connection to the port for peers");
+        }
+    }
+
     pub(super) fn peer(&self, id: NodeId) -> Arc<PeerStats> {
         let mut peers = locked(&self.peers);
         if peers.len() >= MAX_PEERS && !peers.contains_key(&id) {
@@ -158,5 +187,29 @@ impl Stats {
     /// Forgets a peer; links that still end keep their own.
     pub(super) fn forget(&self, id: NodeId) {
         locked(&self.peers).remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::testing::logged;
+
+    #[test]
+    fn refused_peers_are_logged_now_and_then_by_reason() {
+        let (stats, address) = (Stats::default(), SocketAddr::from(([127, 0, 0, 1], 7)));
+        let said = logged(|| {
+            for id in 1..100 {
+                stats.log_refusal(NodeId(id), address, Status::WrongCluster);
+                stats.log_refusal(NodeId(id), address, Status::NotAllowed);
+                stats.log_refusal(NodeId(id), address, Status::Busy);
+                stats.log_garbage(address, None, &"no handshake");
+            }
+        });
+        assert_eq!(said.lines().count(), 3, "{said}");
+        let refused = "INFO stormkv::tcp::stats: refused a peer from=n1 address=127.0.0.1:7";
+        assert_eq!(said.matches(refused).count(), 2, "{said}");
+        assert!(said.contains(Status::WrongCluster.name()), "{said}");
+        assert_eq!(stats.garbage.get(), 99);
     }
 }

@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::{Reconfigure, Request};
 use crate::config::Config;
-use crate::node::{DiskSpace, Membership, Role, Status};
+use crate::machine::StateSize;
+use crate::node::{DiskSpace, Load, Membership, Role, Status};
 use crate::tcp::directory::{Directory, Expected};
 use crate::tcp::handle::{Handle, Input, View};
 use crate::tcp::identity::{ClusterId, Life};
@@ -94,11 +95,42 @@ fn view(members: &[u64], removed: &[u64]) -> Arc<View> {
         membership_is_durable: true,
         progress: Vec::new(),
         pending: 0,
+        load: Load::default(),
+        size: StateSize::default(),
         segments: 1,
         space: DiskSpace::default(),
         damage: None,
         stopped: None,
     })
+}
+
+/// Where log lines of a test go.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What `act` logs at info and above.
+pub fn logged(act: impl FnOnce()) -> String {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, act);
+    let bytes = lines.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
 }
 
 /// One node without its core.

@@ -33,7 +33,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::types::NodeId;
 
@@ -200,14 +200,34 @@ impl<T: Clone> Current<T> {
     }
 }
 
-/// Certificates that can be read again.
+/// Why files that were read again cannot be used.
+pub(crate) type ReloadError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Secrets that can be read again.
 pub(crate) trait Reload: Send + Sync {
-    /// Reads the files again. Says whether they have changed; new connections then use them. Blocks
+    /// What is read, for the log.
+    fn what(&self) -> &'static str;
+
+    /// Reads the files again. Says whether they have changed; what begins now then uses them. Blocks
     /// for a moment.
     ///
     /// # Errors
     /// When the files cannot be used. What was read before stays in use.
-    fn reload(&self) -> Result<bool, TlsError>;
+    fn reload(&self) -> Result<bool, ReloadError>;
+}
+
+/// Reads the files again because somebody asked for it, and logs what comes of it in any case.
+pub(crate) async fn reload_now(secrets: Arc<dyn Reload>) {
+    let what = secrets.what();
+    match tokio::task::spawn_blocking(move || secrets.reload()).await {
+        Ok(Ok(true)) => info!(what, "read again, as it has changed"),
+        Ok(Ok(false)) => info!(what, "read again; nothing has changed"),
+        Ok(Err(error)) => {
+            error!(what, %error, "cannot be used; what was read before stays in use");
+        }
+        // The runtime is shutting down.
+        Err(_) => {}
+    }
 }
 
 /// Reads certificates again every so often, for ever. Logs what comes of it; a failure only when it
@@ -311,10 +331,14 @@ impl PeerTls {
 }
 
 impl Reload for PeerTls {
-    fn reload(&self) -> Result<bool, TlsError> {
+    fn what(&self) -> &'static str {
+        "certificates for peers"
+    }
+
+    fn reload(&self) -> Result<bool, ReloadError> {
         let loaded = Self::read(&self.files)?;
         let make = |loaded: &Loaded| Self::make(self.node, &self.files, loaded);
-        self.current.renew(loaded, &self.files.key, make)
+        Ok(self.current.renew(loaded, &self.files.key, make)?)
     }
 }
 
@@ -369,9 +393,14 @@ impl ServerTls {
 }
 
 impl Reload for ServerTls {
-    fn reload(&self) -> Result<bool, TlsError> {
+    fn what(&self) -> &'static str {
+        "certificates for clients"
+    }
+
+    fn reload(&self) -> Result<bool, ReloadError> {
         let loaded = Self::read(&self.files)?;
-        self.current.renew(loaded, &self.files.key, |loaded| Self::make(&self.files, loaded))
+        let make = |loaded: &Loaded| Self::make(&self.files, loaded);
+        Ok(self.current.renew(loaded, &self.files.key, make)?)
     }
 }
 

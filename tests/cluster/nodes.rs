@@ -135,6 +135,11 @@ impl Node {
         self.signal("TERM");
     }
 
+    /// SIGHUP: it should read its certificates and tokens again.
+    pub fn hang_up(&mut self) {
+        self.signal("HUP");
+    }
+
     fn signal(&mut self, name: &str) {
         let Some(process) = &self.process else { panic!("node {} is down", self.id) };
         let number = process.id();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use stormkv::client::{Error, Guarded, Members, Status, Swap};
+use stormkv::client::{Error, Guarded, Member, Members, Overview, Status, Swap};
 use stormkv::kv::{KeyValue, Versioned};
 
 /// Writes results.
@@ -183,40 +183,135 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    /// What each endpoint says about its node.
-    pub fn statuses(&mut self, statuses: &[(String, Result<Status, Error>)]) -> io::Result<()> {
+    /// The members, and what each endpoint says about its node.
+    pub fn overview(&mut self, overview: &Overview) -> io::Result<()> {
+        let member = |id: u64| overview.members.iter().find(|member| member.id == id);
+        let member_at = |endpoint: &String| {
+            overview.members.iter().find(|member| member.client_url.as_ref() == Some(endpoint))
+        };
+        let answers = || overview.endpoints.iter().filter_map(|(_, status)| status.as_ref().ok());
+        let unseen: Vec<&Member> = overview
+            .members
+            .iter()
+            .filter(|member| answers().all(|status| status.id != member.id))
+            .filter(|member| {
+                overview.endpoints.iter().all(|(url, _)| member.client_url.as_ref() != Some(url))
+            })
+            .collect();
         if self.is_json {
             let one = |(endpoint, status): &(String, Result<Status, Error>)| match status {
-                Ok(status) => json!({ "endpoint": endpoint, "status": status }),
-                Err(error) => json!({ "endpoint": endpoint, "error": error.to_string() }),
+                Ok(status) => {
+                    let member = member(status.id);
+                    json!({ "endpoint": endpoint, "member": member, "status": status })
+                }
+                Err(error) => {
+                    let (member, error) = (member_at(endpoint), error.to_string());
+                    json!({ "endpoint": endpoint, "member": member, "error": error })
+                }
             };
-            return self.json(&statuses.iter().map(one).collect());
+            let rows = overview.endpoints.iter().map(one);
+            let rows =
+                rows.chain(unseen.iter().map(
+                    |member| json!({ "endpoint": null, "member": member, "error": NO_ENDPOINT }),
+                ));
+            return self.json(&rows.collect());
         }
-        let known = || statuses.iter().filter_map(|(_, status)| status.as_ref().ok());
-        let newest = known().map(|status| status.commit).max().unwrap_or(0);
-        let head = ["ENDPOINT", "ID", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAG"];
-        let mut rows = vec![row(head)];
-        for (endpoint, status) in statuses {
+        let newest = answers().map(|status| status.commit).max().unwrap_or(0);
+        let mut rows = vec![row([
+            "ID", "ENDPOINT", "ROLE", "LEADER", "TERM", "APPLIED", "LAG", "KEYS", "SIZE", "UPTIME",
+            "VERSION",
+        ])];
+        for (endpoint, status) in &overview.endpoints {
             rows.push(match status {
                 Ok(status) => vec![
-                    endpoint.clone(),
                     status.id.to_string(),
-                    status.role.clone(),
-                    status.term.to_string(),
+                    endpoint.clone(),
+                    role(status, member(status.id)),
                     status.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string()),
-                    status.commit.to_string(),
+                    status.term.to_string(),
                     status.applied.index.to_string(),
                     newest.saturating_sub(status.applied.index).to_string(),
+                    status.keys.to_string(),
+                    size(status.state_bytes),
+                    span(status.uptime_s),
+                    status.version.clone(),
                 ],
-                Err(_) => vec![endpoint.clone(), "-".to_owned(), "unreachable".to_owned()],
+                Err(_) => {
+                    let id =
+                        member_at(endpoint).map_or("-".to_owned(), |member| member.id.to_string());
+                    row([&id, endpoint, "unreachable"])
+                }
             });
         }
-        self.out.write_all(table(&[1, 3, 4, 5, 6, 7], &rows).as_bytes())?;
-        for (endpoint, status) in statuses {
+        for member in &unseen {
+            rows.push(row([&member.id.to_string(), "-", &member.role, "no answer"]));
+        }
+        self.out.write_all(table(&[0, 3, 4, 5, 6, 7, 8, 9], &rows).as_bytes())?;
+        for (endpoint, status) in &overview.endpoints {
             if let Err(error) = status {
-                writeln!(self.out, "{endpoint}: {}", error.message())?;
+                // Most messages begin with the endpoint.
+                let message = error.message().trim_start_matches(endpoint.as_str());
+                writeln!(self.out, "{endpoint}: {}", message.trim_start_matches([':', ' ']))?;
             }
         }
+        for member in &unseen {
+            let (id, url) = (member.id, &member.url);
+            writeln!(self.out, "member {id} (peers reach it at {url}): {NO_ENDPOINT}")?;
+        }
         Ok(())
+    }
+}
+
+/// Why nothing is known of a member.
+const NO_ENDPOINT: &str = "it answered at none of the endpoints: is it down, or is its client URL \
+                           missing in --endpoints?";
+
+/// The role in raft, and what of the membership it does not show.
+fn role(status: &Status, member: Option<&Member>) -> String {
+    match member {
+        Some(member) if member.role != "voter" => member.role.clone(),
+        _ => status.role.clone(),
+    }
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
+}
+
+/// A time for people: the two largest units.
+fn span(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_short() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+        for (seconds, text) in
+            [(1.9, "1 s"), (61.0, "1 min 1 s"), (7260.0, "2 h 1 min"), (93_600.0, "1 d 2 h")]
+        {
+            assert_eq!(span(seconds), text);
+        }
     }
 }

@@ -140,14 +140,25 @@ async fn status_and_members_are_tables() {
         200,
         0,
         br#"{"id":2,"cluster":null,"version":"0.1.0","role":"leader","term":3,"leader":2,
-            "commit":120,"applied":{"index":117,"term":3},"uptime_s":1.5,"new":"field"}"#,
+            "commit":120,"applied":{"index":117,"term":3},"uptime_s":1.5,"keys":7,
+            "state_bytes":1536,"new":"field"}"#,
     );
-    let ran = ctl(&[status], &["status"], b"", true).await;
+    let members: Act = (
+        200,
+        0,
+        br#"{"members":[{"id":2,"url":"http://a:1","role":"voter","leader":true},
+            {"id":3,"url":"http://b:2","role":"voter"}],"removed":[]}"#,
+    );
+    let ran = ctl(&[status, members], &["status"], b"", true).await;
     let mut lines = ran.text().lines();
     let cells = |line: &str| line.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>();
-    let head = ["ENDPOINT", "ID", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAG"];
-    assert_eq!(cells(lines.next().unwrap()), head);
-    assert_eq!(cells(lines.next().unwrap())[1..], ["2", "leader", "3", "2", "120", "117", "3"]);
+    let head = "ID ENDPOINT ROLE LEADER TERM APPLIED LAG KEYS SIZE UPTIME VERSION".split(' ');
+    assert!(cells(lines.next().unwrap()).iter().eq(head), "{}", ran.text());
+    let cell = cells(lines.next().unwrap());
+    let rest = ["leader", "2", "3", "117", "3", "7", "1.5", "KiB", "1", "s", "0.1.0"];
+    assert_eq!((cell[0].as_str(), &cell[2..]), ("2", &rest.map(str::to_owned)[..]));
+    assert_eq!(cells(lines.next().unwrap()), ["3", "-", "voter", "no", "answer"]);
+    assert!(lines.next().unwrap().starts_with("member 3 (peers reach it at http://b:2): "));
     let ran = ctl(&[(500, 0, b"?")], &["status"], b"", true).await;
     assert_eq!(ran.code, 69);
     assert!(ran.text().contains("unreachable"), "{}", ran.text());
@@ -165,4 +176,75 @@ async fn status_and_members_are_tables() {
                  11  learner, becomes a voter          http://c:3\n\
                  removed for ever: 2, 3\n";
     assert_eq!(ran.text(), table);
+}
+
+#[tokio::test]
+async fn keys_and_values_may_begin_with_a_hyphen() {
+    let written: Act = (204, 5, b"");
+    for (line, value) in [
+        (&["put", "k", "-h"][..], &b"-h"[..]),
+        (&["put", "k", "-V"], b"-V"),
+        (&["put", "k", "--", "--"], b"--"),
+        (&["put", "k", "--", "--json"], b"--json"),
+        (&["put", "--", "k", "--help"], b"--help"),
+        (&["put", "k", "--unknown"], b"--unknown"),
+        (&["put", "-k", "-1"], b"-1"),
+        (&["put", "k", "-1", "--if-absent"], b"-1"),
+    ] {
+        let ran = ctl(&[SESSION, written], line, b"", false).await;
+        assert_eq!((ran.code, &ran.bodies[1][..]), (0, value), "{line:?}: {}", ran.err);
+    }
+    let swapped: Act = (200, 0, br#"{"swapped":true,"current":null}"#);
+    let ran = ctl(&[SESSION, swapped], &["cas", "-k", "-h", "-v"], b"", false).await;
+    let body: serde_json::Value = serde_json::from_slice(&ran.bodies[1]).unwrap();
+    assert_eq!(body, serde_json::json!({"key": "-k", "expected": "-h", "new": "-v"}));
+    for line in [&["get", "-k"][..], &["get", "--", "-h"], &["get", "-1", "--stale"]] {
+        let ran = ctl(&[(200, 5, b"v")], line, b"", false).await;
+        assert_eq!((ran.code, ran.text()), (0, "v"), "{line:?}: {}", ran.err);
+    }
+    let ran = ctl(&[SESSION, (204, 0, b"")], &["del", "-k"], b"", false).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let page: Act = (200, 0, br#"{"entries":[],"more":false}"#);
+    let ran = ctl(&[page], &["scan", "-k"], b"", false).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    // A value that is missing is none that is empty.
+    for line in [&["put", "k"][..], &["put", "k", "--"], &["put", "k", "--json"], &["put", "-h"]] {
+        let error = Cli::try_parse_from(["ctl"].iter().chain(line)).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument, "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_values_of_a_swap_may_be_files() {
+    let file = std::env::temp_dir().join(format!("stormkv-ctl-{}", std::process::id()));
+    std::fs::write(&file, [0xff, 0]).unwrap();
+    let path = file.display().to_string();
+    let swapped: Act = (200, 0, br#"{"swapped":true,"current":null}"#);
+    let line = ["cas", "k", "--expected-file", &path, "--new-file", &path];
+    let ran = ctl(&[SESSION, swapped], &line, b"", false).await;
+    let body: serde_json::Value = serde_json::from_slice(&ran.bodies[1]).unwrap();
+    let wanted = serde_json::json!({"key": "k", "expected_base64": "/wA=", "new_base64": "/wA="});
+    assert_eq!((ran.code, body), (0, wanted), "{}", ran.err);
+    std::fs::remove_file(&file).unwrap();
+    let ran = ctl(&[], &line, b"", false).await;
+    assert_eq!(ran.code, 74, "{}", ran.err);
+}
+
+#[test]
+fn the_help_names_the_limits_as_they_are() {
+    use clap::CommandFactory;
+    use stormkv::kv::MAX_KEY;
+
+    let mut command = Cli::command();
+    let help = |command: &mut clap::Command, name: &str| {
+        command.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+    };
+    for name in ["put", "cas"] {
+        let help = help(&mut command, name);
+        assert!(help.contains(&format!("1 to {MAX_KEY} bytes")), "{help}");
+        assert!(help.contains(&format!("at most {} MiB", MAX_VALUE >> 20)), "{help}");
+    }
+    assert!(help(&mut command, "scan").contains("[default: all]"));
+    let help = command.render_long_help().to_string();
+    assert!(help.contains("[default: 15]") && help.contains("Exit codes"), "{help}");
 }

@@ -180,8 +180,9 @@ pub(in crate::tcp) fn explain(error: &io::Error) -> String {
                                     the kernel's log, repair and remount it"
         }
         (PermissionDenied, _) => {
-            "start stormkv as the user that owns the directory, or give the \
-                                  directory to the user that runs it (chown)"
+            "start stormkv as the user that owns the directory, or give the directory to the user \
+             that runs it (chown); on a volume of Kubernetes set securityContext.fsGroup, and name \
+             a directory in the volume that does not exist yet"
         }
         (NotFound, _) => {
             "something else than stormkv removed it, or the file system is not \
@@ -211,7 +212,10 @@ impl fmt::Display for DirectoryError {
             DirectoryError::NotOurs { owner, us, .. } => write!(
                 f,
                 "it belongs to the user with id {owner}, but stormkv runs as {us}; start it as \
-                 that user, or give the directory and all in it to the other (chown -R)"
+                 that user, or give the directory and all in it to the other (chown -R); if it is \
+                 the top of a volume, as Kubernetes mounts one with fsGroup, name a directory in it \
+                 that does not exist yet, such as {}",
+                self.path().join("stormkv").display()
             ),
             DirectoryError::Strangers { name, .. } => write!(
                 f,

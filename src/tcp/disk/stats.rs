@@ -3,6 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tracing::warn;
+
+use crate::tcp::journal::LineLimit;
+
+/// A sync that takes longer is logged: a disk that does so now and then costs elections.
+pub const SLOW_SYNC: Duration = Duration::from_secs(1);
+
 /// Upper bounds of the buckets for the time of a sync, in microseconds. Slower ones are in a last
 /// bucket without a bound.
 pub const SYNC_BUCKETS_US: [u64; 14] = [
@@ -16,6 +23,7 @@ pub struct DiskStats {
     bytes_written: AtomicU64,
     sync_nanos: AtomicU64,
     buckets: [AtomicU64; SYNC_BUCKETS_US.len() + 1],
+    slow_lines: LineLimit,
 }
 
 impl DiskStats {
@@ -29,6 +37,12 @@ impl DiskStats {
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if took >= SLOW_SYNC
+            && let Some(more) = self.slow_lines.admit()
+        {
+            let seconds = took.as_secs_f64();
+            warn!(seconds, more, "slow disk: a sync took long; writes wait for it");
+        }
     }
 
     /// Bytes written for the node, without the zeros of new segments.
@@ -65,6 +79,21 @@ impl DiskStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::testing::logged;
+
+    #[test]
+    fn a_slow_sync_is_a_warning_and_many_are_one() {
+        let stats = DiskStats::default();
+        let said = logged(|| {
+            stats.synced(SLOW_SYNC - Duration::from_millis(1));
+            for _ in 0..100 {
+                stats.synced(Duration::from_millis(1500));
+            }
+        });
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("WARN") && said.contains("slow disk"), "{said}");
+        assert!(said.contains("seconds=1.5"), "{said}");
+    }
 
     #[test]
     fn a_sync_counts_in_its_bucket_and_all_above() {

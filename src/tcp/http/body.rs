@@ -49,6 +49,11 @@ impl Bodies {
         Bodies { max, patience, memory: Arc::new(Semaphore::new(kib)) }
     }
 
+    /// The same for bodies of another size, in the same memory.
+    pub fn of_size(&self, max: usize) -> Bodies {
+        Bodies { max, patience: self.patience, memory: Arc::clone(&self.memory) }
+    }
+
     /// All of a body.
     pub async fn read(&self, body: Incoming) -> Result<Arrived, ApiError> {
         let expected = body.size_hint();

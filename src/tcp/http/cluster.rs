@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::PeerRules;
 use super::ask::Asker;
 use super::error::{ApiError, Code};
 use super::json;
 use super::key::Params;
 use super::kv::{Answer, no_content, number};
+use super::{ClientUrls, PeerRules};
 use crate::api::{Consistency, Reconfigure};
 use crate::node::{Membership, Role};
 use crate::tcp::address::PeerUrl;
@@ -246,7 +246,11 @@ fn done(index: LogIndex) -> Answer {
 }
 
 /// `GET /v1/members`.
-pub(super) async fn members(asker: &Asker<'_>, query: Option<&str>) -> Answer {
+pub(super) async fn members(
+    asker: &Asker<'_>,
+    query: Option<&str>,
+    client_urls: Option<&ClientUrls>,
+) -> Answer {
     let view = match Params::parse(query, &["consistency"])?.consistency()? {
         Consistency::Linearizable => fresh_view(asker).await?,
         Consistency::Stale => asker.handle.view(),
@@ -263,6 +267,7 @@ pub(super) async fn members(asker: &Asker<'_>, query: Option<&str>) -> Answer {
             json!({
                 "id": id.0,
                 "url": membership.addresses().get(id),
+                "client_url": client_urls.and_then(|known| known(*id)),
                 "role": role,
                 "becomes_voter": membership.is_promised(*id),
                 "leader": view.status.leader == Some(*id),
@@ -335,6 +340,9 @@ pub(super) fn status(asker: &Asker<'_>, uptime: Duration, query: Option<&str>) -
         "last": at(status.last),
         "snapshot": at(status.snapshot),
         "pending": view.pending,
+        "keys": view.size.entries,
+        "state_bytes": view.size.bytes,
+        "log_bytes": view.load.log_bytes,
         "segments": view.segments,
         "disk_full": view.space.is_short,
         "disk_free_bytes": view.space.free,

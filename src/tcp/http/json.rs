@@ -46,7 +46,7 @@ pub(super) fn large_answer(json: &Value, most: usize, room: Room) -> Response<Bo
 }
 
 /// How many bytes a field or an element has in JSON, with what stands around it; rather too many.
-pub(super) fn weight(bytes: &[u8]) -> usize {
+pub(crate) fn weight(bytes: &[u8]) -> usize {
     const AROUND: usize = 64;
     let escaped = |byte: &u8| match byte {
         0..0x20 => 6,

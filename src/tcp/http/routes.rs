@@ -185,6 +185,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -206,6 +208,48 @@ mod tests {
                 assert!(listed, "{method} {} is not in the table of the API", entry.template);
             }
         }
+    }
+
+    /// The description for machines, its paths and methods.
+    #[test]
+    fn the_open_api_description_has_the_same_paths_methods_roles_and_codes() {
+        let document = include_str!("../../../docs/openapi.json");
+        let document: serde_json::Value = serde_json::from_str(document).unwrap();
+        let mut described = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let role = operation["x-role"].as_str().unwrap();
+                described.insert((path.clone(), method.to_uppercase(), role.to_owned()));
+            }
+        }
+        let mut routed = BTreeSet::new();
+        for entry in &ENTRIES {
+            for (method, access) in entry.methods {
+                let role = match access {
+                    Open => "none",
+                    Client => "client",
+                    Access::Metrics => "metrics",
+                    Admin => "admin",
+                };
+                routed.insert((entry.template.to_owned(), method.to_string(), role.to_owned()));
+            }
+        }
+        assert_eq!(described, routed);
+
+        let mut described = BTreeSet::new();
+        for (name, response) in document["components"]["responses"].as_object().unwrap() {
+            // hyper answers it, without a body.
+            if name == "HeadTooLarge" {
+                continue;
+            }
+            let schema = &response["content"]["application/json"]["schema"];
+            let status: u16 = name.trim_start_matches('E').parse().unwrap();
+            for code in schema["properties"]["code"]["enum"].as_array().unwrap() {
+                described.insert((status, code.as_str().unwrap().to_owned()));
+            }
+        }
+        let known = Code::ALL.iter().map(|code| (code.status().as_u16(), code.name().to_owned()));
+        assert_eq!(described, known.collect());
     }
 
     #[test]

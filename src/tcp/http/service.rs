@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, Version};
+use hyper::{HeaderMap, Method, Request, Response, Version};
 use tokio::sync::Semaphore;
 
 use super::ask::Asker;
@@ -23,9 +23,9 @@ use super::origin::Doorman;
 use super::routes::{Access, Route};
 use super::tokens::Tokens;
 use super::watch::Watched;
-use super::{PeerRules, backup, cluster, data, kv};
+use super::{ClientUrls, PeerRules, backup, cluster, data, kv};
 use crate::tcp::handle::Handle;
-use crate::tcp::metrics::Metrics;
+use crate::tcp::metrics::{Format, Metrics};
 
 /// What all connections share.
 pub(super) struct Service {
@@ -33,9 +33,12 @@ pub(super) struct Service {
     /// For one request, see [`Limits::request`](super::Limits::request).
     pub patience: Duration,
     pub bodies: Bodies,
+    /// For requests with several values in JSON.
+    pub values: Bodies,
     pub tokens: Option<Arc<Tokens>>,
     /// If nothing else keeps web pages out.
     pub doorman: Option<Doorman>,
+    pub client_urls: Option<ClientUrls>,
     pub peers: PeerRules,
     pub metrics: Metrics,
     pub backups: Arc<Semaphore>,
@@ -157,7 +160,11 @@ impl Service {
                 false
             }
         };
-        let Arrived { bytes: body, memory: _memory, at } = self.bodies.read(body).await?;
+        let bodies = match route {
+            Route::Cas | Route::Txn => &self.values,
+            _ => &self.bodies,
+        };
+        let Arrived { bytes: body, memory: _memory, at } = bodies.read(body).await?;
         let asker = &Asker { began: at.unwrap_or(asker.began), ..asker };
         let deletes = parts.method == Method::DELETE;
         match route {
@@ -168,7 +175,9 @@ impl Service {
             Route::Cas => data::cas(asker, &self.bodies, headers, &body).await,
             Route::Txn => data::txn(asker, &self.bodies, headers, &body).await,
             Route::Sessions => data::open_session(asker).await,
-            Route::Members if reads_members => cluster::members(asker, query).await,
+            Route::Members if reads_members => {
+                cluster::members(asker, query, self.client_urls.as_ref()).await
+            }
             Route::Members => cluster::add_member(asker, &body, peers, forced).await,
             Route::Member(id) if deletes => cluster::remove_member(asker, id, forced).await,
             Route::Member(id) => cluster::move_member(asker, id, &body, peers).await,
@@ -179,14 +188,15 @@ impl Service {
             Route::Backup => backup::backup(asker, &self.backups, connection).await,
             Route::Health => cluster::health(asker),
             Route::Ready => cluster::ready(asker, self.ready_patience).await,
-            Route::Metrics => Ok(self.scrape()),
+            Route::Metrics => Ok(self.scrape(headers)),
         }
     }
 
-    fn scrape(&self) -> Response<Body> {
-        let mut response = Response::new(Body::full(self.metrics.encode()));
-        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    fn scrape(&self, headers: &HeaderMap) -> Response<Body> {
+        let format = Format::accepted(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
+        let mut response = Response::new(Body::full(self.metrics.encode(format)));
+        let content_type = HeaderValue::from_static(format.content_type());
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
     }
 }

@@ -131,6 +131,19 @@ impl Tokens {
         Ok(true)
     }
 
+    /// Reads the file again, whether it has changed or not. Says whether the tokens are others now.
+    ///
+    /// # Errors
+    /// What is wrong with the file; the tokens stay as they were.
+    pub fn reload_now(&self) -> Result<bool, String> {
+        let (new, stamp) = read(&self.path)?;
+        *self.stamp.write().unwrap_or_else(PoisonError::into_inner) = stamp;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = *known != new;
+        *known = new;
+        Ok(changed)
+    }
+
     /// Lets a request pass, or says why not.
     pub(super) fn check(&self, headers: &HeaderMap, access: Access) -> Result<(), ApiError> {
         if access == Access::Open {
@@ -343,5 +356,13 @@ mod tests {
         assert!(tokens.reload().is_err());
         assert_eq!(tokens.reload(), Ok(false), "complained about once");
         assert!(tokens.role(b"brand-new").is_some());
+        // Who asks by name is answered each time.
+        assert!(tokens.reload_now().is_err() && tokens.reload_now().is_err());
+        file.write("admin brand-new", 0o600);
+        assert_eq!(tokens.reload_now(), Ok(false));
+        file.write("admin newest", 0o600);
+        assert_eq!(tokens.reload_now(), Ok(true));
+        assert_eq!(tokens.reload(), Ok(false), "it has been read");
+        assert!(tokens.role(b"newest").is_some() && tokens.role(b"brand-new").is_none());
     }
 }

@@ -1,9 +1,12 @@
-//! What the disk and the transport add to `/metrics`.
+//! What the disk, the transport and the events of the node add to `/metrics`.
 //!
 //! | metric | labels | |
 //! |---|---|---|
 //! | `stormkv_disk_written_bytes_total` | | written for the node, without the zeros of new segments |
 //! | `stormkv_disk_sync_duration_seconds` | | how long each fsync took |
+//! | `stormkv_leader_changes_total` | | leaders that this node has come to know |
+//! | `stormkv_snapshot_duration_seconds` | `operation` | `save`, `send`, `install`: how long each took |
+//! | `stormkv_snapshot_size_bytes` | | the newest one that was saved or installed since the start |
 //! | `stormkv_peer_connected` | `peer`, `lane` | whether the connection to it lives |
 //! | `stormkv_peer_round_trip_seconds` | `peer`, `lane` | of the newest ping |
 //! | `stormkv_peer_sent_messages_total` | `peer`, `lane` | |
@@ -28,11 +31,19 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::tcp::disk::DiskStats;
 use crate::tcp::handshake::{Lane, Status};
 use crate::tcp::http::Register;
+use crate::tcp::journal::NodeStats;
 use crate::tcp::stats::{LaneStats, Stats};
 
-/// Adds the metrics of these two to a registry.
-pub fn register(disk: Arc<DiskStats>, peers: Arc<Stats>) -> Register {
+/// Adds the metrics of these to a registry.
+pub fn register(disk: Arc<DiskStats>, peers: Arc<Stats>, node: NodeStats) -> Register {
     Box::new(|registry: &mut Registry| {
+        let NodeStats { leader_changes, snapshot_seconds, snapshot_bytes } = node;
+        let help = "Leaders that this node has come to know";
+        registry.register("leader_changes", help, leader_changes);
+        let (name, help) = ("snapshot_duration", "How long each snapshot took");
+        registry.register_with_unit(name, help, Unit::Seconds, snapshot_seconds);
+        let (name, help) = ("snapshot_size", "The newest snapshot that was saved or installed");
+        registry.register_with_unit(name, help, Unit::Bytes, snapshot_bytes);
         registry.register_collector(Box::new(Disk(disk)));
         registry.register_collector(Box::new(Peers(peers)));
     })
@@ -160,7 +171,7 @@ mod tests {
         let (disk, peers) = (Arc::new(DiskStats::default()), Arc::new(Stats::default()));
         peers.peer(NodeId(2)).lane(Lane::Bulk).connected(std::time::Duration::from_millis(1));
         let mut registry = Registry::with_prefix("stormkv");
-        register(disk, peers)(&mut registry);
+        register(disk, peers, NodeStats::default())(&mut registry);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let table = include_str!("host.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));

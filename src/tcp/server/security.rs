@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{Server, ServerError};
 use crate::api::Consistency;
-use crate::client::{Builder, Client, Error, ErrorKind};
+use crate::client::{Builder, Client, Error, ErrorKind, TLS_MISMATCH};
 use crate::tcp::certs::generate;
 use crate::tcp::handshake::{Lane, Status};
 use crate::tcp::identity::ClusterId;
@@ -47,6 +47,19 @@ impl Room {
         for name in names {
             fs::rename(other.file(name), self.file(name)).unwrap();
         }
+    }
+
+    /// A cluster of one, open to all on this machine.
+    async fn open(&self) -> Server {
+        let settings = Settings {
+            id: Some(1),
+            cluster: Some(vec!["http://127.0.0.1:1".to_owned()]),
+            listen_peer: Some("127.0.0.1:0".to_owned()),
+            port: Some(0),
+            data_dir: Some(self.file("open")),
+            ..Settings::default()
+        };
+        Server::start(settings.resolve().unwrap()).await.unwrap()
     }
 
     /// A cluster of one, whose clients need certificates and tokens.
@@ -146,7 +159,7 @@ async fn clients_without_the_right_certificate_are_not_served() {
     let peer = room.stranger(&server).identity(chain, key);
     for client in [room.stranger(&server), forged, peer] {
         let error = get(&token(client.clone())).await.unwrap_err();
-        assert!(error.is_unavailable(), "{error}");
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, TLS_MISMATCH), "{error}");
         let error = token(client).build().unwrap().put("k", "v").await.unwrap_err();
         assert_ne!(error.kind(), ErrorKind::Invalid, "{error}");
     }
@@ -158,6 +171,48 @@ async fn clients_without_the_right_certificate_are_not_served() {
     assert!(error.to_string().contains("certificate"), "{error}");
     assert_eq!(get(&token(room.alice(&server))).await, Ok(None), "nothing was written");
     server.stop().await;
+}
+
+/// What does not pass is not tried again for half a minute, and says what to change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mismatch_of_tls_fails_at_once_and_names_the_remedy() {
+    let (room, other) = (Room::new(), Room::new());
+    let (closed, open) = (room.alone().await, room.open().await);
+    let (closed_at, open_at) = (closed.client_address(), open.client_address());
+    let to = |scheme: &str, address| {
+        Client::builder([format!("{scheme}://{address}")]).ca_file(room.file("server-ca.pem"))
+    };
+    let untrusted = to("https", closed_at).ca_file(other.file("server-ca.pem"));
+    let (chain, key) = (other.file("alice.pem"), other.file("alice.key"));
+    for (client, remedy) in [
+        (to("http", closed_at), "this port speaks TLS"),
+        (to("https", open_at), "this port does not speak TLS"),
+        (untrusted, "--ca-file"),
+        (to("https", closed_at), "--cert-file"),
+        (to("https", closed_at).identity(chain, key), "its CA for clients"),
+    ] {
+        let client = client.deadline(Duration::from_secs(60)).build().unwrap();
+        let began = tokio::time::Instant::now();
+        for error in [
+            client.get("k", Consistency::Linearizable).await.unwrap_err(),
+            client.put("k", "v").await.unwrap_err(),
+            client.get("k", Consistency::Stale).await.unwrap_err(),
+            client.members().await.unwrap_err(),
+            client.backup(&mut Vec::new()).await.unwrap_err(),
+            client.status().await.remove(0).1.unwrap_err(),
+        ] {
+            assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, TLS_MISMATCH), "{error}");
+            assert!(error.message().contains(remedy), "{remedy}: {error}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "{remedy}: {:?}", began.elapsed());
+    }
+    // One endpoint that is wrong does not spoil one that is right.
+    let both = [format!("https://{open_at}"), format!("http://{open_at}")];
+    let both = Client::builder(both).ca_file(room.file("server-ca.pem")).build().unwrap();
+    both.put("k", "v").await.unwrap();
+    assert!(both.get("k", Consistency::Stale).await.unwrap().is_some());
+    closed.stop().await;
+    open.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +244,9 @@ async fn a_new_certificate_for_clients_is_used_without_a_restart() {
     let mut attempts = 0;
     while get(&new).await != Ok(Some(revision)) {
         attempts += 1;
-        assert!(attempts < 60, "the new certificate is never used");
+        assert!(attempts < 600, "the new certificate is never used");
+        // A certificate that is not trusted fails at once.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(old.get("k", Consistency::Linearizable).await.is_ok(), "its connection goes on");
     server.stop().await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::api::{Consistency, Reply};
-use crate::kv::{Command, Query, Response};
+use crate::kv::{Command, MAX_KEY, MAX_VALUE, Query, Response};
 use crate::tcp::identity::RestoreId;
 use crate::tcp::options::Settings;
 use crate::tcp::scratch::Scratch;
@@ -157,4 +157,27 @@ async fn a_restore_that_was_cut_off_is_no_cluster_until_it_is_repeated() {
     new.stop().await;
     let new = founders.start(1, &place).await;
     assert!(has(&new, "later").await);
+}
+
+/// Two values of the largest size are more than a body or a command of the usual size.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_value_that_can_be_put_can_be_swapped() {
+    let founders = Founders::new(1);
+    let server = founders.start(1, &founders.directory(1)).await;
+    let endpoint = format!("http://{}", server.client_address());
+    let client = crate::client::Client::builder([endpoint]).build().unwrap();
+    // Plain text, text that is all escapes, and no text.
+    for (byte, key) in [(b'x', "plain"), (1, "escaped"), (0xff, "binary")] {
+        let key = key.repeat(MAX_KEY / key.len());
+        let old = bytes::Bytes::from(vec![byte; MAX_VALUE]);
+        let mut new = old.to_vec();
+        new[0] = b'!';
+        let new = bytes::Bytes::from(new);
+        client.put(&key, old.clone()).await.unwrap();
+        let swap = client.cas(&key, Some(old.clone()), Some(new.clone())).await.unwrap();
+        assert!(swap.swapped && swap.current == Some(old), "{byte}");
+        let found = client.get(&key, Consistency::Linearizable).await.unwrap().unwrap();
+        assert_eq!(found.value, new, "{byte}");
+    }
+    server.stop().await;
 }

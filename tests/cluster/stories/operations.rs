@@ -224,3 +224,105 @@ fn certificates_admit_peers_and_clients() {
     fleet.node(3).start();
     assert_eq!(done(&list(&[&at(&alone), &known, &["get", "key"]])).trim(), "value");
 }
+
+/// SIGHUP reads certificates and tokens again, at once and without an end to any connection. What is
+/// wrong changes nothing, and is an error in the log.
+#[test]
+fn a_hangup_reloads_certificates_and_tokens() {
+    let _turn = turn();
+    let mut fleet = Fleet::prepare(1, &["--log", "json"]);
+    let folder = fleet.folder().to_owned();
+    let file = |name: &str| folder.join(name).display().to_string();
+    for name in ["certs", "other"] {
+        done(&["certs", "--output", &file(name), "--hosts", "127.0.0.1", "--nodes", "1"]);
+    }
+    let tokens = folder.join("tokens");
+    write_secret(&tokens, "client first\n", 0o600);
+    fleet.node(1).arguments.extend([
+        "--cert".to_owned(),
+        file("certs/server-1.pem"),
+        "--key".to_owned(),
+        file("certs/server-1.key"),
+        "--token-file".to_owned(),
+        tokens.display().to_string(),
+    ]);
+    fleet.node(1).start();
+    let url = endpoints(&fleet, "https");
+    let (ca, other_ca) = (file("certs/server-ca.pem"), file("other/server-ca.pem"));
+    let ctl = |ca: &str, token: &str, rest: &[&str]| {
+        let common = ["ctl", "--timeout", "20", "--endpoints", &url, "--ca-file", ca];
+        run(&list(&[&common, &["--token", token], rest]))
+    };
+    until("it serves", || ctl(&ca, "first", &["put", "k", "v"]).status.success().then_some(()));
+
+    // All at once, so that only a signal can have made it known: the files are looked at by time, too,
+    // but then nothing is said about what has not changed.
+    let lines = |fleet: &Fleet, what: &str, words: &str| {
+        let printed = fleet.nodes[&1].printed();
+        let is_it = |line: &&str| line.contains(what) && line.contains(words);
+        printed.lines().filter(is_it).count()
+    };
+    fleet.node(1).hang_up();
+    until("nothing has changed", || {
+        (lines(&fleet, "\"tokens\"", "nothing has changed") == 1).then_some(())
+    });
+    write_secret(&tokens, "root first\n", 0o600);
+    fs::copy(file("certs/server-ca.pem"), file("certs/server-1.pem")).expect("copied");
+    for count in 1..=2 {
+        fleet.node(1).hang_up();
+        until("both are errors, each time", || {
+            let errors = |what| lines(&fleet, what, "\"ERROR\"");
+            (errors("\"tokens\"") == count && errors("\"certificates for clients\"") == count)
+                .then_some(())
+        });
+    }
+    let kept = ctl(&ca, "first", &["get", "k"]);
+    assert!(kept.status.success(), "{}", String::from_utf8_lossy(&kept.stderr));
+
+    write_secret(&tokens, "client second\n", 0o600);
+    for name in ["server-1.pem", "server-1.key"] {
+        fs::copy(file(&format!("other/{name}")), file(&format!("certs/{name}"))).expect("copied");
+    }
+    fleet.node(1).hang_up();
+    until("the new ones are used", || {
+        ctl(&other_ca, "second", &["get", "k"]).status.success().then_some(())
+    });
+    let old = ctl(&other_ca, "first", &["get", "k"]);
+    assert!(String::from_utf8_lossy(&old.stderr).contains("token"), "the old token is gone");
+    fleet.node(1).terminate();
+    assert!(fleet.node(1).exit().success());
+}
+
+/// One endpoint is enough to see all members: they tell each other where they serve clients.
+#[test]
+fn the_status_of_one_endpoint_shows_all_members() {
+    let _turn = turn();
+    let mut fleet = Fleet::found(3);
+    let one = format!("http://{}", fleet.node(1).http);
+    let rows = || -> Vec<serde_json::Value> {
+        let said = done(&["ctl", "--endpoints", &one, "--json", "status"]);
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let all = until("all three are seen", || {
+        let rows = rows();
+        rows.iter()
+            .all(|row| row["status"]["id"].is_u64())
+            .then_some(rows)
+            .filter(|rows| rows.len() == 3)
+    });
+    for row in &all {
+        let (id, endpoint) = (row["status"]["id"].as_u64().expect("an id"), &row["endpoint"]);
+        assert_eq!(*endpoint, format!("http://{}", fleet.nodes[&id].http), "{row}");
+        assert_eq!(row["member"]["client_url"], *endpoint, "{row}");
+        assert_eq!(row["status"]["version"], env!("CARGO_PKG_VERSION"), "{row}");
+    }
+    fleet.node(3).kill();
+    let dead = rows().into_iter().find(|row| row["error"].is_string()).expect("one that is dead");
+    assert_eq!(dead["member"]["id"], 3, "{dead}");
+    fleet.node(2).pause();
+    let began = std::time::Instant::now();
+    let table = done(&["ctl", "--endpoints", &one, "status"]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    let unreachable = table.lines().filter(|line| line.contains("unreachable")).count();
+    assert_eq!(unreachable, 2, "{table}");
+}

@@ -53,6 +53,18 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(server.ask("GET", "/k", "").await.body.len(), MAX_VALUE);
 }
 
+/// Whoever writes JSON may escape each character of two values, and a server must take it.
+#[tokio::test]
+async fn a_swap_of_the_largest_values_may_be_all_escapes() {
+    let swapped = Response::Swapped { swapped: true, current: None };
+    let reply = Reply::Applied { index: 9, response: swapped.encode() };
+    let (handle, _views) = always(reply);
+    let server = Server::new(handle, HttpOptions::default()).await;
+    let value = "\\u0001".repeat(MAX_VALUE);
+    let body = format!(r#"{{"key":"k","expected":"{value}","new":"{value}"}}"#);
+    assert_eq!(server.ask("POST", "/v1/cas", &body).await.status, 200);
+}
+
 /// A refusal that passes, of a server with little patience.
 #[tokio::test]
 async fn a_refusal_that_stays_becomes_an_error() {

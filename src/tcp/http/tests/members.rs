@@ -13,7 +13,9 @@ use crate::types::NodeId;
 
 #[tokio::test]
 async fn a_real_node_tells_who_it_is() {
-    let server = Server::new(real(), HttpOptions::default()).await;
+    let url = |id: NodeId| Some(format!("http://127.0.0.1:{}", 12379 + id.0));
+    let options = HttpOptions { client_urls: Some(Arc::new(url)), ..HttpOptions::default() };
+    let server = Server::new(real(), options).await;
     let ready = server.ask("GET", "/ready", "").await;
     assert_eq!((ready.status, ready.json()), (200, json!({"ready": true})));
     assert_eq!(server.ask("GET", "/health", "").await.json(), json!({"health": "ok"}));
@@ -21,6 +23,7 @@ async fn a_real_node_tells_who_it_is() {
     let me = json!({
         "id": 1,
         "url": "http://127.0.0.1:12379",
+        "client_url": "http://127.0.0.1:12380",
         "role": "voter",
         "becomes_voter": false,
         "leader": true
@@ -306,6 +309,7 @@ async fn metrics_show_what_the_table_lists() {
         registry.register("disk_extra", "Of another part", extra);
     }));
     let mut shown = view();
+    shown.size = crate::machine::StateSize { entries: 7, bytes: 70 };
     shown.membership = Arc::new(founded_by(&[1, 2]));
     shown.progress.push(crate::node::Progress {
         id: NodeId(2),
@@ -319,6 +323,12 @@ async fn metrics_show_what_the_table_lists() {
     server.ask("GET", "/absent", "").await;
     server.ask("BREW", "/v1/coffee", "").await;
     let answer = server.ask("GET", "/metrics", "").await;
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(text.contains("# TYPE stormkv_http_requests_total counter"), "{text}");
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+    let accept = [("accept", "application/openmetrics-text; version=1.0.0")];
+    let answer = server.ask_with("GET", "/metrics", &accept, "").await;
     assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
     let text = String::from_utf8(answer.body).unwrap();
     for line in [
@@ -328,6 +338,8 @@ async fn metrics_show_what_the_table_lists() {
         "stormkv_raft_member_in_snapshot{member=\"2\"} 1",
         "stormkv_raft_role{role=\"leader\"} 1",
         "stormkv_raft_term 2",
+        "stormkv_keys 7",
+        "stormkv_state_bytes 70",
         "stormkv_http_requests_in_flight 1",
         "stormkv_disk_extra 0",
         "# EOF",

@@ -16,7 +16,8 @@ use crate::driver::{Driver, Host};
 use crate::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work};
 use crate::error::{DiskError, DiskErrorKind, Error};
 use crate::kv::{Kv, Response};
-use crate::node::{DiskSpace, Membership, Role, Status};
+use crate::machine::{StateMachine, StateSize};
+use crate::node::{DiskSpace, Load, Membership, Role, Status};
 use crate::tcp::answers::Answer;
 use crate::tcp::handle::{Handle, Input, Snapshot, View};
 use crate::types::{HardState, NodeId, SnapshotId, Ticket};
@@ -41,6 +42,8 @@ pub fn view() -> View {
         membership_is_durable: true,
         progress: Vec::new(),
         pending: 0,
+        load: Load::default(),
+        size: StateSize::default(),
         segments: 1,
         space: DiskSpace::default(),
         damage: None,
@@ -224,6 +227,8 @@ fn show(driver: &Driver<Kv>, views: &watch::Sender<Arc<View>>) {
         membership_is_durable: node.membership_is_durable(),
         progress: node.progress().collect(),
         pending: node.pending(),
+        load: node.load(),
+        size: node.machine().size(),
         segments: node.segments(),
         space: node.disk_space(),
         damage: node.damage().cloned(),
