@@ -2,12 +2,12 @@
 """Runs the console blocks of README.md and docs/ as a reader would type them, in order.
 
 A block begins with ```console. A line that begins with `$ ` is a command (it goes on in the next line after a
-`\\`), and what follows is what it prints on standard output; a line `...` stands for any lines. Numbers, and
+`\\`), and what follows is what it prints on standard output; a line `...` stands for any lines. Numbers, hashes and
 what follows from them (units of time, the width of columns), may differ. All blocks of one file are typed into
 one shell in the root of the project. Files that this leaves there are removed.
 
 Comments before a block, which no reader sees, say what is special:
-    <!-- exit 1 -->        its last command ends with this code; otherwise every command must succeed
+    <!-- exit 1 -->        its commands end with this code; otherwise every command must succeed
     <!-- interrupt -->     its last command runs until it is interrupted, after it has printed what is shown
     <!-- file NAME -->     the block (of any language) is the content of this file
     <!-- skip: REASON -->  it is not run
@@ -33,6 +33,7 @@ LIMIT_S = 900
 # What a reader takes to type the next command, after one that begins a process.
 PACE_S = 2
 DIRECTIVE = re.compile(r"<!--\s*(exit|interrupt|file|skip)\b:?\s*(.*?)\s*-->")
+HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,16}\b")
 NUMBER = re.compile(r"\d[\d,]*(\.\d+)?")
 UNIT = re.compile(r"\bN (ns|us|µs|ms|s|min|h|KiB|MiB|GiB)\b")
 
@@ -85,14 +86,15 @@ def commands(path):
             else:
                 found[-1].output.append(text)
         if found:
-            found[-1].exit = int(directives.get("exit", 0))
+            for command in found:
+                command.exit = int(directives.get("exit", 0))
             found[-1].interrupt = "interrupt" in directives
         yield from found
 
 
 def shape(line):
     """A line without what may differ from run to run."""
-    line = NUMBER.sub("N", line.strip())
+    line = NUMBER.sub("N", HEX.sub("N", line.strip()))
     line = UNIT.sub("N", line)
     return re.sub(r"[\s-]*(N\b[\s-]*)+", " N ", re.sub(r"\s+", " ", line)).strip()
 
@@ -190,37 +192,36 @@ def untracked():
     return {name for name in names if name}
 
 
-def run_file(path):
+def run_file(path, folder):
     failed, before = False, untracked()
-    with tempfile.TemporaryDirectory() as folder:
-        shell = Shell(Path(folder))
-        try:
-            for command in commands(path):
-                place = f"{path.relative_to(ROOT)}:{command.line}"
-                first = command.text.splitlines()[0]
-                print(f"    {place}: {first}", flush=True)
-                writes = re.fullmatch(r"cat ([\w.-]+)", command.text)
-                if writes and not (ROOT / writes.group(1)).exists():
-                    (ROOT / writes.group(1)).write_text("\n".join(command.output) + "\n")
-                code, printed = shell.run(command)
-                if code != command.exit:
-                    what = "did not end in time" if code is None else f"ended with {code}"
-                    print(f"{place}: `{first}` {what}, instead of with {command.exit}", file=sys.stderr)
-                    failed = True
-                elif not command.interrupt and not matches(command.output, printed):
-                    print(f"{place}: `{first}` printed something else than what is shown", file=sys.stderr)
-                    failed = True
-                if failed:
-                    print("--- it printed\n" + "\n".join(printed), file=sys.stderr)
-                    print("--- on standard error\n" + shell.said()[-4000:], file=sys.stderr)
-                    break
-                if command.text.rstrip().endswith("&"):
-                    time.sleep(PACE_S)
-        finally:
-            shell.close()
-            for name in untracked() - before:
-                left = ROOT / name
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    shell = Shell(folder)
+    try:
+        for command in commands(path):
+            place = f"{path.relative_to(ROOT)}:{command.line}"
+            first = command.text.splitlines()[0]
+            print(f"    {place}: {first}", flush=True)
+            writes = re.fullmatch(r"cat ([\w.-]+)", command.text)
+            if writes and not (ROOT / writes.group(1)).exists():
+                (ROOT / writes.group(1)).write_text("\n".join(command.output) + "\n")
+            code, printed = shell.run(command)
+            if code != command.exit:
+                what = "did not end in time" if code is None else f"ended with {code}"
+                print(f"{place}: `{first}` {what}, instead of with {command.exit}", file=sys.stderr)
+                failed = True
+            elif not command.interrupt and not matches(command.output, printed):
+                print(f"{place}: `{first}` printed something else than what is shown", file=sys.stderr)
+                failed = True
+            if failed:
+                print("--- it printed\n" + "\n".join(printed), file=sys.stderr)
+                print("--- on standard error\n" + shell.said()[-4000:], file=sys.stderr)
+                break
+            if command.text.rstrip().endswith("&"):
+                time.sleep(PACE_S)
+    finally:
+        shell.close()
+        for name in untracked() - before:
+            left = ROOT / name
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     return not failed
 
 
@@ -228,7 +229,8 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("file", nargs="*", type=Path, help="README.md and all of docs/ unless given")
     files = arguments.parse_args().file or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    results = [run_file(path.resolve()) for path in files]
+    with tempfile.TemporaryDirectory() as folder:
+        results = [run_file(path.resolve(), Path(folder)) for path in files]
     sys.exit(0 if all(results) else 1)
 
 

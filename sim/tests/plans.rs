@@ -546,7 +546,7 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         (
             "put k v !stale",
             "`put` cannot be asked for like that in `put k v !stale`; write \
-                     `put KEY VALUE [!no-session] [@N]`"
+                     `put KEY VALUE [!no-session|!reused] [@N]`"
                 .to_string(),
         ),
         (
@@ -555,29 +555,29 @@ fn a_wrong_operation_is_named_with_its_grammar() {
                      `delete KEY [!no-session] [@N]`"
                 .to_string(),
         ),
-        ("put k", "a value is missing in `put k`; write `put KEY VALUE [!no-session] [@N]`".to_string()),
-        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [!no-session] [@N]`".to_string()),
+        ("put k", "a value is missing in `put k`; write `put KEY VALUE [!no-session|!reused] [@N]`".to_string()),
+        ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [!no-session|!reused] [@N]`".to_string()),
         (
             "put k ü",
             "`ü` is not a value (letters, digits, _ . / : -) in `put k ü`; write \
-                     `put KEY VALUE [!no-session] [@N]`"
+                     `put KEY VALUE [!no-session|!reused] [@N]`"
                 .to_string(),
         ),
         (
             "put k v*x",
             "`v*x` has no length after its `*` in `put k v*x`; write \
-                       `put KEY VALUE [!no-session] [@N]`"
+                       `put KEY VALUE [!no-session|!reused] [@N]`"
                 .to_string(),
         ),
         (
             "put k word*2",
             "`word*2` has an impossible length (4 to 1048576) in `put k word*2`; \
-                          write `put KEY VALUE [!no-session] [@N]`"
+                          write `put KEY VALUE [!no-session|!reused] [@N]`"
                 .to_string(),
         ),
         (
             "put k v @x",
-            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [!no-session] [@N]`".to_string(),
+            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [!no-session|!reused] [@N]`".to_string(),
         ),
         (
             "cas k - -",

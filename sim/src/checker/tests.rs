@@ -62,6 +62,7 @@ fn the_honest_tape_holds_what_the_lies_need() {
         "goodput",
         "reads-go-back",
         "prudence",
+        "recovery",
     ];
     for (name, count) in counts {
         let elsewhere = elsewhere.contains(&name)

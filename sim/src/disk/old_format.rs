@@ -104,10 +104,11 @@ fn older_head(head: &[u8]) -> Option<&[u8]> {
 }
 
 /// A chunk of the session table as version 1 of that wrote it: there is nothing before a response
-/// that says whether it was kept, because all were. `None` if one was not, which it cannot say.
+/// that says whether it was kept, because all were, and no hash of the command behind it. `None` if a
+/// response was not kept, which it cannot say.
 fn older_sessions(chunk: &[u8], is_header: bool) -> Option<Vec<u8>> {
     if is_header {
-        let (&2, rest) = chunk.split_first()? else { return None };
+        let (&3, rest) = chunk.split_first()? else { return None };
         return Some([&[1], rest].concat());
     }
     let (mut out, mut at) = (Vec::with_capacity(chunk.len()), 0);
@@ -126,6 +127,11 @@ fn older_sessions(chunk: &[u8], is_header: bool) -> Option<Vec<u8>> {
         let len = number(chunk, &mut at)?;
         at = at.checked_add(usize::try_from(len).ok()?)?;
         out.extend_from_slice(chunk.get(response..at)?);
+        let has_command = *chunk.get(at)? == 1;
+        at += 1;
+        if has_command {
+            number(chunk, &mut at)?;
+        }
     }
     Some(out)
 }
@@ -165,7 +171,7 @@ mod tests {
 
     /// A snapshot of a session with a response of three bytes.
     fn snapshot() -> Bytes {
-        with_sessions(b"\x07\x81\x01\x05\x00\x03abc")
+        with_sessions(b"\x07\x81\x01\x05\x00\x03abc\x01\x09")
     }
 
     fn with_sessions(entries: &[u8]) -> Bytes {
@@ -173,7 +179,7 @@ mod tests {
         out.put_u32_le(4);
         let mut crc = 0;
         let head = [HEAD, &[0, 0]].concat();
-        let frames = [(1, &head[..]), (5, &b"\x02\x01\x09"[..]), (5, entries), (3, b"state")];
+        let frames = [(1, &head[..]), (5, &b"\x03\x01\x09"[..]), (5, entries), (3, b"state")];
         for (kind, data) in frames {
             crc = chained(crc, kind, data);
             out.put_u32_le(data.len() as u32);
@@ -187,8 +193,8 @@ mod tests {
     #[test]
     fn an_older_snapshot_has_no_addresses_and_no_promises() {
         let older = older_snapshot(&snapshot()).unwrap();
-        // One byte for each of these, and one that says that the response was kept.
-        assert_eq!(older.len(), snapshot().len() - 3);
+        // One byte for each of these, one that says that the response was kept, and the hash of the command.
+        assert_eq!(older.len(), snapshot().len() - 5);
         assert_eq!(older_snapshot(&older), None, "it is what it is already");
     }
 
@@ -204,10 +210,13 @@ mod tests {
 
     #[test]
     fn older_sessions_kept_every_response() {
-        let older = older_sessions(b"\x07\x81\x01\x05\x00\x03abc", false).unwrap();
-        assert_eq!(older, b"\x07\x81\x01\x05\x03abc");
-        assert_eq!(older_sessions(b"\x02\x01\x09", true).unwrap(), b"\x01\x01\x09");
-        let not_kept = with_sessions(b"\x07\x08\x05\x01\x80\x20\x09");
+        for command in [&b"\0"[..], b"\x01\x81\x02"] {
+            let newer = [&b"\x07\x81\x01\x05\x00\x03abc"[..], command].concat();
+            let older = older_sessions(&newer, false).unwrap();
+            assert_eq!(older, b"\x07\x81\x01\x05\x03abc");
+        }
+        assert_eq!(older_sessions(b"\x03\x01\x09", true).unwrap(), b"\x01\x01\x09");
+        let not_kept = with_sessions(b"\x07\x08\x05\x01\x80\x20\x09\0");
         assert_eq!(older_snapshot(&not_kept), None, "the older format cannot say that");
     }
 

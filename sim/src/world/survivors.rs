@@ -1,8 +1,9 @@
 //! What could be saved if, at the moment at which the faults stop, only some of the disks were left.
 //!
 //! An operator who has lost a quorum for good founds a new cluster with the longest log that survives. That log
-//! must contain each committed entry that any survivor holds. Nothing of this touches the run: it is done with
-//! copies of the disks, of any members, of which the running ones lose their power first.
+//! must contain each committed entry that any survivor holds. Which log is the longest is judged for each two
+//! disks, which covers all choices of survivors, because it is an order. Nothing of this touches the run: it is
+//! done with copies of the disks, of which those of running members lose their power first.
 
 use stormkv::error::Error;
 use stormkv::kv::{Kv, Query, Response};
@@ -26,7 +27,7 @@ const SAMPLE: u64 = 4;
 const POWER_LOSS: u32 = u32::MAX;
 
 impl World<'_> {
-    /// Draws the survivors and judges what a new cluster would begin with.
+    /// Judges what a new cluster would begin with.
     pub(super) fn judge_survivors(&mut self) {
         let mut draws = Stream::new(self.plan.seed, Purpose::Survivors, []);
         // Beyond a quorum, members may have lost what they have promised, and then nothing is certain.
@@ -34,17 +35,18 @@ impl World<'_> {
             return;
         }
         let mut survivors = Vec::new();
-        let mut broken = None;
+        let mut judged = Ok(());
         for slot in self.slots.iter().flatten().filter(|slot| !slot.wiped) {
-            if draws.below(2) == 0 {
-                continue;
-            }
             match self.survivor(slot) {
                 Ok(survivor) => survivors.extend(survivor.map(|survivor| (slot.id, survivor))),
-                Err(error) => broken = broken.or(Some(error)),
+                Err(broken) => judged = Err(broken),
             }
         }
-        let judged = broken.map_or_else(|| self.judge_recovery(survivors), Err);
+        if !survivors.is_empty() {
+            judged = judged.and_then(|()| self.judge_choices(&survivors));
+            let one = survivors.swap_remove(draws.below(survivors.len() as u64) as usize);
+            judged = judged.and_then(|()| self.judge_state(one));
+        }
         if let Err(broken) = judged {
             self.fail(Class::Safety, broken);
         }
@@ -72,44 +74,59 @@ impl World<'_> {
         }
     }
 
-    fn judge_recovery(&mut self, mut survivors: Vec<(NodeId, Survivor<Kv>)>) -> Result<(), Broken> {
-        let logs = survivors.iter().map(|(_, survivor)| survivor);
-        let Some(chosen) = Survivor::longest(logs) else { return Ok(()) };
-        self.safety.count(Check::Recovery, 1);
-        let (winner, longest) = &survivors[chosen];
-        for (id, survivor) in &survivors {
-            let held = self.committed_part(survivor);
-            let term = self.safety.committed_term(held);
-            let contained =
-                held <= longest.snapshot().index || term.is_none() || longest.term_at(held) == term;
-            if !contained {
-                let last = longest.last();
-                let message = format!(
-                    "{id} holds the committed entries up to {held}, but a recovery goes on with the log of \
-                     {winner}, which ends at {}@{} and does not contain them",
-                    last.index, last.term
-                );
-                return Err(Broken::new("recovery", message).at(*winner));
-            }
-            if survivor.last() != longest.last() {
-                self.reach("recovered-from-different-logs");
+    /// Of each two survivors the one whose log is chosen must contain what the other one has of the committed
+    /// log.
+    fn judge_choices(&mut self, survivors: &[(NodeId, Survivor<Kv>)]) -> Result<(), Broken> {
+        self.safety.count(Check::Recovery, survivors.len() as u64 - 1);
+        for (at, one) in survivors.iter().enumerate() {
+            for other in &survivors[..at] {
+                let chosen = Survivor::longest([&one.1, &other.1]);
+                let pair = if chosen == Some(0) { (one, other) } else { (other, one) };
+                self.judge_choice(pair.0, pair.1)?;
+                if one.1.last() != other.1.last() {
+                    self.reach("recovered-from-different-logs");
+                }
             }
         }
-        let (winner, longest) = survivors.swap_remove(chosen);
-        let last = longest.last().index;
-        let kv = state_of(longest.into_backup().flatten().collect());
+        Ok(())
+    }
+
+    fn judge_choice(
+        &self,
+        (winner, longest): &(NodeId, Survivor<Kv>),
+        (id, survivor): &(NodeId, Survivor<Kv>),
+    ) -> Result<(), Broken> {
+        let held = self.committed_part(survivor);
+        let term = self.safety.committed_term(held);
+        if held <= longest.snapshot().index || term.is_none() || longest.term_at(held) == term {
+            return Ok(());
+        }
+        let last = longest.last();
+        let message = format!(
+            "{id} holds the committed entries up to {held}, but a recovery goes on with the log of {winner}, \
+             which ends at {}@{} and does not contain them",
+            last.index, last.term
+        );
+        Err(Broken::new("recovery", message).at(*winner))
+    }
+
+    /// The state with which a new cluster goes on is what the reference makes of the same log.
+    fn judge_state(&mut self, (id, survivor): (NodeId, Survivor<Kv>)) -> Result<(), Broken> {
+        let last = survivor.last().index;
+        let is_committed = self.committed_part(&survivor) == last;
+        let kv = state_of(survivor.into_backup().flatten().collect());
         // What may never be committed, the reference does not know.
-        if last > self.safety.commit() {
+        if !is_committed {
             self.reach("recovered-uncommitted-entries");
             return Ok(());
         }
         let query = Query::Scan { prefix: Default::default(), after: None, limit: 0 }.encode();
         let answer = kv.query(&query);
         assert!(matches!(Response::decode(&answer), Ok(Response::Entries { .. })), "it is a scan");
-        self.safety.queried(winner, &query, (last, last), &answer).map_err(|broken| Broken {
+        self.safety.queried(id, &query, (last, last), &answer).map_err(|broken| Broken {
             checker: "recovery",
             message: format!(
-                "a recovery with the log of {winner} has another state: {}",
+                "a recovery with the log of {id} has another state: {}",
                 broken.message
             ),
             ..broken

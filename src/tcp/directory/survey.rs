@@ -1,6 +1,5 @@
 //! Looks into the data directory of a member that does not run, and changes nothing there.
 
-use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use super::{DirectoryError, IDENTITY, LOCK, MAX_SMALL_FILE, list, read_small};
 use crate::env::{Disk, DiskOp, DiskQueue, FileName, Work};
 use crate::error::DiskError;
 use crate::tcp::disk::failure;
+use crate::tcp::fs::{self, File, TryLockError};
 use crate::tcp::identity::ClusterId;
 use crate::types::{NodeId, Ticket};
 
@@ -38,7 +38,7 @@ impl Survey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("locking")(error)),
         };
-        match lock.as_ref().map(File::try_lock) {
+        match lock.as_ref().map(|lock| lock.try_lock()) {
             None | Some(Ok(())) => {}
             Some(Err(TryLockError::WouldBlock)) => {
                 return Err(DirectoryError::Locked { path: path.to_owned(), pid: None });
