@@ -7,7 +7,7 @@ what follows from them (units of time, the width of columns), may differ. All bl
 one shell in the root of the project. Files that this leaves there are removed.
 
 Comments before a block, which no reader sees, say what is special:
-    <!-- exit 1 -->        its commands end with this code; otherwise every command must succeed
+    <!-- exit 0 1 -->      the codes with which its commands end, the last one for all that follow; 0 unless given
     <!-- interrupt -->     its last command runs until it is interrupted, after it has printed what is shown
     <!-- file NAME -->     the block (of any language) is the content of this file
     <!-- skip: REASON -->  it is not run
@@ -86,8 +86,9 @@ def commands(path):
             else:
                 found[-1].output.append(text)
         if found:
-            for command in found:
-                command.exit = int(directives.get("exit", 0))
+            codes = [int(code) for code in directives.get("exit", "0").split()]
+            for at, command in enumerate(found):
+                command.exit = codes[min(at, len(codes) - 1)]
             found[-1].interrupt = "interrupt" in directives
         yield from found
 
