@@ -14,7 +14,7 @@ use stormkv::env::FileName;
 use stormkv::error::Error;
 use stormkv::tcp;
 use stormkv::tcp::identity::RestoreId;
-use stormkv::tcp::options::Settings;
+use stormkv::tcp::options::{Options, Settings};
 
 use super::connect::Connect;
 use super::{Exit, Failure};
@@ -106,14 +106,27 @@ pub fn restore(args: RestoreArgs) -> Result<Exit, Failure> {
     let id = stormkv::snapshot::check(FileName::Snapshot(0, 0), &bytes)
         .map_err(|error| Failure::usage(unusable(&args.file, &error)))?;
     let options = args.settings.resolve().map_err(Failure::usage)?;
-    let (dir, members) = (options.data_dir.clone(), options.config.founders.len());
-    let restore = args.restore_id.unwrap_or_else(RestoreId::random);
-    tcp::restore(options, bytes, restore)?;
-    println!("{}: ready to start, all up to index {}", dir.display(), id.index);
-    if members > 1 && args.restore_id.is_none() {
-        println!("restore the other initial members with --restore-id {restore}");
-    }
+    let ready = format!("ready to start, all up to index {}", id.index);
+    found(options, bytes, args.restore_id, (&ready, "restore"))?;
     Ok(Exit::Ok)
+}
+
+/// Founds a cluster with a state, in the data directory of one of its initial members. `ready` says what
+/// is there then, and `verb` what is done for the other members.
+pub(super) fn found(
+    options: Options,
+    state: Bytes,
+    id: Option<RestoreId>,
+    (ready, verb): (&str, &str),
+) -> Result<(), Failure> {
+    let (dir, members) = (options.data_dir.clone(), options.config.founders.len());
+    let restore = id.unwrap_or_else(RestoreId::random);
+    tcp::restore(options, state, restore)?;
+    println!("{}: {ready}", dir.display());
+    if members > 1 && id.is_none() {
+        println!("{verb} the other initial members with --restore-id {restore}");
+    }
+    Ok(())
 }
 
 /// What is wrong with a file that is to be restored. No member has been started yet, so the advice of

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use stormkv::tcp::Recovery;
 use stormkv::tcp::identity::RestoreId;
 use stormkv::tcp::options::Settings;
-use stormkv::tcp::{self, Recovery};
 
+use super::backup::found;
 use super::{Exit, Failure};
 
 #[derive(Debug, Args)]
@@ -77,12 +78,7 @@ pub fn recover(args: RecoverArgs) -> Result<Exit, Failure> {
         println!("nothing was changed; with --yes a new cluster is founded in {}", new.display());
         return Ok(Exit::Ok);
     }
-    let members = options.config.founders.len();
-    let restore = restore_id.unwrap_or_else(RestoreId::random);
-    tcp::restore(options, recovery.backup(), restore)?;
-    println!("{}: ready to start as member {id} of a new cluster", new.display());
-    if members > 1 && restore_id.is_none() {
-        println!("recover the other initial members with --restore-id {restore}");
-    }
+    let ready = format!("ready to start as member {id} of a new cluster");
+    found(options, recovery.backup(), restore_id, (&ready, "recover"))?;
     Ok(Exit::Ok)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -104,11 +104,6 @@ impl Recovery {
     #[must_use]
     pub fn backup(&self) -> Bytes {
         self.backup.clone()
-    }
-
-    /// The directories that were read.
-    pub fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.sources.iter().map(|source| source.path.as_path())
     }
 
     fn committed(&self) -> LogIndex {
