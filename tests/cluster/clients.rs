@@ -212,11 +212,11 @@ const ONCE: &str = "once/";
 /// The threads of a swarm. They end with it, even if the test fails.
 struct Crew {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Vec<String>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Crew {
-    fn stop(&mut self) -> Vec<thread::Result<Vec<String>>> {
+    fn stop(&mut self) -> Vec<thread::Result<()>> {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.drain(..).map(JoinHandle::join).collect()
     }
@@ -262,6 +262,11 @@ impl Load {
         self.recorder.counts()
     }
 
+    /// The keys of the puts that were acknowledged so far and are done only once.
+    pub fn written(&self) -> Vec<String> {
+        self.recorder.written()
+    }
+
     /// Waits until so many more operations were answered.
     #[track_caller]
     pub fn progress(&self, more: u64) {
@@ -285,10 +290,10 @@ impl Load {
     /// Stops the clients and reads all keys of the window.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
-        let mut written = Vec::new();
-        for keys in self.crew.stop() {
-            written.extend(keys.expect("a client does not panic"));
+        for ended in self.crew.stop() {
+            ended.expect("a client does not panic");
         }
+        let written = self.recorder.written();
         let counts = self.recorder.counts();
         let (window, history) = self.rotate();
         Finished { window, history, written, counts, reader: self.reader, options: self.options }
@@ -320,11 +325,22 @@ impl Finished {
     /// Nothing that was acknowledged may be missing.
     #[track_caller]
     pub fn nothing_is_lost(&mut self) {
-        let there = self.reader.list(ONCE);
-        for key in &self.written {
-            let value = there.get(key);
-            assert_eq!(value, Some(key), "the acknowledged put of {key} is lost");
-        }
+        are_there(&self.written, &self.reader.list(ONCE));
+    }
+}
+
+/// Reads the keys that are written once at this address, whose node leads or knows a leader.
+#[track_caller]
+pub fn list_written(address: SocketAddr) -> BTreeMap<String, String> {
+    let options = Options::new(0);
+    Client::new(Arc::default(), &[address], 0, 1, false, &options).list(ONCE)
+}
+
+/// None of the acknowledged keys may be missing in what was found.
+#[track_caller]
+pub fn are_there(written: &[String], found: &BTreeMap<String, String>) {
+    for key in written {
+        assert_eq!(found.get(key), Some(key), "the acknowledged put of {key} is lost");
     }
 }
 
@@ -351,7 +367,6 @@ struct Worker {
     /// What it saw last, by key: so that its compares hold now and then.
     seen: BTreeMap<Key, Option<Value>>,
     count: u64,
-    written: Vec<String>,
     options: Options,
 }
 
@@ -363,12 +378,11 @@ impl Worker {
             choices: Stream::new(options.seed, Purpose::Client, [number]),
             seen: BTreeMap::new(),
             count: 0,
-            written: Vec::new(),
             options,
         }
     }
 
-    fn run(mut self, stop: &AtomicBool, window: &RwLock<u64>) -> Vec<String> {
+    fn run(mut self, stop: &AtomicBool, window: &RwLock<u64>) {
         let mut last = 0;
         while !stop.load(Ordering::Relaxed) {
             {
@@ -382,7 +396,6 @@ impl Worker {
             let think = self.options.think.as_micros() as u64;
             thread::sleep(Duration::from_micros(self.choices.below(2 * think + 1)));
         }
-        self.written
     }
 
     fn step(&mut self, window: u64) {
@@ -447,7 +460,7 @@ impl Worker {
         let key = format!("{ONCE}{window}/{}/{}", self.number, self.count);
         let action = Action::Put { key: key.as_str().into(), value: Value::text(&key) };
         if matches!(self.client.perform(action), Outcome::Ok(_)) {
-            self.written.push(key);
+            self.client.recorder.acknowledged(key);
         }
     }
 }

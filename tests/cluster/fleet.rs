@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
+use super::disks::{Disk, DiskModel};
 use super::http::{Failure, Request, Response};
 use super::net::Network;
 use super::nodes::{Node, free_address, print_logs};
@@ -57,6 +58,8 @@ pub struct Fleet {
     /// More arguments for every node.
     pub extra: Vec<String>,
     scheme: &'static str,
+    /// For nodes whose disks can be filled and stopped.
+    disks: Option<DiskModel>,
     // Last, so that it is removed after the processes have ended.
     folder: Folder,
 }
@@ -85,6 +88,7 @@ impl Fleet {
     pub fn prepare_with(scheme: &'static str, count: u64, extra: &[&str]) -> Fleet {
         let mut fleet = Fleet {
             scheme,
+            disks: None,
             nodes: BTreeMap::new(),
             network: Network::new(),
             founders: String::new(),
@@ -105,7 +109,31 @@ impl Fleet {
     fn place(&mut self, id: u64) {
         let (http, peers) = (free_address(), free_address());
         let url = format!("{}://{}", self.scheme, self.network.door(id, peers));
-        self.nodes.insert(id, Node::new(id, self.folder.path(), http, peers, url));
+        let mut node = Node::new(id, self.folder.path(), http, peers, url);
+        let control = self.folder.path().join(format!("disk-{id}"));
+        node.disk = self.disks.as_ref().map(|model| Disk::new(model, &node.data, control));
+        self.nodes.insert(id, node);
+    }
+
+    /// Puts the data of all nodes, which are not started yet, on disks that the test can fill and
+    /// stop, where that works.
+    pub fn control_disks(&mut self) {
+        self.disks = DiskModel::compile(self.folder.path());
+        for (id, node) in &mut self.nodes {
+            let control = self.folder.path().join(format!("disk-{id}"));
+            node.disk = self.disks.as_ref().map(|model| Disk::new(model, &node.data, control));
+        }
+    }
+
+    /// Whether the disks of the nodes can be filled and stopped.
+    pub fn controls_disks(&self) -> bool {
+        self.disks.is_some()
+    }
+
+    /// The disk of a node, in a fleet that controls them.
+    #[track_caller]
+    pub fn disk(&self, id: u64) -> &Disk {
+        self.nodes[&id].disk.as_ref().expect("a fleet that controls its disks")
     }
 
     /// Sets what the node is started with.
@@ -126,10 +154,16 @@ impl Fleet {
     /// A node that will join: raftexample's way, with all peers in `--cluster`, and `--join`.
     pub fn newcomer(&mut self, id: u64) -> &mut Node {
         self.place(id);
-        let urls: Vec<&str> = self.nodes.values().map(|node| node.url.as_str()).collect();
-        let cluster = urls.join(",");
-        self.instruct(id, &cluster, &["--join"]);
+        self.instruct(id, &self.urls(), &["--join"]);
         self.node(id)
+    }
+
+    /// The `--cluster` of all nodes: as raftexample writes it if they are numbered without a gap.
+    fn urls(&self) -> String {
+        let urls = (1..).zip(&self.nodes).map(|(place, (id, node))| {
+            if place == *id { node.url.clone() } else { format!("{id}={}", node.url) }
+        });
+        urls.collect::<Vec<_>>().join(",")
     }
 
     /// Gives a node another address for peers, which only its own `--cluster` and those of nodes that are
@@ -139,9 +173,12 @@ impl Fleet {
         let url = format!("{}://{}", self.scheme, self.network.door(id, peers));
         let node = self.node(id);
         (node.peers, node.url) = (peers, url);
-        let urls: Vec<&str> = self.nodes.values().map(|node| node.url.as_str()).collect();
-        let cluster = urls.join(",");
-        self.instruct(id, &cluster, &["--join"]);
+        self.instruct(id, &self.urls(), &["--join"]);
+    }
+
+    /// Ends a node for good and forgets it; its data stay.
+    pub fn retire(&mut self, id: u64) {
+        self.nodes.remove(&id);
     }
 
     /// Where files of this test can be put.

@@ -26,9 +26,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub mod clients;
+pub mod disks;
 pub mod fleet;
+pub mod guests;
 pub mod http;
 pub mod kv;
+pub mod nemesis;
 pub mod net;
 pub mod nodes;
 pub mod record;

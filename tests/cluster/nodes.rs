@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use super::disks::Disk;
 use super::http::{Connection, Failure, Request, Response};
 use super::{PATIENCE, until};
 
@@ -53,6 +54,8 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// Limits that it is started under, as arguments of the shell's `ulimit`.
     pub limits: Option<&'static str>,
+    /// A disk that the test controls, if it has one.
+    pub disk: Option<Disk>,
     process: Option<Child>,
     paused: bool,
 }
@@ -69,6 +72,7 @@ impl Node {
             log: folder.join(format!("node-{id}.log")),
             arguments: Vec::new(),
             limits: None,
+            disk: None,
             process: None,
             paused: false,
         }
@@ -89,6 +93,7 @@ impl Node {
         };
         let process = command
             .args(&self.arguments)
+            .envs(self.disk.iter().flat_map(Disk::variables))
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(log)
@@ -102,6 +107,11 @@ impl Node {
     /// Whether the process is there, paused or not.
     pub fn is_up(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)))
+    }
+
+    /// Whether it was started and neither killed nor waited for.
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Whether it was stopped by SIGSTOP.

@@ -38,6 +38,8 @@ struct State {
     counts: Counts,
     /// What no correct node says.
     wrong: Vec<String>,
+    /// Keys whose only put was acknowledged, each with its own name as value.
+    written: Vec<String>,
 }
 
 /// Takes down what clients do.
@@ -52,6 +54,7 @@ impl Default for Recorder {
             history: History::new(Model::Kv),
             counts: Counts::default(),
             wrong: Vec::new(),
+            written: Vec::new(),
         };
         Recorder { began: Instant::now(), state: Mutex::new(state) }
     }
@@ -93,6 +96,16 @@ impl Recorder {
     /// A node said what no correct node says.
     pub fn wrong(&self, what: String) {
         self.lock().wrong.push(what);
+    }
+
+    /// The only put of this key was acknowledged.
+    pub fn acknowledged(&self, key: String) {
+        self.lock().written.push(key);
+    }
+
+    /// The keys whose only put was acknowledged so far.
+    pub fn written(&self) -> Vec<String> {
+        self.lock().written.clone()
     }
 
     /// What came of all operations so far, of earlier windows too.
