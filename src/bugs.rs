@@ -160,6 +160,8 @@ bugs! {
         "A command is acknowledged with the response of another one that had its number.";
     RecoveredByIndex = "62", "recovered-by-index", Hard, "stormkv",
         "A lost cluster goes on with the log of the highest index, whatever its last term.";
+    AddressTaken = "63", "address-taken", Medium, "stormkv",
+        "A member is given the address of another one.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";

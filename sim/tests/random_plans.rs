@@ -103,6 +103,7 @@ fn random_plans_have_everything() {
             }
             match row.call.manner {
                 Manner::Usual | Manner::Imprudent => {}
+                Manner::Forced => count("forced".to_string()),
                 Manner::NoSession => count("without a session".to_string()),
                 Manner::Stale => count("stale".to_string()),
                 Manner::Reused => count("reused number".to_string()),

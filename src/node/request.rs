@@ -311,7 +311,7 @@ impl<M: StateMachine> Node<M> {
             Some(Refusal::ReconfigurationPending)
         } else if !membership.allows(change)
             || !membership.keeps_roles(change)
-            || !membership.keeps_addresses_apart(change)
+            || !(membership.keeps_addresses_apart(change) || planted(Bug::AddressTaken))
             || (at_once && !membership.keeps_promises(change))
         {
             Some(Refusal::InvalidReconfiguration)

@@ -465,7 +465,7 @@ impl Safety {
     }
 
     /// A node that has applied all that is committed goes by this membership: it must know each
-    /// member's newest address.
+    /// member's newest address, and no two of them may have the same one.
     ///
     /// # Errors
     /// As [`queued`](Self::queued).
@@ -483,6 +483,14 @@ impl Safety {
                     "{id} believes that {member} is at {known:?}, but it moved to {address} at entry \
                      {index}"
                 );
+                return Err(broken("addresses", message));
+            }
+        }
+        let mut taken: BTreeMap<&str, NodeId> = BTreeMap::new();
+        for (member, address) in membership.addresses() {
+            if let Some(other) = taken.insert(address, *member) {
+                let message =
+                    format!("{id} believes that {other} and {member} both are at {address}");
                 return Err(broken("addresses", message));
             }
         }

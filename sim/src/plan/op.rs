@@ -197,11 +197,11 @@ const GRAMMAR: &Grammar = &[
     ("add", "add N [@N]"),
     ("learner", "learner N [@N]"),
     ("promote", "promote N [@N]"),
-    ("remove", "remove N|leader [!imprudent] [@N]"),
-    ("replace", "replace N|leader M [!imprudent] [@N]"),
+    ("remove", "remove N|leader [!imprudent|!forced] [@N]"),
+    ("replace", "replace N|leader M [!imprudent|!forced] [@N]"),
     ("transfer", "transfer N [@N]"),
     ("move", "move N ADDRESS [@N]"),
-    ("change", "change +N|~N|^N|_N|-N.. [!imprudent] [@N]"),
+    ("change", "change +N|~N|^N|_N|-N.. [!imprudent|!forced] [@N]"),
     ("restart", "restart"),
 ];
 
@@ -318,6 +318,8 @@ pub enum Manner {
     Stale,
     /// A change of the membership that is asked for even if what is left may be no quorum.
     Imprudent,
+    /// The same, and the leader is asked to make it whatever it thinks of that.
+    Forced,
     /// A put with the number of the newest command that its client has seen applied: a mistake of the
     /// client, whose command must not take effect.
     Reused,
@@ -325,10 +327,11 @@ pub enum Manner {
 
 impl Manner {
     /// All but the usual one.
-    const NAMES: [(&'static str, Manner); 4] = [
+    const NAMES: [(&'static str, Manner); 5] = [
         ("no-session", Manner::NoSession),
         ("stale", Manner::Stale),
         ("imprudent", Manner::Imprudent),
+        ("forced", Manner::Forced),
         ("reused", Manner::Reused),
     ];
 
@@ -337,7 +340,7 @@ impl Manner {
             Manner::Usual => true,
             Manner::NoSession => op.is_write(),
             Manner::Stale => op.is_read(),
-            Manner::Imprudent => op.is_admin() && !matches!(op, Op::Transfer(_)),
+            Manner::Imprudent | Manner::Forced => op.is_admin() && !matches!(op, Op::Transfer(_)),
             Manner::Reused => matches!(op, Op::Put { .. }),
         }
     }
@@ -361,6 +364,11 @@ impl From<Op> for Call {
 }
 
 impl Call {
+    /// Whether the operator does not care if what is left is a quorum.
+    pub fn is_imprudent(&self) -> bool {
+        matches!(self.manner, Manner::Imprudent | Manner::Forced)
+    }
+
     /// Whether it is a write that has a number in a session.
     pub fn uses_session(&self) -> bool {
         self.op.is_write() && self.manner != Manner::NoSession

@@ -3,7 +3,7 @@
 //! The other requests of the operator wait until every disk is whole, and are not aimed at faults, so a
 //! change seldom meets a cluster that cannot afford it. These come while a fault keeps a member away, and
 //! take the votes of other members. A leader must refuse those that leave no quorum of members that
-//! answer.
+//! answer, unless they are forced.
 
 use stormkv::types::NodeId;
 
@@ -13,6 +13,8 @@ use crate::plan::{DiskFault, ProcessFault};
 
 /// Share of the plans, in percent.
 const PERCENT: u32 = 8;
+/// Share of the requests that are forced, in percent.
+const FORCED: u32 = 25;
 /// Time until a leader may have noticed that a member is gone, at least.
 const NOTICED_MS: u32 = 100;
 /// Time that an outage without an end leaves for requests.
@@ -41,7 +43,9 @@ pub(super) fn requests(
             let span_us = until_us.map_or(ENDLESS_US, |until_us| until_us - outage.at_us);
             let most_ms = (span_us / 1000) as u32;
             let after_us = dice.time_us(NOTICED_MS.min(most_ms), most_ms.max(1));
-            let call = Call { op: operation(dice, cluster), manner: Manner::Imprudent, node: None };
+            let op = operation(dice, cluster);
+            let manner = if dice.percent(FORCED) { Manner::Forced } else { Manner::Imprudent };
+            let call = Call { op, manner, node: None };
             OpRow { at_us: outage.at_us + after_us, client: 0, call }
         })
         .collect();

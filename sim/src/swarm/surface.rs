@@ -56,17 +56,23 @@ fn guard(dice: &mut Dice) -> Guard {
     dice.weighted(&[(6, Guard::Seen), (2, Guard::Absent), (2, Guard::Present)])
 }
 
-/// Members of the beginning that are reached elsewhere from some time on; each address is new.
+/// Members of the beginning that are reached elsewhere from some time on. Most addresses are new; some
+/// are those of another member, which is a mistake of the operator.
 pub(super) fn moves(seed: u64, nodes: u64, horizon_us: u64) -> Vec<OpRow> {
     let dice = &mut Dice::new(seed, Purpose::Moves);
     if !dice.percent(10) {
         return Vec::new();
     }
+    let mut last = None;
     let mut rows: Vec<OpRow> = (1..=dice.between(1, 5))
         .map(|number| {
             let node = NodeId(u64::from(dice.between(1, nodes as u32)));
             let at_us = dice.time_us(100, (horizon_us / 1000) as u32);
-            let address = format!("host-{number}:{}", 2000 + node.0);
+            let address = match &last {
+                Some(taken) if dice.percent(20) => String::clone(taken),
+                _ => format!("host-{number}:{}", 2000 + node.0),
+            };
+            last = Some(address.clone());
             OpRow { at_us, client: 0, call: Op::Move { node, address }.into() }
         })
         .collect();

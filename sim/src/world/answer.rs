@@ -316,14 +316,18 @@ impl World<'_> {
         let client = &self.clients.all[number as usize];
         let current = client.current.as_ref().expect("it was answered");
         let op = &plan.ops[current.row].call;
-        let judged = match (client::request(op, &current.given), index) {
-            (Asked::Whole(Request::Reconfigure(change)), Some(index)) => {
-                self.safety.reconfigured(index, &change)
-            }
-            (Asked::Whole(Request::Transfer(_)), None) => Ok(()),
+        let asked = client::request(op, &current.given);
+        let transfers = matches!(asked, Asked::Whole(Request::Transfer(_)));
+        let recorded = current.recorded;
+        if op.manner == Manner::Forced {
+            self.reach("change-forced");
+        }
+        let judged = match (asked.change(), index) {
+            (Some(change), Some(index)) => self.safety.reconfigured(index, &change),
+            (None, None) if transfers => Ok(()),
             _ => {
                 let message = format!("{op} was answered as if it were another request");
-                Err(Broken::new("answer", message).shown_by(current.recorded))
+                Err(Broken::new("answer", message).shown_by(recorded))
             }
         };
         match judged {

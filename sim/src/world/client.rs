@@ -118,6 +118,8 @@ pub(super) struct Clients {
     pub doubtful_changes: Vec<Reconfigure>,
     /// The operator has asked for a change without regard to what is lost.
     pub was_imprudent: bool,
+    /// The changes that a leader was asked to make whatever it thinks of them.
+    pub forced: Vec<Reconfigure>,
 }
 
 /// Gives each client its rows, to its hands in turn.
@@ -194,6 +196,7 @@ impl Clients {
             progress_ns: 0,
             doubtful_changes: Vec::new(),
             was_imprudent: false,
+            forced: Vec::new(),
         }
     }
 
@@ -278,16 +281,34 @@ pub(super) enum Asked {
     Command(Bytes),
 }
 
+impl Asked {
+    /// The change of the membership that it asks for, if it is one.
+    pub fn change(self) -> Option<Reconfigure> {
+        match self {
+            Asked::Whole(Request::Reconfigure(change) | Request::ForceReconfigure(change)) => {
+                Some(change)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What an operation asks for.
 pub(super) fn request(call: &Call, given: &Given) -> Asked {
     let aim = given.aim;
+    let reconfigure = |change| {
+        Asked::Whole(match call.manner {
+            Manner::Forced => Request::ForceReconfigure(change),
+            _ => Request::Reconfigure(change),
+        })
+    };
     let change = |voters: &[NodeId], learners: &[NodeId], removed: &[NodeId]| {
-        Asked::Whole(Request::Reconfigure(Reconfigure {
+        reconfigure(Reconfigure {
             voters: voters.to_vec(),
             learners: learners.to_vec(),
             removed: removed.to_vec(),
             ..Reconfigure::default()
-        }))
+        })
     };
     let query = |query: Query| {
         let consistency = match call.manner {
@@ -331,16 +352,16 @@ pub(super) fn request(call: &Call, given: &Given) -> Asked {
         Op::Remove(id) => change(&[], &[], &[*id]),
         Op::Replace { old, new } => change(&[*new], &[], &[*old]),
         Op::Transfer(id) => Asked::Whole(Request::Transfer(*id)),
-        Op::Change(parts) => Asked::Whole(Request::Reconfigure(several(parts))),
+        Op::Change(parts) => reconfigure(several(parts)),
         Op::Move { node, address } => {
             // A member keeps its role, which must be named.
             let roles = if given.learns { (vec![], vec![*node]) } else { (vec![*node], vec![]) };
-            Asked::Whole(Request::Reconfigure(Reconfigure {
+            reconfigure(Reconfigure {
                 voters: roles.0,
                 learners: roles.1,
                 addresses: BTreeMap::from([(*node, address.clone())]),
                 ..Reconfigure::default()
-            }))
+            })
         }
         Op::RemoveLeader => change(&[], &[], aim.as_slice()),
         Op::ReplaceLeader(new) => change(&[*new], &[], aim.as_slice()),

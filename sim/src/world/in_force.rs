@@ -11,12 +11,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use stormkv::api::{Reconfigure, Request};
+use stormkv::api::Reconfigure;
 use stormkv::node::{Membership, Promise, membership_change, membership_step};
 use stormkv::types::{LogIndex, NodeId};
 
 use super::World;
-use super::client::{self, Asked};
+use super::client;
 use super::slot::Slot;
 use crate::plan::Op;
 
@@ -120,11 +120,9 @@ impl World<'_> {
         let waiting = open.filter_map(|current| {
             let call = &self.plan.ops[current.row].call;
             let is_change = call.op.is_admin() && !matches!(call.op, Op::Transfer(_));
-            is_change.then(|| match client::request(call, &current.given) {
-                Asked::Whole(Request::Reconfigure(change)) => {
-                    (!call.op.is_aimed() || current.given.aim.is_some()).then_some(change)
-                }
-                _ => None,
+            is_change.then(|| {
+                let decided = !call.op.is_aimed() || current.given.aim.is_some();
+                client::request(call, &current.given).change().filter(|_| decided)
             })
         });
         waiting.chain(self.clients.doubtful_changes.iter().cloned().map(Some))

@@ -6,6 +6,8 @@
 //! paused, or whose clock jumped, is judged by what it can know. If those members and the leader are no
 //! quorum of the voters after the change, nothing can excuse it.
 //!
+//! A change that the operator has forced is exempt.
+//!
 //! Left out: the opposite, a prudent change that is refused. Answers may be lost or late, and the
 //! operator asks again.
 
@@ -70,6 +72,13 @@ impl World<'_> {
     }
 
     fn judge_change(&mut self, id: NodeId, step: &Reconfigure) {
+        let votes = |change: &Reconfigure| {
+            let Reconfigure { voters, learners, removed, .. } = change.clone();
+            (voters, learners, removed)
+        };
+        if self.clients.forced.iter().any(|forced| votes(forced) == votes(step)) {
+            return;
+        }
         let silent_after = silent_after(self.plan);
         let Some(slot) = self.slots.get(id.0 as usize).and_then(Option::as_ref) else { return };
         let Some(driver) = &slot.driver else { return };

@@ -54,7 +54,7 @@ impl World<'_> {
         let removes = row.call.op.is_admin() && !adds && !matches!(row.call.op, Op::Transfer(_));
         let healed = self.healed_ns.is_some();
         let damaged = if healed { repair_goes_on } else { !self.atlas.is_blank() };
-        let imprudent = row.call.manner == Manner::Imprudent;
+        let imprudent = row.call.is_imprudent();
         if removes && damaged && !imprudent {
             // Nobody should be removed while the others may be needed for a repair; once all is
             // healed, what nobody has noticed is never noticed.
@@ -137,6 +137,12 @@ impl World<'_> {
         Given { aim, guard, learns, ..Given::default() }
     }
 
+    /// Whether it gives a member the address that another one has.
+    fn is_taken(&self, op: &Op) -> bool {
+        let Op::Move { node, address } = op else { return false };
+        self.newest.1.addresses().iter().any(|(id, at)| id != node && at == address)
+    }
+
     /// Notes that a client, or the operator, has several operations under way.
     fn note_overlap(&mut self, lane: u32) {
         let number = self.clients.all[lane as usize].number;
@@ -180,6 +186,12 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let row = &plan.ops[client.current.as_ref().expect("still").row];
         let request = client.request(row, &mut self.clients.owner, &mut self.clients.loose);
+        if let Request::ForceReconfigure(change) = &request
+            && !self.clients.forced.contains(change)
+        {
+            self.clients.forced.push(change.clone());
+        }
+        let client = &mut self.clients.all[number as usize];
         client.token += 1;
         let token = client.token;
         let retry_ns = plan.clients.retry_us * 1000;
@@ -291,8 +303,10 @@ impl World<'_> {
         if !arrives || token < current.first_token {
             return;
         }
-        let call = &self.plan.ops[current.row].call;
+        let plan = self.plan;
+        let call = &plan.ops[current.row].call;
         let (uses_session, reused) = (call.uses_session(), call.manner == Manner::Reused);
+        let forced = call.manner == Manner::Forced;
         match client::judge(reply) {
             Next::Answered { index, response, read } if !current.opening => {
                 self.answered((number, mail), index, &response, read);
@@ -316,6 +330,10 @@ impl World<'_> {
                 self.elsewhere(number);
                 self.pause(number);
             }
+            Next::AtRisk if forced => {
+                let message = format!("{node} refused a change that was to be made at any risk");
+                self.fail(Class::Safety, Broken::new("answer", message));
+            }
             // Nobody comes back any more for whom the operator could wait.
             Next::AtRisk if newest && is_healed => {
                 self.reach("change-at-risk-refused");
@@ -325,7 +343,12 @@ impl World<'_> {
                 self.reach("change-at-risk-refused");
                 self.pause(number);
             }
-            Next::Pointless if newest => self.finish(number, Outcome::Fail),
+            Next::Pointless if newest => {
+                if self.is_taken(&call.op) {
+                    self.reach("taken-address-refused");
+                }
+                self.finish(number, Outcome::Fail);
+            }
             Next::Retry(hint) if newest => {
                 current.refused += u32::from(!current.opening);
                 current.target = hint.unwrap_or(current.target);
@@ -378,8 +401,7 @@ impl World<'_> {
         let accepted = matches!(outcome, Outcome::Ok(_));
         if current.ambiguous
             && op.is_admin()
-            && let client::Asked::Whole(Request::Reconfigure(change)) =
-                client::request(call, &current.given)
+            && let Some(change) = client::request(call, &current.given).change()
             && !self.clients.doubtful_changes.contains(&change)
         {
             self.clients.doubtful_changes.push(change);

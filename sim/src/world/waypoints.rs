@@ -96,6 +96,8 @@ pub const WAYPOINTS: &[&str] = &[
     "snapshot-operation-failed",
     "change-at-risk-refused",
     "quorum-lost-imprudently",
+    "change-forced",
+    "taken-address-refused",
     "recovered-from-different-logs",
     "recovered-uncommitted-entries",
 ];
