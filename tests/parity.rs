@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use stormkv_sim::checker::linearizable::Verdict;
 use stormkv_sim::history::{Action, Answer, History, Outcome, Value};
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::{Fault, LinkFault, Member, Plan, Who};
 use stormkv_sim::{scenario, world};
 
@@ -35,7 +36,7 @@ const SCENARIO: &str = "scenarios/parity/storm-in-both-worlds.toml";
 
 fn load() -> Plan {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SCENARIO);
-    scenario::load(path).unwrap_or_else(|error| panic!("{error}"))
+    scenario::load::<KeyValue>(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Waits for a moment of the plan.
@@ -72,7 +73,7 @@ fn client(plan: &Plan, number: u32, addresses: &[SocketAddr], recorder: &Arc<Rec
 fn work(plan: &Plan, number: u32, mut client: Client, began: Instant) {
     for row in plan.ops.iter().filter(|row| row.client == number) {
         wait(began, row.at_us);
-        let action = world::action(&row.call).expect("parity has no operator");
+        let action = world::action::<KeyValue>(&row.call).expect("parity has no operator");
         if let Some(node) = row.call.node {
             client.visit(node.0 as usize - 1);
         }
@@ -212,7 +213,7 @@ fn tampered(history: &History) -> History {
 fn one_scenario_holds_in_both_worlds() {
     let _turn = harness::turn();
     let plan = load();
-    let (outcome, simulated) = world::recorded(&plan);
+    let (outcome, simulated) = kv::recorded(&plan);
     assert_eq!(outcome.violation, None, "in the simulator");
     let mut fleet = found(&plan);
     let real = run_for_real(&plan, &mut fleet);

@@ -11,9 +11,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use stormkv_sim::campaign::guarded;
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::scenario;
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::world::RunOptions;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
@@ -44,7 +45,7 @@ fn shown(path: &Path) -> String {
 }
 
 fn load(path: &Path) -> Result<Plan, String> {
-    scenario::load(path).map_err(|error| error.to_string())
+    scenario::load::<KeyValue>(path).map_err(|error| error.to_string())
 }
 
 /// What is wrong with the file itself.
@@ -57,7 +58,7 @@ fn misfits(path: &Path, plan: &Plan) -> Vec<String> {
     if plan.story.is_empty() {
         wrong.push("it tells no story".to_string());
     }
-    match scenario::parse(&shown(path), &scenario::save(plan)) {
+    match scenario::parse::<KeyValue>(&shown(path), &scenario::save(plan)) {
         Ok(again) if again == *plan => {}
         Ok(_) => wrong.push("it is another plan after it was saved and read again".to_string()),
         Err(error) => wrong.push(format!("it cannot be read again after it was saved: {error}")),
@@ -86,7 +87,7 @@ fn surprises(plan: &Plan) -> Vec<String> {
 
 /// Runs the plan as it is.
 fn surprises_of(plan: &Plan) -> Vec<String> {
-    scenario::unmet(plan, &guarded(|| world::run(plan, &mut RunOptions::default())))
+    scenario::unmet(plan, &guarded(|| kv::run(plan, &mut RunOptions::default())))
 }
 
 #[test]
@@ -158,7 +159,7 @@ fn a_fault_that_hits_nothing_is_noticed_if_none_may_be_skipped() {
     // Nobody leads as early as that.
     let early = "schema = 1\nname = \"early\"\nexpect.no_skipped_faults = true\n\
                  fault = [{ at_ms = 1, until_ms = 500, do = \"isolate leader\" }]\n";
-    let mut plan = scenario::parse("early.toml", early).expect("a scenario");
+    let mut plan = scenario::parse::<KeyValue>("early.toml", early).expect("a scenario");
     let skipped = "fault 0 (`isolate leader`) is expected to hit something, but there is no leader";
     assert_eq!(surprises(&plan), [skipped]);
     plan.faults[0].at_us = 400_000;

@@ -7,9 +7,10 @@ use std::env::{self, VarError};
 use std::num::NonZeroUsize;
 
 use stormkv_sim::campaign::{self, Failure, Seeds, Totals};
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::swarm;
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::world::RunOptions;
 
 /// Few enough for a build without optimization of the test itself to take seconds.
 const DEFAULT_SEEDS: u64 = 400;
@@ -56,13 +57,13 @@ fn choose(
 }
 
 fn run_seed(seed: u64) -> Outcome {
-    world::run(&swarm::generate(seed), &mut RunOptions::default())
+    kv::run(&swarm::generate::<KeyValue>(seed), &mut RunOptions::default())
 }
 
 /// What to print of a campaign that failed.
 fn complaint(totals: &Totals, worst: &Failure) -> String {
     let (seed, violation) = (worst.seed, &worst.violation);
-    let plan = swarm::generate(seed).hash();
+    let plan = swarm::generate::<KeyValue>(seed).hash();
     let mut text = format!(
         "{} of {} seeds failed; seed {seed}, step {}:\n{}: {}\n\n\
          replay: STORM_SEED={seed} cargo test --test swarm\n        \
@@ -102,10 +103,10 @@ fn no_seed_breaks_a_promise() {
 #[test]
 fn no_seed_lies_beyond_a_quorum() {
     let seeds = Seeds::range(0, BEYOND_SEEDS).expect("there are some");
-    let run = |seed| world::run(&swarm::generate_beyond(seed), &mut RunOptions::default());
+    let run = |seed| kv::run(&swarm::generate_beyond::<KeyValue>(seed), &mut RunOptions::default());
     let totals = campaign::run(&seeds, campaign::default_jobs(), &run, &mut |_| ());
     if let Some(worst) = totals.worst() {
-        let plan = swarm::generate_beyond(worst.seed).hash();
+        let plan = swarm::generate_beyond::<KeyValue>(worst.seed).hash();
         let replay =
             format!("cargo sim replay --beyond-quorum --seed {} --plan {plan:016x}", worst.seed);
         panic!("{}: {}\nreplay: {replay}", worst.violation.checker, worst.violation.message);

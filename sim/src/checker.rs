@@ -16,7 +16,6 @@ mod ledger;
 pub mod linearizable;
 mod machine;
 pub mod model;
-mod past;
 mod raft;
 mod repeats;
 mod safety;
@@ -40,6 +39,7 @@ const UNCOUNTED: &[&str] = &[
     "damage-unnoticed",
     "damaged-candidate",
     "fail-stop",
+    "invariant",
     "leadership",
     "log-gap",
     "membership-hash",

@@ -202,6 +202,7 @@ fn violation(message: String, step: u64) -> Violation {
 
 #[cfg(test)]
 mod tests {
+    use crate::kv::KeyValue;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
@@ -330,7 +331,9 @@ in the second run:
     #[test]
     fn a_real_run_is_determined_by_its_seed() {
         for seed in 0..4 {
-            let run = |mut options| world::run(&swarm::generate(seed), &mut options);
+            let run = |mut options| {
+                world::run::<KeyValue>(&swarm::generate::<KeyValue>(seed), &mut options)
+            };
             let alone = run(RunOptions::default());
             assert_eq!(check(&run, &run), alone, "and watching changes nothing");
             assert!(alone.events > 0);
@@ -339,7 +342,11 @@ in the second run:
 
     #[test]
     fn runs_of_two_seeds_are_told_apart_by_their_lines() {
-        let of = |seed| move |mut options| world::run(&swarm::generate(seed), &mut options);
+        let of = |seed| {
+            move |mut options| {
+                world::run::<KeyValue>(&swarm::generate::<KeyValue>(seed), &mut options)
+            }
+        };
         let violation = found(check(&of(1), &of(2)));
         let (sentence, lines) = violation.message.split_once("\n\n").unwrap();
         assert!(sentence.contains(&format!("from event {} on", violation.step)), "{sentence}");

@@ -14,6 +14,7 @@ use rustc_hash::FxHashSet;
 
 use crate::plan::Plan;
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 use crate::swarm::{self, Knobs, Mix};
 
 /// A way to choose plans. See the module.
@@ -95,15 +96,15 @@ impl Exploration {
     }
 
     /// The plan that is to be run next.
-    pub fn next_plan(&mut self) -> Plan {
+    pub fn next_plan<S: Service>(&mut self) -> Plan {
         self.plans += 1;
         let mix = match self.explorer {
             Explorer::Swarm => Mix::Swarm,
             Explorer::Uniform => Mix::Uniform,
             Explorer::Priorities => Mix::Priorities,
-            Explorer::Novelty => return self.novel_plan(),
+            Explorer::Novelty => return self.novel_plan::<S>(),
         };
-        swarm::generate_with(self.fresh_seed(), &Knobs::mixed(mix))
+        swarm::generate_with::<S>(self.fresh_seed(), &Knobs::mixed(mix))
     }
 
     /// Whether what is seen of a run matters for the plans that follow.
@@ -134,9 +135,9 @@ impl Exploration {
         self.next_seed - 1
     }
 
-    fn novel_plan(&mut self) -> Plan {
+    fn novel_plan<S: Service>(&mut self) -> Plan {
         let seed = self.fresh_seed();
-        let fresh = swarm::generate(seed);
+        let fresh = swarm::generate::<S>(seed);
         let begins = self.plans <= FRESH_AT_FIRST || self.chance.below(100) < FRESH_PERCENT;
         let weights: u64 = self.parents.iter().map(Parent::weight).sum();
         if begins || weights == 0 {
@@ -158,12 +159,13 @@ impl Exploration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::KeyValue;
 
     #[test]
     fn a_swarm_is_what_a_campaign_runs() {
         let mut exploration = Exploration::new(Explorer::Swarm, 7);
-        let plans = [exploration.next_plan(), exploration.next_plan()];
-        assert_eq!(plans, [swarm::generate(7), swarm::generate(8)]);
+        let plans = [exploration.next_plan::<KeyValue>(), exploration.next_plan::<KeyValue>()];
+        assert_eq!(plans, [swarm::generate::<KeyValue>(7), swarm::generate::<KeyValue>(8)]);
         assert!(!exploration.learns());
     }
 
@@ -171,7 +173,7 @@ mod tests {
     fn explore(news_of: fn(u64) -> u64) -> Vec<Plan> {
         let mut exploration = Exploration::new(Explorer::Novelty, 0);
         let run = |number: u64| {
-            let plan = exploration.next_plan();
+            let plan = exploration.next_plan::<KeyValue>();
             let pictures = (0..news_of(number)).map(|picture| number << 32 | picture);
             exploration.learn(plan.clone(), &pictures.collect());
             plan
@@ -182,7 +184,9 @@ mod tests {
     #[test]
     fn without_news_there_are_fresh_plans_only() {
         let plans = explore(|_| 0);
-        assert!(plans.iter().zip(0..).all(|(plan, seed)| *plan == swarm::generate(seed)));
+        assert!(
+            plans.iter().zip(0..).all(|(plan, seed)| *plan == swarm::generate::<KeyValue>(seed))
+        );
     }
 
     #[test]
@@ -190,7 +194,10 @@ mod tests {
         let plans = explore(|number| if number == 3 { 1000 } else { 0 });
         assert_eq!(plans, explore(|number| if number == 3 { 1000 } else { 0 }));
         let children = plans.iter().filter(|plan| plan.name.ends_with("-from-3")).count();
-        let fresh = plans.iter().zip(0..).filter(|(plan, seed)| **plan == swarm::generate(*seed));
+        let fresh = plans
+            .iter()
+            .zip(0..)
+            .filter(|(plan, seed)| **plan == swarm::generate::<KeyValue>(*seed));
         assert_eq!(children + fresh.count(), plans.len());
         assert!((40..80).contains(&children), "{children} of the last 100");
     }

@@ -176,6 +176,12 @@ pub enum Action {
     },
     /// A transaction over several keys.
     Txn(Box<Txn>),
+    /// A change that a history knows by its words only: no model here says what it does, but it takes
+    /// effect at one moment between its call and its return.
+    Other {
+        /// The words.
+        words: Arc<str>,
+    },
 }
 
 impl Action {
@@ -196,6 +202,7 @@ impl Action {
             (Action::Delete { .. }, _) => "delete",
             (Action::Scan { .. }, _) => "scan",
             (Action::Txn(_), _) => "txn",
+            (Action::Other { .. }, _) => "other",
         }
     }
 }
@@ -367,6 +374,7 @@ impl History {
             Action::Put { key, value } | Action::Append { key, value } => format!("{key} {value}"),
             Action::Cas { key, expected, new } => format!("{key} {} to {new}", show(expected)),
             Action::Scan { prefix } => format!("{prefix:?}"),
+            Action::Other { words } => words.to_string(),
             Action::Txn(txn) => format!(
                 "on {} conditions and {} operations",
                 txn.conditions.len(),

@@ -9,6 +9,11 @@
 //! hash covers each of them; [`determinism`] runs a plan twice to prove it. Chances that the plan
 //! leaves open are drawn by name ([`rng`]), so that taking out one fault does not shift the others.
 //!
+//! # Any service
+//! A plan has words for what clients do. A [`service::Service`] makes operations of them, and brings a
+//! reference that each answer is compared with, invariants and a workload. [`kv::KeyValue`] is one of
+//! them; plans, faults, checkers and shrinking are the same for all.
+//!
 //! # Two phases
 //! First the storm: faults strike and are mended, and nothing may be violated, however bad it gets.
 //! Then it stops. The *core*, a quorum or more, is healed; the others are lost for good, each in a
@@ -30,6 +35,7 @@
 //! a clean run in which nothing happened proves nothing.
 //!
 //! # Where things are
+//! - [`service`] is what a service brings, [`kv`] the key-value store as one,
 //! - [`plan`] is a run as data and [`swarm`] draws one; [`scenario`] reads a file and its expectation,
 //! - [`world`] carries it out, on [`schedule`], [`network`], [`disk`] and `clock.rs`; `port.rs` is
 //!   what a node sees of them,
@@ -56,6 +62,7 @@ pub mod disk;
 pub mod explore;
 pub mod histogram;
 pub mod history;
+pub mod kv;
 pub mod names;
 pub mod network;
 pub mod outcome;
@@ -66,6 +73,7 @@ pub mod report;
 pub mod rng;
 pub mod scenario;
 pub mod schedule;
+pub mod service;
 pub mod shrink;
 pub mod swarm;
 pub mod view;

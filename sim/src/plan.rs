@@ -37,11 +37,12 @@ pub use fault::{
     Again, ClockFault, DiskAim, DiskFault, DiskOperation, DiskPart, Fault, FileKind, LinkFault,
     Member, Path, ProcessFault, Rot, Who,
 };
-pub use grammar::GrammarError;
-pub(crate) use grammar::nearest;
+pub use grammar::{Grammar, GrammarError};
+pub(crate) use grammar::{Tokens, nearest};
 pub use load::{Load, Phase};
 pub use net::{MessageKind, MessageRef, NetEffect, NetRow};
-pub use op::{Call, Condition, Guard, Manner, Op, Step, Value};
+pub(crate) use op::is_word;
+pub use op::{Call, Manner, Op, Words};
 
 /// The version of the scenario format that this build reads and writes.
 pub const SCHEMA: u32 = 1;

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::checker::checkers;
 use crate::outcome::{Outcome, Skipped};
 use crate::plan::{Expect, Place, Plan, Problem, SCHEMA, nearest};
+use crate::service::{Service, checked};
 use crate::world::WAYPOINTS;
 
 /// Why a scenario cannot be run.
@@ -43,11 +44,11 @@ impl std::error::Error for ScenarioError {}
 ///
 /// # Errors
 /// When the file cannot be read, and for everything that [`parse`] refuses.
-pub fn load(path: impl AsRef<Path>) -> Result<Plan, ScenarioError> {
+pub fn load<S: Service>(path: impl AsRef<Path>) -> Result<Plan, ScenarioError> {
     let path = path.as_ref();
     let file = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => parse(&file, &text),
+        Ok(text) => parse::<S>(&file, &text),
         Err(error) => Err(ScenarioError {
             file,
             line: None,
@@ -63,7 +64,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Plan, ScenarioError> {
 /// When the text is not TOML, has unknown keys or wrong values, when a `do` does not follow its
 /// grammar, when something is referred to that is not there, when a checker or waypoint is expected
 /// that does not exist, and when a limit is exceeded.
-pub fn parse(file: &str, text: &str) -> Result<Plan, ScenarioError> {
+pub fn parse<S: Service>(file: &str, text: &str) -> Result<Plan, ScenarioError> {
     let error = |span: Option<Range<usize>>, message: String, remedy: String| ScenarioError {
         file: file.to_string(),
         line: span.map(|span| line_of(text, span.start)),
@@ -83,16 +84,31 @@ pub fn parse(file: &str, text: &str) -> Result<Plan, ScenarioError> {
         let remedy = format!("this build reads schema {SCHEMA}");
         return Err(error(Some(schema.span()), message, remedy));
     }
-    let plan: Plan = toml::from_str(text).map_err(|wrong| {
+    let mut plan: Plan = toml::from_str(text).map_err(|wrong| {
         let (message, remedy) = explain(wrong.message());
         error(wrong.span(), message, remedy)
     })?;
-    plan.check().and_then(|()| check_names(&plan.expect)).map_err(
+    // First: what no service has cannot be anyone's operation.
+    let checked = check_operations::<S>(&mut plan).and_then(|()| plan.check());
+    checked.and_then(|()| check_names(&plan.expect)).map_err(
         |Problem { place, message, remedy }| {
             error(find(root.get_ref(), place).or(Some(0..0)), message, remedy)
         },
     )?;
     Ok(plan)
+}
+
+/// Checks the words of the operations, which only the service understands, and gives them their usual
+/// form.
+fn check_operations<S: Service>(plan: &mut Plan) -> Result<(), Problem> {
+    for (row, op) in plan.ops.iter_mut().enumerate() {
+        op.call = checked::<S>(&op.call).map_err(|error| {
+            let (message, remedy) = error.split_once("; ").unwrap_or((&error, "correct it"));
+            let place = Place { section: "op", row: Some(row), key: "do" };
+            Problem { place, message: message.to_owned(), remedy: remedy.to_owned() }
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether there are checkers and waypoints of the names that are expected. A misspelt one could

@@ -48,8 +48,10 @@ pub use weight::Weight;
 use crate::outcome::{Class, Outcome, Violation};
 use crate::plan::{Expect, Found, Plan};
 use crate::report;
+use crate::service::Service;
 use crate::world::{self, RunOptions};
 
+use data::Plainer;
 use search::Search;
 
 /// Runs a plan with these options; must be a pure function of them.
@@ -170,8 +172,17 @@ impl std::error::Error for DoesNotFail {}
 ///
 /// # Errors
 /// If it does not fail.
-pub fn shrink(plan: &Plan, options: &Options, report: Report<'_>) -> Result<Shrunk, DoesNotFail> {
-    shrink_with(plan, options, &|plan, mut options| world::run(plan, &mut options), report)
+pub fn shrink<S: Service>(
+    plan: &Plan,
+    options: &Options,
+    report: Report<'_>,
+) -> Result<Shrunk, DoesNotFail> {
+    shrink_with::<S>(
+        plan,
+        options,
+        &|plan, mut options| world::run::<S>(plan, &mut options),
+        report,
+    )
 }
 
 /// Shrinks a plan that fails when it is run by `run`. A panic of `run` is a failure.
@@ -181,14 +192,14 @@ pub fn shrink(plan: &Plan, options: &Options, report: Report<'_>) -> Result<Shru
 ///
 /// # Panics
 /// If there are no jobs, if `report` panics, or if the system refuses a thread.
-pub fn shrink_with(
+pub fn shrink_with<S: Service>(
     plan: &Plan,
     options: &Options,
     run: Run<'_>,
     report: Report<'_>,
 ) -> Result<Shrunk, DoesNotFail> {
     assert!(options.jobs > 0, "shrinking needs a thread");
-    let mut search = Search::begin(plan, options, run, report)?;
+    let mut search = Search::begin(plan, options, run, report, Plainer::of::<S>())?;
     // Any pass may open the way for any other.
     while !search.is_stopped() {
         let adopted = search.adopted();

@@ -33,27 +33,29 @@ use std::collections::BTreeSet;
 
 use stormkv::types::NodeId;
 
-use crate::plan::{
-    Call, Core, Delay, Disk, End, Fault, FaultRow, Network, Op, OpRow, Plan, Value, Who,
-};
+use crate::plan::{Core, Delay, Disk, End, Fault, FaultRow, Network, OpRow, Plan, Who};
 
+pub use dice::Dice;
 pub use knobs::{Group, Knobs, Mix};
 pub use mutate::mutate;
 pub use soak::{WINDOW_US, soak_window};
 
-use dice::{Dice, Purpose};
+pub(crate) use dice::Purpose;
+pub(crate) use workload::{manners, restart_clients, usual};
+
+use crate::service::{Service, call};
 use storm::Cast;
 
 /// The smallest chunk for a large state, in bytes: each window of chunks takes a message there and back.
 const LEAST_HEAVY_CHUNK: u32 = 512;
 
 /// Draws the plan of this seed. The same seed gives the same plan in every build.
-pub fn generate(seed: u64) -> Plan {
-    generate_with(seed, &Knobs::default())
+pub fn generate<S: Service>(seed: u64) -> Plan {
+    generate_with::<S>(seed, &Knobs::default())
 }
 
 /// Draws the plan of this seed in this way, and leaves out of it what is switched off.
-pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
+pub fn generate_with<S: Service>(seed: u64, knobs: &Knobs) -> Plan {
     let (mut cluster, mut clients) = (shape::cluster(seed), shape::clients(seed));
     let growth = growth::draw(seed);
     if let Some(growth) = &growth {
@@ -64,8 +66,8 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     let horizon_us = Dice::new(seed, Purpose::Horizon).time_us(2000, 12_000);
     let (times, mut marks) = workload::times(seed, horizon_us);
     let first_nodes = cluster.nodes + cluster.learners;
-    let mut ops = workload::operations(seed, &times, &cluster, clients.count);
-    workload::large_answers(seed, &mut ops, &mut cluster, &clients);
+    let mut ops = S::workload(seed, &times, &cluster, &clients);
+    S::strain(seed, &mut ops, &mut cluster, &clients);
     let changes = match &growth {
         Some(growth) => vec![growth.operation()],
         None => membership::operations(seed, &cluster, horizon_us),
@@ -84,7 +86,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         marks,
     };
     let grows = growth.is_some();
-    let weight = weight::draw(seed, &cluster, clients.count, horizon_us, &ops, grows);
+    let weight = weight::draw::<S>(seed, &cluster, clients.count, horizon_us, &ops, grows);
     let mut faults = storm::faults(seed, &cast, knobs);
     knobs.keep_founders(&mut faults, first_nodes);
     if growth.as_ref().is_some_and(|growth| growth.is_calm) {
@@ -104,7 +106,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         cluster.chunk_bytes = cluster.chunk_bytes.max(LEAST_HEAVY_CHUNK);
     }
     ops.extend(weight.fill);
-    surface::vary(seed, &mut ops);
+    S::vary(seed, &mut ops);
     if !knobs.is_off(Group::Membership) {
         ops.extend(surface::moves(seed, u64::from(first_nodes), horizon_us));
         if growth.is_none() {
@@ -119,7 +121,7 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
     ops.sort_by_key(|row| row.at_us);
 
     let mut network = knobs.calm(shape::network(seed, knobs.mix() != Mix::Uniform));
-    shape::widen(&mut network, &ops);
+    shape::widen::<S>(&mut network, &ops);
     let mut plan = Plan {
         cluster,
         network,
@@ -132,9 +134,9 @@ pub fn generate_with(seed: u64, knobs: &Knobs) -> Plan {
         end: End { bound_us: 30_000_000, core: core(seed), ..End::default() },
         ..Plan::new(format!("seed-{seed}"), seed)
     };
-    absence::apply(seed, knobs, &mut plan);
-    rush::apply(seed, &mut plan);
-    overload::apply(seed, &mut plan);
+    absence::apply::<S>(seed, knobs, &mut plan);
+    rush::apply::<S>(seed, &mut plan);
+    overload::apply::<S>(seed, &mut plan);
     plan
 }
 
@@ -146,8 +148,8 @@ fn core(seed: u64) -> Core {
 
 /// Draws the plan of this seed, and damage to disks on top of it that may go beyond what a quorum can
 /// repair.
-pub fn generate_beyond(seed: u64) -> Plan {
-    let mut plan = generate(seed);
+pub fn generate_beyond<S: Service>(seed: u64) -> Plan {
+    let mut plan = generate::<S>(seed);
     plan.name = format!("seed-{seed}-beyond-quorum");
     plan.end.beyond_quorum = true;
     let nodes = u64::from(plan.cluster.nodes + plan.cluster.learners);
@@ -169,7 +171,7 @@ const STEADY_PUTS: u64 = 20_000;
 
 /// The plan of a measurement: five nodes, ticks of 10 ms, links of 1 to about 10 ms, and one client
 /// that puts 64 bytes, again as soon as it is answered.
-pub fn speed_plan(kind: SpeedKind) -> Plan {
+pub fn speed_plan<S: Service>(kind: SpeedKind) -> Plan {
     let (name, seed, puts) = match kind {
         SpeedKind::Steady => ("speed-steady".to_string(), 1, STEADY_PUTS),
         SpeedKind::PerSeed(seed) => (format!("speed-seed-{seed}"), seed, 100),
@@ -181,9 +183,11 @@ pub fn speed_plan(kind: SpeedKind) -> Plan {
     plan.clients.count = 1;
     plan.ops = (1..=puts)
         .map(|number| {
-            let value = Value::padded(format!("v{number}"), 64);
-            let call = Call::from(Op::Put { key: format!("k{}", number % 16), value });
-            OpRow { at_us: 0, client: 1, call }
+            let write = S::write(&format!("k{}", number % 16), &format!("v{number}"), 64);
+            let op = write.unwrap_or_else(|| {
+                S::generate(&mut Dice::new(seed, Purpose::Operations), number as u32)
+            });
+            OpRow { at_us: 0, client: 1, call: call::<S>(&op) }
         })
         .collect();
     // A put takes two round trips at most, about 25 ms; no measurement may hit the bound.

@@ -99,6 +99,7 @@ use crate::outcome::{Class, Outcome, Recovery, Skipped, Violation};
 use crate::plan::{self, NetEffect, Plan, Wire};
 use crate::port::Effect;
 use crate::rng::Draw;
+use crate::service::Service;
 
 /// How to run.
 #[derive(Default)]
@@ -126,9 +127,9 @@ pub struct RunOptions {
 pub type Chances = Box<dyn FnMut(Vec<plan::NetRow>)>;
 
 /// Runs a plan to its end, or to the first violation.
-pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
+pub fn run<S: Service>(plan: &Plan, options: &mut RunOptions) -> Outcome {
     let _planted = plant(plan);
-    let mut world = World::new(plan);
+    let mut world = World::<S>::new(plan);
     world.trace.sink = options.trace.take();
     world.trace.digest = options.digest.take();
     world.portrait = options.pictures.take().map(|sink| Box::new(Portrait::new(sink)));
@@ -166,9 +167,9 @@ pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
 }
 
 /// Runs a plan as [`run`] does, and returns what its clients did and were told, too.
-pub fn recorded(plan: &Plan) -> (Outcome, History) {
+pub fn recorded<S: Service>(plan: &Plan) -> (Outcome, History) {
     let _planted = plant(plan);
-    let mut world = World::new(plan);
+    let mut world = World::<S>::new(plan);
     let outcome = world.run(u64::MAX);
     (outcome, world.clients.history)
 }
@@ -260,7 +261,7 @@ enum Event {
     Rest,
 }
 
-pub(crate) struct World<'p> {
+pub(crate) struct World<'p, S: Service> {
     plan: &'p Plan,
     /// What chance is keyed with: the plan's, or that of a fork.
     seed: u64,
@@ -272,9 +273,9 @@ pub(crate) struct World<'p> {
     network: Network,
     founding: Founding,
     /// By id; place 0 is empty.
-    slots: Vec<Option<Slot>>,
-    clients: Clients,
-    safety: Safety,
+    slots: Vec<Option<Slot<S>>>,
+    clients: Clients<S>,
+    safety: Safety<S>,
     bounds: Bounds,
     snapshot_rate: SnapshotRate,
     atlas: Atlas,
@@ -309,9 +310,9 @@ pub(crate) struct World<'p> {
     handed_over: Option<(NodeId, Term)>,
 }
 
-impl<'p> World<'p> {
+impl<'p, S: Service> World<'p, S> {
     fn new(plan: &'p Plan) -> Self {
-        let founding = Founding::new(plan.cluster.backup_keys);
+        let founding = Founding::new::<S>(plan.cluster.backup_keys);
         let safety = Safety::new(life::session_limits(&plan.cluster));
         let config = life::config(plan, NodeId(1), false, 0);
         let mut world = World {
@@ -324,7 +325,7 @@ impl<'p> World<'p> {
             network: Network::new(plan.seed, network_config(&plan.network)),
             slots: Vec::new(),
             clients: Clients::new(plan),
-            safety: safety.founded(founding.id, &founding.contents),
+            safety: safety.founded(founding.id, &founding.commands),
             founding,
             bounds: Bounds::new(&config),
             snapshot_rate: SnapshotRate::new(&config),
@@ -416,7 +417,7 @@ impl<'p> World<'p> {
         }
     }
 
-    fn slot(&mut self, id: NodeId) -> Option<&mut Slot> {
+    fn slot(&mut self, id: NodeId) -> Option<&mut Slot<S>> {
         self.slots.get_mut(id.0 as usize)?.as_mut()
     }
 

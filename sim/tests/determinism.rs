@@ -9,9 +9,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Wire;
 use stormkv_sim::swarm;
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::world::RunOptions;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stormkv-sim");
 const SEEDS: &str = "0..60";
@@ -52,11 +53,12 @@ fn a_fresh_process_changes_nothing() {
 
 #[test]
 fn watching_changes_nothing() {
-    let wire = |wire| (0..).find(|seed| swarm::generate(*seed).cluster.wire == wire);
+    let wire = |wire| (0..).find(|seed| swarm::generate::<KeyValue>(*seed).cluster.wire == wire);
     let encoded = wire(Wire::Encoded).expect("some seed encodes its messages");
     let value = wire(Wire::Value).expect("some seed does not");
     for seed in [encoded, value, 17, 1 << 40] {
-        let here = world::run(&swarm::generate(seed), &mut RunOptions::default()).trace_hash;
+        let here =
+            kv::run(&swarm::generate::<KeyValue>(seed), &mut RunOptions::default()).trace_hash;
         let seed = seed.to_string();
         let silent = sim(&["replay", "--seed", &seed, "--json"]);
         let traced = sim(&["replay", "--seed", &seed, "--json", "--trace"]);

@@ -2,16 +2,19 @@
 
 use stormkv::types::NodeId;
 use stormkv::wire::Kind;
+use stormkv_sim::kv::KeyValue;
+use stormkv_sim::kv::{self, Value};
 use stormkv_sim::plan::{
     Call, Clients, Cluster, Core, Cpu, Delay, Disk, End, Expect, Fault, FaultRow, Found, LinkFault,
-    Member, MessageKind, MessageRef, NetEffect, NetRow, Network, Op, OpRow, Plan, Value, Who, Wire,
+    Member, MessageKind, MessageRef, NetEffect, NetRow, Network, Op, OpRow, Plan, Who, Wire,
 };
 use stormkv_sim::scenario;
+use stormkv_sim::service::checked;
 use stormkv_sim::swarm::generate;
 
 /// The error that this scenario gives, without the file's name.
 fn error_of(text: &str) -> String {
-    match scenario::parse("story.toml", text) {
+    match scenario::parse::<KeyValue>("story.toml", text) {
         Ok(plan) => panic!("accepted: {plan:?}"),
         Err(error) => {
             let line = error.to_string();
@@ -117,7 +120,7 @@ fn unusual_plan() -> Plan {
 #[test]
 fn every_setting_survives_the_way_to_toml_and_back() {
     let plan = unusual_plan();
-    let back = scenario::parse("unusual", &scenario::save(&plan)).unwrap();
+    let back = scenario::parse::<KeyValue>("unusual", &scenario::save(&plan)).unwrap();
     assert_eq!(back, plan);
 }
 
@@ -129,9 +132,9 @@ fn the_core_is_a_word_or_a_list_of_nodes() {
         ("\"random\"", Core::Random),
         ("[3, 1]", Core::Only([1, 3].map(NodeId).into())),
     ] {
-        let plan = scenario::parse("x", &end(value)).unwrap();
+        let plan = scenario::parse::<KeyValue>("x", &end(value)).unwrap();
         assert_eq!(plan.end.core, core);
-        assert_eq!(scenario::parse("x", &scenario::save(&plan)).unwrap(), plan);
+        assert_eq!(scenario::parse::<KeyValue>("x", &scenario::save(&plan)).unwrap(), plan);
     }
     for (value, expected) in [
         ("\"most\"", "3: the core \"most\" is unknown; write \"all\", \"random\" or a list"),
@@ -198,7 +201,7 @@ fn an_unknown_name_in_an_expectation_is_refused_with_a_suggestion() {
         ),
     ] {
         let text = format!("schema = 1\nname = \"x\"\n[expect]\n{expect}\n");
-        let error = scenario::parse("x.toml", &text).expect_err(expect).to_string();
+        let error = scenario::parse::<KeyValue>("x.toml", &text).expect_err(expect).to_string();
         assert!(error.starts_with(wrong), "{error}");
     }
 }
@@ -233,7 +236,7 @@ heal_at_ms = 300
     let mut plan = Plan::new("x", 0);
     plan.cluster.nodes = 5;
     plan.clients.retry_us = 12_500;
-    let put = Op::Put { key: "x".to_string(), value: Value::padded("1", 10) };
+    let put = kv::Op::Put { key: "x".to_string(), value: Value::padded("1", 10) };
     let add = Call::from(Op::Add(NodeId(6)));
     plan.ops = vec![
         OpRow { at_us: 1000, client: 3, call: Call { node: Some(NodeId(2)), ..Call::from(put) } },
@@ -256,7 +259,7 @@ heal_at_ms = 300
         },
     }];
     plan.end.heal_at_us = Some(300_000);
-    assert_eq!(scenario::parse("x", text).unwrap(), plan);
+    assert_eq!(scenario::parse::<KeyValue>("x", text).unwrap(), plan);
 }
 
 #[test]
@@ -375,7 +378,12 @@ fn every_operation_form_is_read_and_written_alike() {
     ] {
         let call: Call = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(call.to_string(), text);
+        let checked = checked::<KeyValue>(&call).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(checked, call);
     }
+    let unusual: Call = "  txn then put a  1;get b !no-session  @2 ".parse().expect("a call");
+    let usual = checked::<KeyValue>(&unusual).expect("an operation").to_string();
+    assert_eq!(usual, "txn then put a 1; get b !no-session @2");
     assert_eq!(&Value::padded("ab", 5).bytes()[..], b"ab...");
     assert_eq!(&Value::new("ab").bytes()[..], b"ab");
 }
@@ -528,12 +536,12 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         (
             "change +4 5",
             "`5` is not a change of a member in `change +4 5`; write \
-                     `change +N|~N|^N|_N|-N.. [!imprudent] [@N]`"
+                     `change +N|~N|^N|_N|-N.. [!imprudent|!forced] [@N]`"
                 .to_string(),
         ),
         (
             "change +4 -4",
-            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [!imprudent] [@N]`"
+            "node 4 stands twice in `change +4 -4`; write `change +N|~N|^N|_N|-N.. [!imprudent|!forced] [@N]`"
                 .to_string(),
         ),
         ("putt k v", "unknown operation `putt`; did you mean `put`?".to_string()),
@@ -551,8 +559,7 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         ),
         (
             "delete k !gently",
-            "`!gently` is no way to ask in `delete k !gently`; write \
-                     `delete KEY [!no-session] [@N]`"
+            "`!gently` is no way to ask in `delete k !gently`; write `OPERATION [!MANNER] [@N]`"
                 .to_string(),
         ),
         ("put k", "a value is missing in `put k`; write `put KEY VALUE [!no-session|!reused] [@N]`".to_string()),
@@ -577,7 +584,7 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         ),
         (
             "put k v @x",
-            "`@x` is not a node in `put k v @x`; write `put KEY VALUE [!no-session|!reused] [@N]`".to_string(),
+            "`@x` is not a node in `put k v @x`; write `OPERATION [!MANNER] [@N]`".to_string(),
         ),
         (
             "cas k - -",
@@ -729,7 +736,7 @@ fn too_many_rows_are_refused() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = scenario::load("no/such/story.toml").unwrap_err().to_string();
+    let error = scenario::load::<KeyValue>("no/such/story.toml").unwrap_err().to_string();
     assert!(error.starts_with("no/such/story.toml: cannot read the scenario: "), "{error}");
     assert!(error.ends_with("; check the path, and that it is a text file"), "{error}");
 }
@@ -748,7 +755,7 @@ fn the_run_heals_after_everything_the_plan_names() {
 
 #[test]
 fn the_hash_is_that_of_the_run() {
-    let plan = generate(7);
+    let plan = generate::<KeyValue>(7);
     let mut told = plan.clone();
     told.name = "another".to_string();
     told.story = "A story.".to_string();

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use stormkv_sim::plan::{Cluster, Manner, Op, Step, Who};
+use stormkv_sim::kv::KeyValue;
+use stormkv_sim::kv::{Op, Step};
+use stormkv_sim::plan::{Cluster, Manner, Who};
 use stormkv_sim::scenario;
 use stormkv_sim::swarm::{SpeedKind, generate, speed_plan};
 
 #[test]
 fn random_plans_survive_the_way_to_toml_and_back() {
     for seed in (0..2000).chain([u64::MAX, u64::MAX / 3, 1 << 63]) {
-        let plan = generate(seed);
+        let plan = generate::<KeyValue>(seed);
         let text = scenario::save(&plan);
-        let back = scenario::parse("generated", &text)
+        let back = scenario::parse::<KeyValue>("generated", &text)
             .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{text}"));
         assert_eq!(back, plan, "seed {seed}:\n{text}");
         assert_eq!(back.hash(), plan.hash(), "seed {seed}");
@@ -24,7 +26,7 @@ fn random_plans_survive_the_way_to_toml_and_back() {
 fn seeds_keep_their_plans() {
     let hashes: Vec<_> = [0, 1, 2, 42, u64::MAX]
         .into_iter()
-        .map(|seed| format!("{seed}: {:016x}", generate(seed).hash()))
+        .map(|seed| format!("{seed}: {:016x}", generate::<KeyValue>(seed).hash()))
         .collect();
     assert_eq!(
         hashes,
@@ -43,7 +45,7 @@ fn random_plans_have_everything() {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let mut count = |what: String| *seen.entry(what).or_default() += 1;
     for seed in 0..500 {
-        let plan = generate(seed);
+        let plan = generate::<KeyValue>(seed);
         let (ops, faults) = (plan.ops.len(), plan.faults.len());
         // A large state is filled first, and small disks get deletes and other values after that; an
         // overload is nothing else, and an absence needs clients that go on.
@@ -90,7 +92,8 @@ fn random_plans_have_everything() {
         if plan.clients.operators > 1 {
             count("several operators".to_string());
         }
-        if plan.ops.iter().any(|row| matches!(&row.call.op, Op::Get { key } if key == "k9")) {
+        let is_k9 = |op: Op| matches!(op, Op::Get { key } if key == "k9");
+        if plan.ops.iter().any(|row| Op::of(&row.call.op).is_some_and(is_k9)) {
             count("many keys".to_string());
         }
         for row in &plan.ops {
@@ -108,7 +111,7 @@ fn random_plans_have_everything() {
                 Manner::Stale => count("stale".to_string()),
                 Manner::Reused => count("reused number".to_string()),
             }
-            if matches!(row.call.op, Op::Scan { limit: 1.., .. }) {
+            if matches!(Op::of(&row.call.op), Some(Op::Scan { limit: 1.., .. })) {
                 count("in pages".to_string());
             }
         }
@@ -218,12 +221,14 @@ fn random_plans_have_everything() {
 fn no_value_is_written_twice() {
     for seed in 0..200 {
         let mut written = Vec::new();
-        for row in generate(seed).ops {
-            match row.call.op {
-                Op::Put { value, .. }
-                | Op::Cas { new: value, .. }
-                | Op::Guarded { value: Some(value), .. } => written.push(value),
-                Op::Txn { then, otherwise, .. } => {
+        for row in generate::<KeyValue>(seed).ops {
+            match Op::of(&row.call.op) {
+                Some(
+                    Op::Put { value, .. }
+                    | Op::Cas { new: value, .. }
+                    | Op::Guarded { value: Some(value), .. },
+                ) => written.push(value),
+                Some(Op::Txn { then, otherwise, .. }) => {
                     written.extend(then.into_iter().chain(otherwise).filter_map(
                         |step| match step {
                             Step::Put { value, .. } => Some(value),
@@ -251,7 +256,7 @@ fn no_value_is_written_twice() {
 fn faults_that_wait_have_time_to_strike() {
     let mut waiting = 0;
     for seed in 0..200 {
-        for row in generate(seed).faults.iter().filter(|row| row.fault.waits()) {
+        for row in generate::<KeyValue>(seed).faults.iter().filter(|row| row.fault.waits()) {
             waiting += 1;
             let until_us = row.until_us.unwrap_or(u64::MAX);
             assert!(until_us >= row.at_us + 100_000, "seed {seed}: {row:?}");
@@ -262,16 +267,16 @@ fn faults_that_wait_have_time_to_strike() {
 
 #[test]
 fn speed_plans_are_valid() {
-    let steady = speed_plan(SpeedKind::Steady);
+    let steady = speed_plan::<KeyValue>(SpeedKind::Steady);
     assert_eq!(steady.check(), Ok(()));
     assert!(steady.faults.is_empty());
-    let short = speed_plan(SpeedKind::PerSeed(9));
+    let short = speed_plan::<KeyValue>(SpeedKind::PerSeed(9));
     assert_eq!(short.check(), Ok(()));
     assert_eq!((short.ops.len(), short.faults.len(), short.seed), (100, 5, 9));
     for row in &short.ops {
-        match &row.call.op {
-            Op::Put { value, .. } => assert_eq!(value.bytes().len(), 64),
-            op => panic!("{op} is not a put"),
+        match Op::of(&row.call.op) {
+            Some(Op::Put { value, .. }) => assert_eq!(value.bytes().len(), 64),
+            op => panic!("{op:?} is not a put"),
         }
     }
 }

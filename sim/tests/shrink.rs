@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::outcome::Class;
 use stormkv_sim::scenario;
-use stormkv_sim::shrink::{Options, Progress, shrink};
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::shrink::{Options, Progress};
+use stormkv_sim::world::RunOptions;
 
 fn sim(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stormkv-sim"));
@@ -56,17 +57,17 @@ end.core = [3]
 
 #[test]
 fn a_stall_gets_small_and_stays_what_it_is() {
-    let plan = scenario::parse("stall", STALL).expect("a scenario");
+    let plan = scenario::parse::<KeyValue>("stall", STALL).expect("a scenario");
     let mut told = 0;
     let mut report = |_: &Progress<'_>| {
         told += 1;
         ControlFlow::Continue(())
     };
-    let shrunk = shrink(&plan, &Options::default(), &mut report).expect("it stalls");
+    let shrunk = kv::shrink(&plan, &Options::default(), &mut report).expect("it stalls");
     assert!(shrunk.minimal && told > 10);
     let rows = shrunk.plan.ops.len() + shrunk.plan.faults.len() + shrunk.plan.net.len();
     assert!(rows <= 2, "{}", scenario::save(&shrunk.plan));
-    let outcome = world::run(&shrunk.plan, &mut RunOptions::default());
+    let outcome = kv::run(&shrunk.plan, &mut RunOptions::default());
     assert_eq!(outcome, shrunk.outcome);
     let violation = outcome.violation.expect("it still stalls");
     assert_eq!((violation.class, violation.checker), (Class::Liveness, "convergence"));
@@ -82,7 +83,7 @@ fn the_file_replays_as_expected_and_can_be_shrunk_again() {
     let out = text(&output.stdout);
     assert!(out.contains("4 faults, 5 operations, 3 nodes"), "{out}");
     assert!(out.contains(&format!("  replay   cargo sim replay {small}\n")), "{out}");
-    let plan = scenario::load(&small).expect("a scenario");
+    let plan = scenario::load::<KeyValue>(&small).expect("a scenario");
     assert_eq!(
         (plan.name.as_str(), plan.expect.violation.as_deref()),
         ("small", Some("convergence"))
@@ -94,7 +95,7 @@ fn the_file_replays_as_expected_and_can_be_shrunk_again() {
     // What came of it can take its own place, or go elsewhere; there is nothing left to do.
     for out in [&small, &again] {
         assert_eq!(sim(&["shrink", &small, "-o", out]).status.code(), Some(2));
-        assert_eq!(scenario::load(out).expect("a scenario").hash(), plan.hash());
+        assert_eq!(scenario::load::<KeyValue>(out).expect("a scenario").hash(), plan.hash());
     }
 }
 

@@ -9,11 +9,12 @@ use std::rc::Rc;
 use protobuf::CodedInputStream;
 use protobuf::wire_format::WireType;
 use serde_json::Value;
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::view::curve::{self, Original};
 use stormkv_sim::view::film::{Fate, State};
 use stormkv_sim::view::{About, Film, block, perfetto, shiviz, text};
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::world::RunOptions;
 use stormkv_sim::{report, scenario, swarm};
 
 /// A put, the crash of a node, a partition; and a bound that nobody can keep.
@@ -47,7 +48,7 @@ do = "partition 1 | 2 3 c1"
 "#;
 
 fn small() -> Plan {
-    scenario::parse("small.toml", SCENARIO).expect("a scenario")
+    scenario::parse::<KeyValue>("small.toml", SCENARIO).expect("a scenario")
 }
 
 fn film(plan: &Plan) -> (About, Film) {
@@ -55,7 +56,7 @@ fn film(plan: &Plan) -> (About, Film) {
     let sink = Rc::clone(&kept);
     let film = Box::new(move |film| *sink.borrow_mut() = Some(film));
     let mut options = RunOptions { film: Some(film), ..RunOptions::default() };
-    let outcome = world::run(plan, &mut options);
+    let outcome = kv::run(plan, &mut options);
     let about = About {
         title: plan.name.clone(),
         replay: "cargo sim replay small.toml".to_owned(),
@@ -70,7 +71,7 @@ fn film(plan: &Plan) -> (About, Film) {
 
 /// Some runs that are different in kind, with all that happens in a storm.
 fn films() -> impl Iterator<Item = (About, Film)> {
-    std::iter::once(small()).chain((0..8).map(swarm::generate)).map(|plan| film(&plan))
+    std::iter::once(small()).chain((0..8).map(swarm::generate::<KeyValue>)).map(|plan| film(&plan))
 }
 
 // ---- the data block ----
@@ -191,7 +192,7 @@ fn the_block_of_a_small_run_is_as_it_was() {
     let violation = about.violation.as_ref().expect("a bound that nobody can keep");
     let (last, checker) = (violation.step as u32, Some(violation.checker));
     let original = Original { plan: &plan, last, checker };
-    let run = |plan: &Plan, mut options| world::run(plan, &mut options);
+    let run = |plan: &Plan, mut options| kv::run(plan, &mut options);
     about.curve = Some(curve::curve(&original, 4, 2, &run, &mut |_, _| ()));
     let block = block::json(&film, &about).replace(report::BUILD, "BUILD");
     // A line for each table.
@@ -222,7 +223,7 @@ mod bugs {
     fn story(name: &str) -> (About, Film) {
         let path = format!("{}/../scenarios/bugs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let source = std::fs::read_to_string(&path).expect("each bug has a story");
-        let (about, film) = film(&scenario::parse(&path, &source).expect("a scenario"));
+        let (about, film) = film(&scenario::parse::<KeyValue>(&path, &source).expect("a scenario"));
         assert!(about.violation.is_some(), "{name} breaks nothing");
         (about, film)
     }

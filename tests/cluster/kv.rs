@@ -64,7 +64,7 @@ pub fn request(action: &Action, once: Option<(u64, u64)>) -> Request {
             &json!({ "key": &**key, "expected": optional(expected.as_ref()), "new": text(new) }),
         ),
         Action::Txn(txn) => Request::new("POST", "/v1/txn").json(&txn_body(txn)),
-        Action::Append { .. } => panic!("stormkv has no append"),
+        Action::Append { .. } | Action::Other { .. } => panic!("stormkv has no such operation"),
     };
     match once {
         Some((session, sequence)) if !action.is_read() => {

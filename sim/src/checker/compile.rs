@@ -22,7 +22,7 @@ pub(super) struct Partition {
 }
 
 /// Splits a history into its independent partitions. Operations that certainly had no effect, and
-/// reads without an answer, constrain nothing and are left out.
+/// reads without an answer, constrain nothing and are left out; so are those that no model knows.
 pub(super) fn partition(history: &History) -> Vec<Partition> {
     let mut ids: BTreeMap<Key, usize> = BTreeMap::new();
     for op in history.ops() {
@@ -35,7 +35,8 @@ pub(super) fn partition(history: &History) -> Vec<Partition> {
     let mut anchors: Vec<(usize, Option<usize>)> = Vec::new();
     for (index, op) in history.ops().iter().enumerate() {
         let unanswered = !matches!(op.outcome, Outcome::Ok(_));
-        if op.outcome == Outcome::Fail || unanswered && op.action.is_read() {
+        let is_opaque = matches!(op.action, Action::Other { .. });
+        if op.outcome == Outcome::Fail || unanswered && op.action.is_read() || is_opaque {
             continue;
         }
         let mut anchor = None;
@@ -109,7 +110,7 @@ fn named_keys<'a>(
         (Action::Scan { .. }, Outcome::Ok(Answer::Pairs(pairs))) => {
             Box::new(pairs.iter().map(|(key, _)| key))
         }
-        (Action::Scan { .. }, _) => Box::new(std::iter::empty()),
+        (Action::Scan { .. } | Action::Other { .. }, _) => Box::new(std::iter::empty()),
         (Action::Txn(txn), _) => Box::new(txn.conditions.iter().map(|(key, _)| key).chain(
             txn.then.iter().chain(&txn.otherwise).map(|op| match op {
                 TxnOp::Get(key) | TxnOp::Put(key, _) | TxnOp::Delete(key) => key,

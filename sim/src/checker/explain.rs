@@ -156,7 +156,9 @@ fn never_written(history: &History, culprit: usize) -> Option<String> {
         }
         Action::Append { key: k, .. } => k == key,
         Action::Txn(_) => true,
-        Action::Get { .. } | Action::Delete { .. } | Action::Scan { .. } => false,
+        Action::Get { .. } | Action::Delete { .. } | Action::Scan { .. } | Action::Other { .. } => {
+            false
+        }
     });
     (!may_write).then(|| format!("no operation that may have had an effect wrote {value}"))
 }

@@ -19,11 +19,12 @@ use stormkv::types::{LogIndex, NodeId, SessionId, Term};
 use super::machine::MachineChecker;
 use super::raft::RaftChecker;
 use super::safety::Safety;
+use crate::service::{Model, Service};
 
 /// Terms before the oldest that a node is in which are not forgotten.
 const TERMS: u64 = 64;
 
-impl Safety {
+impl<S: Service> Safety<S> {
     /// Forgets what cannot matter any more, at rest; `present` are the nodes that may ever run
     /// again, with the first index that each has in memory.
     pub fn forget(&mut self, present: &[(NodeId, LogIndex)]) {
@@ -39,9 +40,9 @@ impl Safety {
         self.machine.may_take_effect(session, number)
     }
 
-    /// The contents as of the last committed entry, as text.
-    pub fn contents(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.machine.contents()
+    /// The model of the service, as of the last committed entry.
+    pub fn model(&self) -> &S::Model {
+        &self.machine.model
     }
 
     /// Facts that are remembered: entries, votes, commands. For the memory's sake.
@@ -83,7 +84,7 @@ impl RaftChecker {
     }
 }
 
-impl MachineChecker {
+impl<S: Service> MachineChecker<S> {
     fn forget(&mut self) {
         let sessions = &self.sessions;
         let open = |session: &SessionId, number: u64| {
@@ -92,7 +93,7 @@ impl MachineChecker {
         self.responses.clear();
         self.effects.clear();
         self.loose.clear();
-        self.past.forget();
+        self.model.forget();
         self.copies.retain(|(session, number), _| open(session, *number));
     }
 
@@ -100,15 +101,11 @@ impl MachineChecker {
         self.sessions.get(&session).is_some_and(|(_, newest, _)| number > *newest)
     }
 
-    fn contents(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.past.present().map(|(key, value, _)| (&key[..], &value[..]))
-    }
-
     fn remembered(&self) -> usize {
         self.responses.len()
             + self.effects.len()
             + self.loose.len()
             + self.copies.len()
-            + self.past.remembered()
+            + self.model.remembered()
     }
 }

@@ -1,34 +1,32 @@
-//! What the committed log means: a reference model of sessions and keys, run once over it.
+//! What the committed log means: a reference of the sessions, and the model of the service, run once over
+//! it.
 //!
-//! The model is written anew, with plain maps, so that it shares no bug with the node's session
-//! table and state machine. It says where each command took effect and what its client must be
+//! The reference is written anew, with plain maps, so that it shares no bug with the node's session
+//! table. It says where each command took effect and what its client must be
 //! told, and what every replica must hold in the end.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use stormkv::kv::{Command, Kv, Query, Response, TxnOp};
-use stormkv::machine::StateMachine;
 use stormkv::node::Proposal;
 use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 
 use super::ledger::Version;
-use super::past::Past;
 use super::{Broken, Check, Checks, broken};
-use crate::words;
+use crate::service::{Model, Service, Shown};
 
 /// The longest response that a node keeps, in bytes.
 const MOST_KEPT: usize = 1024;
 /// Bytes that a session counts beside the response that it keeps.
 const SESSION_BYTES: u64 = 128;
 
-pub(super) struct MachineChecker {
+pub(super) struct MachineChecker<S: Service> {
     limits: SessionLimits,
     /// Last use, newest number, and bytes.
     pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64, u64)>,
-    pub(super) past: Past,
+    pub(super) model: S::Model,
     /// Where a command took effect, and its response.
     pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
     pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
@@ -45,17 +43,12 @@ pub(super) struct Loose {
     acknowledged: bool,
 }
 
-/// True if a guard did not hold, so that the command changed nothing.
-fn is_conflict(response: &[u8]) -> bool {
-    matches!(Response::decode(response), Ok(Response::Conflict { .. }))
-}
-
-impl MachineChecker {
+impl<S: Service> MachineChecker<S> {
     pub fn new(limits: SessionLimits) -> Self {
         MachineChecker {
             limits,
             sessions: BTreeMap::new(),
-            past: Past::default(),
+            model: S::Model::default(),
             responses: FxHashMap::default(),
             effects: Vec::new(),
             loose: BTreeMap::new(),
@@ -63,10 +56,10 @@ impl MachineChecker {
         }
     }
 
-    /// Begins with these contents: key, value and revision.
-    pub fn restore(&mut self, contents: &[(Bytes, Bytes, LogIndex)]) {
-        for (key, value, revision) in contents {
-            self.past.set(*revision, key.clone(), Some(value.clone()));
+    /// Begins with these commands applied.
+    pub fn restore(&mut self, commands: &[(LogIndex, Bytes)]) {
+        for (index, command) in commands {
+            self.model.apply(*index, command);
         }
     }
 
@@ -108,7 +101,7 @@ impl MachineChecker {
                 Ok(())
             }
             Some(Proposal::Command(None, command)) => {
-                let response = self.apply(index, command);
+                let response = self.model.apply(index, command);
                 let command = version.data.slice_ref(command);
                 self.loose.insert(index, Loose { command, response, acknowledged: false });
                 Ok(())
@@ -124,11 +117,11 @@ impl MachineChecker {
                 checks.hit(Check::Sessions);
                 if number > *newest {
                     *newest = number;
-                    let response = self.apply(index, command);
+                    let response = self.model.apply(index, command);
                     let kept = if response.len() > MOST_KEPT { 0 } else { response.len() as u64 };
                     self.sessions.insert(session, (index, number, SESSION_BYTES + kept));
                     self.evict();
-                    if !is_conflict(&response) {
+                    if !S::Model::is_refusal(&response) {
                         self.effects.push((index, session, number));
                     }
                     self.responses.insert((session, number), (index, response));
@@ -149,61 +142,9 @@ impl MachineChecker {
         }
     }
 
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes {
-        let Ok(command) = Command::decode(command) else { return Bytes::new() };
-        let response = match command {
-            Command::Put { key, value } => {
-                self.past.set(index, key, Some(value));
-                Response::Written { revision: index }
-            }
-            Command::Delete { key } => {
-                Response::Deleted { existed: self.past.set(index, key, None) }
-            }
-            Command::Cas { key, expected, new } => {
-                let current = self.past.get(&key).map(|(value, _)| value.clone());
-                let swapped = current == expected;
-                if swapped {
-                    self.past.set(index, key, new);
-                }
-                Response::Swapped { swapped, current }
-            }
-            Command::Guarded { key, guard, value } => {
-                let revision = self.past.get(&key).map(|(_, revision)| revision);
-                match value {
-                    _ if !guard.holds(revision) => Response::Conflict { revision },
-                    Some(value) => {
-                        self.past.set(index, key, Some(value));
-                        Response::Written { revision: index }
-                    }
-                    None => Response::Deleted { existed: self.past.set(index, key, None) },
-                }
-            }
-            Command::Txn { compares, then, otherwise } => {
-                let value = |key: &Bytes| self.past.get(key).map(|(value, _)| value.clone());
-                let succeeded = compares.iter().all(|c| value(&c.key) == c.expected);
-                let mut results = Vec::new();
-                for op in if succeeded { then } else { otherwise } {
-                    match op {
-                        TxnOp::Get { key } => {
-                            results.push(self.past.get(&key).map(|(value, _)| value.clone()));
-                        }
-                        TxnOp::Put { key, value } => {
-                            self.past.set(index, key, Some(value));
-                        }
-                        TxnOp::Delete { key } => {
-                            self.past.set(index, key, None);
-                        }
-                    }
-                }
-                Response::Committed { succeeded, results }
-            }
-        };
-        response.encode()
-    }
-
     /// The commands without a session that have changed something, in log order.
     pub fn loose_effects(&self) -> impl Iterator<Item = (LogIndex, &Bytes)> {
-        let changed = self.loose.iter().filter(|(_, loose)| !is_conflict(&loose.response));
+        let changed = self.loose.iter().filter(|(_, loose)| !S::Model::is_refusal(&loose.response));
         changed.map(|(index, loose)| (*index, &loose.command))
     }
 
@@ -227,8 +168,8 @@ impl MachineChecker {
         }
         let message = format!(
             "`{what}` took effect at entry {index}, but its client was told `{}` instead of `{}`",
-            words::response(response),
-            words::response(&loose.response)
+            S::describe(Shown::Response(response)),
+            S::describe(Shown::Response(&loose.response))
         );
         Err(broken("response", message))
     }
@@ -281,8 +222,8 @@ impl MachineChecker {
                 format!(
                     "{name} took effect at entry {first}, but its client was told `{}` instead of \
                      `{}`",
-                    words::response(response),
-                    words::response(expected)
+                    S::describe(Shown::Response(response)),
+                    S::describe(Shown::Response(expected))
                 ),
             )),
             // Only what applies it can know what was not kept.
@@ -341,14 +282,14 @@ impl MachineChecker {
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         checks.hit(Check::Answer);
-        let Ok(asked) = Query::decode(query) else {
+        let Some(expected) = self.model.query(index, query) else {
             return Err(broken("answer", format!("{id} answered what is no query")));
         };
-        let expected = self.past.answer(&asked, index).encode();
         if *expected == *response {
             return Ok(());
         }
-        let (answer, right) = (words::exact_response(response), words::exact_response(&expected));
+        let (answer, right) =
+            (S::describe(Shown::Exact(response)), S::describe(Shown::Exact(&expected)));
         let message = format!(
             "{id} answered a query as of entry {index} with `{answer}`, where the committed log makes \
              it `{right}`"
@@ -379,45 +320,15 @@ impl MachineChecker {
         Err(broken("refusal", message))
     }
 
-    pub fn content(&self, id: NodeId, kv: &Kv, checks: &mut Checks) -> Result<(), Broken> {
+    pub fn content(
+        &self,
+        id: NodeId,
+        machine: &S::Machine,
+        checks: &mut Checks,
+    ) -> Result<(), Broken> {
         checks.hit(Check::Content);
-        let mut after: Option<Bytes> = None;
-        let mut expected = self.past.present();
-        loop {
-            let query = Query::Scan { prefix: Bytes::new(), after: after.clone(), limit: 0 };
-            let Ok(Response::Entries { entries, more }) =
-                Response::decode(&kv.query(&query.encode()))
-            else {
-                return Err(broken("content", format!("{id} cannot list its keys")));
-            };
-            for found in &entries {
-                let model = expected.next();
-                let same = model == Some((&found.key, &found.value, found.revision));
-                if !same {
-                    let message = format!(
-                        "{id} holds key {:?} of revision {}, where the committed log makes it {}: it is no \
-                         copy of what was committed",
-                        found.key,
-                        found.revision,
-                        model.map_or("end".to_owned(), |(key, _, revision)| format!(
-                            "{key:?} of revision {revision}"
-                        ))
-                    );
-                    return Err(broken("content", message));
-                }
-            }
-            match entries.last() {
-                Some(last) if more => after = Some(last.key.clone()),
-                _ => break,
-            }
-        }
-        match expected.next() {
-            Some((key, ..)) => Err(broken(
-                "content",
-                format!("{id} has lost key {key:?}, which the committed log has set"),
-            )),
-            None => Ok(()),
-        }
+        let differs = |how| broken("content", format!("{id} {how}"));
+        self.model.compare(machine).map_err(differs)
     }
 }
 
@@ -431,7 +342,8 @@ mod tests {
     #[test]
     fn a_refused_attempt_leaves_no_entry() {
         let (mut checks, session) = (Checks::new(), SessionId(2));
-        let mut machine = MachineChecker::new(SessionLimits { count: 8, bytes: 1 << 20 });
+        let mut machine =
+            MachineChecker::<crate::kv::KeyValue>::new(SessionLimits { count: 8, bytes: 1 << 20 });
         // Command 1 of session 2: no bytes, which the machine does not understand; it counts.
         let twice = Bytes::from_static(&[1, 1, 2, 1, 0]);
         let command = Proposal::Command(Some((session, 1)), &[]);

@@ -64,6 +64,7 @@ pub fn apply(store: &mut impl Store, action: &Action) -> Answer {
         }
         Action::Scan { prefix } => Answer::Pairs(store.scan(prefix)),
         Action::Txn(txn) => apply_txn(store, txn),
+        Action::Other { .. } => Answer::Unsaid,
     }
 }
 

@@ -23,6 +23,7 @@ use super::shadow::{Shadow, Step};
 use super::tail::Tail;
 use super::view::View;
 use super::{Broken, Check, Checks, broken};
+use crate::service::Describe;
 
 mod damage;
 mod tell;
@@ -64,6 +65,8 @@ impl Watched {
 
 /// The invariants of Raft over a whole cluster. See the module.
 pub(super) struct RaftChecker {
+    /// Describes commands in messages.
+    pub(super) describe: Describe,
     pub(super) nodes: BTreeMap<NodeId, Watched>,
     pub ledger: Ledger,
     pub(super) leader_of: BTreeMap<Term, NodeId>,
@@ -81,8 +84,9 @@ pub(super) struct RaftChecker {
 
 impl RaftChecker {
     /// For a cluster whose log begins there.
-    pub fn founded(id: SnapshotId) -> Self {
+    pub fn founded(id: SnapshotId, describe: Describe) -> Self {
         RaftChecker {
+            describe,
             nodes: BTreeMap::new(),
             ledger: Ledger::founded(id),
             leader_of: BTreeMap::new(),

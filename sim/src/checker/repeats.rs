@@ -19,6 +19,7 @@ use super::ledger::{Ledger, Version};
 use super::machine::MachineChecker;
 use super::raft::Watched;
 use super::{Broken, Check, Checks, broken};
+use crate::service::Service;
 use crate::words;
 
 /// A copy of a command: index, term and chain hash of its entry.
@@ -34,12 +35,12 @@ pub(super) struct Repeats {
 
 impl Repeats {
     /// `leader` has appended an entry that no log held before. It stands in `log` already.
-    pub fn appended(
+    pub fn appended<S: Service>(
         &mut self,
         (leader, log): (NodeId, &Watched),
         index: LogIndex,
         version: &Version,
-        machine: &MachineChecker,
+        machine: &MachineChecker<S>,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         if version.kind != EntryKind::Normal {
@@ -72,7 +73,7 @@ impl Repeats {
              {index}, although {why}",
             version.term,
             session.0,
-            words::entry(version.kind, &version.data)
+            words::entry(S::describe, version.kind, &version.data)
         );
         Err(broken("repetition", message))
     }

@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
-use stormkv::kv::Kv;
 use stormkv::node::{Applied, Membership, Proposal, Status, membership_change};
 use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId, Term};
@@ -18,6 +17,7 @@ use super::machine::MachineChecker;
 use super::raft::RaftChecker;
 use super::repeats::Repeats;
 use super::view::View;
+use crate::service::{Service, Shown};
 use crate::words;
 
 /// A broken promise: which checker noticed, and what it saw.
@@ -134,9 +134,9 @@ struct Address {
 }
 
 /// The checks of every event. See the module.
-pub struct Safety {
+pub struct Safety<S: Service> {
     pub(super) raft: RaftChecker,
-    pub(super) machine: MachineChecker,
+    pub(super) machine: MachineChecker<S>,
     pub(super) repeats: Repeats,
     /// Sessions that a client has.
     pub(super) opened: BTreeSet<SessionId>,
@@ -146,11 +146,11 @@ pub struct Safety {
     checks: Checks,
 }
 
-impl Safety {
+impl<S: Service> Safety<S> {
     /// For a cluster whose members keep this many sessions, and bytes of them.
     pub fn new(sessions: SessionLimits) -> Self {
         Safety {
-            raft: RaftChecker::founded(SnapshotId { index: 1, term: 1 }),
+            raft: RaftChecker::founded(SnapshotId { index: 1, term: 1 }, S::describe),
             machine: MachineChecker::new(sessions),
             repeats: Repeats::default(),
             opened: BTreeSet::new(),
@@ -159,10 +159,10 @@ impl Safety {
         }
     }
 
-    /// The same cluster, founded with these contents: key, value and revision.
-    pub fn founded(mut self, id: SnapshotId, contents: &[(Bytes, Bytes, LogIndex)]) -> Self {
-        self.raft = RaftChecker::founded(id);
-        self.machine.restore(contents);
+    /// The same cluster, founded with a state in which these commands were applied.
+    pub fn founded(mut self, id: SnapshotId, commands: &[(LogIndex, Bytes)]) -> Self {
+        self.raft = RaftChecker::founded(id, S::describe);
+        self.machine.restore(commands);
         self
     }
 
@@ -283,7 +283,7 @@ impl Safety {
         index: LogIndex,
         response: &[u8],
     ) -> Result<(), Broken> {
-        let what = words::command(command);
+        let what = S::describe(Shown::Command(command));
         self.stands(index, &what, |found| found == Proposal::Command(None, command))?;
         self.machine.acknowledged_loose(&what, index, response, &mut self.checks)
     }
@@ -299,7 +299,7 @@ impl Safety {
         index: LogIndex,
         bytes: u64,
     ) -> Result<(), Broken> {
-        let what = words::command(command);
+        let what = S::describe(Shown::Command(command));
         self.stands(index, &what, |found| found == Proposal::Command(None, command))?;
         self.machine.not_kept_loose(&what, index, bytes, &mut self.checks)
     }
@@ -367,7 +367,9 @@ impl Safety {
         }
         let found = match version {
             None => "is not committed".to_owned(),
-            Some(version) => format!("says `{}`", words::entry(version.kind, &version.data)),
+            Some(version) => {
+                format!("says `{}`", words::entry(S::describe, version.kind, &version.data))
+            }
         };
         let message = format!("{what} was answered as applied at entry {index}, which {found}");
         Err(broken("answer-index", message))
@@ -460,7 +462,7 @@ impl Safety {
     ///
     /// # Errors
     /// As [`queued`](Self::queued).
-    pub fn content(&mut self, id: NodeId, machine: &Kv) -> Result<(), Broken> {
+    pub fn content(&mut self, id: NodeId, machine: &S::Machine) -> Result<(), Broken> {
         self.machine.content(id, machine, &mut self.checks)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A trait only so that tests can show the checkers a node that a correct one never becomes.
 
-use stormkv::kv::Kv;
+use stormkv::machine::StateMachine;
 use stormkv::node::{Membership, Node, Progress, Status};
 use stormkv::types::{Entry, LogIndex, SnapshotId, Term};
 
@@ -22,7 +22,7 @@ pub trait View {
     fn damage(&self) -> Option<SnapshotId>;
 }
 
-impl View for Node<Kv> {
+impl<M: StateMachine> View for Node<M> {
     fn status(&self) -> Status {
         self.status()
     }

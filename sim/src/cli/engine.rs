@@ -8,12 +8,13 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use stormkv_sim::campaign::Totals;
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
 #[cfg(feature = "bugs")]
 use stormkv_sim::shrink;
 use stormkv_sim::swarm;
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::world::RunOptions;
 
 /// What runs seeds and plans.
 pub struct Engine {
@@ -34,8 +35,10 @@ pub struct Engine {
 impl Default for Engine {
     fn default() -> Engine {
         Engine {
-            run_seed: |seed| run_plan(&swarm::generate(seed), RunOptions::default()),
-            run_beyond: |seed| run_plan(&swarm::generate_beyond(seed), RunOptions::default()),
+            run_seed: |seed| run_plan(&swarm::generate::<KeyValue>(seed), RunOptions::default()),
+            run_beyond: |seed| {
+                run_plan(&swarm::generate_beyond::<KeyValue>(seed), RunOptions::default())
+            },
             run_plan,
             interrupts: |_| false,
             #[cfg(feature = "bugs")]
@@ -45,7 +48,7 @@ impl Default for Engine {
 }
 
 fn run_plan(plan: &Plan, mut options: RunOptions) -> Outcome {
-    world::run(plan, &mut options)
+    kv::run(plan, &mut options)
 }
 
 #[cfg(feature = "bugs")]
@@ -57,7 +60,7 @@ fn shrink_plan(plan: &Plan, jobs: usize, limit: Duration) -> Option<(Plan, u64)>
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
-    let shrunk = shrink::shrink(plan, &options, &mut report).ok()?;
+    let shrunk = kv::shrink(plan, &options, &mut report).ok()?;
     Some((shrunk.plan, shrunk.outcome.events))
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use serde::Serialize;
 use stormkv_sim::campaign::{self, Failure, Totals};
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::outcome::{Outcome, Recovery, Skipped, Violation};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Json, JsonFailure, Paint, Subject, Table};
@@ -135,7 +136,7 @@ fn load_any(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
                     report::one_line(&path.to_string_lossy())
                 )));
             }
-            let plan = scenario::load(path)
+            let plan = scenario::load::<KeyValue>(path)
                 .map_err(|error| Usage(report::one_line(&error.to_string())))?;
             Ok((Subject::File(path.to_string_lossy().into_owned()), plan))
         }

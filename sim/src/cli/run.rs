@@ -8,6 +8,7 @@ use stormkv_sim::campaign::{
     self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, Seeds, Settings, Totals,
 };
 use stormkv_sim::caught::caught;
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Subject};
@@ -142,7 +143,11 @@ fn run_seed(args: &RunArgs, bug: Option<&str>, engine: &Engine, seed: u64) -> Ou
 
 /// The plan of a seed in a campaign.
 pub fn plan(seed: u64, beyond_quorum: bool, bug: Option<&str>) -> Plan {
-    let plan = if beyond_quorum { swarm::generate_beyond(seed) } else { swarm::generate(seed) };
+    let plan = if beyond_quorum {
+        swarm::generate_beyond::<KeyValue>(seed)
+    } else {
+        swarm::generate::<KeyValue>(seed)
+    };
     Plan { bug: bug.map(str::to_owned), ..plan }
 }
 

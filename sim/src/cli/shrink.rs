@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use stormkv_sim::campaign::{self, CANARY, Failure};
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report::{self, Subject};
 use stormkv_sim::scenario;
@@ -104,7 +105,9 @@ impl Task<'_> {
         let started = engine::now();
         let mut trouble = None;
         let mut report = |progress: &Progress<'_>| {
-            if progress.improved && there.is_none_or(|there| Weight::of(progress.best) < there) {
+            if progress.improved
+                && there.is_none_or(|there| Weight::of::<KeyValue>(progress.best) < there)
+            {
                 trouble = write(self.out, progress.best).err();
             }
             bar.set_message(format!(
@@ -123,7 +126,7 @@ impl Task<'_> {
         let mut options = Options::default();
         (options.jobs, options.seed) = (self.jobs, Some(self.seed));
         let run = |plan: &Plan, options| (engine.run_plan)(plan, options);
-        let shrunk = shrink::shrink_with(&self.plan, &options, &run, &mut report);
+        let shrunk = shrink::shrink_with::<KeyValue>(&self.plan, &options, &run, &mut report);
         bar.finish_and_clear();
         if let Some(trouble) = trouble {
             return Err(trouble);
@@ -142,9 +145,9 @@ impl Task<'_> {
         if !self.out.exists() {
             return Ok(None);
         }
-        let old = scenario::load(self.out).ok();
+        let old = scenario::load::<KeyValue>(self.out).ok();
         match old.filter(|old| old.found.as_ref().is_some_and(|found| found.seed == self.seed)) {
-            Some(old) => Ok(Some(Weight::of(&old))),
+            Some(old) => Ok(Some(Weight::of::<KeyValue>(&old))),
             None => Err(Usage(format!(
                 "{} is there and is not what became of seed {}; name another file, or remove it",
                 shown(self.out),

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use stormkv_sim::campaign::{self, Totals};
+use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::outcome::Violation;
 use stormkv_sim::report::{self, Table};
-use stormkv_sim::world::{self, SoakProgress, Soaked};
+use stormkv_sim::world::{SoakProgress, Soaked};
 use stormkv_sim::{swarm, world::WAYPOINTS};
 
 use super::console::Console;
@@ -58,8 +59,8 @@ pub fn soak(args: &SoakArgs, console: &Console) -> Result<Exit, Usage> {
         let mut soaked = None;
         // A panic of the world itself must be told as a violation, as everywhere.
         let outcome = campaign::guarded(|| {
-            let window = |number| swarm::soak_window(args.seed, number);
-            let done = world::soak(windows, &window, &mut progress);
+            let window = |number| swarm::soak_window::<KeyValue>(args.seed, number);
+            let done = kv::soak(windows, &window, &mut progress);
             soaked.insert(done).outcome.clone()
         });
         soaked.unwrap_or_else(|| Soaked {

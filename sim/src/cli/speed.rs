@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use stormkv_sim::campaign::{self, Totals};
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::outcome::Violation;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
@@ -70,9 +71,9 @@ pub fn speed(args: &SpeedArgs, engine: &Engine, console: &Console) -> Result<Exi
 }
 
 fn measure(engine: &Engine) -> Result<SpeedJson, Failed> {
-    let steady = [swarm::speed_plan(SpeedKind::Steady)];
+    let steady = [swarm::speed_plan::<KeyValue>(SpeedKind::Steady)];
     let seeds: Vec<Plan> =
-        (0..SEEDS).map(|seed| swarm::speed_plan(SpeedKind::PerSeed(seed))).collect();
+        (0..SEEDS).map(|seed| swarm::speed_plan::<KeyValue>(SpeedKind::PerSeed(seed))).collect();
     let (steady, _) = workload("steady", &steady, engine)?;
     let (per_seed, wall) = workload("per-seed", &seeds, engine)?;
     Ok(SpeedJson {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::outcome::{Outcome, Recovery};
 use stormkv_sim::world::{NodeRecord, Recorded};
 
@@ -444,7 +445,7 @@ fn a_failing_campaign_shrinks_its_worst_failure_beside_its_file() {
     let (exit, text, _) = sim(&fake(), &line);
     assert_eq!(exit, Exit::Violation);
     let path = out.join("seed-3.toml");
-    let plan = stormkv_sim::scenario::load(&path).unwrap();
+    let plan = stormkv_sim::scenario::load::<KeyValue>(&path).unwrap();
     assert_eq!((plan.name.as_str(), plan.ops.len(), plan.faults.len()), ("seed-3", 0, 0));
     assert_eq!(plan.found.map(|found| (found.seed, found.events_before)), Some((3, 50)));
     assert!(text.ends_with(&format!("  replay   cargo sim replay {}\n", path.display())), "{text}");

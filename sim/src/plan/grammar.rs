@@ -22,10 +22,10 @@ impl fmt::Display for GrammarError {
 impl std::error::Error for GrammarError {}
 
 /// The verbs of a language, each with its form.
-pub(super) type Grammar = [(&'static str, &'static str)];
+pub type Grammar = [(&'static str, &'static str)];
 
 /// A text on its way through a parser.
-pub(super) struct Tokens<'a> {
+pub(crate) struct Tokens<'a> {
     text: &'a str,
     words: Vec<&'a str>,
     next: usize,
@@ -34,7 +34,7 @@ pub(super) struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     /// Splits at spaces; `|`, `;` and `->` are words of their own.
-    pub(super) fn new(text: &'a str, usage: &'static str) -> Self {
+    pub(crate) fn new(text: &'a str, usage: &'static str) -> Self {
         let mut words = Vec::new();
         for chunk in text.split_ascii_whitespace() {
             let mut rest = chunk;
@@ -49,7 +49,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Takes the first word and looks up its form, which later errors will show.
-    pub(super) fn verb(
+    pub(crate) fn verb(
         &mut self,
         what: &str,
         grammar: &Grammar,
@@ -68,38 +68,38 @@ impl<'a> Tokens<'a> {
     }
 
     /// An error about this text.
-    pub(super) fn fail<T>(&self, what: impl fmt::Display) -> Result<T, GrammarError> {
+    pub(crate) fn fail<T>(&self, what: impl fmt::Display) -> Result<T, GrammarError> {
         Err(GrammarError(format!("{what} in `{}`; write `{}`", self.text.trim(), self.usage)))
     }
 
     /// The next word, which stays.
-    pub(super) fn peek(&self) -> Option<&'a str> {
+    pub(crate) fn peek(&self) -> Option<&'a str> {
         self.words.get(self.next).copied()
     }
 
     /// The next word.
-    pub(super) fn take(&mut self) -> Option<&'a str> {
+    pub(crate) fn take(&mut self) -> Option<&'a str> {
         let word = self.peek()?;
         self.next += 1;
         Some(word)
     }
 
     /// Takes the next word if it is this one.
-    pub(super) fn take_if(&mut self, word: &str) -> bool {
+    pub(crate) fn take_if(&mut self, word: &str) -> bool {
         let found = self.peek() == Some(word);
         self.next += usize::from(found);
         found
     }
 
     /// Takes the last word off if it begins with this sign; returns what follows the sign.
-    pub(super) fn take_suffix(&mut self, sign: char) -> Option<&'a str> {
+    pub(crate) fn take_suffix(&mut self, sign: char) -> Option<&'a str> {
         let rest = self.words.last()?.strip_prefix(sign)?;
         self.words.pop();
         Some(rest)
     }
 
     /// The next word, which must be there.
-    pub(super) fn need(&mut self, what: &str) -> Result<&'a str, GrammarError> {
+    pub(crate) fn need(&mut self, what: &str) -> Result<&'a str, GrammarError> {
         match self.take() {
             Some(word) => Ok(word),
             None => self.fail(format!("{what} is missing")),
@@ -107,7 +107,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Takes the next word, which must be this one.
-    pub(super) fn expect(&mut self, word: &str) -> Result<(), GrammarError> {
+    pub(crate) fn expect(&mut self, word: &str) -> Result<(), GrammarError> {
         if self.take_if(word) {
             return Ok(());
         }
@@ -118,7 +118,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// A whole number within limits.
-    pub(super) fn number(
+    pub(crate) fn number(
         &mut self,
         what: &str,
         least: u32,
@@ -132,7 +132,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// A time within limits, in microseconds; written in milliseconds, such as `12.5ms`.
-    pub(super) fn duration_us(
+    pub(crate) fn duration_us(
         &mut self,
         what: &str,
         least_us: u64,
@@ -150,7 +150,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// A node's number.
-    pub(super) fn node(&mut self) -> Result<NodeId, GrammarError> {
+    pub(crate) fn node(&mut self) -> Result<NodeId, GrammarError> {
         let word = self.need("a node")?;
         match parse_node(word) {
             Some(node) => Ok(node),
@@ -159,7 +159,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// One member: a node's number, or `c` and a client's number.
-    pub(super) fn member(&mut self) -> Result<Member, GrammarError> {
+    pub(crate) fn member(&mut self) -> Result<Member, GrammarError> {
         let word = self.need("a node or client")?;
         let client = word.strip_prefix('c').and_then(parse_number).filter(|client| *client > 0);
         match (client, parse_node(word)) {
@@ -170,7 +170,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// One or more members, up to this word, a setting (`key=value`), or the end.
-    pub(super) fn members(&mut self, stop: &str) -> Result<Vec<Member>, GrammarError> {
+    pub(crate) fn members(&mut self, stop: &str) -> Result<Vec<Member>, GrammarError> {
         let mut members = Vec::new();
         let goes_on = |word: &str| word != stop && !word.contains('=');
         while members.is_empty() || self.peek().is_some_and(goes_on) {
@@ -184,7 +184,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Nothing may be left.
-    pub(super) fn end(&self) -> Result<(), GrammarError> {
+    pub(crate) fn end(&self) -> Result<(), GrammarError> {
         match self.peek() {
             Some(word) => self.fail(format!("`{word}` is too much")),
             None => Ok(()),
@@ -206,7 +206,7 @@ fn parse_number(word: &str) -> Option<u32> {
 }
 
 /// A node's number, within the limits of a plan.
-pub(super) fn parse_node(word: &str) -> Option<NodeId> {
+pub(crate) fn parse_node(word: &str) -> Option<NodeId> {
     let number = parse_number(word)?;
     (1..=MAX_NODE_ID).contains(&number).then_some(NodeId(u64::from(number)))
 }

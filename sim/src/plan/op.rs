@@ -2,154 +2,47 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use stormkv::kv::MAX_SCAN;
 use stormkv::types::NodeId;
 
 use super::change::{Part, parse_parts};
-use super::check::MAX_VALUE_BYTES;
 use super::grammar::{Grammar, GrammarError, Tokens, parse_node};
 
-/// A value to write or to compare with: a word, possibly padded.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Value {
-    word: String,
-    padded_to: Option<u32>,
-}
+/// Words for the service, in its own grammar: `put k v`. The plan does not know what they mean.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Words(Arc<str>);
 
-impl Value {
-    /// A value that is just this word.
-    ///
-    /// # Panics
-    /// If it is not a word: letters, digits and `_ . / : -`, at least one, and not `-` alone.
-    pub fn new(word: impl Into<String>) -> Value {
-        let word = word.into();
-        assert!(is_word(&word), "`{word}` is not a word");
-        Value { word, padded_to: None }
+impl Words {
+    /// These words, with one space between any two.
+    pub fn new(text: &str) -> Words {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        Words(words.join(" ").into())
     }
 
-    /// This word, filled up with dots to `len` bytes; written as `word*len`.
-    ///
-    /// # Panics
-    /// If it is not a word, or if `len` is below its length or above [`MAX_VALUE_BYTES`].
-    pub fn padded(word: impl Into<String>, len: u32) -> Value {
-        let value = Value { padded_to: Some(len), ..Value::new(word) };
-        assert!(value.pads(), "{value} has an impossible length");
-        value
+    /// All of them.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
-    /// The value itself.
-    pub fn bytes(&self) -> Bytes {
-        let mut bytes = self.word.clone().into_bytes();
-        if let Some(len) = self.padded_to {
-            bytes.resize(len as usize, b'.');
-        }
-        bytes.into()
-    }
-
-    fn pads(&self) -> bool {
-        self.padded_to
-            .is_none_or(|len| len as usize >= self.word.len() && u64::from(len) <= MAX_VALUE_BYTES)
+    /// The first one, which says what is done.
+    pub fn verb(&self) -> &str {
+        self.0.split(' ').next().unwrap_or_default()
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.padded_to {
-            Some(len) => write!(f, "{}*{len}", self.word),
-            None => f.write_str(&self.word),
-        }
+        f.write_str(&self.0)
     }
 }
 
-/// What a transaction asks before it acts: is the key's value this one?
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// The key.
-    pub key: String,
-    /// The value it must have; `None` if it must be absent (written as `-`).
-    pub value: Option<Value>,
-}
-
-/// One action of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Sets a key.
-    Put {
-        /// The key.
-        key: String,
-        /// Its new value.
-        value: Value,
-    },
-    /// Removes a key.
-    Delete {
-        /// The key.
-        key: String,
-    },
-    /// Reads a key.
-    Get {
-        /// The key.
-        key: String,
-    },
-}
-
-/// What is done.
+/// An operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Op {
-    /// `put k v`: sets a key.
-    Put {
-        /// The key.
-        key: String,
-        /// Its new value.
-        value: Value,
-    },
-    /// `get k`: reads a key.
-    Get {
-        /// The key.
-        key: String,
-    },
-    /// `delete k`: removes a key.
-    Delete {
-        /// The key.
-        key: String,
-    },
-    /// `cas k old new`: sets a key to `new` if its value is `old`.
-    Cas {
-        /// The key.
-        key: String,
-        /// What it must be; `None` if it must be absent (written as `-`).
-        old: Option<Value>,
-        /// What it becomes.
-        new: Value,
-    },
-    /// `guarded k seen v`: sets a key (or, with `-` in the place of the value, removes it) if its
-    /// revision is as expected: `If-Match` and `If-None-Match` of the HTTP interface.
-    Guarded {
-        /// The key.
-        key: String,
-        /// What must hold.
-        guard: Guard,
-        /// What it becomes; `None` to remove it.
-        value: Option<Value>,
-    },
-    /// `scan prefix`: reads all keys that begin with it; `scan prefix limit 2`: page by page.
-    Scan {
-        /// The prefix; empty for all keys (written as `*`).
-        prefix: String,
-        /// The most entries of a page. 0: there is one page, for all of them.
-        limit: u32,
-    },
-    /// `txn if k=v k2=- then put a 1; delete b else get c`: all at once.
-    Txn {
-        /// All must hold; none always hold.
-        conditions: Vec<Condition>,
-        /// Done if they hold.
-        then: Vec<Step>,
-        /// Done if they do not.
-        otherwise: Vec<Step>,
-    },
+    /// An operation of the service.
+    Service(Words),
     /// `add N`: a new voter with an empty disk.
     Add(NodeId),
     /// `learner N`: a new learner with an empty disk.
@@ -187,13 +80,6 @@ pub enum Op {
 }
 
 const GRAMMAR: &Grammar = &[
-    ("put", "put KEY VALUE [!no-session|!reused] [@N]"),
-    ("get", "get KEY [!stale] [@N]"),
-    ("delete", "delete KEY [!no-session] [@N]"),
-    ("cas", "cas KEY OLD|- NEW [!no-session] [@N]"),
-    ("guarded", "guarded KEY absent|present|seen VALUE|- [!no-session] [@N]"),
-    ("scan", "scan PREFIX|* [limit COUNT] [!stale] [@N]"),
-    ("txn", "txn [if KEY=VALUE|-..] then STEP[; STEP..] [else STEP[; STEP..]] [!no-session] [@N]"),
     ("add", "add N [@N]"),
     ("learner", "learner N [@N]"),
     ("promote", "promote N [@N]"),
@@ -205,20 +91,11 @@ const GRAMMAR: &Grammar = &[
     ("restart", "restart"),
 ];
 
-/// The most conditions, and the most steps of one branch, in a transaction.
-const MAX_STEPS: usize = 128;
-
 impl Op {
     /// The verb of its text form.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &str {
         match self {
-            Op::Put { .. } => "put",
-            Op::Get { .. } => "get",
-            Op::Delete { .. } => "delete",
-            Op::Cas { .. } => "cas",
-            Op::Guarded { .. } => "guarded",
-            Op::Scan { .. } => "scan",
-            Op::Txn { .. } => "txn",
+            Op::Service(words) => words.verb(),
             Op::Add(_) => "add",
             Op::Learner(_) => "learner",
             Op::Promote(_) => "promote",
@@ -229,16 +106,6 @@ impl Op {
             Op::Change(_) => "change",
             Op::Restart => "restart",
         }
-    }
-
-    /// Whether it only looks at keys.
-    pub fn is_read(&self) -> bool {
-        matches!(self, Op::Get { .. } | Op::Scan { .. })
-    }
-
-    /// Whether it changes keys.
-    pub fn is_write(&self) -> bool {
-        !self.is_read() && !self.is_admin() && *self != Op::Restart
     }
 
     /// Whether it is the operator's business.
@@ -282,30 +149,6 @@ impl Op {
     }
 }
 
-/// A condition on the revision of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// It is absent.
-    Absent,
-    /// It is there.
-    Present,
-    /// It is as this client saw it last: it has that revision or, if the client has seen no value,
-    /// is absent.
-    Seen,
-}
-
-impl Guard {
-    const NAMES: [(&'static str, Guard); 3] =
-        [("absent", Guard::Absent), ("present", Guard::Present), ("seen", Guard::Seen)];
-}
-
-impl fmt::Display for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Guard::NAMES.iter().find(|(_, guard)| guard == self);
-        f.write_str(named.expect("each has a name").0)
-    }
-}
-
 /// How a request is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Manner {
@@ -338,10 +181,9 @@ impl Manner {
     fn fits(self, op: &Op) -> bool {
         match self {
             Manner::Usual => true,
-            Manner::NoSession => op.is_write(),
-            Manner::Stale => op.is_read(),
+            // Only the service can tell a command from a query.
+            Manner::NoSession | Manner::Stale | Manner::Reused => matches!(op, Op::Service(_)),
             Manner::Imprudent | Manner::Forced => op.is_admin() && !matches!(op, Op::Transfer(_)),
-            Manner::Reused => matches!(op, Op::Put { .. }),
         }
     }
 }
@@ -364,14 +206,19 @@ impl From<Op> for Call {
 }
 
 impl Call {
+    /// Reports the first word of an operation of the service if it is none of the verbs of its
+    /// `grammar`, nor one of the operator's.
+    ///
+    /// # Errors
+    /// When there is no such verb; the message suggests one.
+    pub fn check_verb(&self, grammar: &Grammar) -> Result<(), GrammarError> {
+        let all: Vec<_> = grammar.iter().chain(GRAMMAR).copied().collect();
+        Tokens::new(self.op.kind(), "").verb("operation", &all).map(drop)
+    }
+
     /// Whether the operator does not care if what is left is a quorum.
     pub fn is_imprudent(&self) -> bool {
         matches!(self.manner, Manner::Imprudent | Manner::Forced)
-    }
-
-    /// Whether it is a write that has a number in a session.
-    pub fn uses_session(&self) -> bool {
-        self.op.is_write() && self.manner != Manner::NoSession
     }
 }
 
@@ -389,38 +236,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = self.kind();
         match self {
-            Op::Put { key, value } => write!(f, "{verb} {key} {value}"),
-            Op::Get { key } | Op::Delete { key } => write!(f, "{verb} {key}"),
-            Op::Cas { key, old: Some(old), new } => write!(f, "{verb} {key} {old} {new}"),
-            Op::Cas { key, old: None, new } => write!(f, "{verb} {key} - {new}"),
-            Op::Guarded { key, guard, value: Some(value) } => {
-                write!(f, "{verb} {key} {guard} {value}")
-            }
-            Op::Guarded { key, guard, value: None } => write!(f, "{verb} {key} {guard} -"),
-            Op::Scan { prefix, limit } => {
-                let prefix = if prefix.is_empty() { "*" } else { prefix };
-                write!(f, "{verb} {prefix}")?;
-                if *limit > 0 { write!(f, " limit {limit}") } else { Ok(()) }
-            }
-            Op::Txn { conditions, then, otherwise } => {
-                f.write_str(verb)?;
-                if !conditions.is_empty() {
-                    f.write_str(" if")?;
-                }
-                for Condition { key, value } in conditions {
-                    match value {
-                        Some(value) => write!(f, " {key}={value}")?,
-                        None => write!(f, " {key}=-")?,
-                    }
-                }
-                f.write_str(" then ")?;
-                write_steps(f, then)?;
-                if !otherwise.is_empty() {
-                    f.write_str(" else ")?;
-                    write_steps(f, otherwise)?;
-                }
-                Ok(())
-            }
+            Op::Service(words) => words.fmt(f),
             Op::Add(node)
             | Op::Learner(node)
             | Op::Promote(node)
@@ -439,61 +255,39 @@ impl fmt::Display for Op {
     }
 }
 
-fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
-    for (position, step) in steps.iter().enumerate() {
-        f.write_str(if position == 0 { "" } else { "; " })?;
-        match step {
-            Step::Put { key, value } => write!(f, "put {key} {value}")?,
-            Step::Delete { key } => write!(f, "delete {key}")?,
-            Step::Get { key } => write!(f, "get {key}")?,
-        }
-    }
-    Ok(())
-}
-
 impl FromStr for Call {
     type Err = GrammarError;
 
     fn from_str(text: &str) -> Result<Call, GrammarError> {
-        let mut tokens = Tokens::new(text, "");
-        let verb = tokens.verb("operation", GRAMMAR)?;
+        let mut tokens = Tokens::new(text, "OPERATION [!MANNER] [@N]");
+        let of_operator = |word| GRAMMAR.iter().any(|(verb, _)| *verb == word);
+        let verb = match tokens.peek() {
+            Some(word) if of_operator(word) => tokens.verb("operation", GRAMMAR)?,
+            _ => "",
+        };
+        let mut rest = text.trim();
         let node = match tokens.take_suffix('@') {
             None => None,
             Some(word) => match parse_node(word) {
-                Some(node) => Some(node),
+                Some(node) => {
+                    rest = without(rest, word);
+                    Some(node)
+                }
                 None => return tokens.fail(format!("`@{word}` is not a node")),
             },
         };
         let manner = match tokens.take_suffix('!') {
             None => Manner::Usual,
             Some(word) => match Manner::NAMES.iter().find(|(name, _)| *name == word) {
-                Some((_, manner)) => *manner,
+                Some((_, manner)) => {
+                    rest = without(rest, word);
+                    *manner
+                }
                 None => return tokens.fail(format!("`!{word}` is no way to ask")),
             },
         };
         let op = match verb {
-            "put" => Op::Put { key: parse_key(&mut tokens)?, value: parse_value(&mut tokens)? },
-            "get" => Op::Get { key: parse_key(&mut tokens)? },
-            "delete" => Op::Delete { key: parse_key(&mut tokens)? },
-            "cas" => {
-                let key = parse_key(&mut tokens)?;
-                let old = if tokens.take_if("-") { None } else { Some(parse_value(&mut tokens)?) };
-                Op::Cas { key, old, new: parse_value(&mut tokens)? }
-            }
-            "guarded" => {
-                let (key, guard) = (parse_key(&mut tokens)?, parse_guard(&mut tokens)?);
-                let value =
-                    if tokens.take_if("-") { None } else { Some(parse_value(&mut tokens)?) };
-                Op::Guarded { key, guard, value }
-            }
-            "scan" => {
-                let all = tokens.take_if("*");
-                let prefix = if all { String::new() } else { parse_key(&mut tokens)? };
-                let pages = tokens.take_if("limit");
-                let limit = if pages { tokens.number("a limit", 1, MAX_SCAN)? } else { 0 };
-                Op::Scan { prefix, limit }
-            }
-            "txn" => parse_txn(&mut tokens)?,
+            "" => return Ok(Call { op: Op::Service(Words::new(rest)), manner, node }),
             "add" => Op::Add(tokens.node()?),
             "learner" => Op::Learner(tokens.node()?),
             "promote" => Op::Promote(tokens.node()?),
@@ -523,85 +317,13 @@ impl FromStr for Call {
     }
 }
 
+/// The text without a sign and this word at its end.
+fn without<'a>(text: &'a str, word: &str) -> &'a str {
+    text[..text.len() - word.len() - 1].trim_end()
+}
+
 /// Words have no signs that mean something in the grammar.
-fn is_word(word: &str) -> bool {
+pub(crate) fn is_word(word: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:-".contains(&byte);
     !word.is_empty() && word != "-" && word.bytes().all(allowed)
-}
-
-fn parse_guard(tokens: &mut Tokens<'_>) -> Result<Guard, GrammarError> {
-    let word = tokens.need("a guard")?;
-    match Guard::NAMES.iter().find(|(name, _)| *name == word) {
-        Some((_, guard)) => Ok(*guard),
-        None => tokens.fail(format!("`{word}` is no guard")),
-    }
-}
-
-fn parse_key(tokens: &mut Tokens<'_>) -> Result<String, GrammarError> {
-    let word = tokens.need("a key")?;
-    if !is_word(word) {
-        return tokens.fail(format!("`{word}` is not a key (letters, digits, _ . / : -)"));
-    }
-    Ok(word.to_string())
-}
-
-fn parse_value(tokens: &mut Tokens<'_>) -> Result<Value, GrammarError> {
-    let word = tokens.need("a value")?;
-    read_value(tokens, word)
-}
-
-fn read_value(tokens: &Tokens<'_>, text: &str) -> Result<Value, GrammarError> {
-    let (word, padded_to) = match text.split_once('*') {
-        None => (text, None),
-        Some((word, len)) => match len.parse() {
-            Ok(len) => (word, Some(len)),
-            Err(_) => return tokens.fail(format!("`{text}` has no length after its `*`")),
-        },
-    };
-    if !is_word(word) {
-        return tokens.fail(format!("`{text}` is not a value (letters, digits, _ . / : -)"));
-    }
-    let value = Value { word: word.to_string(), padded_to };
-    if !value.pads() {
-        let least = value.word.len();
-        return tokens
-            .fail(format!("`{text}` has an impossible length ({least} to {MAX_VALUE_BYTES})"));
-    }
-    Ok(value)
-}
-
-fn parse_txn(tokens: &mut Tokens<'_>) -> Result<Op, GrammarError> {
-    let mut conditions = Vec::new();
-    if tokens.take_if("if") {
-        while conditions.is_empty() || tokens.peek().is_some_and(|word| word != "then") {
-            let word = tokens.need("a condition")?;
-            let Some((key, value)) = word.split_once('=').filter(|(key, _)| is_word(key)) else {
-                return tokens.fail(format!("`{word}` is not a condition"));
-            };
-            let value = if value == "-" { None } else { Some(read_value(tokens, value)?) };
-            conditions.push(Condition { key: key.to_string(), value });
-        }
-    }
-    tokens.expect("then")?;
-    let then = parse_steps(tokens)?;
-    let otherwise = if tokens.take_if("else") { parse_steps(tokens)? } else { Vec::new() };
-    if conditions.len().max(then.len()).max(otherwise.len()) > MAX_STEPS {
-        return tokens.fail(format!("more than {MAX_STEPS} conditions or steps"));
-    }
-    Ok(Op::Txn { conditions, then, otherwise })
-}
-
-fn parse_steps(tokens: &mut Tokens<'_>) -> Result<Vec<Step>, GrammarError> {
-    let mut steps = Vec::new();
-    loop {
-        steps.push(match tokens.need("a step")? {
-            "put" => Step::Put { key: parse_key(tokens)?, value: parse_value(tokens)? },
-            "delete" => Step::Delete { key: parse_key(tokens)? },
-            "get" => Step::Get { key: parse_key(tokens)? },
-            word => return tokens.fail(format!("`{word}` is not a step (put, delete, get)")),
-        });
-        if !tokens.take_if(";") {
-            return Ok(steps);
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::data::Plainer;
 use super::weight::Weight;
 use super::{DoesNotFail, Fingerprint, Options, Progress, Report, Run, Shrunk, Slip, rename, told};
 use crate::campaign::guarded;
@@ -43,6 +44,7 @@ pub(super) struct Search<'a> {
     options: &'a Options,
     run: Run<'a>,
     report: Report<'a>,
+    plainer: Plainer,
     best: Plan,
     weight: Weight,
     outcome: Outcome,
@@ -68,6 +70,7 @@ impl<'a> Search<'a> {
         options: &'a Options,
         run: Run<'a>,
         report: Report<'a>,
+        plainer: Plainer,
     ) -> Result<Self, DoesNotFail> {
         let outcome = run_guarded(run, plan, u64::MAX);
         let Some(violation) = &outcome.violation else { return Err(DoesNotFail) };
@@ -80,7 +83,8 @@ impl<'a> Search<'a> {
             options,
             run,
             report,
-            weight: Weight::of(plan),
+            plainer,
+            weight: Weight::with(plan, (plainer.names)(plan)),
             fingerprint: Fingerprint::of(violation),
             best: plan.clone(),
             outcome,
@@ -102,6 +106,15 @@ impl<'a> Search<'a> {
         Ok(search)
     }
 
+    /// The part that depends on the service.
+    pub fn plainer(&self) -> Plainer {
+        self.plainer
+    }
+
+    fn weight_of(&self, plan: &Plan) -> Weight {
+        Weight::with(plan, (self.plainer.names)(plan))
+    }
+
     /// Says when the faults stop, if the plan leaves that to its last row: a row that is taken out
     /// must not move the end of the storm as well. (A pass may go back to that later.)
     fn fix_end(&mut self) {
@@ -113,7 +126,7 @@ impl<'a> Search<'a> {
         let outcome = run_guarded(self.run, &plan, self.limit());
         let violation = outcome.violation.as_ref();
         if violation.is_some_and(|violation| Fingerprint::of(violation) == self.fingerprint) {
-            self.weight = Weight::of(&plan);
+            self.weight = self.weight_of(&plan);
             (self.best, self.outcome) = (plan, outcome);
         }
     }
@@ -189,12 +202,12 @@ impl<'a> Search<'a> {
 
     /// Whether this plan is lighter than the best one.
     pub fn is_lighter(&self, plan: &Plan) -> bool {
-        Weight::of(plan) < self.weight
+        self.weight_of(plan) < self.weight
     }
 
     /// Adopts a plan that [`Search::find`] has found.
     pub fn adopt(&mut self, plan: Plan, outcome: Outcome) {
-        self.weight = Weight::of(&plan);
+        self.weight = self.weight_of(&plan);
         (self.best, self.outcome) = (plan, outcome);
         self.adopted += 1;
         self.tell();

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use stormkv::types::NodeId;
 
 use super::*;
+use crate::kv::KeyValue;
 use crate::plan::{Call, Core, Fault, FaultRow, OpRow};
 use crate::{scenario, swarm};
 
@@ -25,7 +26,8 @@ fn quiet(_: &Progress<'_>) -> ControlFlow<()> {
 
 fn shrunk(plan: &Plan, jobs: usize, judge: &(dyn Fn(&Plan) -> Option<Violation> + Sync)) -> Shrunk {
     let options = Options { jobs, seeds: 4, ..Options::default() };
-    shrink_with(plan, &options, &|plan, _| pretend(plan, judge), &mut quiet).expect("it fails")
+    shrink_with::<KeyValue>(plan, &options, &|plan, _| pretend(plan, judge), &mut quiet)
+        .expect("it fails")
 }
 
 fn row(at_ms: u64, fault: &str) -> FaultRow {
@@ -57,7 +59,7 @@ fn needy(plan: &Plan) -> Option<Violation> {
 }
 
 fn storm() -> Plan {
-    let mut plan = swarm::generate(7);
+    let mut plan = swarm::generate::<KeyValue>(7);
     plan.cluster.nodes = 5;
     plan.clients.count = plan.clients.count.max(4);
     plan.faults.retain(|row| row.at_us < 3_000_000);
@@ -92,7 +94,11 @@ fn what_is_left_is_what_the_failure_needs_and_says_where_it_comes_from() {
         ..expected
     };
     assert_eq!(result.plan, bare, "every other setting has its default");
-    assert_eq!(scenario::parse("shrunk.toml", &text), Ok(result.plan.clone()), "{text}");
+    assert_eq!(
+        scenario::parse::<KeyValue>("shrunk.toml", &text),
+        Ok(result.plan.clone()),
+        "{text}"
+    );
     assert!(text.lines().count() < 30, "{text}");
     let slips: Vec<&str> = result.slips.iter().map(|slip| slip.violation.checker).collect();
     assert_eq!(slips, ["one-vote"]);
@@ -124,8 +130,12 @@ fn a_plan_keeps_its_bug_and_the_origin_that_it_names() {
 
 #[test]
 fn a_plan_that_does_not_fail_is_refused() {
-    let result =
-        shrink_with(&storm(), &Options::default(), &|plan, _| pretend(plan, |_| None), &mut quiet);
+    let result = shrink_with::<KeyValue>(
+        &storm(),
+        &Options::default(),
+        &|plan, _| pretend(plan, |_| None),
+        &mut quiet,
+    );
     assert_eq!(result, Err(DoesNotFail));
     assert_eq!(DoesNotFail.to_string(), "does not fail: nothing to shrink");
 }
@@ -142,7 +152,7 @@ fn whoever_stops_the_search_gets_what_there_is_and_can_go_on() {
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let run: Run<'_> = &|plan, _| pretend(plan, needy);
-    let part = shrink_with(&storm(), &Options::default(), run, &mut report).unwrap();
+    let part = shrink_with::<KeyValue>(&storm(), &Options::default(), run, &mut report).unwrap();
     assert!(!part.minimal);
     assert_eq!(bests.last(), Some(&part.plan), "the last one reported is what is returned");
     assert!(bests.iter().all(|best| needy(best).is_some()));
@@ -160,7 +170,7 @@ fn a_panic_is_known_by_its_place() {
         assert!(!has(plan, "partition"), "another place");
         Outcome { events: 7, ..Outcome::default() }
     };
-    let result = shrink_with(&storm(), &Options::default(), run, &mut quiet).unwrap();
+    let result = shrink_with::<KeyValue>(&storm(), &Options::default(), run, &mut quiet).unwrap();
     assert_eq!(result.plan.faults.len(), 1);
     assert!(has(&result.plan, "pause"));
     assert_eq!(result.outcome.events, 8, "it panicked in the event after the seventh");
@@ -257,7 +267,11 @@ fn each_part_of_the_weight_counts() {
         heavy.network.latency.mean_extra_us = 0;
         let light = heavy.clone();
         change(&mut heavy);
-        assert!(Weight::of(&light) < Weight::of(&heavy), "{}", heavy.to_toml());
+        assert!(
+            Weight::of::<KeyValue>(&light) < Weight::of::<KeyValue>(&heavy),
+            "{}",
+            heavy.to_toml()
+        );
     };
     lighter(&|plan| plan.network.drop += 0.5);
     lighter(&|plan| plan.network.latency.mean_extra_us += 1);
@@ -268,7 +282,11 @@ fn each_part_of_the_weight_counts() {
     lighter(&|plan| plan.end.heal_at_us = Some(1_234_567));
     lighter(&|plan| plan.seed += 1_000_000);
     let told = Plan { story: "long".repeat(99), found: Some(Found::default()), ..storm() };
-    assert_eq!(Weight::of(&told), Weight::of(&storm()), "what is said about a plan weighs nothing");
+    assert_eq!(
+        Weight::of::<KeyValue>(&told),
+        Weight::of::<KeyValue>(&storm()),
+        "what is said about a plan weighs nothing"
+    );
 }
 
 proptest! {
@@ -276,7 +294,7 @@ proptest! {
     #[test]
     fn no_single_row_can_be_taken_out_of_a_result(seed in 0_u64..1_000, salt: u64, share in 5_u64..60) {
         // Fails by a hash of the kinds of its rows, as far as there are some: not monotone at all.
-        let start = swarm::generate(seed);
+        let start = swarm::generate::<KeyValue>(seed);
         let rows = |plan: &Plan| plan.ops.len() + plan.faults.len();
         prop_assume!(rows(&start) > 0);
         let whole = rows(&start);
@@ -311,7 +329,7 @@ proptest! {
 
 /// A failure of the real world: the leader's loss costs it entries that nobody had.
 fn truncates(plan: &Plan, mut options: RunOptions) -> Outcome {
-    let mut outcome = world::run(plan, &mut options);
+    let mut outcome = world::run::<KeyValue>(plan, &mut options);
     let reached = |name: &str| outcome.waypoints.contains_key(name);
     if reached("entries-truncated") && reached("crash-of-leader") {
         outcome.violation = broken(Class::Safety, "pretended", "a leader lost what it had");
@@ -322,13 +340,14 @@ fn truncates(plan: &Plan, mut options: RunOptions) -> Outcome {
 #[test]
 fn a_story_of_the_real_world_gets_short() {
     let truncating = |seed: &u64| {
-        let outcome = truncates(&swarm::generate(*seed), RunOptions::default());
+        let outcome = truncates(&swarm::generate::<KeyValue>(*seed), RunOptions::default());
         outcome.violation.is_some_and(|violation| violation.checker == "pretended")
     };
     let seed = (0..200).find(truncating).expect("that is no rare story");
-    let plan = swarm::generate(seed);
+    let plan = swarm::generate::<KeyValue>(seed);
     let options = Options { jobs: 2, seeds: 8, ..Options::default() };
-    let result = shrink_with(&plan, &options, &truncates, &mut quiet).expect("it fails");
+    let result =
+        shrink_with::<KeyValue>(&plan, &options, &truncates, &mut quiet).expect("it fails");
     let text = scenario::save(&result.plan);
     assert!(result.minimal);
     assert!(result.plan.faults.len() + result.plan.ops.len() <= 12, "{text}");

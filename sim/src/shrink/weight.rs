@@ -2,8 +2,11 @@
 //!
 //! The search only ever goes from a plan to a lighter one. All parts are whole numbers, so it ends.
 
-use crate::plan::{Fault, LinkFault, Op, Plan, Step};
 use std::collections::BTreeSet;
+
+use super::data;
+use crate::plan::{Fault, LinkFault, Plan};
+use crate::service::Service;
 
 /// How much there is to read and to understand in a plan. The first part that differs decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +19,7 @@ pub struct Weight {
     members: u64,
     /// Settings that are not the default.
     settings: u64,
-    /// Different keys and values.
+    /// Different names, as the service counts them.
     names: u64,
     /// Digits of times that are not zeros at the end.
     digits: u64,
@@ -32,7 +35,12 @@ pub struct Weight {
 
 impl Weight {
     /// That of a plan.
-    pub fn of(plan: &Plan) -> Weight {
+    pub fn of<S: Service>(plan: &Plan) -> Weight {
+        Weight::with(plan, data::names::<S>(plan))
+    }
+
+    /// That of a plan whose operations have so many different names.
+    pub(super) fn with(plan: &Plan, names: u64) -> Weight {
         // What is said about the plan does not count.
         let bare = Plan { name: String::new(), story: String::new(), found: None, ..plan.clone() };
         let text = bare.to_toml();
@@ -43,7 +51,7 @@ impl Weight {
             rows: (plan.ops.len() + plan.faults.len() + plan.net.len()) as u64,
             members: members(plan),
             settings: settings.filter(|line| !line.is_empty()).count() as u64,
-            names: names(plan),
+            names,
             digits: times().map(digits).sum(),
             bytes: text.bytes().filter(|byte| !byte.is_ascii_whitespace()).count() as u64,
             disorder: disorder(plan.ops.iter().map(|row| row.at_us))
@@ -73,40 +81,6 @@ fn members(plan: &Plan) -> u64 {
     u64::from(plan.cluster.nodes)
         + u64::from(plan.cluster.learners)
         + (clients.len() + added) as u64
-}
-
-/// Different keys, and values; a padded value counts as two.
-fn names(plan: &Plan) -> u64 {
-    let mut names = BTreeSet::new();
-    let mut padded = 0;
-    for row in &plan.ops {
-        let words = match &row.call.op {
-            Op::Put { key, value } => vec![key.clone(), value.to_string()],
-            Op::Get { key } | Op::Delete { key } => vec![key.clone()],
-            Op::Cas { key, old, new } => {
-                let old = old.as_ref().map(ToString::to_string);
-                [Some(key.clone()), old, Some(new.to_string())].into_iter().flatten().collect()
-            }
-            Op::Guarded { key, value, .. } => {
-                let value = value.as_ref().map(ToString::to_string);
-                [Some(key.clone()), value].into_iter().flatten().collect()
-            }
-            Op::Txn { conditions, then, otherwise } => {
-                let mut words: Vec<String> = conditions.iter().map(|c| c.key.clone()).collect();
-                for step in then.iter().chain(otherwise) {
-                    match step {
-                        Step::Put { key, value } => words.extend([key.clone(), value.to_string()]),
-                        Step::Get { key } | Step::Delete { key } => words.push(key.clone()),
-                    }
-                }
-                words
-            }
-            _ => Vec::new(),
-        };
-        padded += words.iter().filter(|word| word.contains('*')).count();
-        names.extend(words);
-    }
-    (names.len() + padded) as u64
 }
 
 /// Every time that a person has to read.

@@ -6,13 +6,13 @@
 
 use stormkv::types::NodeId;
 
-use crate::plan::{
-    Call, Cluster, Core, Fault, FaultRow, LinkFault, Network, Op, OpRow, Plan, Value, Who,
-};
+use crate::plan::{Cluster, Core, Fault, FaultRow, LinkFault, Network, OpRow, Plan, Who};
 
 use super::dice::{Dice, Purpose, us};
 use super::knobs::Knobs;
 use super::shape::{prompt, reliable};
+use super::workload::{has_writes, write};
+use crate::service::Service;
 
 /// Share of these plans, as one in this number. Each takes seven times as long as an average plan.
 const ONE_IN: u32 = 200;
@@ -39,9 +39,9 @@ const AFTER_MS: u32 = 5000;
 const TRANSFERS: u32 = 4;
 
 /// Makes some plans into one of an absence.
-pub(super) fn apply(seed: u64, knobs: &Knobs, plan: &mut Plan) {
+pub(super) fn apply<S: Service>(seed: u64, knobs: &Knobs, plan: &mut Plan) {
     let dice = &mut Dice::new(seed, Purpose::Absence);
-    if dice.below(ONE_IN) != 0 || plan.cluster.nodes < 3 {
+    if dice.below(ONE_IN) != 0 || plan.cluster.nodes < 3 || !has_writes::<S>() {
         return;
     }
     let state_values = dice.between(48, 96);
@@ -89,8 +89,8 @@ pub(super) fn apply(seed: u64, knobs: &Knobs, plan: &mut Plan) {
     plan.faults.retain(|row| knobs.sets_priority(row));
     plan.faults.extend(Some(row).filter(|row| knobs.keeps(row, false)));
     plan.faults.sort_by_key(|row| row.at_us);
-    plan.ops = fill(dice, state_values);
-    plan.ops.extend(writes(dice, (FILL_MS.1, end), per_s, value_bytes));
+    plan.ops = fill::<S>(dice, state_values);
+    plan.ops.extend(writes::<S>(dice, (FILL_MS.1, end), per_s, value_bytes));
     plan.end.core = Core::All;
 }
 
@@ -105,25 +105,29 @@ fn absence(dice: &mut Dice, member: NodeId) -> Fault {
 }
 
 /// Puts of values that no other operation touches, dealt to the clients in turn.
-fn fill(dice: &mut Dice, values: u32) -> Vec<OpRow> {
+fn fill<S: Service>(dice: &mut Dice, values: u32) -> Vec<OpRow> {
     let mut times: Vec<u64> = (0..values).map(|_| dice.time_us(FILL_MS.0, FILL_MS.1)).collect();
     times.sort_unstable();
     let row = |(number, at_us): (u32, u64)| {
-        let value = Value::padded(format!("state{number}"), STATE_VALUE_BYTES);
-        let call = Call::from(Op::Put { key: format!("s{number}"), value });
+        let call = write::<S>(&format!("s{number}"), &format!("state{number}"), STATE_VALUE_BYTES);
         OpRow { at_us, client: 1 + number % CLIENTS, call }
     };
     (0..).zip(times).map(row).collect()
 }
 
 /// So many puts per second to a few keys, dealt to the clients in turn.
-fn writes(dice: &mut Dice, span_ms: (u32, u32), per_s: u32, value_bytes: u32) -> Vec<OpRow> {
+fn writes<S: Service>(
+    dice: &mut Dice,
+    span_ms: (u32, u32),
+    per_s: u32,
+    value_bytes: u32,
+) -> Vec<OpRow> {
     let count = (span_ms.1 - span_ms.0) * per_s / 1000;
     let mut times: Vec<u64> = (0..count).map(|_| dice.time_us(span_ms.0, span_ms.1)).collect();
     times.sort_unstable();
     let row = |(number, at_us): (u32, u64)| {
-        let value = Value::padded(format!("v{number}"), value_bytes);
-        let call = Call::from(Op::Put { key: format!("k{}", dice.between(1, 4)), value });
+        let place = format!("k{}", dice.between(1, 4));
+        let call = write::<S>(&place, &format!("v{number}"), value_bytes);
         OpRow { at_us, client: 1 + number % CLIENTS, call }
     };
     (0..).zip(times).map(row).collect()
@@ -132,11 +136,12 @@ fn writes(dice: &mut Dice, span_ms: (u32, u32), per_s: u32, value_bytes: u32) ->
 #[cfg(test)]
 mod tests {
     use super::super::generate;
+    use crate::kv::KeyValue;
 
     #[test]
     fn absence_plans_are_valid_and_not_rare() {
         let is_absence = |plan: &crate::plan::Plan| plan.cluster.log_kib != 4096;
-        let plans: Vec<_> = (0..4000).map(generate).filter(is_absence).collect();
+        let plans: Vec<_> = (0..4000).map(generate::<KeyValue>).filter(is_absence).collect();
         assert!((8..40).contains(&plans.len()), "{}", plans.len());
         for plan in plans {
             plan.check().unwrap_or_else(|problem| panic!("{}: {problem}", plan.name));

@@ -9,7 +9,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// What is drawn. The numbers name the streams and must never change.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Shape = 1,
     Timing = 2,
     Weather = 3,
@@ -54,16 +54,17 @@ pub(super) fn us(ms: u32) -> u64 {
 }
 
 /// A stream of draws.
-pub(super) struct Dice(ChaCha8Rng);
+#[derive(Debug)]
+pub struct Dice(ChaCha8Rng);
 
 impl Dice {
     /// The stream of this purpose.
-    pub fn new(seed: u64, purpose: Purpose) -> Dice {
+    pub(crate) fn new(seed: u64, purpose: Purpose) -> Dice {
         Dice::stream(seed, purpose as u64)
     }
 
     /// The stream of the family of faults with this position.
-    pub fn family(seed: u64, position: usize) -> Dice {
+    pub(super) fn family(seed: u64, position: usize) -> Dice {
         Dice::stream(seed, Purpose::Family as u64 + position as u64)
     }
 

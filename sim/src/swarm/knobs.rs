@@ -171,11 +171,14 @@ fn orders_messages(fault: &Fault) -> bool {
 mod tests {
     use super::super::{generate, generate_with};
     use super::*;
+    use crate::kv::KeyValue;
     use crate::plan::Plan;
 
     /// The faults of these seeds without a group.
     fn plans(group: Group) -> impl Iterator<Item = (Plan, Plan)> {
-        (0..300).map(move |seed| (generate(seed), generate_with(seed, &Knobs::without(group))))
+        (0..300).map(move |seed| {
+            (generate::<KeyValue>(seed), generate_with::<KeyValue>(seed, &Knobs::without(group)))
+        })
     }
 
     #[test]
@@ -224,7 +227,10 @@ mod tests {
     fn another_mix_changes_the_faults_only() {
         for mix in [Mix::Uniform, Mix::Priorities] {
             for seed in 0..300 {
-                let (swarm, other) = (generate(seed), generate_with(seed, &Knobs::mixed(mix)));
+                let (swarm, other) = (
+                    generate::<KeyValue>(seed),
+                    generate_with::<KeyValue>(seed, &Knobs::mixed(mix)),
+                );
                 other.check().unwrap_or_else(|problem| panic!("{mix:?} {seed}: {problem}"));
                 assert_eq!((&other.cluster, &other.clients), (&swarm.cluster, &swarm.clients));
                 let asked = |plan: &Plan| {
@@ -242,7 +248,7 @@ mod tests {
     #[test]
     fn with_priorities_nothing_else_decides_what_comes_first() {
         for seed in 0..100 {
-            let plan = generate_with(seed, &Knobs::mixed(Mix::Priorities));
+            let plan = generate_with::<KeyValue>(seed, &Knobs::mixed(Mix::Priorities));
             if plan.load.is_judged() {
                 continue; // It has no faults at all.
             }

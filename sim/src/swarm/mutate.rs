@@ -104,12 +104,13 @@ fn nodes(plan: &Plan) -> BTreeSet<NodeId> {
 mod tests {
     use super::super::generate;
     use super::*;
+    use crate::kv::KeyValue;
 
     #[test]
     fn what_comes_of_it_is_a_plan_and_another_one() {
         let mut other = 0;
         for seed in 0..300 {
-            let (parent, donor) = (generate(seed), generate(seed + 1000));
+            let (parent, donor) = (generate::<KeyValue>(seed), generate::<KeyValue>(seed + 1000));
             let child = mutate(&parent, &donor, seed + 2000);
             child.check().unwrap_or_else(|problem| panic!("{seed}: {problem}"));
             assert_eq!(child, mutate(&parent, &donor, seed + 2000));

@@ -6,10 +6,12 @@
 //! for a little less than that allows, then for many times as much, then for nothing, and in the end
 //! for the first amount again: see [`Load`].
 
-use crate::plan::{Call, Cluster, Core, Cpu, Load, Network, Op, OpRow, Plan, Value};
+use crate::plan::{Cluster, Core, Cpu, Load, Network, OpRow, Plan};
 
 use super::dice::{Dice, Purpose, us};
 use super::shape::{prompt, reliable};
+use super::workload::{has_writes, write};
+use crate::service::Service;
 
 /// Share of these plans, as one in this number. Each takes eight times as long as an average plan.
 const ONE_IN: u32 = 200;
@@ -36,9 +38,9 @@ const WARM_UP_MS: u32 = 500;
 const RECOVERY_MS: u32 = 3000;
 
 /// Makes some plans into one of an overload.
-pub(super) fn apply(seed: u64, plan: &mut Plan) {
+pub(super) fn apply<S: Service>(seed: u64, plan: &mut Plan) {
     let dice = &mut Dice::new(seed, Purpose::Overload);
-    if dice.below(ONE_IN) != 0 {
+    if dice.below(ONE_IN) != 0 || !has_writes::<S>() {
         return;
     }
     let per_s = dice.between(15, 30);
@@ -59,7 +61,7 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
         (overload, relief, factor * per_s),
         (recovered - WARM_UP_MS, end, steady_load),
     ];
-    plan.ops = operations(dice, &parts, keys, value_bytes);
+    plan.ops = operations::<S>(dice, &parts, keys, value_bytes);
     plan.faults.clear();
     plan.cpu = Cpu::default();
     plan.disk.size_kib = 0;
@@ -88,7 +90,7 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
 
 /// So many puts per second in each part, from and to a time in milliseconds, dealt to the clients in
 /// turn.
-fn operations(
+fn operations<S: Service>(
     dice: &mut Dice,
     parts: &[(u32, u32, u32)],
     keys: u32,
@@ -97,8 +99,7 @@ fn operations(
     let (from_ms, to_ms) = OPENING_MS;
     let lanes = CLIENTS * IN_FLIGHT;
     let opening = |lane: u32| {
-        let value = Value::padded(format!("w{lane}"), 8);
-        let call = Call::from(Op::Put { key: "k1".to_owned(), value });
+        let call = write::<S>("k1", &format!("w{lane}"), 8);
         let at_us = us(from_ms + (to_ms - from_ms) * lane / lanes);
         OpRow { at_us, client: 1 + lane % CLIENTS, call }
     };
@@ -109,9 +110,8 @@ fn operations(
         times.sort_unstable();
         for at_us in times {
             let number = rows.len() as u32;
-            let value = Value::padded(format!("v{number}"), value_bytes);
-            let key = format!("k{}", dice.between(1, keys));
-            let call = Call::from(Op::Put { key, value });
+            let place = format!("k{}", dice.between(1, keys));
+            let call = write::<S>(&place, &format!("v{number}"), value_bytes);
             rows.push(OpRow { at_us, client: 1 + number % CLIENTS, call });
         }
     }
@@ -121,11 +121,13 @@ fn operations(
 #[cfg(test)]
 mod tests {
     use super::super::generate;
+    use crate::kv::KeyValue;
     use crate::plan::Phase;
 
     #[test]
     fn an_overload_is_many_times_the_steady_load() {
-        let plans: Vec<_> = (0..4000).map(generate).filter(|plan| plan.load.is_judged()).collect();
+        let plans: Vec<_> =
+            (0..4000).map(generate::<KeyValue>).filter(|plan| plan.load.is_judged()).collect();
         assert!((10..40).contains(&plans.len()), "{}", plans.len());
         for plan in plans {
             plan.check().unwrap_or_else(|problem| panic!("{}: {problem}", plan.name));

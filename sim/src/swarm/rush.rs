@@ -4,10 +4,12 @@
 //! although the logs and the snapshots of all members wait for their disks. In other plans almost any fault
 //! excuses an election, so that one without a cause is seldom noticed.
 
-use crate::plan::{Call, Core, Cpu, Network, Op, OpRow, Plan, Value};
+use crate::plan::{Call, Core, Cpu, Network, OpRow, Plan};
 
 use super::dice::{Dice, Purpose, us};
 use super::shape::{prompt, reliable};
+use super::workload::{has_writes, write};
+use crate::service::{Service, call};
 
 /// Share of these plans, as one in this number.
 const ONE_IN: u32 = 200;
@@ -29,9 +31,9 @@ const BEGIN_MS: (u32, u32) = (4000, 5000);
 const AFTER_MS: u32 = 1000;
 
 /// Makes some plans into one of a rush.
-pub(super) fn apply(seed: u64, plan: &mut Plan) {
+pub(super) fn apply<S: Service>(seed: u64, plan: &mut Plan) {
     let dice = &mut Dice::new(seed, Purpose::Rush);
-    if dice.below(ONE_IN) != 0 {
+    if dice.below(ONE_IN) != 0 || !has_writes::<S>() {
         return;
     }
     let timeout_ms =
@@ -41,7 +43,7 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
     let commands = dice.between(least.min(MOST_COMMANDS), MOST_COMMANDS);
     let value_bytes = dice.scaled(512, 4096);
 
-    plan.ops = operations(dice, commands, value_bytes, busy_ms);
+    plan.ops = operations::<S>(dice, commands, value_bytes, busy_ms);
     plan.faults.clear();
     plan.cpu = Cpu::default();
     plan.disk.size_kib = 0;
@@ -53,15 +55,16 @@ pub(super) fn apply(seed: u64, plan: &mut Plan) {
 }
 
 /// A small put of each lane that opens its session, the rush, and a get at the end.
-fn operations(dice: &mut Dice, commands: u32, value_bytes: u32, busy_ms: u32) -> Vec<OpRow> {
-    let row = |at_us: u64, number: u32, op: Op| OpRow {
-        at_us,
-        client: 1 + number % CLIENTS,
-        call: Call::from(op),
-    };
-    let put = |number: u32, bytes: u32| Op::Put {
-        key: format!("k{}", number % 8),
-        value: Value::padded(format!("v{number}"), bytes),
+fn operations<S: Service>(
+    dice: &mut Dice,
+    commands: u32,
+    value_bytes: u32,
+    busy_ms: u32,
+) -> Vec<OpRow> {
+    let row =
+        |at_us: u64, number: u32, call: Call| OpRow { at_us, client: 1 + number % CLIENTS, call };
+    let put = |number: u32, bytes: u32| {
+        write::<S>(&format!("k{}", number % 8), &format!("v{number}"), bytes)
     };
     let opening_us = |lane: u32| us(OPENING_MS.0 + (OPENING_MS.1 - OPENING_MS.0) * lane / commands);
     let begin_us = us(dice.between(BEGIN_MS.0, BEGIN_MS.1));
@@ -71,18 +74,19 @@ fn operations(dice: &mut Dice, commands: u32, value_bytes: u32, busy_ms: u32) ->
         (0..commands).map(|number| row(begin_us, number, put(commands + number, value_bytes))),
     );
     let end_us = begin_us + us(busy_ms + AFTER_MS);
-    rows.push(row(end_us, 0, Op::Get { key: "k0".to_owned() }));
+    rows.extend(S::read("k0").map(|op| row(end_us, 0, call::<S>(&op))));
     rows
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::generate;
+    use crate::kv::KeyValue;
 
     #[test]
     fn rush_plans_are_valid_and_not_rare() {
         let is_rush = |plan: &crate::plan::Plan| plan.clients.in_flight == super::IN_FLIGHT;
-        let plans: Vec<_> = (0..4000).map(generate).filter(is_rush).collect();
+        let plans: Vec<_> = (0..4000).map(generate::<KeyValue>).filter(is_rush).collect();
         assert!((8..40).contains(&plans.len()), "{}", plans.len());
         for plan in plans {
             plan.check().unwrap_or_else(|problem| panic!("{}: {problem}", plan.name));

@@ -3,7 +3,8 @@
 //! Limits are drawn small (snapshots every few dozen entries, segments of a few KiB), so that
 //! compaction, rotation and snapshots, rare in production, happen in every run.
 
-use crate::plan::{Clients, Cluster, Delay, Disk, Network, Op, OpRow, Step, Value, Wire};
+use crate::plan::{Clients, Cluster, Delay, Disk, Network, OpRow, Wire};
+use crate::service::{Service, parsed};
 
 use super::dice::{Dice, Purpose};
 
@@ -101,28 +102,15 @@ pub(super) fn prompt(clients: &Clients, count: u32, in_flight: u32) -> Clients {
 }
 
 /// Bytes of the values of the operation that writes most.
-pub(super) fn largest_write(ops: &[OpRow]) -> u64 {
-    let len = |value: &Value| value.bytes().len() as u64;
-    let steps = |steps: &[Step]| {
-        let values = steps.iter().filter_map(|step| match step {
-            Step::Put { value, .. } => Some(len(value)),
-            _ => None,
-        });
-        values.sum::<u64>()
-    };
-    let bytes = |op: &Op| match op {
-        Op::Put { value, .. } | Op::Cas { new: value, .. } => len(value),
-        Op::Guarded { value: Some(value), .. } => len(value),
-        Op::Txn { then, otherwise, .. } => steps(then).max(steps(otherwise)),
-        _ => 0,
-    };
-    ops.iter().map(|row| bytes(&row.call.op)).max().unwrap_or(0)
+pub(super) fn largest_write<S: Service>(ops: &[OpRow]) -> u64 {
+    let ops = ops.iter().filter_map(|row| parsed::<S>(&row.call.op));
+    ops.map(|op| S::written_bytes(&op)).max().unwrap_or(0)
 }
 
 /// Gives the paths room for the largest value several times a second: its client sends it again and
 /// again, and each time it goes into the log and to every follower.
-pub(super) fn widen(network: &mut Network, ops: &[OpRow]) {
-    let largest_kib = largest_write(ops).div_ceil(1024) as u32;
+pub(super) fn widen<S: Service>(network: &mut Network, ops: &[OpRow]) {
+    let largest_kib = largest_write::<S>(ops).div_ceil(1024) as u32;
     if network.kib_per_s > 0 {
         network.kib_per_s = network.kib_per_s.max(32 * largest_kib);
     }

@@ -6,14 +6,12 @@
 
 use stormkv::types::NodeId;
 
-use crate::plan::{
-    Call, Delay, Fault, FaultRow, Network, Op, OpRow, Plan, ProcessFault, Step, Value,
-};
+use crate::plan::{Call, Delay, Fault, FaultRow, Network, Op, OpRow, Plan, ProcessFault};
+use crate::service::{Service, call, parsed};
 
 use super::dice::{Dice, Purpose};
 use super::knobs::Knobs;
 use super::storm::{self, Cast};
-use super::workload;
 
 /// How long clients and faults go on in one window: ten minutes.
 pub const WINDOW_US: u64 = 600_000_000;
@@ -23,12 +21,9 @@ const NODES: u32 = 5;
 const CLIENTS: u32 = 8;
 /// A member joins, votes, leads perhaps and leaves in one window of so many.
 const CHANGE_EVERY: u64 = 6;
-/// One put in so many is large.
-const LARGE_EVERY: usize = 32;
-const LARGE_BYTES: u32 = 4096;
 
 /// The plan of one window of the soak with this seed.
-pub fn soak_window(seed: u64, number: u64) -> Plan {
+pub fn soak_window<S: Service>(seed: u64, number: u64) -> Plan {
     // Consecutive windows of neighbouring seeds must not be the same.
     let drawn = (seed ^ 0x736f_616b).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
     let mut plan = Plan::new(format!("soak-{seed}-{number}"), seed);
@@ -57,8 +52,8 @@ pub fn soak_window(seed: u64, number: u64) -> Plan {
     let mut times: Vec<u64> =
         (0..count).map(|_| dice.time_us(0, (WINDOW_US / 1000) as u32)).collect();
     times.sort_unstable();
-    plan.ops = workload::operations(drawn, &times, &plan.cluster, CLIENTS);
-    even_out(&mut plan.ops);
+    plan.ops = S::workload(drawn, &times, &plan.cluster, &plan.clients);
+    even_out::<S>(&mut plan.ops);
     let changes = membership(number);
     let cast = Cast {
         nodes: (1..=u64::from(NODES)).map(NodeId).collect(),
@@ -90,26 +85,12 @@ fn storms(drawn: u64, cast: &Cast) -> Vec<FaultRow> {
     rows
 }
 
-/// Makes the sizes of values the same in all windows.
-fn even_out(rows: &mut [OpRow]) {
+/// Makes the operations write as much in all windows.
+fn even_out<S: Service>(rows: &mut [OpRow]) {
     for (at, row) in rows.iter_mut().enumerate() {
-        let word = |part: &str| Value::new(format!("v{}{part}", at + 1));
-        match &mut row.call.op {
-            Op::Put { value, .. } if at.is_multiple_of(LARGE_EVERY) => {
-                *value = Value::padded(format!("v{}", at + 1), LARGE_BYTES);
-            }
-            Op::Put { value, .. } => *value = word(""),
-            Op::Cas { new, .. } => *new = word(""),
-            Op::Txn { then, otherwise, .. } => {
-                let steps = then.iter_mut().chain(otherwise);
-                for (step, part) in steps.zip(["a", "b", "c", "d"]) {
-                    if let Step::Put { value, .. } = step {
-                        *value = word(part);
-                    }
-                }
-            }
-            _ => {}
-        }
+        let Some(mut op) = parsed::<S>(&row.call.op) else { continue };
+        S::even_out(&mut op, at);
+        row.call.op = call::<S>(&op).op;
     }
 }
 
@@ -137,15 +118,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::kv::KeyValue;
 
     #[test]
     fn every_window_has_faults_and_all_kinds_of_the_swarm_strike_within_hours() {
-        let soaked: Vec<Plan> = (0..36).map(|number| soak_window(1, number)).collect();
+        let soaked: Vec<Plan> = (0..36).map(|number| soak_window::<KeyValue>(1, number)).collect();
         assert!(soaked.iter().all(|plan| !plan.faults.is_empty()));
         let kinds = |plans: Vec<Plan>| -> BTreeSet<&'static str> {
             plans.iter().flat_map(|plan| &plan.faults).map(|row| row.fault.kind()).collect()
         };
-        let mut swarm = kinds((0..400).map(crate::swarm::generate).collect());
+        let mut swarm = kinds((0..400).map(crate::swarm::generate::<KeyValue>).collect());
         assert!(swarm.remove("wipe"), "it is the only one left out");
         let missing: Vec<_> = swarm.difference(&kinds(soaked)).copied().collect();
         assert_eq!(missing, [""; 0]);

@@ -6,10 +6,12 @@
 //! thousand times slower than one of production behave as states of a few dozen MiB do there, and cost
 //! the simulator a thousandth.
 
-use crate::plan::{Call, Cluster, Cpu, Op, OpRow, Value};
+use crate::plan::{Call, Cluster, Cpu, OpRow};
+use crate::service::{Service, call};
 
 use super::dice::{Dice, Purpose};
 use super::shape::largest_write;
+use super::workload::{has_writes, write};
 
 /// The slowest and the fastest disk, in KiB per second.
 const SLOWEST: u32 = 16;
@@ -42,7 +44,7 @@ pub(super) struct Weight {
 
 /// Draws the weight of a plan: a third of them have none, and some of the others, and all that grow, have
 /// a large state, half of these on disks that are not much larger.
-pub(super) fn draw(
+pub(super) fn draw<S: Service>(
     seed: u64,
     cluster: &Cluster,
     clients: u32,
@@ -54,12 +56,12 @@ pub(super) fn draw(
     if dice.percent(35) && !grows {
         return Weight { kib_per_s: 0, cpu: Cpu::default(), size_kib: 0, fill: Vec::new() };
     }
-    let is_heavy = dice.percent(HEAVY) || grows;
+    let is_heavy = (dice.percent(HEAVY) || grows) && has_writes::<S>();
     let drawn = dice.scaled(SLOWEST, FASTEST);
     // A state that takes between a tenth of a second and two seconds to write.
     let values = (drawn * dice.scaled(100, 2000) / VALUE_BYTES).clamp(LEAST_VALUES, MOST_VALUES);
-    let mut fill = if is_heavy { fill(dice, values, clients) } else { Vec::new() };
-    let largest = largest_write(ops).max(largest_write(&fill));
+    let mut fill = if is_heavy { fill::<S>(dice, values, clients) } else { Vec::new() };
+    let largest = largest_write::<S>(ops).max(largest_write::<S>(&fill));
     let timeout_us = u64::from(cluster.election_ticks[0]) * cluster.tick_us;
     let least = largest * WRITES_PER_TIMEOUT * 1_000_000 / timeout_us / 1024;
     let cpu = if is_heavy && dice.percent(50) { cpu(dice) } else { Cpu::default() };
@@ -68,7 +70,7 @@ pub(super) fn draw(
     if is_heavy && dice.percent(SMALL_DISKS) {
         let state_kib = values * VALUE_BYTES / 1024;
         size_kib = state_kib * dice.between(12, 30) / 10 + log_kib(cluster);
-        fill.extend(turnover(dice, values, clients, horizon_us));
+        fill.extend(turnover::<S>(dice, values, clients, horizon_us));
     }
     let kib_per_s = drawn.max(least as u32);
     Weight { kib_per_s, cpu, size_kib, fill }
@@ -82,23 +84,25 @@ fn log_kib(cluster: &Cluster) -> u32 {
 
 /// Deletes of many of the values that fill the state, then puts of other ones: a full disk has to
 /// become one that is not full.
-fn turnover(dice: &mut Dice, values: u32, clients: u32, horizon_us: u64) -> Vec<OpRow> {
+fn turnover<S: Service>(dice: &mut Dice, values: u32, clients: u32, horizon_us: u64) -> Vec<OpRow> {
     let horizon_ms = (horizon_us / 1000) as u32;
     let mut rows = Vec::new();
-    let mut push = |at_us: u64, op: Op| {
+    let mut push = |at_us: u64, call: Call| {
         let client = 1 + rows.len() as u32 % clients;
-        rows.push(OpRow { at_us, client, call: Call::from(op) });
+        rows.push(OpRow { at_us, client, call });
     };
     let deleted = dice.between(30, 100);
     for number in 0..values {
         if dice.percent(deleted) {
             let at_us = dice.time_us(500, horizon_ms / 2);
-            push(at_us, Op::Delete { key: format!("s{number}") });
+            if let Some(op) = S::erase(&format!("s{number}")) {
+                push(at_us, call::<S>(&op));
+            }
         }
         if dice.percent(50) {
             let at_us = dice.time_us(horizon_ms / 2, horizon_ms);
-            let value = Value::padded(format!("again{number}"), VALUE_BYTES);
-            push(at_us, Op::Put { key: format!("t{number}"), value });
+            let (place, word) = (format!("t{number}"), format!("again{number}"));
+            push(at_us, write::<S>(&place, &word, VALUE_BYTES));
         }
     }
     rows
@@ -115,10 +119,9 @@ fn cpu(dice: &mut Dice) -> Cpu {
 }
 
 /// Puts of values that no other operation touches, dealt to the clients in turn.
-fn fill(dice: &mut Dice, values: u32, clients: u32) -> Vec<OpRow> {
+fn fill<S: Service>(dice: &mut Dice, values: u32, clients: u32) -> Vec<OpRow> {
     let row = |number: u32| {
-        let value = Value::padded(format!("state{number}"), VALUE_BYTES);
-        let call = Call::from(Op::Put { key: format!("s{number}"), value });
+        let call = write::<S>(&format!("s{number}"), &format!("state{number}"), VALUE_BYTES);
         OpRow { at_us: dice.time_us(0, 500), client: 1 + number % clients, call }
     };
     let mut rows: Vec<OpRow> = (0..values).map(row).collect();

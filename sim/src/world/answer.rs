@@ -5,7 +5,6 @@
 //! An answer to a query is judged when the node gives it, any other one when it reaches its client.
 
 use stormkv::api::{Consistency, Request};
-use stormkv::kv::{Guard, Response};
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::World;
@@ -14,12 +13,13 @@ use super::client::{self, Asked};
 use crate::checker::{Broken, Check};
 use crate::history::{Answer, Outcome};
 use crate::outcome::Class;
-use crate::plan::{Call, Fault, FaultRow, Manner, Op, ProcessFault};
+use crate::plan::{Call, Fault, FaultRow, Manner, ProcessFault};
+use crate::service::{Client, Pending, Service};
 
 /// How many of the writes are named that a read has missed.
 const MISSED: usize = 3;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// A node answers a query. Only the operation that is under way is judged: nobody waits for an
     /// answer to an older one.
     pub(super) fn judge_read(
@@ -36,7 +36,7 @@ impl World<'_> {
             return Ok(());
         }
         let (call, recorded) = (&plan.ops[current.row].call, current.recorded);
-        let asked = client::request(call, &current.given);
+        let asked = client::request(call, current);
         let Asked::Whole(Request::Query { query, consistency }) = asked else {
             let message = format!("{node} answered `{call}` as if it were a query");
             return Err(Broken::new("answer", message).shown_by(recorded));
@@ -129,9 +129,8 @@ impl World<'_> {
         let client = &self.clients.all[number as usize];
         let current = client.current.as_ref().expect("it was answered");
         let (call, recorded) = (&plan.ops[current.row].call, current.recorded);
-        let op = &call.op;
         // What a query is answered was judged when it was.
-        if call.op.is_write()
+        if current.is_command()
             && let Err(broken) = self.judge_write(number, index, response, read)
         {
             let broken = self.about(recorded, broken);
@@ -142,11 +141,16 @@ impl World<'_> {
             // As good as refused: the answer is another command's.
             return self.finish(number, Outcome::Fail);
         }
-        self.learn(number, op, response);
-        if self.turn_page(number, index, response) {
+        self.learn(number, response);
+        if self.go_on(number, index, response) {
             return;
         }
-        match client::outcome(op, response) {
+        let current = self.clients.all[number as usize].current.as_ref().expect("it goes on");
+        let outcome = match &current.pending {
+            Some(pending) => pending.outcome(response),
+            None => Err("the operator has asked for no answer of the service".to_owned()),
+        };
+        match outcome {
             Ok(outcome) => {
                 if outcome == Outcome::Ok(Answer::Swapped(false)) {
                     self.reach("cas-refused");
@@ -155,7 +159,8 @@ impl World<'_> {
             }
             Err(reason) => {
                 let who = self.clients.all[number as usize].name();
-                let message = format!("the answer to {op} of {who} is none to that: {reason}");
+                let message =
+                    format!("the answer to {} of {who} is none to that: {reason}", call.op);
                 self.trace.film(|camera| camera.accuse(mail));
                 self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
             }
@@ -177,7 +182,7 @@ impl World<'_> {
         let is_reused = call.manner == Manner::Reused;
         let judged = if is_reused {
             self.judge_reused(call, index)
-        } else if call.uses_session() {
+        } else if current.uses_session(call.manner) {
             let session = client.session.expect("its command has a number in it");
             self.safety.not_kept(session, client.command + 1, index, bytes)
         } else {
@@ -213,7 +218,7 @@ impl World<'_> {
         if call.manner == Manner::Reused {
             return self.judge_reused(call, index);
         }
-        if !call.uses_session() {
+        if !current.uses_session(call.manner) {
             let recorded = current.recorded;
             self.reach("applied-without-session");
             let loose = self.clients.applied_loose(recorded, index);
@@ -245,65 +250,32 @@ impl World<'_> {
         Err(Broken::new("response", message))
     }
 
-    /// A client remembers the revisions that it sees, for guarded writes.
-    fn learn(&mut self, number: u32, op: &Op, response: &[u8]) {
-        let Ok(told) = Response::decode(response) else { return };
-        let seen = &mut self.clients.all[number as usize].seen;
-        match (op, told) {
-            (Op::Put { key, .. } | Op::Guarded { key, .. }, Response::Written { revision }) => {
-                seen.insert(key.clone(), Some(revision));
-            }
-            (Op::Delete { key } | Op::Guarded { key, .. }, Response::Deleted { .. }) => {
-                seen.insert(key.clone(), None);
-            }
-            (Op::Guarded { key, .. }, Response::Conflict { revision }) => {
-                seen.insert(key.clone(), revision);
-                self.reach("guard-refused");
-            }
-            (Op::Get { key }, Response::Value(found)) => {
-                seen.insert(key.clone(), found.map(|found| found.revision));
-            }
-            (Op::Scan { .. }, Response::Entries { entries, .. }) => {
-                let key = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-                seen.extend(entries.iter().map(|e| (key(&e.key), Some(e.revision))));
-            }
-            _ => {}
+    /// A client remembers what it sees, for operations that depend on it.
+    fn learn(&mut self, number: u32, response: &[u8]) {
+        let client = &mut self.clients.all[number as usize];
+        let pending = client.current.as_ref().and_then(|current| current.pending.as_ref());
+        let mut reached = Vec::new();
+        if let Some(pending) = pending {
+            client.memory.learn(pending, response, &mut |name| reached.push(name));
         }
-        let guarded_by_revision = self.clients.all[number as usize]
-            .current
-            .as_ref()
-            .is_some_and(|current| matches!(current.given.guard, Some(Guard::Revision(_))));
-        if guarded_by_revision
-            && !matches!(Response::decode(response), Ok(Response::Conflict { .. }))
-        {
-            self.reach("written-at-revision");
-        }
+        reached.into_iter().for_each(|name| self.reach(name));
     }
 
-    /// Asks for the next page of a scan in pages, if this one says that there is one.
-    fn turn_page(&mut self, number: u32, index: LogIndex, response: &[u8]) -> bool {
-        let plan = self.plan;
+    /// Goes on with an operation that takes several requests, if it is not over. Returns whether it does.
+    fn go_on(&mut self, number: u32, index: LogIndex, response: &[u8]) -> bool {
         let commit = self.safety.commit();
         let client = &mut self.clients.all[number as usize];
         let current = client.current.as_mut().expect("it was answered");
-        let Op::Scan { limit: 1.., .. } = plan.ops[current.row].call.op else { return false };
-        let Ok(Response::Entries { entries, more }) = Response::decode(response) else {
-            return false;
-        };
-        let changed = current.given.paged_at.is_some_and(|before| before < index);
+        let Some(pending) = &mut current.pending else { return false };
+        let mut reached = Vec::new();
+        let more = pending.go_on(index, response, &mut |name| reached.push(name));
         if more {
-            // The page was judged: it has a last key.
-            current.given.after = entries.last().map(|last| last.key.clone());
-            current.given.paged_at = Some(index);
-            // Answers to the page before are out of date.
+            // Answers to the request before are out of date.
             current.first_token = client.token + 1;
             current.first_floor = commit;
             current.attempts = 0;
-            self.reach("page-turned");
         }
-        if changed {
-            self.reach("page-turned-during-changes");
-        }
+        reached.into_iter().for_each(|name| self.reach(name));
         if more {
             self.attempt(number);
         }
@@ -316,7 +288,7 @@ impl World<'_> {
         let client = &self.clients.all[number as usize];
         let current = client.current.as_ref().expect("it was answered");
         let op = &plan.ops[current.row].call;
-        let asked = client::request(op, &current.given);
+        let asked = client::request(op, current);
         let transfers = matches!(asked, Asked::Whole(Request::Transfer(_)));
         let recorded = current.recorded;
         if op.manner == Manner::Forced {
@@ -354,12 +326,13 @@ impl World<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::KeyValue;
     use crate::plan::Plan;
 
     #[test]
     fn what_a_node_shows_a_client_never_goes_back() {
         let plan = Plan::new("shows", 1);
-        let mut world = World::new(&plan);
+        let mut world = World::<KeyValue>::new(&plan);
         let (c1, c2, n1, n2) = (1, 2, NodeId(1), NodeId(2));
         for (lane, node, life, index, fits) in [
             (c1, n1, 1, 5, true),

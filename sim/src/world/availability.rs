@@ -28,6 +28,7 @@ use crate::clock::TRUE_RATE;
 use crate::network::{Endpoint, Rule};
 use crate::outcome::Class;
 use crate::plan::{Op, Plan};
+use crate::service::Service;
 
 /// How often the members are looked at.
 const LOOK_NS: u64 = 50_000_000;
@@ -289,13 +290,13 @@ pub(super) fn round_ns(plan: &Plan) -> u64 {
 
 /// Returns whether a node runs at full speed, with a disk that completes what it is asked for, and with a
 /// clock that is right.
-pub(super) fn is_fit(slot: &Slot, now_ns: u64) -> bool {
+pub(super) fn is_fit<S: Service>(slot: &Slot<S>, now_ns: u64) -> bool {
     can_lead(slot, now_ns) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
 }
 
 /// Returns whether a node can serve as a leader: it is fit but for its clock, by which only elections go. A
 /// disk that hangs while nothing is asked of it does no harm.
-fn can_lead(slot: &Slot, now_ns: u64) -> bool {
+fn can_lead<S: Service>(slot: &Slot<S>, now_ns: u64) -> bool {
     let is_idle = slot.driver.as_ref().is_some_and(|driver| !driver.is_writing());
     slot.is_up()
         && slot.lost.is_none()
@@ -308,11 +309,11 @@ fn can_lead(slot: &Slot, now_ns: u64) -> bool {
 }
 
 /// Whether a node takes no part in anything: it neither sends nor receives.
-fn is_absent(slot: &Slot) -> bool {
+fn is_absent<S: Service>(slot: &Slot<S>) -> bool {
     !slot.is_up() || slot.paused
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// After an event: looks at the members if it is time to.
     pub(super) fn watch_availability(&mut self) {
         if self.now_ns < self.availability.next_look_ns {
@@ -389,7 +390,8 @@ impl World<'_> {
         }
         let up = self.slots.iter().flatten().filter(|slot| can_lead(slot, self.now_ns));
         let leader = up.map(|slot| slot.id).find_map(|id| self.leads_fit(id, &fit));
-        let is_slowed = |slot: &&Slot| slot.inbox.as_ref().is_some_and(|inbox| inbox.is_slowed());
+        let is_slowed =
+            |slot: &&Slot<S>| slot.inbox.as_ref().is_some_and(|inbox| inbox.is_slowed());
         let mut slow = self.slots.iter().flatten().filter(is_slowed);
         if leader.is_none() && slow.any(|slot| self.leads_fit(slot.id, &fit).is_some()) {
             return Err(Excuse::SlowLeader);

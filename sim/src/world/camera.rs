@@ -28,12 +28,12 @@ use super::{Event, World, recorder};
 use crate::disk::{Crash, DiskStats};
 use crate::history;
 use crate::plan::{Call, Plan};
+use crate::service::{Service, parsed};
 use crate::view::film::{
     Answered, DiskVerb, DiskWork, Fate, FaultSpan, Film, Lane, LaneKind, LaneNumber, Mark,
     MarkKind, Operation, STORM, State, Step, StepKind, StepNumber, TermRun,
 };
 use crate::view::past;
-use crate::words;
 
 /// Takes the film, once the run is over.
 pub type FilmSink = Box<dyn FnMut(Film)>;
@@ -85,7 +85,7 @@ pub(super) struct Camera {
 }
 
 impl Camera {
-    fn new(plan: &Plan, clients: &Clients) -> Camera {
+    fn new<S: Service>(plan: &Plan, clients: &Clients<S>) -> Camera {
         let mut ids: Vec<NodeId> = plan.voters().chain(plan.learners()).collect();
         ids.extend(plan.ops.iter().flat_map(|row| row.call.op.new_nodes()));
         ids.sort_unstable();
@@ -207,14 +207,17 @@ impl Camera {
     // ---- operations ----
 
     /// A client calls.
-    pub fn calls(&mut self, lane: u32, call: &Call, recorded: Option<usize>) {
+    pub fn calls<S: Service>(&mut self, lane: u32, call: &Call, recorded: Option<usize>) {
         let number = self.film.ops.len() as u32;
         let op = &call.op;
         let what = Call { node: None, ..call.clone() };
-        let (what, keys) = (self.text(&what.to_string()), self.text(&words::keys(op).join(" ")));
+        let asked = Asked::of::<S>(op);
+        let op = parsed::<S>(op);
+        let keys = op.as_ref().map_or_else(Vec::new, S::subjects).join(" ");
+        let (what, keys) = (self.text(&what.to_string()), self.text(&keys));
         let (call, at) = (self.step, self.hand(lane));
         self.film.ops.push(Operation { lane: at, call, what, keys, ..Operation::default() });
-        self.asked.push(Asked::of(op));
+        self.asked.push(asked);
         self.open[lane as usize] = Some(number);
         self.answered[lane as usize] = 0;
         self.recorded.extend(recorded.map(|recorded| (recorded, number)));
@@ -283,7 +286,7 @@ impl Trace {
     }
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     pub(super) fn start_filming(&mut self) {
         self.trace.camera = Some(Box::new(Camera::new(self.plan, &self.clients)));
     }
@@ -372,7 +375,7 @@ pub(super) fn mail(event: &Event) -> Mail {
 }
 
 /// Whether a client waits for an answer with this token.
-pub(super) fn waits(client: &Client, token: u64) -> bool {
+pub(super) fn waits<S: Service>(client: &Client<S>, token: u64) -> bool {
     client.current.as_ref().is_some_and(|current| token >= current.first_token)
 }
 

@@ -15,7 +15,6 @@
 use std::collections::BTreeMap;
 
 use stormkv::env::FileName;
-use stormkv::kv::Kv;
 use stormkv::node::Node;
 use stormkv::types::{LogIndex, NodeId, Term};
 
@@ -26,6 +25,7 @@ use super::slot::Slot;
 use crate::checker::{Broken, Check};
 use crate::outcome::Class;
 use crate::plan::{Delay, Plan};
+use crate::service::Service;
 
 /// What does not depend on speeds and timeouts.
 const GRACE_NS: u64 = 1_000_000_000;
@@ -133,14 +133,14 @@ fn transfer_ns(plan: &Plan, bytes: u64) -> u64 {
         + (turns * turn_us + work_us) * 1000
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Looks at the members that this leader has had since `since_ns`, if not for shorter.
     pub(super) fn watch_catch_up(&mut self, leader: (NodeId, Term), since_ns: u64) {
         if self.catch_up.leader != Some(leader) {
             self.catch_up.restart(Some(leader));
         }
         // A full disk has no room for a snapshot that the members could be sent.
-        let is_short = |node: &Node<Kv>| node.disk_space().is_short;
+        let is_short = |node: &Node<S::Machine>| node.disk_space().is_short;
         if self.node(leader.0).is_some_and(is_short) {
             return self.catch_up.restart(None);
         }
@@ -181,7 +181,7 @@ impl World<'_> {
     /// The members, each with the index that it has applied, or nothing if nothing is demanded of it.
     fn demanded(&self, leader: NodeId) -> Vec<(NodeId, Option<LogIndex>)> {
         let members = self.slots.iter().flatten().filter(|slot| self.newest.1.contains(slot.id));
-        let applied = |slot: &Slot| {
+        let applied = |slot: &Slot<S>| {
             let is_demanded = is_fit(slot, self.now_ns)
                 && (slot.id == leader || self.are_connected(leader, slot.id));
             let node = slot.driver.as_ref().filter(|_| is_demanded)?.node();

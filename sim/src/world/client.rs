@@ -2,23 +2,25 @@
 //! not answered at another node, and writes down what it was told.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use stormkv::api::{Consistency, Reconfigure, Refusal, Reply, Request};
-use stormkv::kv::{Command, Compare, Guard, Query, Response, TxnOp};
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::goodput::Goodput;
 use crate::checker::witness;
-use crate::history::{self, Action, Answer, History, Model, Outcome};
+use crate::history::{Action, History, Model};
 use crate::network::Endpoint;
-use crate::plan::{Call, Manner, Op, OpRow, Part, Plan, Step, Value};
+use crate::plan::{Call, Manner, Op, OpRow, Part, Plan};
 use crate::rng::{Purpose, Stream};
+use crate::service::{self, Pending, Service, parsed};
+
+/// An operation of the service that is under way.
+pub(super) type PendingOf<S> = <<S as Service>::Client as service::Client>::Pending;
 
 /// An operation that is under way.
-pub(super) struct Current {
+pub(super) struct Current<S: Service> {
     pub row: usize,
     /// Its number in the history; the operator's are not part of it.
     pub recorded: Option<usize>,
@@ -43,27 +45,28 @@ pub(super) struct Current {
     pub first_floor: LogIndex,
     /// It removes the node that led when it began.
     pub removes_leader: bool,
-    /// What the plan leaves open of its request.
-    pub given: Given,
-}
-
-/// What the plan leaves open of a request.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Given {
-    /// Whom an operation on "the leader" is about, as soon as there was one.
+    /// The operation of the service; `None` for one of the operator.
+    pub pending: Option<PendingOf<S>>,
+    /// The member that an operation on "the leader" is about, as soon as there was one.
     pub aim: Option<NodeId>,
-    /// What a guarded write goes by. It is the same for all attempts, or they were not the same
-    /// command.
-    pub guard: Option<Guard>,
-    /// The last key of the page before, for a scan in pages, and the index of that page.
-    pub after: Option<Bytes>,
-    pub paged_at: Option<LogIndex>,
     /// The member that is moved does not vote.
     pub learns: bool,
 }
 
+impl<S: Service> Current<S> {
+    /// Returns whether it is a command, which goes through the log.
+    pub fn is_command(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !S::is_read(pending.op()))
+    }
+
+    /// Returns whether it is a command that has a number in a session.
+    pub fn uses_session(&self, manner: Manner) -> bool {
+        self.is_command() && manner != Manner::NoSession
+    }
+}
+
 /// One of the hands of a client: what it does, one thing at a time. Most clients have one.
-pub(super) struct Client {
+pub(super) struct Client<S: Service> {
     /// Whose hand it is.
     pub number: u32,
     /// Which one, from 0.
@@ -74,9 +77,9 @@ pub(super) struct Client {
     pub command: u64,
     /// The newest command that is known to be applied: its session, its number and its row.
     pub applied: Option<(SessionId, u64, usize)>,
-    /// The revisions that it saw last; `None` for a key that was absent.
-    pub seen: BTreeMap<String, Option<LogIndex>>,
-    pub current: Option<Current>,
+    /// What it remembers of answers.
+    pub memory: S::Client,
+    pub current: Option<Current<S>>,
     pub token: u64,
     /// The process in the history: a new one after each operation of unknown outcome.
     pub process: u64,
@@ -93,9 +96,9 @@ pub(super) struct Loose {
 }
 
 /// All clients, and what they were told.
-pub(super) struct Clients {
+pub(super) struct Clients<S: Service> {
     /// By lane: the first hands of all clients in the order of their numbers, then the others.
-    pub all: Vec<Client>,
+    pub all: Vec<Client<S>>,
     pub history: History,
     /// Which recorded operation a command belongs to.
     pub owner: FxHashMap<(SessionId, u64), usize>,
@@ -123,7 +126,7 @@ pub(super) struct Clients {
 }
 
 /// Gives each client its rows, to its hands in turn.
-fn deal(clients: &mut [Client], plan: &Plan) {
+fn deal<S: Service>(clients: &mut [Client<S>], plan: &Plan) {
     let count = clients.iter().map(|client| client.number).max().unwrap_or(0);
     let mut lanes = vec![Vec::new(); count as usize + 1];
     for (lane, client) in clients.iter().enumerate() {
@@ -138,7 +141,7 @@ fn deal(clients: &mut [Client], plan: &Plan) {
     }
 }
 
-impl Clients {
+impl<S: Service> Clients<S> {
     /// Gives the clients, who have done all that they had to do, the rows of another plan.
     pub fn deal(&mut self, plan: &Plan) {
         // They name rows of the plan before.
@@ -163,7 +166,7 @@ impl Clients {
         };
         let most = hands(0).max(hands(1));
         let places = (0..most).flat_map(|hand| (0..=count).map(move |number| (number, hand)));
-        let mut all: Vec<Client> = (0..)
+        let mut all: Vec<Client<S>> = (0..)
             .zip(places.filter(|(number, hand)| *hand < hands(*number)))
             .map(|(lane, (number, hand))| Client {
                 number,
@@ -172,7 +175,7 @@ impl Clients {
                 session: None,
                 command: 0,
                 applied: None,
-                seen: BTreeMap::new(),
+                memory: S::Client::default(),
                 current: None,
                 token: lane << 40,
                 process: lane,
@@ -202,7 +205,7 @@ impl Clients {
 
     /// Whether some client waits for the answer to a command, which goes through the log.
     pub fn have_commands_open(&self, plan: &Plan) -> bool {
-        let open = |current: &Current| {
+        let open = |current: &Current<S>| {
             let op = &plan.ops[current.row].call.op;
             current.sent > 0 && !op.is_admin()
         };
@@ -210,7 +213,7 @@ impl Clients {
     }
 }
 
-impl Client {
+impl<S: Service> Client<S> {
     /// Returns whether the number of its newest applied command is there to be used again for `op`.
     pub fn can_reuse_for(&self, op: &Op, plan: &Plan) -> bool {
         self.applied.is_some_and(|(session, _, row)| {
@@ -246,9 +249,9 @@ impl Client {
     ) -> Request {
         let current = self.current.as_mut().expect("an operation is under way");
         current.opening = false;
-        match request(&row.call, &current.given) {
+        match request(&row.call, current) {
             Asked::Whole(request) => request,
-            Asked::Command(command) if !row.call.uses_session() => {
+            Asked::Command(command) if !current.uses_session(row.call.manner) => {
                 current.sent += 1;
                 if let (1, Some(recorded)) = (current.sent, current.recorded) {
                     loose.push(Loose { recorded, command: command.clone(), index: None });
@@ -294,8 +297,20 @@ impl Asked {
 }
 
 /// What an operation asks for.
-pub(super) fn request(call: &Call, given: &Given) -> Asked {
-    let aim = given.aim;
+pub(super) fn request<S: Service>(call: &Call, current: &Current<S>) -> Asked {
+    if let Some(pending) = &current.pending {
+        return match (pending.request(), call.manner) {
+            (service::Request::Command(command), _) => Asked::Command(command),
+            (service::Request::Query(query), manner) => {
+                let consistency = match manner {
+                    Manner::Stale => Consistency::Stale,
+                    _ => Consistency::Linearizable,
+                };
+                Asked::Whole(Request::Query { query, consistency })
+            }
+        };
+    }
+    let aim = current.aim;
     let reconfigure = |change| {
         Asked::Whole(match call.manner {
             Manner::Forced => Request::ForceReconfigure(change),
@@ -310,43 +325,7 @@ pub(super) fn request(call: &Call, given: &Given) -> Asked {
             ..Reconfigure::default()
         })
     };
-    let query = |query: Query| {
-        let consistency = match call.manner {
-            Manner::Stale => Consistency::Stale,
-            _ => Consistency::Linearizable,
-        };
-        Asked::Whole(Request::Query { query: query.encode(), consistency })
-    };
-    let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
     match &call.op {
-        Op::Get { key: k } => query(Query::Get { key: key(k) }),
-        Op::Scan { prefix, limit } => {
-            let (prefix, after) = (key(prefix), given.after.clone());
-            query(Query::Scan { prefix, after, limit: *limit })
-        }
-        Op::Put { key: k, value } => {
-            Asked::Command(Command::Put { key: key(k), value: value.bytes() }.encode())
-        }
-        Op::Delete { key: k } => Asked::Command(Command::Delete { key: key(k) }.encode()),
-        Op::Cas { key: k, old, new } => {
-            let expected = old.as_ref().map(Value::bytes);
-            let new = Some(new.bytes());
-            Asked::Command(Command::Cas { key: key(k), expected, new }.encode())
-        }
-        Op::Guarded { key: k, value, .. } => {
-            let guard = given.guard.expect("it was chosen when the operation began");
-            let value = value.as_ref().map(Value::bytes);
-            Asked::Command(Command::Guarded { key: key(k), guard, value }.encode())
-        }
-        Op::Txn { conditions, then, otherwise } => {
-            let compares = conditions
-                .iter()
-                .map(|c| Compare { key: key(&c.key), expected: c.value.as_ref().map(Value::bytes) })
-                .collect();
-            let steps = |steps: &[Step]| steps.iter().map(txn_op).collect();
-            let (then, otherwise) = (steps(then), steps(otherwise));
-            Asked::Command(Command::Txn { compares, then, otherwise }.encode())
-        }
         Op::Add(id) | Op::Promote(id) => change(&[*id], &[], &[]),
         Op::Learner(id) => change(&[], &[*id], &[]),
         Op::Remove(id) => change(&[], &[], &[*id]),
@@ -355,7 +334,7 @@ pub(super) fn request(call: &Call, given: &Given) -> Asked {
         Op::Change(parts) => reconfigure(several(parts)),
         Op::Move { node, address } => {
             // A member keeps its role, which must be named.
-            let roles = if given.learns { (vec![], vec![*node]) } else { (vec![*node], vec![]) };
+            let roles = if current.learns { (vec![], vec![*node]) } else { (vec![*node], vec![]) };
             reconfigure(Reconfigure {
                 voters: roles.0,
                 learners: roles.1,
@@ -365,7 +344,7 @@ pub(super) fn request(call: &Call, given: &Given) -> Asked {
         }
         Op::RemoveLeader => change(&[], &[], aim.as_slice()),
         Op::ReplaceLeader(new) => change(&[*new], &[], aim.as_slice()),
-        Op::Restart => unreachable!("it asks nothing of the cluster"),
+        Op::Service(_) | Op::Restart => unreachable!("it asks nothing of the membership"),
     }
 }
 
@@ -381,116 +360,20 @@ fn several(parts: &[Part]) -> Reconfigure {
     change
 }
 
-fn txn_op(step: &Step) -> TxnOp {
-    let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
-    match step {
-        Step::Put { key: k, value } => TxnOp::Put { key: key(k), value: value.bytes() },
-        Step::Delete { key: k } => TxnOp::Delete { key: key(k) },
-        Step::Get { key: k } => TxnOp::Get { key: key(k) },
-    }
-}
-
-fn text(value: &Value) -> history::Value {
-    bytes_text(&value.bytes())
-}
-
-fn bytes_text(bytes: &[u8]) -> history::Value {
-    // Nearly all values are UTF-8, and this is several times as fast for them.
-    match std::str::from_utf8(bytes) {
-        Ok(text) => history::Value::text(text),
-        Err(_) => history::Value::text(&String::from_utf8_lossy(bytes)),
-    }
-}
-
-/// What the history says of an operation; `None` for those that it knows nothing of: the operator's,
-/// stale reads, and scans in pages, each of which is a read. Their answers are judged one by one, by
-/// the index that each names. Puts with a reused number are never applied.
-///
-/// A guarded write is told as a write without a guard, and as one that had no effect where its guard
-/// did not hold: a history has no revisions.
+/// What the history says of a call; `None` for those that it knows nothing of: the operator's, stale
+/// reads, and what the service leaves out. Their answers are judged one by one, by the index that each
+/// names. Puts with a reused number are never applied.
 #[must_use]
-pub fn action(call: &Call) -> Option<Action> {
-    let key = |key: &str| -> history::Key { Arc::from(key) };
-    if matches!(call.manner, Manner::Stale | Manner::Reused) {
+pub fn action<S: Service>(call: &Call) -> Option<Action> {
+    recorded_action::<S>(call.manner, &parsed::<S>(&call.op)?)
+}
+
+/// The same, for an operation of the service that is asked for in this manner.
+pub(super) fn recorded_action<S: Service>(manner: Manner, op: &S::Op) -> Option<Action> {
+    if matches!(manner, Manner::Stale | Manner::Reused) {
         return None;
     }
-    Some(match &call.op {
-        Op::Get { key: k } => Action::Get { key: key(k) },
-        Op::Scan { prefix, limit: 0 } => Action::Scan { prefix: key(prefix) },
-        Op::Guarded { key: k, value: Some(value), .. } => {
-            Action::Put { key: key(k), value: text(value) }
-        }
-        Op::Guarded { key: k, value: None, .. } => Action::Delete { key: key(k) },
-        Op::Put { key: k, value } => Action::Put { key: key(k), value: text(value) },
-        Op::Delete { key: k } => Action::Delete { key: key(k) },
-        Op::Cas { key: k, old, new } => {
-            Action::Cas { key: key(k), expected: old.as_ref().map(text), new: text(new) }
-        }
-        Op::Txn { conditions, then, otherwise } => {
-            let steps = |steps: &[Step]| {
-                steps
-                    .iter()
-                    .map(|step| match step {
-                        Step::Put { key: k, value } => history::TxnOp::Put(key(k), text(value)),
-                        Step::Delete { key: k } => history::TxnOp::Delete(key(k)),
-                        Step::Get { key: k } => history::TxnOp::Get(key(k)),
-                    })
-                    .collect()
-            };
-            Action::Txn(Box::new(history::Txn {
-                conditions: conditions
-                    .iter()
-                    .map(|c| (key(&c.key), c.value.as_ref().map(text)))
-                    .collect(),
-                then: steps(then),
-                otherwise: steps(otherwise),
-            }))
-        }
-        _ => return None,
-    })
-}
-
-/// What a reply tells the client; `Err` with the response if it makes no sense.
-pub(super) fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
-    let told = Response::decode(response).map_err(|error| error.to_string())?;
-    let answer = match (op, told) {
-        (Op::Put { .. } | Op::Guarded { value: Some(_), .. }, Response::Written { .. }) => {
-            Answer::Done
-        }
-        (Op::Delete { .. } | Op::Guarded { value: None, .. }, Response::Deleted { existed }) => {
-            Answer::Deleted(Some(existed))
-        }
-        (Op::Guarded { .. }, Response::Conflict { .. }) => return Ok(Outcome::Fail),
-        (Op::Cas { .. }, Response::Swapped { swapped, .. }) => Answer::Swapped(swapped),
-        (Op::Get { .. }, Response::Value(value)) => {
-            Answer::Value(value.map(|found| bytes_text(&found.value)))
-        }
-        // The last page, for a scan in pages.
-        (Op::Scan { .. }, Response::Entries { entries, more: false }) => Answer::Pairs(
-            entries
-                .iter()
-                .map(|e| (Arc::from(&*String::from_utf8_lossy(&e.key)), bytes_text(&e.value)))
-                .collect(),
-        ),
-        (Op::Txn { then, otherwise, .. }, Response::Committed { succeeded, results }) => {
-            let mut read = results.into_iter();
-            let steps = if succeeded { then } else { otherwise };
-            let results = steps
-                .iter()
-                .map(|step| match step {
-                    Step::Get { .. } => {
-                        let value = read.next().ok_or("a transaction's answer is too short")?;
-                        Ok(Answer::Value(value.as_deref().map(bytes_text)))
-                    }
-                    Step::Put { .. } => Ok(Answer::Done),
-                    Step::Delete { .. } => Ok(Answer::Deleted(None)),
-                })
-                .collect::<Result<_, String>>()?;
-            Answer::Txn { succeeded, results: Some(results) }
-        }
-        (_, told) => return Err(format!("it was answered with {told:?}")),
-    };
-    Ok(Outcome::Ok(answer))
+    S::action(op)
 }
 
 /// What to do about a reply.

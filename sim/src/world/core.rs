@@ -15,6 +15,7 @@ use crate::disk::Crash;
 use crate::network::{Endpoint, Rule, Side};
 use crate::plan::{Core, LinkFault, MAX_NODE_ID, Member, Op};
 use crate::rng::{Purpose, Stream};
+use crate::service::{Service, parsed};
 use crate::view::film::MarkKind;
 
 /// Numbers of the faults that are never mended: this plus the node's number.
@@ -111,7 +112,7 @@ fn choose(
     Some(quorum)
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Who is healed; `None`: everybody.
     pub(super) fn choose_core(&mut self) -> Option<BTreeSet<NodeId>> {
         let mut is_unsettled = false;
@@ -231,7 +232,7 @@ impl World<'_> {
     /// Returns whether clients have still to begin so many writes that one of them reaches the leader.
     fn has_writes_left(&self) -> bool {
         let reads =
-            |at: usize| matches!(self.plan.ops[at].call.op, Op::Get { .. } | Op::Scan { .. });
+            |at: usize| parsed::<S>(&self.plan.ops[at].call.op).is_some_and(|op| S::is_read(&op));
         let clients = self.clients.all.iter().filter(|client| client.number > 0);
         let writes = clients.flat_map(|client| &client.rows).filter(|at| !reads(**at));
         writes.count() >= MANY_WRITES

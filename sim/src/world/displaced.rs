@@ -4,6 +4,7 @@
 //! against its answer. It takes a leader with a command that only few have, another one without it that
 //! replicates nothing, and then one that has it. Runs that get there are counted.
 
+use crate::service::Service;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
@@ -15,7 +16,7 @@ use super::World;
 #[derive(Debug, Default)]
 pub(super) struct Displaced(BTreeSet<(LogIndex, Term)>);
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Notes what others have and a new leader lacks.
     pub(super) fn note_displaced(&mut self, leader: NodeId) {
         let Some(node) = self.node(leader) else { return };

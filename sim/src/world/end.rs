@@ -8,14 +8,14 @@ use crate::checker::linearizable::{self, Limits};
 use crate::checker::{Broken, Check, witness};
 use crate::history;
 use crate::outcome::Class;
-use crate::words;
+use crate::service::{Service, Shown};
 
 /// One clean run in so many is also judged without the help of the log's order.
 const BLACK_BOX_SAMPLE: u64 = 8;
 /// Steps of the black-box search.
 const BLACK_BOX_STEPS: u64 = 300_000;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Notes how far the membership has come from what it was.
     pub(super) fn note_membership(&mut self) {
         let plan = self.plan;
@@ -77,7 +77,7 @@ impl World<'_> {
         for (index, command) in self.safety.loose_effects() {
             let waiting = || open.get_mut(command).and_then(Vec::pop);
             let Some(op) = answered.get(&index).copied().or_else(waiting) else {
-                let what = words::command(command);
+                let what = S::describe(Shown::Command(command));
                 let message = format!(
                     "entry {index} holds `{what}` without a session, which no client has asked for so \
                      often"

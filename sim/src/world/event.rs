@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp, DiskQueue, FileName};
-use stormkv::kv::Kv;
 use stormkv::node::{Membership, Role, Status};
 use stormkv::types::{LogIndex, NodeId, Term};
 use stormkv::wire::Message;
@@ -20,12 +19,13 @@ use crate::network::Rule;
 use crate::outcome::Class;
 use crate::plan::Delay;
 use crate::port::{Effect, Port};
+use crate::service::Service;
 use crate::view::film::{Fate, MarkKind};
 
 /// The free room on a disk is reported every so many ticks.
 const REPORT_TICKS: u64 = 16;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     pub(super) fn handle(&mut self, event: Event) {
         self.trace.turn_to(recorder::owner(&event), recorder::weight(&event));
         self.film_event(&event, false);
@@ -153,7 +153,7 @@ impl World<'_> {
         &mut self,
         id: NodeId,
         life: Option<u64>,
-        input: impl FnOnce(&mut Driver<Kv>),
+        input: impl FnOnce(&mut Driver<S::Machine>),
     ) {
         let batch_ns = self.plan.cluster.batch_us * 1000;
         let at_ns = self.now_ns + batch_ns;
@@ -316,6 +316,12 @@ impl World<'_> {
                 }
                 Err(broken) => return self.fail(Class::Safety, broken),
             }
+        }
+        if let Some(invariant) = S::INVARIANT
+            && let Err(how) = invariant(driver.node().machine())
+        {
+            let message = format!("{id} {how}, as of entry {}", status.applied.index);
+            return self.fail(Class::Safety, Broken::new("invariant", message).at(id));
         }
         if driver.node().stopped().is_none() {
             let load = driver.node().load();

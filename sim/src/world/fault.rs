@@ -21,12 +21,13 @@ use crate::clock::TRUE_RATE;
 use crate::disk::Crash;
 use crate::outcome::Skipped;
 use crate::plan::{DiskFault, Fault, Who};
+use crate::service::Service;
 use crate::view::film::MarkKind;
 
 /// Why a fault that waited for its moment is skipped in the end.
 const NO_MOMENT: &str = "its moment did not come";
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     pub(super) fn leads(&self, id: NodeId) -> bool {
         self.roles.get(id.0 as usize).is_some_and(|(role, _)| *role == Role::Leader)
     }
@@ -223,7 +224,7 @@ impl World<'_> {
         let present = self.slots.iter().flatten().filter(|slot| slot.lost.is_none());
         let armed: BTreeSet<u32> = present.flat_map(Slot::armed).collect();
         self.give_up(armed, NO_MOMENT);
-        let stays = |slot: &&Slot| !slot.retired && !self.is_core(slot.id);
+        let stays = |slot: &&Slot<S>| !slot.retired && !self.is_core(slot.id);
         let outside: Vec<NodeId> =
             self.slots.iter().flatten().filter(stays).map(|slot| slot.id).collect();
         let present: Vec<_> = outside.iter().map(|id| self.present_loss(*id)).collect();

@@ -12,6 +12,7 @@
 use super::World;
 use super::slot::Slot;
 use crate::rng;
+use crate::service::Service;
 
 /// Where a run parts from the one that its plan describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Fork {
     pub salt: u64,
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// From now on, chance decides as in the fork with this salt. Whoever draws must be told of it
     /// here, or draw from a stream that is keyed with the world's seed at that moment.
     pub(super) fn fork(&mut self, salt: u64) {
@@ -37,7 +38,7 @@ impl World<'_> {
     }
 }
 
-impl Slot {
+impl<S: Service> Slot<S> {
     fn fork(&mut self, seed: u64, salt: u64) {
         self.disk.fork(salt);
         self.latency.fork(salt);

@@ -10,12 +10,12 @@ use stormkv::api::{Reply, Request, RequestId};
 use stormkv::config::Config;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp};
-use stormkv::kv::{Command, Kv};
 use stormkv::node::{Applied, Role};
 use stormkv::types::{LogIndex, NodeId, SnapshotId};
 
 use crate::disk::SimDisk;
 use crate::port::{Effect, Port, Watch};
+use crate::service::Service;
 
 /// The member of the cluster of the past.
 const LONE: NodeId = NodeId(1);
@@ -29,30 +29,29 @@ pub(super) struct Founding {
     pub state: Option<Bytes>,
     /// Where the log begins.
     pub id: SnapshotId,
-    /// Key, value and revision.
-    pub contents: Vec<(Bytes, Bytes, LogIndex)>,
+    /// The commands that made it, with their indices.
+    pub commands: Vec<(LogIndex, Bytes)>,
 }
 
 impl Founding {
     /// With so many keys from a backup, or empty for 0.
-    pub fn new(backup_keys: u32) -> Founding {
-        if backup_keys == 0 {
+    pub fn new<S: Service>(backup_keys: u32) -> Founding {
+        if backup_keys == 0 || S::backup_command(1).is_none() {
             let id = SnapshotId { index: 1, term: 1 };
-            return Founding { state: None, id, contents: Vec::new() };
+            return Founding { state: None, id, commands: Vec::new() };
         }
-        let mut past = Lone::start(None);
+        let mut past = Lone::<S>::start(None);
         while past.driver.node().status().role != Role::Leader {
             past.tick();
         }
-        let contents = (1..=backup_keys).map(|number| {
-            let (key, value) = (Bytes::from(format!("k{number}")), format!("b{number}").into());
-            let revision = past.put(number, &key, &value);
-            (key, value, revision)
+        let commands = (1..=backup_keys).map(|number| {
+            let command = S::backup_command(number).expect("it has the first one");
+            (past.apply(number, command.clone()), command)
         });
-        let contents = contents.collect();
+        let commands = commands.collect();
         let state: Bytes = past.driver.node().backup().flatten().collect();
-        let id = Lone::start(Some(state.clone())).driver.node().status().applied;
-        Founding { state: Some(state), id, contents }
+        let id = Lone::<S>::start(Some(state.clone())).driver.node().status().applied;
+        Founding { state: Some(state), id, commands }
     }
 }
 
@@ -65,22 +64,25 @@ impl Watch for Unwatched {
     fn queued(&mut self, _: &[DiskOp]) {}
 }
 
-/// The machine in the state of a backup.
-pub(super) fn state_of(backup: Bytes) -> Kv {
-    Lone::start(Some(backup)).driver.node().machine().clone()
+/// Looks at the machine in the state of a backup.
+pub(super) fn with_state_of<S: Service, T>(
+    backup: Bytes,
+    look: impl FnOnce(&S::Machine) -> T,
+) -> T {
+    look(Lone::<S>::start(Some(backup)).driver.node().machine())
 }
 
 /// A node that is alone, on a disk that does at once what it is asked for.
-struct Lone {
+struct Lone<S: Service> {
     now_ns: u64,
     disk: SimDisk,
-    driver: Driver<Kv>,
+    driver: Driver<S::Machine>,
     effects: Vec<Effect>,
     reply: Option<Reply>,
 }
 
-impl Lone {
-    fn start(founding_state: Option<Bytes>) -> Lone {
+impl<S: Service> Lone<S> {
+    fn start(founding_state: Option<Bytes>) -> Self {
         let mut config = Config::new(LONE, vec![LONE]);
         config.founding_state = founding_state;
         config.segment_bytes = SEGMENT_BYTES;
@@ -96,9 +98,8 @@ impl Lone {
         self.turn(|driver| driver.wake(now));
     }
 
-    /// Writes a key; returns its revision.
-    fn put(&mut self, number: u32, key: &Bytes, value: &Bytes) -> LogIndex {
-        let command = Command::Put { key: key.clone(), value: value.clone() }.encode();
+    /// Applies a command; returns its index.
+    fn apply(&mut self, number: u32, command: Bytes) -> LogIndex {
         let request = Request::Command { session: None, command };
         self.turn(|driver| driver.request(RequestId(number.into()), request));
         match self.reply.take() {
@@ -108,7 +109,7 @@ impl Lone {
     }
 
     /// Gives the node an input and does all that it then asks for.
-    fn turn(&mut self, input: impl FnOnce(&mut Driver<Kv>)) {
+    fn turn(&mut self, input: impl FnOnce(&mut Driver<S::Machine>)) {
         input(&mut self.driver);
         loop {
             let (disk, effects) = (&mut self.disk, &mut self.effects);
@@ -144,14 +145,15 @@ impl Lone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::KeyValue;
 
     #[test]
     fn backup_holds_its_keys_and_the_log_goes_on_far_behind() {
-        let (one, two) = (Founding::new(3), Founding::new(3));
+        let (one, two) = (Founding::new::<KeyValue>(3), Founding::new::<KeyValue>(3));
         assert_eq!(one.state, two.state, "it is the same in every run");
-        let revisions: Vec<LogIndex> = one.contents.iter().map(|(.., at)| *at).collect();
+        let revisions: Vec<LogIndex> = one.commands.iter().map(|(at, _)| *at).collect();
         assert!(revisions.is_sorted() && revisions.len() == 3, "{revisions:?}");
         assert!(one.id.index > revisions[2] + 1_000_000_000, "{:?}", one.id);
-        assert_eq!(Founding::new(0).id.index, 1);
+        assert_eq!(Founding::new::<KeyValue>(0).id.index, 1);
     }
 }

@@ -19,6 +19,7 @@ use super::World;
 use super::client;
 use super::slot::Slot;
 use crate::plan::Op;
+use crate::service::Service;
 
 /// The most sets of voters that are thought of.
 const MOST: usize = 64;
@@ -88,7 +89,7 @@ fn closure(mut open: Vec<Voters>, steps: &[Step]) -> Option<BTreeSet<Voters>> {
     Some(all)
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// The voters of every membership that may be in force, now or later. `None` if that is not known.
     pub(super) fn voters_in_force(&self) -> Option<BTreeSet<Voters>> {
         let newest = &self.newest.1;
@@ -121,8 +122,8 @@ impl World<'_> {
             let call = &self.plan.ops[current.row].call;
             let is_change = call.op.is_admin() && !matches!(call.op, Op::Transfer(_));
             is_change.then(|| {
-                let decided = !call.op.is_aimed() || current.given.aim.is_some();
-                client::request(call, &current.given).change().filter(|_| decided)
+                let decided = !call.op.is_aimed() || current.aim.is_some();
+                client::request(call, current).change().filter(|_| decided)
             })
         });
         waiting.chain(self.clients.doubtful_changes.iter().cloned().map(Some))

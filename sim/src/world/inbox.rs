@@ -12,6 +12,7 @@ use stormkv::types::NodeId;
 
 use super::{Event, World, camera, recorder};
 use crate::plan::Cpu;
+use crate::service::Service;
 use crate::view::film::Fate;
 
 /// Inputs that wait. Far fewer than in production, so that an inbox is full now and then: then
@@ -74,7 +75,7 @@ impl Inbox {
     }
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Lets an event wait if its node is slow and busy; otherwise gives it back.
     pub(super) fn queue_up(&mut self, id: NodeId, event: Event) -> Option<Event> {
         let now_ns = self.now_ns;

@@ -20,6 +20,7 @@ use crate::outcome::Class;
 use crate::plan::Cluster;
 use crate::port::Port;
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 use crate::view::film::MarkKind;
 
 /// A node whose disk could not be read is started again after this time.
@@ -31,7 +32,7 @@ const RESERVE_BYTES: u64 = 16 << 10;
 /// Bytes of answers to queries that one flush of a node makes: one answer, that is.
 const MAX_ANSWER_BYTES: usize = 1;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// A node that has stopped by itself leaves its place.
     pub(super) fn consider_stop(&mut self, id: NodeId) {
         let damaged = self.atlas.is_damaged(id);

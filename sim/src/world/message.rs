@@ -17,20 +17,21 @@ use crate::checker::{Broken, Check};
 use crate::network::{Connection, DropReason, Endpoint, Fate, Parcel};
 use crate::outcome::Class;
 use crate::rng::{Draw, mix};
+use crate::service::Service;
 use crate::view::film::Fate::Garbled;
 
 /// From so many chunks on, a snapshot takes several windows of the transfer.
 const MANY_CHUNKS: u64 = 16;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         if let Err(broken) = self.safety.sending(from, to, &message) {
             self.trace.note(self.now_ns, from, || {
-                format!("{} is about to be sent", describe(from, to, &message))
+                format!("{} is about to be sent", describe::<S>(from, to, &message))
             });
             // It goes nowhere, but it is what is wrong.
             self.trace.film(|camera| {
-                let (mail, _) = camera.sends((from, to), &message, Ok(None));
+                let (mail, _) = camera.sends::<S>((from, to), &message, Ok(None));
                 camera.accuse(mail);
             });
             self.fail(Class::Safety, broken);
@@ -50,7 +51,7 @@ impl World<'_> {
             }
             Kind::VoteResp if grants(&message) => {
                 self.trace.note(self.now_ns, from, || {
-                    format!("{} is sent", describe(from, to, &message))
+                    format!("{} is sent", describe::<S>(from, to, &message))
                 });
             }
             _ => {}
@@ -74,7 +75,7 @@ impl World<'_> {
                 Fate::Delivered { again_ns, .. } => Ok(again_ns.filter(|_| copies)),
                 Fate::Dropped(reason) => Err(reason),
             };
-            camera.sends((from, to), &message, fate)
+            camera.sends::<S>((from, to), &message, fate)
         });
         let Fate::Delivered { at_ns, again_ns, garbled, connection, .. } = fate else {
             if let Fate::Dropped(reason) = fate {
@@ -125,7 +126,7 @@ impl World<'_> {
             return;
         }
         self.trace.film(|camera| camera.arrives(mail, to, &message));
-        self.trace.line(self.now_ns, || describe(from, to, &message));
+        self.trace.line(self.now_ns, || describe::<S>(from, to, &message));
         if matches!(message, Message::Raft(_)) {
             self.messages += 1;
             self.note_heard(from, to);
@@ -163,7 +164,8 @@ impl World<'_> {
         }
         if let Some(fate) = camera::stopped(up, arrives) {
             self.trace.film(|camera| camera.ends(mail, fate, false));
-            self.trace.line(self.now_ns, || format!("{} is lost", describe(from, to, message)));
+            self.trace
+                .line(self.now_ns, || format!("{} is lost", describe::<S>(from, to, message)));
         }
         up && arrives.is_ok()
     }
@@ -199,7 +201,7 @@ impl World<'_> {
         match Message::decode(frame) {
             Err(error) => {
                 self.trace.line(self.now_ns, || {
-                    format!("{} is refused: {error}", describe(from, to, message))
+                    format!("{} is refused: {error}", describe::<S>(from, to, message))
                 });
                 self.reach("frame-garbled-and-refused");
                 self.break_connection(from, to, Lane::of(message));
@@ -207,8 +209,8 @@ impl World<'_> {
             Ok(read) => {
                 let message = format!(
                     "{to} took a damaged frame for a message: {}; {from} had sent {}",
-                    describe(from, to, &read),
-                    describe(from, to, message)
+                    describe::<S>(from, to, &read),
+                    describe::<S>(from, to, message)
                 );
                 self.fail(Class::Safety, Broken::new("frame-integrity", message));
             }

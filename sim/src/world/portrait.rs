@@ -13,6 +13,7 @@ use stormkv::wire::Kind;
 use super::World;
 use crate::network::Rule;
 use crate::rng::mix;
+use crate::service::Service;
 
 /// Takes one picture.
 pub type Pictures = Box<dyn FnMut(u64)>;
@@ -45,7 +46,7 @@ impl Portrait {
     }
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Hands the present picture to the reader, if there is one.
     pub(super) fn portray(&mut self) {
         let Some(mut portrait) = self.portrait.take() else { return };
@@ -133,24 +134,25 @@ mod tests {
 
     use super::super::{RunOptions, run};
     use super::*;
+    use crate::kv::KeyValue;
     use crate::swarm;
 
     #[test]
     fn pictures_are_determined_and_change_nothing() {
         let (mut all, mut different) = (0, 0);
         for seed in 0..10 {
-            let plan = swarm::generate(seed);
+            let plan = swarm::generate::<KeyValue>(seed);
             let portrayed = || {
                 let pictures = Rc::new(RefCell::new(Vec::new()));
                 let taken = pictures.clone();
                 let sink = move |picture| taken.borrow_mut().push(picture);
                 let mut options =
                     RunOptions { pictures: Some(Box::new(sink)), ..RunOptions::default() };
-                (run(&plan, &mut options), pictures.take())
+                (run::<KeyValue>(&plan, &mut options), pictures.take())
             };
             let (outcome, pictures) = portrayed();
             assert_eq!((&outcome, &pictures), (&portrayed().0, &portrayed().1));
-            assert_eq!(outcome, run(&plan, &mut RunOptions::default()));
+            assert_eq!(outcome, run::<KeyValue>(&plan, &mut RunOptions::default()));
             all += pictures.len();
             different += pictures.iter().collect::<BTreeSet<_>>().len();
         }

@@ -21,6 +21,7 @@ use super::{World, stall};
 use crate::checker::{Broken, Check};
 use crate::outcome::Class;
 use crate::plan::Plan;
+use crate::service::Service;
 
 /// Firings of the timer that are settings anew by a fault of the clock, not ticks.
 const SPARE: u64 = 8;
@@ -47,7 +48,7 @@ fn judge(
     Some((2 * there > after.len(), after))
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// A message of raft from this node has reached that one.
     pub(super) fn note_heard(&mut self, from: NodeId, to: NodeId) {
         if let Some(slot) = self.slot(to) {

@@ -20,6 +20,7 @@ use super::trace::Trace;
 use super::{Event, World};
 use crate::caught::caught;
 use crate::history::{Answer, Outcome, describe_answer};
+use crate::service::Service;
 
 /// How many lines of each node are kept, and how many of its disk.
 const LINES: usize = 6;
@@ -284,7 +285,13 @@ impl Trace {
     }
 
     /// An operation has ended.
-    pub fn ends(&mut self, lane: u32, current: &Current, at_ns: u64, outcome: &Outcome) {
+    pub fn ends<S: Service>(
+        &mut self,
+        lane: u32,
+        current: &Current<S>,
+        at_ns: u64,
+        outcome: &Outcome,
+    ) {
         if let Some(recorder) = &mut self.recorder {
             let (row, since_ns) = (current.row, current.since_ns);
             let ended = Ended { row, lane, since_ns, at_ns, outcome: outcome.clone() };
@@ -358,7 +365,7 @@ pub(super) fn weight_of(message: &Message) -> Weight {
     }
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// What was recorded, of a run that is over.
     pub(super) fn take_record(&mut self) -> Option<Recorded> {
         let mut recorder = *self.trace.recorder.take()?;
@@ -388,7 +395,7 @@ impl World<'_> {
             let proof = recorder.proof.iter().filter_map(|&op| self.proving(recorder, op));
             return (Choice::Proof, proof.take(OPERATIONS).collect());
         }
-        let mut open: Vec<(u32, &Current)> = (0..)
+        let mut open: Vec<(u32, &Current<S>)> = (0..)
             .zip(&self.clients.all)
             .filter_map(|(lane, client)| Some((lane, client.current.as_ref()?)))
             .collect();
@@ -411,7 +418,7 @@ impl World<'_> {
     }
 
     /// An operation that has not ended.
-    fn under_way(&self, lane: u32, current: &Current) -> Operation {
+    fn under_way(&self, lane: u32, current: &Current<S>) -> Operation {
         let answer = match (current.attempts, current.target) {
             (0, _) => "open".to_owned(),
             (1, node) => format!("open, asks {node}"),
@@ -471,7 +478,7 @@ pub(super) fn answer(outcome: &Outcome) -> String {
     }
 }
 
-impl Slot {
+impl<S: Service> Slot<S> {
     /// The state of a node that is up. One that has panicked may not be able to tell it.
     fn state(&self) -> Option<State> {
         let driver = self.driver.as_ref()?;
@@ -480,7 +487,7 @@ impl Slot {
 
     /// Whether it is up, and if not why.
     fn condition(&self) -> String {
-        let repairs = |slot: &Slot| {
+        let repairs = |slot: &Slot<S>| {
             let driver = slot.driver.as_ref();
             driver.is_some_and(|driver| {
                 caught(|| driver.node().damage().is_some()).unwrap_or_default()

@@ -13,6 +13,7 @@ use super::{Event, World};
 use crate::checker::{Broken, Check};
 use crate::outcome::Class;
 use crate::plan::Plan;
+use crate::service::Service;
 
 /// How often the world looks whether a bound is exceeded.
 const LOOK_NS: u64 = 50_000_000;
@@ -34,7 +35,7 @@ fn leader_bound_ns(plan: &Plan) -> u64 {
     ELECTION_GRACE_NS + ELECTION_TIMEOUTS * round_us * 1000
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// The faults have stopped, and the time begins to count.
     pub(super) fn begin_recovery(&mut self) {
         self.healed_ns = Some(self.now_ns);
@@ -113,7 +114,7 @@ impl World<'_> {
         let bound_ns = self.plan.end.bound_us * 1000;
         // A backlog of operations may take its time, as long as one after the other is answered,
         // and nothing is late before the next operation is due.
-        let asks = |client: &super::client::Client| {
+        let asks = |client: &super::client::Client<S>| {
             let next = client.rows.front().map(|at| self.base_ns + self.plan.ops[*at].at_us * 1000);
             client.current.is_some() || next.is_some_and(|due_ns| due_ns <= self.now_ns)
         };

@@ -1,18 +1,18 @@
 //! The clients' side of the events: attempts, replies, patience.
 
 use stormkv::api::{Reply, Request, RequestId};
-use stormkv::kv::Guard;
 use stormkv::types::NodeId;
 
 use super::camera::{self, Mail};
-use super::client::{self, Client, Current, Given, Next};
+use super::client::{self, Client, Current, Next};
 use super::slot::Slot;
 use super::{Event, World};
 use crate::checker::Broken;
 use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
-use crate::plan::{self, Manner, MessageKind, Op, Part, Phase, Plan};
+use crate::plan::{Manner, MessageKind, Op, Part, Phase, Plan};
+use crate::service::{self, Pending, Service, parsed};
 use crate::view::film;
 use crate::words;
 
@@ -23,7 +23,7 @@ const LONGEST_NS: u64 = 3_000_000_000;
 /// How often the operator looks whether the damaged members are whole again.
 const UNTIL_REPAIRED_NS: u64 = 100_000_000;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Begins the client's next operation, or waits for its time.
     pub(super) fn begin(&mut self, number: u32) {
         let plan = self.plan;
@@ -85,15 +85,22 @@ impl World<'_> {
         let client = &mut self.clients.all[number as usize];
         let members = u64::from(plan.cluster.nodes);
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
-        let given = self.given(number, &row.call.op);
+        let op = &row.call.op;
+        let aim = self.leader().filter(|_| op.is_aimed());
+        let learns = matches!(op, Op::Move { node, .. } if self.newest.1.learners().contains(node));
         let client = &mut self.clients.all[number as usize];
-        let recorded = client::action(&row.call)
-            .map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
-        if is_command(&row.call.op) && !reused {
+        let pending = parsed::<S>(op).map(|op| service::Client::begin(&client.memory, op));
+        let action = pending
+            .as_ref()
+            .and_then(|pending| client::recorded_action::<S>(row.call.manner, pending.op()));
+        let recorded =
+            action.map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
+        let is_command = pending.as_ref().is_some_and(|pending| !S::is_read(pending.op()));
+        if is_command && !reused {
             self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
         }
         self.trace.begins(recorded, at);
-        self.trace.film(|camera| camera.calls(number, &row.call, recorded));
+        self.trace.film(|camera| camera.calls::<S>(number, &row.call, recorded));
         client.current = Some(Current {
             row: at,
             recorded,
@@ -109,7 +116,9 @@ impl World<'_> {
             floor: 0,
             first_floor: self.safety.commit(),
             removes_leader,
-            given,
+            pending,
+            aim,
+            learns,
         });
         for id in row.call.op.new_nodes() {
             self.place(id, false);
@@ -121,22 +130,6 @@ impl World<'_> {
         self.attempt(number);
     }
 
-    /// What the plan leaves open of an operation that begins now.
-    fn given(&self, number: u32, op: &Op) -> Given {
-        let seen = &self.clients.all[number as usize].seen;
-        let guard = match op {
-            Op::Guarded { guard: plan::Guard::Absent, .. } => Some(Guard::Absent),
-            Op::Guarded { guard: plan::Guard::Present, .. } => Some(Guard::Present),
-            Op::Guarded { guard: plan::Guard::Seen, key, .. } => {
-                Some(seen.get(key).copied().flatten().map_or(Guard::Absent, Guard::Revision))
-            }
-            _ => None,
-        };
-        let learns = matches!(op, Op::Move { node, .. } if self.newest.1.learners().contains(node));
-        let aim = self.leader().filter(|_| op.is_aimed());
-        Given { aim, guard, learns, ..Given::default() }
-    }
-
     /// Whether it gives a member the address that another one has.
     fn is_taken(&self, op: &Op) -> bool {
         let Op::Move { node, address } = op else { return false };
@@ -146,7 +139,7 @@ impl World<'_> {
     /// Notes that a client, or the operator, has several operations under way.
     fn note_overlap(&mut self, lane: u32) {
         let number = self.clients.all[lane as usize].number;
-        let busy = |other: &Client| other.number == number && other.current.is_some();
+        let busy = |other: &Client<S>| other.number == number && other.current.is_some();
         if self.clients.all.iter().any(busy) {
             self.reach(if number == 0 { "changes-overlapped" } else { "operations-overlapped" });
         }
@@ -163,8 +156,8 @@ impl World<'_> {
             let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
             return self.finish(number, outcome);
         }
-        if plan.ops[current.row].call.op.is_aimed() && current.given.aim.is_none() {
-            current.given.aim = leader;
+        if plan.ops[current.row].call.op.is_aimed() && current.aim.is_none() {
+            current.aim = leader;
             if leader.is_none() {
                 return self.pause(number);
             }
@@ -199,9 +192,9 @@ impl World<'_> {
         self.schedule.push(patience, Event::Client { client: number, token });
         let ends = (client.endpoint(), Endpoint::Node(node.0));
         let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Request.code());
-        let mail = self
-            .trace
-            .film(|camera| camera.asks(number, node, &words::request(&request), arrival(fate)));
+        let mail = self.trace.film(|camera| {
+            camera.asks(number, node, &words::request(S::describe, &request), arrival(fate))
+        });
         if let Fate::Delivered { at_ns, connection, .. } = fate {
             let request = Box::new(request);
             let event = Event::Ask { client: number, token, node, request, connection, mail };
@@ -229,7 +222,7 @@ impl World<'_> {
         });
         let arrives = arrives.is_ok();
         let line = || {
-            let (name, what) = (client.name(), words::request(&request));
+            let (name, what) = (client.name(), words::request(S::describe, &request));
             format!("{name} -> {node} {what}{}", if arrives { "" } else { " is lost" })
         };
         self.trace.line(self.now_ns, line);
@@ -249,7 +242,7 @@ impl World<'_> {
         if let Reply::Value { index, response } = &reply {
             if let Err(broken) = self.judge_read((number, request.0), node, *index, response) {
                 self.trace.film(|camera| {
-                    let what = words::reply(&reply);
+                    let what = words::reply(S::describe, &reply);
                     let mail = camera.replies(number, node, (&what, true), Ok(()));
                     camera.accuse(mail);
                 });
@@ -264,7 +257,7 @@ impl World<'_> {
         let token = request.0;
         let waits = camera::waits(&self.clients.all[number as usize], token);
         let mail = self.trace.film(|camera| {
-            camera.replies(number, node, (&words::reply(&reply), waits), arrival(fate))
+            camera.replies(number, node, (&words::reply(S::describe, &reply), waits), arrival(fate))
         });
         if let Fate::Delivered { at_ns, connection, .. } = fate {
             let reply = Box::new(reply);
@@ -293,7 +286,7 @@ impl World<'_> {
         });
         let arrives = arrives.is_ok();
         let line = || {
-            let (name, what) = (client.name(), words::reply(&reply));
+            let (name, what) = (client.name(), words::reply(S::describe, &reply));
             format!("{node} -> {name} {what}{}", if arrives { "" } else { " is lost" })
         };
         self.trace.line(self.now_ns, line);
@@ -305,7 +298,8 @@ impl World<'_> {
         }
         let plan = self.plan;
         let call = &plan.ops[current.row].call;
-        let (uses_session, reused) = (call.uses_session(), call.manner == Manner::Reused);
+        let uses_session = current.uses_session(call.manner);
+        let reused = call.manner == Manner::Reused;
         let forced = call.manner == Manner::Forced;
         match client::judge(reply) {
             Next::Answered { index, response, read } if !current.opening => {
@@ -401,14 +395,14 @@ impl World<'_> {
         let accepted = matches!(outcome, Outcome::Ok(_));
         if current.ambiguous
             && op.is_admin()
-            && let Some(change) = client::request(call, &current.given).change()
+            && let Some(change) = client::request(call, &current).change()
             && !self.clients.doubtful_changes.contains(&change)
         {
             self.clients.doubtful_changes.push(change);
         }
         let client = &mut self.clients.all[number as usize];
         if let Some(recorded) = current.recorded {
-            if call.uses_session()
+            if current.uses_session(call.manner)
                 && let Some(session) = client.session
             {
                 client.command += 1;
@@ -430,7 +424,7 @@ impl World<'_> {
             self.clients.history.complete(recorded, outcome, self.now_ns);
         }
         self.clients.acknowledged += u64::from(accepted);
-        if accepted && is_command(op) {
+        if accepted && current.is_command() {
             self.clients.goodput.answered(&plan.load, (self.now_ns - self.base_ns) / 1000);
         }
         self.clients.progress_ns = self.now_ns;
@@ -586,9 +580,4 @@ fn backoff(plan: &Plan, patient: bool, attempts: u32) -> u32 {
         (false, true) => (attempts / 8).min(5),
         (false, false) => 0,
     }
-}
-
-/// Whether an operation is a command, which goes through the log.
-fn is_command(op: &Op) -> bool {
-    !op.is_admin() && !matches!(op, Op::Get { .. } | Op::Scan { .. } | Op::Restart)
 }

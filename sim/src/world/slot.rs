@@ -12,9 +12,9 @@ use crate::disk::SimDisk;
 use crate::plan::{Again, Delay, DiskFault};
 use crate::port::Watch;
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 use stormkv::driver::Driver;
 use stormkv::env::{DiskOp, DiskQueue};
-use stormkv::kv::Kv;
 use stormkv::node::{Applied, DiskSpace, Membership};
 use stormkv::types::{LogIndex, NodeId, Ticket};
 
@@ -27,12 +27,12 @@ pub(super) struct Batch {
     pub ops: VecDeque<DiskOp>,
 }
 
-pub(super) struct Slot {
+pub(super) struct Slot<S: Service> {
     pub id: NodeId,
     /// Counts the starts. Events of an earlier life are void.
     pub life: u64,
     /// Boxed, because it changes hands with every event.
-    pub driver: Option<Box<Driver<Kv>>>,
+    pub driver: Option<Box<Driver<S::Machine>>>,
     pub disk: SimDisk,
     /// By number of the queue.
     pub batches: [Option<Batch>; DiskQueue::ALL.len()],
@@ -99,9 +99,9 @@ pub(super) struct Slot {
     pub space: DiskSpace,
 }
 
-impl Slot {
+impl<S: Service> Slot<S> {
     /// The faults by which the node crashes at some moment to come.
-    pub fn fuses(&self) -> impl Iterator<Item = u32> + use<> {
+    pub fn fuses(&self) -> impl Iterator<Item = u32> + use<S> {
         [self.fuse, self.disk_fuse, self.name_fuse].into_iter().flatten().map(|(_, fault)| fault)
     }
 
@@ -200,9 +200,9 @@ impl Slot {
 }
 
 /// Shows the checkers what a node does during one flush.
-pub(super) struct Judge<'a> {
+pub(super) struct Judge<'a, S: Service> {
     pub id: NodeId,
-    pub safety: &'a mut Safety,
+    pub safety: &'a mut Safety<S>,
     /// The first invariant that was broken during this flush.
     pub broken: Option<Broken>,
     pub applied: Option<Applied>,
@@ -220,7 +220,7 @@ pub(super) struct Starting {
     pub applied: Vec<Applied>,
 }
 
-impl Judge<'_> {
+impl<S: Service> Judge<'_, S> {
     fn note(&mut self, result: Result<(), Broken>) {
         if let (Err(broken), None) = (result, &self.broken) {
             self.broken = Some(broken);
@@ -228,7 +228,7 @@ impl Judge<'_> {
     }
 }
 
-impl Watch for Judge<'_> {
+impl<S: Service> Watch for Judge<'_, S> {
     fn applied(&mut self, applied: Applied) {
         self.applied = Some(applied);
         match &mut self.starting {

@@ -18,16 +18,17 @@
 //! these disks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::World;
 use crate::checker::{Broken, Peaks, witness};
 use crate::disk::SimDisk;
-use crate::history::{self, Action, Answer, History, Model, Outcome as End, Txn, TxnOp};
+use crate::history::{Answer, History, Model, Outcome as End};
 use crate::outcome::{Class, Outcome, Recovery};
 use crate::plan::Plan;
+use crate::service::Service;
 
 /// What a world without a plan goes by, between two windows.
 static NOTHING: LazyLock<Plan> = LazyLock::new(|| Plan::new("between-windows", 0));
@@ -66,14 +67,14 @@ pub struct Soaked {
 ///
 /// # Panics
 /// If there are fewer than 4 windows.
-pub fn soak(
+pub fn soak<S: Service>(
     windows: u64,
     window: &dyn Fn(u64) -> Plan,
     progress: &mut dyn FnMut(&SoakProgress),
 ) -> Soaked {
     assert!(windows >= 4, "a soak has quarters");
     let first = window(0);
-    let mut idle = World::new(&first).under(&NOTHING);
+    let mut idle = World::<S>::new(&first).under(&NOTHING);
     let (mut peaks, mut all) = ([Peaks::default(); 4], Peaks::default());
     let (mut remembered, mut done) = ([0; 4], 0);
     for number in 0..windows {
@@ -133,9 +134,9 @@ fn growth(
     })
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// The same world under another plan.
-    fn under(self, plan: &Plan) -> World<'_> {
+    fn under(self, plan: &Plan) -> World<'_, S> {
         let World {
             plan: _,
             seed: _,
@@ -235,14 +236,10 @@ impl World<'_> {
 
     /// Lets the history begin with the contents, as one operation that took effect at `index`.
     pub(super) fn write_before(&mut self, index: LogIndex) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let puts = self.safety.contents().map(|(key, value)| {
-            TxnOp::Put(Arc::from(text(key).as_str()), history::Value::text(&text(value)))
-        });
-        let contents = Txn { then: puts.collect(), ..Txn::default() };
+        let state = S::state_as_action(self.safety.model());
         let history = &mut self.clients.history;
         // The operator's operations are not recorded, so this process is free.
-        let op = history.invoke(0, Action::Txn(Box::new(contents)), self.now_ns);
+        let op = history.invoke(0, state, self.now_ns);
         let answer = Answer::Txn { succeeded: true, results: None };
         history.complete(op, End::Ok(answer), self.now_ns);
         self.clients.before = Some(witness::Applied { index, op });
@@ -285,12 +282,18 @@ impl World<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::history::{self, Action};
+    use crate::kv::KeyValue;
     use crate::swarm;
 
     #[test]
     fn some_hours_in_bounded_memory_give_the_same_run_twice() {
-        let run = || soak(12, &|number| swarm::soak_window(3, number), &mut |_| ());
+        let run = || {
+            soak::<KeyValue>(12, &|number| swarm::soak_window::<KeyValue>(3, number), &mut |_| ())
+        };
         let (one, two) = (run(), run());
         assert_eq!(one.outcome.violation, None);
         assert_eq!(one.windows, 12);
@@ -303,12 +306,12 @@ mod tests {
 
     #[test]
     fn a_read_of_the_next_window_must_show_what_the_last_one_left() {
-        let plan = swarm::soak_window(3, 0);
-        let mut world = World::new(&plan);
+        let plan = swarm::soak_window::<KeyValue>(3, 0);
+        let mut world = World::<KeyValue>::new(&plan);
         world.drive(u64::MAX);
         assert_eq!(world.violation, None);
         world.forget();
-        let (key, value) = world.safety.contents().next().expect("something was written");
+        let (key, value) = world.safety.model().contents().next().expect("something was written");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (key, value) = (text(key), history::Value::text(&text(value)));
         let lie = history::Value::text("never written");

@@ -4,9 +4,9 @@
 //! cannot meet, who could win an election and who refuses whom, which entry a member lacks and who
 //! has it, which snapshot it waits for, at which node a request waits, who stops again and again.
 
+use crate::service::Service;
 use std::collections::BTreeSet;
 
-use stormkv::kv::Kv;
 use stormkv::node::{Membership, Node, Promise, Role, Status};
 use stormkv::types::{LogIndex, NodeId};
 
@@ -67,8 +67,8 @@ pub(super) fn role(role: Role) -> &'static str {
     }
 }
 
-impl World<'_> {
-    pub(super) fn node(&self, id: NodeId) -> Option<&Node<Kv>> {
+impl<S: Service> World<'_, S> {
+    pub(super) fn node(&self, id: NodeId) -> Option<&Node<S::Machine>> {
         Some(self.slots.get(id.0 as usize)?.as_ref()?.driver.as_ref()?.node())
     }
 

@@ -6,13 +6,12 @@
 //! done with copies of the disks, of which those of running members lose their power first.
 
 use stormkv::error::Error;
-use stormkv::kv::{Kv, Query, Response};
 use stormkv::machine::StateMachine;
 use stormkv::node::Survivor;
 use stormkv::types::{LogIndex, NodeId};
 
 use super::World;
-use super::founding::{Unwatched, state_of};
+use super::founding::{Unwatched, with_state_of};
 use super::life::config;
 use super::slot::Slot;
 use crate::checker::{Broken, Check};
@@ -20,13 +19,14 @@ use crate::disk::Crash;
 use crate::outcome::Class;
 use crate::port::Port;
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 
 /// One run in so many is judged.
 const SAMPLE: u64 = 4;
 /// The number of the power loss; no fault of a plan has it.
 const POWER_LOSS: u32 = u32::MAX;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Judges what a new cluster would begin with.
     pub(super) fn judge_survivors(&mut self) {
         let mut draws = Stream::new(self.plan.seed, Purpose::Survivors, []);
@@ -53,7 +53,7 @@ impl World<'_> {
     }
 
     /// Reads what the disk of a member holds, if it can be read at all.
-    fn survivor(&self, slot: &Slot) -> Result<Option<Survivor<Kv>>, Broken> {
+    fn survivor(&self, slot: &Slot<S>) -> Result<Option<Survivor<S::Machine>>, Broken> {
         let mut disk = slot.disk.clone();
         if slot.driver.is_some() {
             disk.crash(Crash::PowerLoss, POWER_LOSS);
@@ -76,7 +76,10 @@ impl World<'_> {
 
     /// Of each two survivors the one whose log is chosen must contain what the other one has of the committed
     /// log.
-    fn judge_choices(&mut self, survivors: &[(NodeId, Survivor<Kv>)]) -> Result<(), Broken> {
+    fn judge_choices(
+        &mut self,
+        survivors: &[(NodeId, Survivor<S::Machine>)],
+    ) -> Result<(), Broken> {
         self.safety.count(Check::Recovery, survivors.len() as u64 - 1);
         for (at, one) in survivors.iter().enumerate() {
             for other in &survivors[..at] {
@@ -93,8 +96,8 @@ impl World<'_> {
 
     fn judge_choice(
         &self,
-        (winner, longest): &(NodeId, Survivor<Kv>),
-        (id, survivor): &(NodeId, Survivor<Kv>),
+        (winner, longest): &(NodeId, Survivor<S::Machine>),
+        (id, survivor): &(NodeId, Survivor<S::Machine>),
     ) -> Result<(), Broken> {
         let held = self.committed_part(survivor);
         let term = self.safety.committed_term(held);
@@ -111,18 +114,21 @@ impl World<'_> {
     }
 
     /// The state with which a new cluster goes on is what the reference makes of the same log.
-    fn judge_state(&mut self, (id, survivor): (NodeId, Survivor<Kv>)) -> Result<(), Broken> {
+    fn judge_state(
+        &mut self,
+        (id, survivor): (NodeId, Survivor<S::Machine>),
+    ) -> Result<(), Broken> {
         let last = survivor.last().index;
         let is_committed = self.committed_part(&survivor) == last;
-        let kv = state_of(survivor.into_backup().flatten().collect());
+        let query = S::whole_state();
+        let backup = survivor.into_backup().flatten().collect();
+        let answer = with_state_of::<S, _>(backup, |machine| Some(machine.query(query.as_ref()?)));
         // What may never be committed, the reference does not know.
         if !is_committed {
             self.reach("recovered-uncommitted-entries");
             return Ok(());
         }
-        let query = Query::Scan { prefix: Default::default(), after: None, limit: 0 }.encode();
-        let answer = kv.query(&query);
-        assert!(matches!(Response::decode(&answer), Ok(Response::Entries { .. })), "it is a scan");
+        let (Some(query), Some(answer)) = (query, answer) else { return Ok(()) };
         self.safety.queried(id, &query, (last, last), &answer).map_err(|broken| Broken {
             checker: "recovery",
             message: format!(
@@ -134,7 +140,7 @@ impl World<'_> {
     }
 
     /// The last committed entry that the survivor holds. All before it are committed, too.
-    fn committed_part(&self, survivor: &Survivor<Kv>) -> LogIndex {
+    fn committed_part(&self, survivor: &Survivor<S::Machine>) -> LogIndex {
         let base = survivor.snapshot().index;
         let is_committed = |index: &LogIndex| {
             let term = survivor.term_at(*index);

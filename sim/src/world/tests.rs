@@ -8,6 +8,7 @@ use stormkv::types::NodeId;
 
 use super::*;
 use crate::disk::Crash;
+use crate::kv::KeyValue;
 use crate::scenario;
 
 mod camera;
@@ -43,7 +44,7 @@ at_ms = 400
 do = "crash 2"
 "#
     );
-    scenario::parse("majority-down.toml", &text).expect("a scenario")
+    scenario::parse::<KeyValue>("majority-down.toml", &text).expect("a scenario")
 }
 
 /// Class and name of the checker that spoke.
@@ -52,14 +53,14 @@ fn verdict(outcome: &Outcome) -> Option<(Class, &'static str)> {
 }
 
 /// The world after so many events.
-fn after_events(plan: &Plan, steps: u64) -> World<'_> {
-    let mut world = World::new(plan);
+fn after_events(plan: &Plan, steps: u64) -> World<'_, KeyValue> {
+    let mut world = World::<KeyValue>::new(plan);
     assert_eq!(verdict(&world.run(steps)), None);
     world
 }
 
 /// Lets everything happen that is due up to this moment; nothing may break.
-fn pass_until(world: &mut World<'_>, until_ms: u64) {
+fn pass_until(world: &mut World<'_, KeyValue>, until_ms: u64) {
     while world.schedule.next_at().is_some_and(|at_ns| at_ns <= until_ms * 1_000_000) {
         let (at_ns, event) = world.schedule.pop().expect("there is one");
         world.now_ns = at_ns;
@@ -72,10 +73,10 @@ fn pass_until(world: &mut World<'_>, until_ms: u64) {
 #[test]
 fn a_cluster_that_needs_longer_than_the_bound_breaks_convergence() {
     let options = RunOptions::default;
-    let calm = run(&plan(10_000), &mut options());
+    let calm = run::<KeyValue>(&plan(10_000), &mut options());
     assert_eq!(verdict(&calm), None);
     assert_eq!(calm.checks["convergence"], 1);
-    let late = run(&plan(1), &mut options());
+    let late = run::<KeyValue>(&plan(1), &mut options());
     assert_eq!(verdict(&late), Some((Class::Liveness, "convergence")));
 }
 
@@ -143,7 +144,7 @@ fn after_secret_damage(plan: &Plan) -> Option<(Class, &'static str)> {
 
 #[test]
 fn a_node_that_refuses_its_disk_breaks_recovery() {
-    let plan = scenario::parse("alone.toml", ALONE).expect("a scenario");
+    let plan = scenario::parse::<KeyValue>("alone.toml", ALONE).expect("a scenario");
     assert_eq!(after_secret_damage(&plan), Some((Class::Safety, "recovery")));
 }
 
@@ -180,12 +181,12 @@ fault = [
         text.push_str(&format!("    {{ at_ms = 90{node}, do = \"rot {node} log garbage\" }},\n"));
     }
     text.push_str("]\n");
-    scenario::parse("rotten.toml", &text).expect("a scenario")
+    scenario::parse::<KeyValue>("rotten.toml", &text).expect("a scenario")
 }
 
 #[test]
 fn the_atlas_keeps_damage_within_a_minority() {
-    let outcome = run(&rotten(2, false), &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&rotten(2, false), &mut RunOptions::default());
     assert_eq!(verdict(&outcome), None);
     assert_eq!((outcome.faults["rot"], outcome.faults["forbidden-by-atlas"]), (1, 1));
     assert_eq!(outcome.waypoints["corrupt-entry-refilled"], 1);
@@ -194,10 +195,10 @@ fn the_atlas_keeps_damage_within_a_minority() {
 
 #[test]
 fn beyond_a_quorum_the_cluster_may_recover_or_stop_but_not_lie() {
-    let outcome = run(&rotten(2, true), &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&rotten(2, true), &mut RunOptions::default());
     assert_eq!(verdict(&outcome), None);
     assert_eq!((outcome.faults["rot"], outcome.faults["recovered-beyond-quorum"]), (2, 1));
-    let outcome = run(&rotten(3, true), &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&rotten(3, true), &mut RunOptions::default());
     assert_eq!(verdict(&outcome), None);
     assert_eq!((outcome.faults["rot"], outcome.faults["stopped-beyond-quorum"]), (3, 1));
     assert!(outcome.waypoints["damaged-member-gave-up"] >= 3);
@@ -213,8 +214,8 @@ fn a_sole_voter_that_is_damaged_refuses_to_start() {
     let (head, ops) = ALONE.split_once("\n[[op]]").expect("it has operations");
     for beyond in [false, true] {
         let text = format!("{head}\nend.beyond_quorum = {beyond}\n{fault}\n[[op]]{ops}");
-        let plan = scenario::parse("alone.toml", &text).expect("a scenario");
-        let outcome = run(&plan, &mut RunOptions::default());
+        let plan = scenario::parse::<KeyValue>("alone.toml", &text).expect("a scenario");
+        let outcome = run::<KeyValue>(&plan, &mut RunOptions::default());
         assert_eq!(verdict(&outcome), None);
         let counted = if beyond { "stopped-beyond-quorum" } else { "forbidden-by-atlas" };
         assert_eq!(outcome.faults[counted], 1, "{:?}", outcome.faults);

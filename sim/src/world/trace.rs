@@ -5,6 +5,7 @@ use stormkv::wire::{Kind, Message};
 
 use super::camera::Camera;
 use super::recorder::Recorder;
+use crate::service::Service;
 use crate::words;
 
 /// Takes the line of one event.
@@ -118,7 +119,7 @@ pub(super) fn reply_code(reply: &stormkv::api::Reply) -> u64 {
 }
 
 /// `n1 -> n2 Append t2 prev=3@1 [4@2 5@2] commit=3`
-pub(super) fn describe(from: NodeId, to: NodeId, message: &Message) -> String {
+pub(super) fn describe<S: Service>(from: NodeId, to: NodeId, message: &Message) -> String {
     let kind = message.kind();
     let mut text = format!("{from} -> {to} {}", kind.name());
     match message {
@@ -162,8 +163,12 @@ pub(super) fn describe(from: NodeId, to: NodeId, message: &Message) -> String {
         Message::ReadIndexAnswer { index: Some(index), .. } => {
             text.push_str(&format!(" index={index}"));
         }
-        Message::Answer { reply, .. } => text.push_str(&format!(" {}", words::reply(reply))),
-        Message::Forward { request, .. } => text.push_str(&format!(" {}", words::request(request))),
+        Message::Answer { reply, .. } => {
+            text.push_str(&format!(" {}", words::reply(S::describe, reply)))
+        }
+        Message::Forward { request, .. } => {
+            text.push_str(&format!(" {}", words::request(S::describe, request)))
+        }
         _ => {}
     }
     text

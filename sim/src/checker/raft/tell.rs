@@ -46,24 +46,24 @@ impl RaftChecker {
 
     /// An entry, and what it does: `entry 9@3 (put k1 v7)`.
     fn entry(&self, SnapshotId { index, term }: SnapshotId) -> String {
-        let what = self.committed_version(index).map(describe);
+        let what = self.committed_version(index).map(|version| self.describe(version));
         let what = what.map_or_else(String::new, |what| format!(" ({what})"));
         format!("entry {index}@{term}{what}")
     }
 
+    fn describe(&self, version: &Version) -> String {
+        words::entry(self.describe, version.kind, &version.data)
+    }
+
     /// What the committed entry at `index` does, if it is still known.
     pub(in crate::checker) fn what(&self, index: LogIndex) -> Option<String> {
-        self.committed_version(index).map(describe)
+        self.committed_version(index).map(|version| self.describe(version))
     }
 }
 
 /// `vote n2`, or `no vote`.
 pub(super) fn vote(vote: NodeId) -> String {
     if vote == NodeId(0) { "no vote".to_owned() } else { format!("vote {vote}") }
-}
-
-fn describe(version: &Version) -> String {
-    words::entry(version.kind, &version.data)
 }
 
 /// A node that came back with less than was durable.

@@ -18,6 +18,7 @@ use stormkv::wire::{Kind, Message};
 use super::super::view::View;
 use super::super::{Broken, Safety};
 use super::nodes::Recorder;
+use crate::kv::KeyValue;
 
 /// A node at one moment, as far as the checkers look into it.
 #[derive(Clone)]
@@ -111,8 +112,8 @@ impl Tape {
         Recorder::story()
     }
 
-    pub fn play(&self) -> Result<Safety, Broken> {
-        let mut safety = Safety::new(SessionLimits { count: 64, bytes: 1 << 20 });
+    pub fn play(&self) -> Result<Safety<KeyValue>, Broken> {
+        let mut safety = Safety::<KeyValue>::new(SessionLimits { count: 64, bytes: 1 << 20 });
         for fed in &self.fed {
             match fed {
                 Fed::Queued(id, ops) => safety.queued(*id, ops)?,

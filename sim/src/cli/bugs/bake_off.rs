@@ -14,6 +14,7 @@ use stormkv::bugs::Info;
 use stormkv_sim::bugs::{self, Catch, Interval, Median, SEEDS_APART};
 use stormkv_sim::campaign;
 use stormkv_sim::explore::{Exploration, Explorer};
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::parallel;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
@@ -156,7 +157,8 @@ fn search(
     let (mut spent, mut plans) = (Duration::ZERO, 0);
     while spent < budget {
         let ((plan, find), time) = engine::timed(|| {
-            let plan = Plan { bug: Some(info.name.to_owned()), ..exploration.next_plan() };
+            let plan =
+                Plan { bug: Some(info.name.to_owned()), ..exploration.next_plan::<KeyValue>() };
             let pictures = Rc::new(RefCell::new(FxHashSet::default()));
             let mut options = RunOptions::default();
             if exploration.learns() {

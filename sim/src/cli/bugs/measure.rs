@@ -8,6 +8,7 @@ use std::thread;
 use stormkv::bugs::{ALL, Info};
 use stormkv_sim::bugs::{self, Bag, Catch, Hunt, Limits, Score};
 use stormkv_sim::campaign;
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::report;
 use stormkv_sim::swarm::{self, Group, Knobs};
@@ -193,7 +194,7 @@ fn lock(hunt: &Mutex<Hunt>) -> MutexGuard<'_, Hunt> {
 
 /// The plan of a seed with a bug planted.
 fn plan(seed: u64, info: &Info, knobs: &Knobs) -> Plan {
-    Plan { bug: Some(info.name.to_owned()), ..swarm::generate_with(seed, knobs) }
+    Plan { bug: Some(info.name.to_owned()), ..swarm::generate_with::<KeyValue>(seed, knobs) }
 }
 
 impl Row {

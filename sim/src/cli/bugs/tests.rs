@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use stormkv_sim::bugs::SEEDS_APART;
+use stormkv_sim::kv::KeyValue;
 use stormkv_sim::outcome::{Class, Outcome, Violation};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::world::RunOptions;
@@ -174,7 +175,8 @@ fn the_failure_with_the_median_of_events_is_shrunk() {
     assert_eq!(object["bugs"][0]["events_after"], 42);
     let (_, out, _) = sim(&engine, &line);
     assert!(out.contains("  104, shrunk 42\n"), "{out}");
-    let kept = stormkv_sim::scenario::load(directory.join("read-at-once.toml")).unwrap();
+    let kept =
+        stormkv_sim::scenario::load::<KeyValue>(directory.join("read-at-once.toml")).unwrap();
     assert_eq!(kept.bug.as_deref(), Some("read-at-once"));
     std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -193,7 +193,7 @@ fn agrees_with_call(event: &Event<'_>, op: &Op, model: Model) -> Result<(), Stri
         | Action::Cas { key, .. }
         | Action::Delete { key }
         | Action::Scan { prefix: key } => key,
-        Action::Txn(_) => return Ok(()),
+        Action::Txn(_) | Action::Other { .. } => return Ok(()),
     };
     match event.key {
         Some(found) if model == Model::Kv && text(Some(found)).as_deref() != Some(key) => {
@@ -311,6 +311,7 @@ fn read_answer(event: &Event<'_>, action: &Action) -> Result<Answer, String> {
         }),
         Action::Scan { .. } => Answer::Pairs(read_pairs(value)?),
         Action::Txn(txn) => read_txn_answer(value, txn)?,
+        Action::Other { .. } => Answer::Unsaid,
     })
 }
 

@@ -58,6 +58,7 @@ fn invoke_fields(action: &Action, model: Model) -> String {
             let (key, expected) = (key_field(key, model), json(expected));
             format!("{key},\"value\":[{expected},{}]", new.as_json())
         }
+        Action::Other { words } => format!(",\"value\":{}", quoted(words)),
         Action::Txn(txn) => {
             let conditions =
                 txn.conditions.iter().map(|(key, v)| format!("[{},{}]", quoted(key), json(v)));
@@ -77,6 +78,9 @@ fn end_fields(op: &Op, model: Model) -> String {
         Answer::Done => return invoke_fields(&op.action, model),
         Answer::Swapped(swapped) => {
             return format!("{},\"swapped\":{swapped}", invoke_fields(&op.action, model));
+        }
+        Answer::Unsaid if matches!(op.action, Action::Other { .. }) => {
+            return invoke_fields(&op.action, model);
         }
         Answer::Unsaid if matches!(op.action, Action::Cas { .. }) => {
             return format!("{},\"swapped\":null", invoke_fields(&op.action, model));

@@ -6,6 +6,7 @@ use stormkv::wire::{Kind, Message};
 use super::{Camera, Mail, runs};
 use crate::network::DropReason;
 use crate::plan::MessageKind;
+use crate::service::Service;
 use crate::view::film::{Fate, Letter};
 use crate::words;
 
@@ -28,7 +29,7 @@ impl Camera {
     }
 
     /// A node sends a message. Returns the numbers of the message and of its copy.
-    pub fn sends(
+    pub fn sends<S: Service>(
         &mut self,
         (from, to): (NodeId, NodeId),
         message: &Message,
@@ -66,8 +67,12 @@ impl Camera {
             Message::ReadIndexAnswer { index, .. } => {
                 (letter.index, letter.reject) = (index.unwrap_or(0), index.is_none());
             }
-            Message::Forward { request, .. } => letter.text = self.text(&words::request(request)),
-            Message::Answer { reply, .. } => letter.text = self.text(&words::reply(reply)),
+            Message::Forward { request, .. } => {
+                letter.text = self.text(&words::request(S::describe, request))
+            }
+            Message::Answer { reply, .. } => {
+                letter.text = self.text(&words::reply(S::describe, reply))
+            }
             Message::ReadIndex { .. } | Message::Removed | Message::DiskShort => {}
         }
         self.post(letter, fate)

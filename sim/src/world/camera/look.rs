@@ -1,6 +1,5 @@
 //! Looks at nodes and links, and notes what has changed since the last look.
 
-use stormkv::kv::Kv;
 use stormkv::node::{Membership, Node, Role};
 use stormkv::types::{LogIndex, NodeId};
 
@@ -8,11 +7,12 @@ use super::super::slot::Slot;
 use super::{Camera, Known, runs};
 use crate::caught::caught;
 use crate::network::{Endpoint, Network};
+use crate::service::Service;
 use crate::view::film::{Cuts, EntryText, LaneNumber, LogChange, State, StateChange, condition};
 use crate::words;
 
 impl Camera {
-    pub(super) fn look(&mut self, slot: &Slot, durable: LogIndex) {
+    pub(super) fn look<S: Service>(&mut self, slot: &Slot<S>, durable: LogIndex) {
         let at = slot.id.0 as usize;
         let Some(mut known) = self.known.get_mut(at).map(std::mem::take) else { return };
         let mut state = State { durable, ..known.state };
@@ -25,7 +25,7 @@ impl Camera {
         let mut log = None;
         if let Some(driver) = &slot.driver {
             // One that has panicked may not be able to tell it.
-            let told = caught(|| self.ask(driver.node(), slot.life, &mut known, &mut state));
+            let told = caught(|| self.ask::<S>(driver.node(), slot.life, &mut known, &mut state));
             log = told.unwrap_or_default();
         }
         if known.state != state || log.is_some() {
@@ -37,9 +37,9 @@ impl Camera {
         self.known[at] = known;
     }
 
-    fn ask(
+    fn ask<S: Service>(
         &mut self,
-        node: &Node<Kv>,
+        node: &Node<S::Machine>,
         life: u64,
         known: &mut Known,
         state: &mut State,
@@ -88,16 +88,16 @@ impl Camera {
         known.terms.truncate(kept);
         known.terms.extend((from..=status.last.index).filter_map(|index| node.term_at(index)));
         for index in from..=status.last.index {
-            self.tell_entry(node, index);
+            self.tell_entry::<S>(node, index);
         }
         Some(LogChange { from, runs: runs(known.terms.range(kept..).copied()) })
     }
 
     /// Keeps what an entry says, if it is a new one.
-    fn tell_entry(&mut self, node: &Node<Kv>, index: LogIndex) {
+    fn tell_entry<S: Service>(&mut self, node: &Node<S::Machine>, index: LogIndex) {
         let Some(entry) = node.entry(index) else { return };
         if self.told.insert((index, entry.term)) {
-            let text = self.text(&words::entry(entry.kind, &entry.data));
+            let text = self.text(&words::entry(S::describe, entry.kind, &entry.data));
             self.film.entries.push(EntryText { index, term: entry.term, text });
         }
     }

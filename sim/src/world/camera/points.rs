@@ -13,6 +13,7 @@ use stormkv::types::LogIndex;
 use super::super::World;
 use super::Camera;
 use crate::plan::Op;
+use crate::service::{Service, parsed};
 use crate::view::film::{Operation, StepNumber};
 
 /// The first entry, which every cluster begins with: it is committed before all events.
@@ -28,16 +29,16 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    pub fn of(op: &Op) -> Asked {
+    pub fn of<S: Service>(op: &Op) -> Asked {
         match op {
-            op if op.is_read() => Asked::Read,
+            op if parsed::<S>(op).is_some_and(|op| S::is_read(&op)) => Asked::Read,
             op if op.is_admin() => Asked::Change,
             _ => Asked::Write,
         }
     }
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Gives the operations of a film their indices and points.
     pub(super) fn place_operations(&self, camera: &mut Camera) {
         let effects = self.safety.effects();

@@ -8,8 +8,9 @@ use super::super::{Event, World};
 use crate::clock::TRUE_RATE;
 use crate::plan::ClockFault;
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Begins the fault with this number. The clock belongs to the machine: it is hit even if the
     /// node is down.
     pub(super) fn strike_clock(&mut self, id: NodeId, fault: ClockFault, number: u32) -> bool {

@@ -17,6 +17,7 @@ use super::super::{Event, World};
 use crate::disk::{Crash, SECTOR, SimDisk};
 use crate::plan::{DiskFault, DiskPart, Rot};
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 use crate::view::film::MarkKind;
 
 /// The last so many records of a log are as likely to be hit as all the others together.
@@ -30,7 +31,7 @@ struct Target {
     promise: bool,
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Damages the disk of a node, if the atlas allows it. Returns whether anything was damaged.
     pub(super) fn strike_silently(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
         let kind = self.plan.faults[at].fault.kind();
@@ -178,7 +179,7 @@ impl World<'_> {
     }
 }
 
-impl Slot {
+impl<S: Service> Slot<S> {
     /// Returns whether this node has a change of the membership in its log that it has not applied, or knows
     /// of one that waits for its new voters. Of a node that is down, the last known answer counts.
     fn is_reconfiguring(&self) -> bool {

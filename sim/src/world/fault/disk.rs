@@ -7,12 +7,13 @@ use super::super::{Event, World};
 use crate::disk::{Crash, FaultKind};
 use crate::plan::DiskFault;
 use crate::rng::{Purpose, Stream};
+use crate::service::Service;
 
 /// A power loss that takes names waits for one of the next so many disk operations at which there
 /// are some to take.
 const NAME_STEPS: u64 = 8;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Begins the fault with this number. Returns whether it did anything.
     pub(super) fn strike_disk(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
         let number = at as u32;

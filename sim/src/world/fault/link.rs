@@ -6,6 +6,7 @@ use stormkv::wire::Lane;
 use super::super::{World, capacity, endpoint};
 use crate::network::{Endpoint, Rule, Side};
 use crate::plan::{LinkFault, Member, Path};
+use crate::service::Service;
 
 fn ends(members: &[Member]) -> Vec<Endpoint> {
     members.iter().map(endpoint).collect()
@@ -22,7 +23,7 @@ fn sides(path: &Path, hit: Option<NodeId>) -> (Side, Side) {
     }
 }
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Begins the fault with this number; `hit` is the one node that it hits, if it names one.
     pub(super) fn strike_link(
         &mut self,

@@ -7,11 +7,12 @@ use super::super::slot::Slot;
 use super::super::{Event, World};
 use crate::disk::{Crash, older};
 use crate::plan::{Again, Op, ProcessFault};
+use crate::service::Service;
 
 /// How soon a node in a crash loop is started again.
 const RESTART_NS: u64 = 10_000_000;
 
-impl World<'_> {
+impl<S: Service> World<'_, S> {
     /// Begins the fault with this number. Says whether there was something to hit.
     pub(super) fn strike_process(&mut self, id: NodeId, fault: ProcessFault, number: u32) -> bool {
         let Some(slot) = self.slot(id) else { return false };

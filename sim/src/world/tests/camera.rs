@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::kv::KeyValue;
 use crate::swarm;
 use crate::view::Film;
 use crate::view::film::{Answered, Fate, LaneKind, Letter, State, condition};
@@ -13,16 +14,17 @@ fn film(plan: &Plan) -> (Outcome, Film) {
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
     let take: FilmSink = Box::new(move |film| *sink.borrow_mut() = Some(film));
-    let outcome = run(plan, &mut RunOptions { film: Some(take), ..RunOptions::default() });
+    let outcome =
+        run::<KeyValue>(plan, &mut RunOptions { film: Some(take), ..RunOptions::default() });
     (outcome, kept.take().expect("it was filmed"))
 }
 
 #[test]
 fn a_run_that_is_filmed_is_the_same_run() {
     for seed in 0..12 {
-        let plan = swarm::generate(seed);
+        let plan = swarm::generate::<KeyValue>(seed);
         let (outcome, film) = film(&plan);
-        assert_eq!(outcome, run(&plan, &mut RunOptions::default()), "seed {seed}");
+        assert_eq!(outcome, run::<KeyValue>(&plan, &mut RunOptions::default()), "seed {seed}");
         assert_eq!(film.steps.len() as u64, outcome.events);
         assert_eq!(film.time_ns(film.steps.len() as u32), outcome.sim_ns);
         let delivered = film.letters.iter().filter(|letter| letter.fate == Fate::Delivered);
@@ -37,8 +39,8 @@ fn a_run_that_is_filmed_is_the_same_run() {
 #[test]
 fn the_changes_of_a_node_come_to_what_it_is() {
     for seed in 0..12 {
-        let plan = swarm::generate(seed);
-        let mut world = World::new(&plan);
+        let plan = swarm::generate::<KeyValue>(seed);
+        let mut world = World::<KeyValue>::new(&plan);
         world.start_filming();
         world.drive(u64::MAX);
         let film = world.take_film(false).expect("it was filmed");
@@ -77,7 +79,7 @@ fn the_changes_of_a_node_come_to_what_it_is() {
 
 #[test]
 fn a_node_without_a_membership_says_so() {
-    let (_, film) = film(&swarm::generate_beyond(4));
+    let (_, film) = film(&swarm::generate_beyond::<KeyValue>(4));
     let mut unknown = 0;
     for change in film.states.iter().filter(|row| row.state.condition & condition::UP != 0) {
         let members = film.text(change.state.members as u32);
@@ -95,7 +97,7 @@ fn a_node_without_a_membership_says_so() {
 fn a_point_lies_between_call_and_return() {
     let mut placed = 0;
     for seed in 0..12 {
-        let (_, film) = film(&swarm::generate(seed));
+        let (_, film) = film(&swarm::generate::<KeyValue>(seed));
         let mut points = Vec::new();
         for op in film.ops.iter().filter(|op| op.outcome == Answered::Ok) {
             let what = film.text(op.what);
@@ -122,7 +124,7 @@ fn a_point_lies_between_call_and_return() {
 fn every_message_comes_to_an_end_that_is_after_its_beginning() {
     let (mut copies, mut stale, mut lost) = (0, 0, 0);
     for seed in 0..12 {
-        let (_, film) = film(&swarm::generate(seed));
+        let (_, film) = film(&swarm::generate::<KeyValue>(seed));
         for pair in film.letters.windows(2).filter(|pair| pair[1].copy) {
             assert_eq!((pair[0].sent, pair[0].kind), (pair[1].sent, pair[1].kind));
         }
@@ -143,7 +145,7 @@ fn every_message_comes_to_an_end_that_is_after_its_beginning() {
 fn a_message_for_a_term_that_its_receiver_has_left_is_stale() {
     // In the last two, nodes hear of a term and act on it some events later.
     for seed in [0, 1, 2, 28, 37] {
-        let (_, film) = film(&swarm::generate(seed));
+        let (_, film) = film(&swarm::generate::<KeyValue>(seed));
         let for_a_term = |letter: &&Letter| letter.fate == Fate::Delivered && letter.op == 0;
         let is_node = |lane| film.lanes[usize::from(lane)].kind == LaneKind::Node;
         let mut letters: Vec<&Letter> = film.letters.iter().filter(for_a_term).collect();
@@ -169,7 +171,7 @@ fn a_stall_follows_from_everybody_and_a_lie_from_its_teller() {
     assert!(film.is_past(1) && film.is_past(last), "{:?}", film.past);
 
     let plan = plan(10_000);
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     world.start_filming();
     world.drive(250);
     world.fail(Class::Safety, Broken::new("content", "a lie".to_owned()).at(NodeId(3)));

@@ -1,6 +1,7 @@
 //! What each fault of a clock does to the node that goes by it.
 
 use super::*;
+use crate::kv::KeyValue;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -9,12 +10,12 @@ fn plan(faults: &str) -> Plan {
     let text = format!(
         "schema = 1\nname = \"clocks\"\nseed = 3\nend.heal_at_ms = 3000\nfault = [{faults}]\n"
     );
-    scenario::parse("clocks.toml", &text).expect("a scenario")
+    scenario::parse::<KeyValue>("clocks.toml", &text).expect("a scenario")
 }
 
 /// How often each node woke between two moments, given in milliseconds.
-fn wakes(world: &mut World<'_>, until_ms: u64) -> Vec<u64> {
-    let timers = |world: &World<'_>| -> Vec<u64> {
+fn wakes(world: &mut World<'_, KeyValue>, until_ms: u64) -> Vec<u64> {
+    let timers = |world: &World<'_, KeyValue>| -> Vec<u64> {
         world.slots.iter().flatten().map(|slot| slot.timer).collect()
     };
     let before = timers(world);
@@ -28,7 +29,7 @@ fn a_node_ticks_by_its_own_clock() {
         r#"{ at_ms = 1000, until_ms = 2000, do = "drift 1 1.2" },
            { at_ms = 1000, until_ms = 2000, do = "drift leader 0.5" }"#,
     );
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     let calm = wakes(&mut world, 999);
     assert!(calm.iter().all(|count| (98..=102).contains(count)), "{calm:?}");
     let leader = world.leader().expect("somebody leads by now");
@@ -51,7 +52,7 @@ fn a_node_ticks_by_its_own_clock() {
 #[test]
 fn nodes_do_not_tick_in_step_and_show_different_times() {
     let plan = plan("");
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     wakes(&mut world, 500);
     let mut phases: Vec<u64> = Vec::new();
     for _ in 0..60 {
@@ -78,7 +79,7 @@ fn a_clock_that_is_set_costs_less_than_a_few_ticks() {
             r#"{{ at_ms = 1000, until_ms = 1500, do = "step 1 {step}" }},
                {{ at_ms = 1000, do = "step leader {step}" }}"#
         ));
-        let mut world = World::new(&plan);
+        let mut world = World::<KeyValue>::new(&plan);
         wakes(&mut world, 999);
         let (roles, leader) = (world.roles.clone(), world.leader());
         let shown = world.slots[1].as_ref().expect("a founder").clock.at(999_000_000);
@@ -100,7 +101,7 @@ fn a_clock_that_is_set_costs_less_than_a_few_ticks() {
 #[test]
 fn late_timers_make_a_node_tick_less_often() {
     let plan = plan(r#"{ at_ms = 1000, until_ms = 2000, do = "jitter 1 40ms" }"#);
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     wakes(&mut world, 1000);
     // Late by 20 ms in the mean.
     let woke = wakes(&mut world, 2000);
@@ -122,7 +123,7 @@ fn the_clock_of_a_node_that_is_down_or_paused_goes_on() {
            { at_ms = 1100, until_ms = 1200, do = "drift 2 3.0" },
            { at_ms = 1100, do = "drift 1 3.0" }"#,
     );
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     wakes(&mut world, 2000);
     let woke = wakes(&mut world, 2500);
     assert!((149..=153).contains(&woke[0]), "{woke:?}");

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::kv::KeyValue;
 use crate::swarm;
 
 /// The outcome of a run, and its rolling hash after each event.
@@ -12,7 +13,7 @@ fn digested(plan: &Plan, fork: Option<Fork>) -> (Outcome, Vec<u64>) {
     let sink = Rc::clone(&kept);
     let digest: Digest = Box::new(move |hash| sink.borrow_mut().push(hash));
     let mut options = RunOptions { digest: Some(digest), fork, ..RunOptions::default() };
-    let outcome = run(plan, &mut options);
+    let outcome = run::<KeyValue>(plan, &mut options);
     let hashes = kept.take();
     assert_eq!(hashes.len() as u64, outcome.events);
     (outcome, hashes)
@@ -25,7 +26,7 @@ fn fork(after: u64, salt: u64) -> Option<Fork> {
 #[test]
 fn a_fork_is_the_run_up_to_its_event_and_another_one_from_there_on() {
     for seed in 0..6 {
-        let plan = swarm::generate(seed);
+        let plan = swarm::generate::<KeyValue>(seed);
         let (outcome, hashes) = digested(&plan, None);
         for after in [0, 1, hashes.len() / 3, hashes.len() / 2] {
             let mut ways = Vec::new();
@@ -48,24 +49,24 @@ fn a_fork_is_the_run_up_to_its_event_and_another_one_from_there_on() {
 #[test]
 fn a_fork_after_the_last_event_fails_as_its_run_did() {
     for plan in failing() {
-        let failed = run(&plan, &mut RunOptions::default());
+        let failed = run::<KeyValue>(&plan, &mut RunOptions::default());
         assert!(failed.violation.is_some(), "{}", plan.name);
         for after in [failed.events, failed.events + 1, u64::MAX] {
             let options = &mut RunOptions { fork: fork(after, 1), ..RunOptions::default() };
-            assert_eq!(run(&plan, options), failed, "{}", plan.name);
+            assert_eq!(run::<KeyValue>(&plan, options), failed, "{}", plan.name);
         }
     }
 }
 
 /// One that stalls, and one that lies, if this build can do that.
 fn failing() -> Vec<Plan> {
-    let lies = Plan { bug: Some("read-at-once".to_owned()), ..swarm::generate(114) };
+    let lies = Plan { bug: Some("read-at-once".to_owned()), ..swarm::generate::<KeyValue>(114) };
     if cfg!(feature = "bugs") { vec![plan(1), lies] } else { vec![plan(1)] }
 }
 
 #[test]
 fn nodes_that_run_draw_anew_too() {
-    let plan = swarm::generate(1);
+    let plan = swarm::generate::<KeyValue>(1);
     let ends = [None, Some(1), Some(2)].map(|seed| {
         let mut world = after_events(&plan, 100);
         for slot in world.slots.iter_mut().flatten() {

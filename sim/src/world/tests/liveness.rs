@@ -7,6 +7,7 @@ use super::super::core::Loss;
 use super::super::stall::Missing;
 use super::*;
 use crate::disk::FaultKind;
+use crate::kv::KeyValue;
 use crate::network::{Endpoint, Rule, Side};
 use crate::plan::Core;
 
@@ -18,7 +19,7 @@ const UNKNOWN_FAULT: u32 = 1_000_000;
 /// A scenario from its settings and rows.
 fn scenario(text: &str) -> Plan {
     let text = format!("schema = 1\nname = \"liveness\"\nseed = 1\n{text}");
-    scenario::parse("liveness.toml", &text).expect("a scenario")
+    scenario::parse::<KeyValue>("liveness.toml", &text).expect("a scenario")
 }
 
 /// Three nodes at work for two seconds; the faults stop after one.
@@ -34,7 +35,7 @@ fn busy(settings: &str) -> Plan {
 }
 
 /// Runs until this is so.
-fn run_until(world: &mut World<'_>, reached: impl Fn(&World<'_>) -> bool) {
+fn run_until(world: &mut World<'_, KeyValue>, reached: impl Fn(&World<'_, KeyValue>) -> bool) {
     while !reached(world) {
         let outcome = world.run(world.step + 1);
         assert_eq!(verdict(&outcome), None, "{:?}", outcome.violation);
@@ -43,7 +44,7 @@ fn run_until(world: &mut World<'_>, reached: impl Fn(&World<'_>) -> bool) {
 }
 
 /// Runs to the end, which must be a stall; what is said about it.
-fn stall(mut world: World<'_>) -> String {
+fn stall(mut world: World<'_, KeyValue>) -> String {
     let violation = world.run(u64::MAX).violation.expect("a stall");
     assert_eq!((violation.class, violation.checker), (Class::Liveness, "convergence"));
     violation.message
@@ -56,7 +57,7 @@ fn says(message: &str, parts: &[&str]) {
     }
 }
 
-fn is_established(world: &World<'_>) -> bool {
+fn is_established(world: &World<'_, KeyValue>) -> bool {
     world.recovery.leader_ns.is_some()
 }
 
@@ -64,14 +65,14 @@ fn is_established(world: &World<'_>) -> bool {
 fn times_of_a_recovery_follow_each_other() {
     let mut plan = plan(10_000);
     plan.end.heal_at_us = Some(1_500_000);
-    let outcome = run(&plan, &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&plan, &mut RunOptions::default());
     assert_eq!(verdict(&outcome), None);
     let Recovery { leader_ns, answered_ns, converged_ns, .. } = outcome.recovery;
     let times = [leader_ns, answered_ns, converged_ns].map(|ns| ns.expect("it was reached"));
     assert!(times.is_sorted(), "{times:?}");
     // The majority was down, so nobody led, and an election takes its time.
     assert!((50_000_000..2_000_000_000).contains(&times[0]), "{times:?}");
-    let calm = run(&scenario(""), &mut RunOptions::default());
+    let calm = run::<KeyValue>(&scenario(""), &mut RunOptions::default());
     assert_eq!(calm.recovery.answered_ns, None, "nobody asked for anything");
 }
 
@@ -80,7 +81,7 @@ fn a_core_without_a_quorum_is_explained_soon() {
     let mut plan = busy("");
     plan.end.core = Core::Only(BTreeSet::from([N1]));
     plan.end.bound_us = 600_000_000;
-    let message = stall(World::new(&plan));
+    let message = stall(World::<KeyValue>::new(&plan));
     says(&message, &["after the core n1 was healed", "there is no quorum"]);
     says(&message, &["of the voters n1, n2, n3 only n1 can take part; n2 ", ", n3 ", " for good"]);
     let seconds = message.strip_prefix("for ").and_then(|rest| rest.split_once(' '));
@@ -98,7 +99,7 @@ fn a_core_is_a_quorum_whether_a_change_still_happens_or_not() {
         let op = if operation.is_empty() { "" } else { &op };
         let mut plan = scenario(&format!("end.core = \"random\"\n{faults}\n{op}"));
         plan.end.heal_at_us = Some(2_000_000);
-        let outcome = run(&plan, &mut RunOptions::default());
+        let outcome = run::<KeyValue>(&plan, &mut RunOptions::default());
         assert_eq!(verdict(&outcome), None, "{operation}");
         let count = |name| outcome.waypoints.get(name).copied().unwrap_or(0);
         let counts = (count("core-healed"), count("core-undecided"));
@@ -119,7 +120,7 @@ fn the_operator_waits_for_everybody() {
     });
     for (core, added) in [(Core::All, 1), (Core::Only(BTreeSet::from([N1, N2])), 0)] {
         plan.end.core = core;
-        let outcome = run(&plan, &mut RunOptions::default());
+        let outcome = run::<KeyValue>(&plan, &mut RunOptions::default());
         assert_eq!(verdict(&outcome), None);
         assert_eq!(outcome.waypoints.get("voter-added").copied().unwrap_or(0), added);
     }
@@ -138,14 +139,14 @@ fn who_has_failed_already_stays_as_it_is() {
     ] {
         let mut plan = busy(&format!("[[fault]]\nat_ms = 700\ndo = \"{fault}\"\n"));
         plan.end.core = core.clone();
-        let mut world = World::new(&plan);
+        let mut world = World::<KeyValue>::new(&plan);
         run_until(&mut world, |world| world.healed_ns.is_some());
         assert_eq!(world.slot(N3).expect("it is there").lost, Some(loss), "{fault}");
     }
     // What does not keep all of it from the core is not enough.
     let mut plan = busy("[[fault]]\nat_ms = 700\ndo = \"oneway 3 -> 1\"\n");
     plan.end.core = core;
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     run_until(&mut world, |world| world.network.is_active(0));
     world.core = Some(BTreeSet::from([N1, N2]));
     assert_eq!(world.present_loss(N3), None);
@@ -163,7 +164,7 @@ fn members_that_are_lost_for_good_do_not_disturb_the_core() {
             let last = plan.ops.last_mut().expect("there are operations");
             last.at_us = 8_000_000;
             plan.end.core = Core::Only(core.clone());
-            let mut world = World::new(&plan);
+            let mut world = World::<KeyValue>::new(&plan);
             run_until(&mut world, |world| world.now_ns > 900_000_000);
             assert_eq!(world.leader(), Some(NodeId(to)), "as the story wants it");
             // In the place of the heal, which would draw how they are lost.
@@ -186,7 +187,7 @@ fn members_that_are_lost_for_good_do_not_disturb_the_core() {
 #[test]
 fn a_core_that_cannot_elect_is_explained_by_its_logs() {
     let plan = busy("");
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     run_until(&mut world, |world| world.now_ns > 600_000_000);
     let leader = world.leader().expect("somebody leads");
     // The leader goes on for itself, so its log grows, and then nobody reaches anybody.
@@ -204,7 +205,7 @@ fn a_stalled_answer_names_its_node_and_the_entry_that_lacks_a_quorum() {
     let operations = "[[op]]\nat_ms = 450\ndo = \"transfer 1\"\n\
                       [[op]]\nat_ms = 1050\nclient = 4\ndo = \"put x 1 @1\"\n";
     let plan = busy(&format!("clients.count = 4\n{operations}"));
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     run_until(&mut world, is_established);
     let leader = world.core_leader().expect("it is established");
     assert_eq!(leader, N1, "as the story wants it");
@@ -214,7 +215,7 @@ fn a_stalled_answer_names_its_node_and_the_entry_that_lacks_a_quorum() {
     let to = Side::Only(vec![Endpoint::Node(leader.0)]);
     let rule = Rule::OneWay { from: Side::Only(others), to };
     world.network.cut(UNKNOWN_FAULT, rule);
-    let waits = |world: &World<'_>| match world.missing() {
+    let waits = |world: &World<'_, KeyValue>| match world.missing() {
         Some(Missing::Answer(by, _)) if by == leader => {
             let told = world.explain_stall();
             told.contains(" waits at ") && told.contains(" is not committed: ")
@@ -234,7 +235,7 @@ fn a_stalled_answer_names_its_node_and_the_entry_that_lacks_a_quorum() {
 fn no_client_gives_up_once_the_faults_have_stopped() {
     let mut plan = busy("clients.give_up_ms = 500");
     plan.end.bound_us = 4_000_000;
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     run_until(&mut world, is_established);
     world.network.cut(UNKNOWN_FAULT, Rule::Isolate(vec![Endpoint::Client(1)]));
     let message = stall(world);
@@ -242,7 +243,7 @@ fn no_client_gives_up_once_the_faults_have_stopped() {
 }
 
 /// A member that is not the leader, cut off once there is one.
-fn cut_off_follower<'p>(world: &mut World<'p>) -> NodeId {
+fn cut_off_follower<'p>(world: &mut World<'p, KeyValue>) -> NodeId {
     run_until(world, is_established);
     let leader = world.core_leader().expect("it is established");
     let follower = if leader == N3 { N2 } else { N3 };
@@ -254,7 +255,7 @@ fn cut_off_follower<'p>(world: &mut World<'p>) -> NodeId {
 #[test]
 fn a_lagging_member_lacks_an_entry_that_others_have() {
     let plan = busy("");
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     let follower = cut_off_follower(&mut world);
     let others: Vec<NodeId> = [N1, N2, N3].into_iter().filter(|id| *id != follower).collect();
     let message = stall(world);
@@ -266,7 +267,7 @@ fn a_lagging_member_lacks_an_entry_that_others_have() {
 #[test]
 fn a_member_that_lags_far_waits_for_a_snapshot() {
     let plan = busy("cluster.snapshot_every = 3\ncluster.keep_entries = 0");
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     let follower = cut_off_follower(&mut world);
     let message = stall(world);
     says(
@@ -279,7 +280,7 @@ fn a_member_that_lags_far_waits_for_a_snapshot() {
 #[test]
 fn a_member_that_stops_again_and_again_is_named_with_its_error() {
     let plan = busy("");
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     run_until(&mut world, is_established);
     let leader = world.core_leader().expect("it is established");
     let follower = if leader == N3 { N2 } else { N3 };
@@ -296,5 +297,5 @@ fn what_is_only_lost_for_good_is_no_excuse() {
     let mut plan = busy("");
     plan.end.beyond_quorum = true;
     plan.end.core = Core::Only(BTreeSet::from([N1]));
-    says(&stall(World::new(&plan)), &["there is no quorum"]);
+    says(&stall(World::<KeyValue>::new(&plan)), &["there is no quorum"]);
 }

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::disk::with_version;
+use crate::kv::KeyValue;
 
 /// A plan with these settings, operations and faults.
 fn plan(cluster: &str, ops: &str, faults: &str) -> Plan {
     let text = format!(
         "schema = 1\nname = \"processes\"\nseed = 5\n{cluster}\nop = [{ops}]\nfault = [{faults}]\n"
     );
-    scenario::parse("processes.toml", &text).expect("a scenario")
+    scenario::parse::<KeyValue>("processes.toml", &text).expect("a scenario")
 }
 
 /// A put every 10 ms, by three clients.
@@ -20,7 +21,7 @@ fn puts(from_ms: u64, until_ms: u64) -> String {
     rows.collect()
 }
 
-fn applied(world: &World<'_>, id: u64) -> u64 {
+fn applied(world: &World<'_, KeyValue>, id: u64) -> u64 {
     let slot = world.slots[id as usize].as_ref().expect("it is there");
     slot.driver.as_ref().expect("it is up").node().status().applied.index
 }
@@ -32,7 +33,7 @@ fn a_node_that_applies_slowly_lags_and_catches_up() {
         &format!(r#"{{ at_ms = 300, do = "transfer 1" }}, {}"#, puts(600, 900)),
         r#"{ at_ms = 550, until_ms = 2000, do = "slow-apply 2 100ms" }"#,
     );
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     pass_until(&mut world, 1100);
     let (fast, slow) = (applied(&world, 3), applied(&world, 2));
     assert!(slow + 8 < fast, "{slow} of {fast}");
@@ -46,14 +47,14 @@ fn a_node_that_applies_slowly_lags_and_catches_up() {
 fn what_a_slow_node_cannot_take_waits_and_then_gets_lost() {
     let plan =
         plan("", &puts(600, 1500), r#"{ at_ms = 500, until_ms = 4000, do = "slow leader 100ms" }"#);
-    let outcome = run(&plan, &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&plan, &mut RunOptions::default());
     assert_eq!(outcome.violation, None);
     assert_eq!(outcome.faults["slow"], 1);
     assert!(outcome.waypoints["inbox-backlog"] >= 1);
     assert!(outcome.waypoints["inbox-full"] >= 1, "{:?}", outcome.waypoints);
     // Too slow to lead: it hears of a new leader, in the end.
     assert!(outcome.waypoints["leader-elected"] >= 2);
-    assert_eq!(run(&plan, &mut RunOptions::default()), outcome);
+    assert_eq!(run::<KeyValue>(&plan, &mut RunOptions::default()), outcome);
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn a_crash_loop_ends_with_its_row() {
     for (again, least) in [("20ms", 25), ("disk 1", 25), ("disk 3", 25)] {
         let faults = format!(r#"{{ at_ms = 1000, until_ms = 2000, do = "crash-loop 1 {again}" }}"#);
         let plan = plan("", &puts(600, 2500), &faults);
-        let mut world = World::new(&plan);
+        let mut world = World::<KeyValue>::new(&plan);
         pass_until(&mut world, 2000);
         let lives = world.slot(N1).expect("a founder").life;
         assert!((least..=105).contains(&lives), "{again}: {lives} lives");
@@ -81,7 +82,7 @@ fn every_step_of_a_flush_can_be_the_last_before_a_crash() {
         let ops = r#"{ at_ms = 700, client = 1, do = "put a 1" }"#;
         let faults =
             format!(r#"{{ at_ms = 600, until_ms = 1500, do = "crash leader output {outputs}" }}"#);
-        let outcome = run(&plan("", ops, &faults), &mut RunOptions::default());
+        let outcome = run::<KeyValue>(&plan("", ops, &faults), &mut RunOptions::default());
         assert_eq!(outcome.violation, None);
         assert_eq!(outcome.waypoints["crash-between-outputs"], 1, "{outputs}");
     }
@@ -95,7 +96,7 @@ fn a_wiped_member_never_starts_again_and_nobody_demands_it() {
                     { at_ms = 900, until_ms = 950, do = "crash 3" },
                     { at_ms = 1000, do = "wipe 1" }"#;
     let plan = plan("", &puts(500, 1500), faults);
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     let outcome = world.run(u64::MAX);
     assert_eq!(outcome.violation, None);
     // The second crash has nobody to hit, and a second wipe would take the quorum.
@@ -112,7 +113,7 @@ fn a_wiped_member_is_replaced_before_another_one_may_go() {
                  { at_ms = 1500, do = "replace 3 4" },
                  { at_ms = 3500, client = 1, do = "get a" }"#;
     let faults = r#"{ at_ms = 700, do = "wipe 3" }, { at_ms = 3000, do = "wipe 2" }"#;
-    let outcome = run(&plan("", ops, faults), &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&plan("", ops, faults), &mut RunOptions::default());
     assert_eq!(outcome.violation, None);
     assert_eq!(outcome.faults["wipe"], 2);
     assert_eq!(outcome.waypoints["wiped-member-replaced"], 1);
@@ -122,7 +123,7 @@ fn a_wiped_member_is_replaced_before_another_one_may_go() {
 fn who_may_lose_its_disk() {
     let spared = |cluster: &str, ops: &str, at_ms: u64| -> Vec<u64> {
         let plan = plan(cluster, ops, "");
-        let mut world = World::new(&plan);
+        let mut world = World::<KeyValue>::new(&plan);
         pass_until(&mut world, at_ms);
         let ids = world.ids().into_iter();
         ids.filter(|id| world.may_lose(*id)).map(|id| id.0).collect()
@@ -144,7 +145,7 @@ fn the_operator_puts_off_a_change_that_would_need_the_lost_disk() {
     // Without node 3 a cluster of nodes 2 and 3 could decide nothing.
     let ops = r#"{ at_ms = 1000, do = "remove 1" }, { at_ms = 2000, client = 1, do = "put a 1" }"#;
     let faults = r#"{ at_ms = 700, do = "wipe 3" }"#;
-    let outcome = run(&plan("", ops, faults), &mut RunOptions::default());
+    let outcome = run::<KeyValue>(&plan("", ops, faults), &mut RunOptions::default());
     assert_eq!(outcome.violation, None);
     assert_eq!(outcome.waypoints["change-put-off"], 1);
     assert!(!outcome.waypoints.contains_key("member-removed"));
@@ -153,7 +154,7 @@ fn the_operator_puts_off_a_change_that_would_need_the_lost_disk() {
 // ---- upgrades ----
 
 /// What the whole files of node 1 say about their versions.
-fn versions(world: &World<'_>) -> Vec<(FileName, u32)> {
+fn versions(world: &World<'_, KeyValue>) -> Vec<(FileName, u32)> {
     let disk = &world.slots[1].as_ref().expect("a founder").disk;
     let version = |file| {
         let bytes = disk.look(file).expect("it is listed");
@@ -170,7 +171,7 @@ const SMALL: &str =
 fn old_files_are_read_and_new_ones_written() {
     let faults = r#"{ at_ms = 1500, until_ms = 2000, do = "old-format 1" }"#;
     let plan = plan(SMALL, &puts(500, 2500), faults);
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     pass_until(&mut world, 1499);
     assert!(
         versions(&world)
@@ -221,7 +222,7 @@ fn newer_release(snapshot: &[u8]) -> Vec<u8> {
 fn a_node_refuses_files_of_a_newer_release_and_names_both_versions() {
     for newer_snapshot in [false, true] {
         let plan = plan(SMALL, &puts(500, 1500), "");
-        let mut world = World::new(&plan);
+        let mut world = World::<KeyValue>::new(&plan);
         pass_until(&mut world, 1400);
         world.crash(N1, Crash::Kill, 0);
         let slot = world.slot(N1).expect("a founder");

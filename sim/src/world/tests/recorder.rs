@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::kv::KeyValue;
 use crate::world::{Choice, Recorded};
 
 /// Runs a plan and keeps what is recorded, if that is anything.
@@ -11,7 +12,8 @@ fn record(plan: &Plan) -> (Outcome, Option<Recorded>) {
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
     let record: Record = Box::new(move |recorded| *sink.borrow_mut() = Some(recorded));
-    let outcome = run(plan, &mut RunOptions { record: Some(record), ..RunOptions::default() });
+    let outcome =
+        run::<KeyValue>(plan, &mut RunOptions { record: Some(record), ..RunOptions::default() });
     (outcome, kept.take())
 }
 
@@ -19,7 +21,11 @@ fn record(plan: &Plan) -> (Outcome, Option<Recorded>) {
 fn a_run_that_fails_is_recorded_and_is_the_same_run() {
     let plan = plan(1);
     let (outcome, recorded) = record(&plan);
-    assert_eq!(outcome, run(&plan, &mut RunOptions::default()), "recording changes nothing");
+    assert_eq!(
+        outcome,
+        run::<KeyValue>(&plan, &mut RunOptions::default()),
+        "recording changes nothing"
+    );
     assert_eq!(verdict(&outcome), Some((Class::Liveness, "convergence")));
     let Recorded { choice, operations, faults, nodes } = recorded.expect("it failed");
     assert_eq!(choice, Choice::Around { open: 1, told: 1 });
@@ -51,7 +57,7 @@ fn a_clean_run_is_not_recorded() {
 #[test]
 fn a_proof_is_told_with_what_its_client_asked_and_heard() {
     let plan = plan(10_000);
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     world.trace.recorder = Some(Box::default());
     world.drive(u64::MAX);
     let broken = Broken::new("response", "a lie".to_owned());
@@ -69,7 +75,7 @@ fn a_proof_is_told_with_what_its_client_asked_and_heard() {
 #[test]
 fn whom_the_violation_is_about_comes_first() {
     let plan = plan(10_000);
-    let mut world = World::new(&plan);
+    let mut world = World::<KeyValue>::new(&plan);
     world.trace.recorder = Some(Box::default());
     pass_until(&mut world, 450);
     world.fail(Class::Safety, Broken::new("content", "a lie".to_owned()).at(NodeId(3)));
