@@ -1,0 +1,69 @@
+//! The ledger in the storm: the right one stands, the leaky one is found and shrunk.
+
+use bank::Ledger;
+use stormkv_sim::outcome::Outcome;
+use stormkv_sim::plan::Plan;
+use stormkv_sim::service::Service;
+use stormkv_sim::shrink::{Options, shrink};
+use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::{scenario, swarm};
+
+fn run<S: Service>(plan: &Plan) -> Outcome {
+    world::run::<S>(plan, &mut RunOptions::default())
+}
+
+#[test]
+fn ledger_survives_the_swarm() {
+    let (mut acknowledged, mut kinds) = (0, std::collections::BTreeSet::new());
+    for seed in 0..300 {
+        let outcome = run::<Ledger>(&swarm::generate::<Ledger>(seed));
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        acknowledged += outcome.acknowledged;
+        kinds.extend(outcome.faults.into_keys());
+    }
+    assert!(acknowledged > 10_000, "{acknowledged} operations were acknowledged");
+    assert!(kinds.len() > 30, "{kinds:?}");
+}
+
+#[test]
+fn leaky_ledger_is_found_and_shrunk() {
+    let plans = (0..100).map(swarm::generate::<Ledger<true>>);
+    let plan = plans
+        .map(|plan| (run::<Ledger<true>>(&plan).violation, plan))
+        .find_map(|(violation, plan)| violation.map(|_| plan))
+        .expect("one of a hundred seeds finds it");
+    let mut go_on = |_: &stormkv_sim::shrink::Progress<'_>| std::ops::ControlFlow::Continue(());
+    let shrunk = shrink::<Ledger<true>>(&plan, &Options::default(), &mut go_on).expect("it fails");
+    let text = scenario::save(&shrunk.plan);
+    assert!(shrunk.plan.ops.len() <= 3 && shrunk.plan.faults.len() <= 2, "{text}");
+    // The file says what happened in the words of the ledger, and is a scenario of it.
+    let again = scenario::parse::<Ledger<true>>("leak.toml", &text).expect("a scenario");
+    let violation = run::<Ledger<true>>(&again).violation.expect("it fails again");
+    assert_eq!(violation.checker, "invariant", "{}", violation.message);
+    assert_eq!(run::<Ledger>(&again).violation, None, "without the leak it is clean");
+}
+
+#[test]
+fn operations_are_checked_when_a_scenario_is_read() {
+    let text = |words: &str| {
+        format!("schema = 1\nname = \"x\"\nop = [{{ at_ms = 1, client = 1, do = \"{words}\" }}]\n")
+    };
+    let error = |words: &str| {
+        scenario::parse::<Ledger>("x.toml", &text(words)).expect_err("it is wrong").to_string()
+    };
+    assert_eq!(
+        error("transfer 1 9 5"),
+        "x.toml:3: `9` is not an account in `transfer 1 9 5`; use 0 to 7"
+    );
+    assert_eq!(
+        error("transfre 1 2 5"),
+        "x.toml:3: unknown operation `transfre`; did you mean `transfer`?"
+    );
+    assert_eq!(
+        error("transfer 1 2 5 !stale"),
+        "x.toml:3: `transfer` cannot be asked for like that in `transfer 1 2 5 !stale`; write \
+         `transfer FROM TO AMOUNT`"
+    );
+    let plan = scenario::parse::<Ledger>("x.toml", &text("  total   !stale @2")).expect("right");
+    assert_eq!(plan.ops[0].call.to_string(), "total !stale @2");
+}
