@@ -1,5 +1,5 @@
-//! The world as a node sees it: three small traits, implemented once by the simulator and once by
-//! the `tcp` feature.
+//! The world as a node sees it: three small traits, implemented by the simulator, by the `tcp`
+//! feature and, for tests, by [`memory`](crate::memory).
 //!
 //! A node never waits. It hands work to its host through these traits, and what comes of the work
 //! is handed back to it as an input. So the same node code runs in virtual time and in real time.

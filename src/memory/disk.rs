@@ -5,6 +5,10 @@
 //! last sync together with the bytes that they replaced, and for the directory the names as of its
 //! last sync and the changes since. A crash undoes both. Keeping the replaced bytes instead of a
 //! second copy makes a sync as cheap as the writes before it, whatever the size of the file.
+//!
+//! Left out on purpose: a disk that lies about a sync, a failed sync that drops what it should have
+//! written (it stays readable until the crash), and creating a file again in place (it gets a new
+//! content, and a crash before the next [`DiskOp::SyncDir`] brings the old one back).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
