@@ -1,27 +1,18 @@
-//! Bring your own state machine: a counter, on a cluster of one node, in memory.
+//! Bring your own state machine: a counter, and how to test it on a cluster in memory.
 //!
-//! A node waits for nothing, so its host may be a few lines: a clock that is a number, a disk that
-//! is a map, and a queue of finished work that is handed back. Exchange those for real ones and
-//! the same node serves in production; see `stormkv::env` for what a host must promise.
+//! The node, its log and its snapshots are the ones of production. What they run on is
+//! [`stormkv::memory`]: a clock that is a number, disks that lose what was not synced, and a network
+//! that is a queue. So a test of power loss is a few lines and takes milliseconds.
 //!
-//! Run it with `cargo run --example counter`.
-
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+//! Run it with `cargo run --example counter`, and its tests with `cargo test --example counter`.
 
 use bytes::Bytes;
-use stormkv::api::{Consistency, Reply, Request, RequestId};
-use stormkv::config::Config;
-use stormkv::driver::{Driver, Host};
-use stormkv::env::{
-    Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work,
-};
-use stormkv::error::DiskError;
+use stormkv::error::Error;
 use stormkv::machine::{Chunks, StateMachine};
-use stormkv::types::{LogIndex, NodeId, Ticket};
-use stormkv::wire::Message;
+use stormkv::memory::MemCluster;
+use stormkv::types::{LogIndex, NodeId};
 
-/// The replicated state: one number. A command is eight bytes, what to add.
+/// The replicated state: one number. A command is eight bytes, the number to add.
 #[derive(Default)]
 struct Counter(u64);
 
@@ -52,137 +43,62 @@ impl StateMachine for Counter {
     }
 }
 
-/// A world of one node: time stands still until it is moved, and the disk is never late.
-#[derive(Default)]
-struct World {
-    now: Duration,
-    files: BTreeMap<FileName, Vec<u8>>,
-    finished: VecDeque<Completion>,
-    replies: VecDeque<Reply>,
+/// Adds a number through the leader. Returns the new value, as text.
+fn add(cluster: &mut MemCluster<Counter>, number: u64) -> Bytes {
+    cluster.command(number.to_le_bytes().to_vec())
 }
 
-impl Clock for World {
-    fn now(&self) -> Duration {
-        self.now
+fn main() -> Result<(), Error> {
+    let mut cluster = MemCluster::new(3)?;
+    for number in [40, 2] {
+        println!("add {number}: {:?}", add(&mut cluster, number));
     }
+    let members = [1, 2, 3].map(NodeId);
+    // First all go down, so that no member can learn the state from another.
+    members.into_iter().for_each(|id| cluster.crash(id));
+    for id in members {
+        cluster.restart(id)?;
+    }
+    println!("after a power failure: {:?}", cluster.query(""));
+    Ok(())
 }
 
-impl Transport for World {
-    fn send(&mut self, _to: NodeId, _message: Message) {}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn reply(&mut self, _request: RequestId, reply: Reply) {
-        self.replies.push_back(reply);
-    }
-}
-
-impl Disk for World {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.files.keys().copied().collect())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        Ok(Bytes::copy_from_slice(&self.files[&file]))
-    }
-
-    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
-        for op in ops {
-            match op {
-                DiskOp::Create { file, len } => {
-                    self.files.insert(file, vec![0; len as usize]);
-                }
-                DiskOp::Write { file, offset, data } => {
-                    let content = self.files.get_mut(&file).expect("a write to a file");
-                    let (start, end) = (offset as usize, offset as usize + data.len());
-                    content.resize(content.len().max(end), 0);
-                    content[start..end].copy_from_slice(&data);
-                }
-                DiskOp::Rename { from, to } => {
-                    let content = self.files.remove(&from).expect("a rename of a file");
-                    self.files.insert(to, content);
-                }
-                DiskOp::Remove { file } => {
-                    self.files.remove(&file);
-                }
-                // Memory is as durable as this world gets.
-                DiskOp::Sync { .. } | DiskOp::SyncDir => {}
-            }
+    #[test]
+    fn acknowledged_commands_survive_power_loss() {
+        let mut cluster = MemCluster::new(3).unwrap();
+        add(&mut cluster, 40);
+        add(&mut cluster, 2);
+        for id in [1, 2, 3].map(NodeId) {
+            cluster.crash(id);
+            cluster.restart(id).unwrap();
         }
-        self.finished.push_back(Completion::Done(queue, ticket, Ok(())));
+        assert_eq!(cluster.query(""), "42");
     }
 
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        let data = self.read(file, offset, len);
-        self.finished.push_back(Completion::Fetched(ticket, data));
-    }
-
-    fn work(&mut self, ticket: Ticket, work: Work) {
-        let product = work.run(self);
-        self.finished.push_back(Completion::Worked(ticket, Ok(product)));
-    }
-}
-
-impl ReadFile for World {
-    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
-        let content = &self.files[&file][offset as usize..];
-        Ok(Bytes::copy_from_slice(&content[..content.len().min(len as usize)]))
-    }
-}
-
-impl Host for World {}
-
-/// Moves time on by a tick.
-fn pass_time(driver: &mut Driver<Counter>, world: &mut World) {
-    world.now += driver.due_in(world.now);
-    driver.wake(world.now);
-    driver.flush(world);
-}
-
-/// Moves time on, and hands finished disk work back, until the node has replied.
-fn answer(driver: &mut Driver<Counter>, world: &mut World) -> Reply {
-    for _ in 0..1000 {
-        while let Some(completion) = world.finished.pop_front() {
-            driver.complete(completion);
-            driver.flush(world);
+    #[test]
+    fn member_that_was_away_is_restored_from_a_snapshot() {
+        let mut cluster = MemCluster::with_config(3, |config| {
+            (config.snapshot_every, config.keep_entries) = (10, 0);
+        })
+        .unwrap();
+        cluster.kill(NodeId(3));
+        for number in 1..=50 {
+            add(&mut cluster, number);
         }
-        if let Some(reply) = world.replies.pop_front() {
-            return reply;
-        }
-        pass_time(driver, world);
-    }
-    panic!("no answer within 1000 ticks");
-}
-
-fn main() {
-    let mut world = World::default();
-    let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
-    config.segment_bytes = 64 << 10;
-    let mut driver = Driver::<Counter>::start(config.clone(), &mut world).expect("it starts");
-
-    let mut next = 0;
-    let mut ask = |driver: &mut Driver<Counter>, world: &mut World, request: &Request| loop {
-        next += 1;
-        driver.request(RequestId(next), request.clone());
-        driver.flush(world);
-        match answer(driver, world) {
-            // Refused for lack of a leader: the election takes a few ticks.
-            Reply::Refused(_) => pass_time(driver, world),
-            reply => return reply,
-        }
-    };
-    for add in [40_u64, 2] {
-        let command = Bytes::copy_from_slice(&add.to_le_bytes());
-        let request = Request::Command { session: None, command };
-        println!("add {add}: {:?}", ask(&mut driver, &mut world, &request));
+        cluster.restart(NodeId(3)).unwrap();
+        cluster.run(100);
+        assert!(cluster.node(NodeId(3)).unwrap().status().first > 10, "entries are gone");
+        assert_eq!(cluster.machine(NodeId(3)).0, 1275);
     }
 
-    // The node dies; what it had made durable is all that the next one is given.
-    drop(driver);
-    world.finished.clear();
-    config.incarnation = 1;
-    let mut driver = Driver::<Counter>::start(config, &mut world).expect("it starts again");
-    let consistency = Consistency::Linearizable;
-    let request = Request::Query { query: Bytes::new(), consistency };
-    let reply = ask(&mut driver, &mut world, &request);
-    println!("after a restart: {reply:?}");
-    assert!(matches!(&reply, Reply::Value { response, .. } if response == "42"), "{reply:?}");
+    #[test]
+    fn malformed_command_changes_nothing() {
+        let mut cluster = MemCluster::<Counter>::new(1).unwrap();
+        assert_eq!(cluster.command("seven"), "malformed");
+        assert_eq!(cluster.query(""), "0");
+    }
 }

@@ -291,6 +291,7 @@ fn merge_syncs(ops: Vec<DiskOp>) -> Vec<DiskOp> {
 mod tests {
     use super::*;
     use crate::env::FileName;
+    use crate::memory::MemHost;
     use bytes::Bytes;
 
     fn write(number: u64) -> DiskOp {
@@ -301,37 +302,6 @@ mod tests {
         DiskOp::Sync { file: FileName::Segment(number) }
     }
 
-    /// A host without a disk or a network.
-    #[derive(Default)]
-    struct Nowhere(Duration);
-
-    impl Clock for Nowhere {
-        fn now(&self) -> Duration {
-            self.0
-        }
-    }
-
-    impl Transport for Nowhere {
-        fn send(&mut self, _: NodeId, _: Message) {}
-        fn reply(&mut self, _: RequestId, _: crate::api::Reply) {}
-    }
-
-    impl Disk for Nowhere {
-        fn list(&mut self) -> Result<Vec<FileName>, crate::error::DiskError> {
-            Ok(Vec::new())
-        }
-        fn load(&mut self, file: FileName) -> Result<Bytes, crate::error::DiskError> {
-            unreachable!("{file} was not listed")
-        }
-        fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {}
-        fn work(&mut self, _: Ticket, _: crate::env::Work) {}
-        fn fetch(&mut self, _: Ticket, file: FileName, _: u64, _: u32) {
-            unreachable!("{file} was never written")
-        }
-    }
-
-    impl Host for Nowhere {}
-
     const TICK: Duration = Duration::from_millis(10);
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -339,7 +309,7 @@ mod tests {
     fn started(now: Duration) -> Driver<crate::kv::Kv> {
         let mut config = Config::new(NodeId(1), vec![NodeId(1), NodeId(2), NodeId(3)]);
         config.tick = TICK;
-        Driver::start(config, &mut Nowhere(now)).unwrap()
+        Driver::start(config, &mut MemHost::at(now)).unwrap()
     }
 
     /// Does all that it is told by `due_in`, for so long on its clock; says how often it woke.
@@ -348,7 +318,7 @@ mod tests {
         while now < end {
             now += driver.due_in(now);
             driver.wake(now);
-            driver.flush(&mut Nowhere(now));
+            driver.flush(&mut MemHost::at(now));
             wakes += 1;
         }
         wakes
@@ -379,7 +349,7 @@ mod tests {
         let ahead = 3 * HOUR;
         assert_eq!(driver.due_in(ahead), Duration::ZERO);
         driver.wake(ahead);
-        driver.flush(&mut Nowhere(ahead));
+        driver.flush(&mut MemHost::at(ahead));
         assert_eq!(driver.due_in(ahead), TICK);
         assert_eq!(driver.node().status().role, crate::node::Role::Follower);
         // It never overflows, whatever the clock says.

@@ -1,10 +1,11 @@
-//! The world as a node sees it: three small traits, implemented once by the simulator and once by
-//! the `tcp` feature.
+//! The world as a node sees it: three small traits, implemented by the simulator, by the `tcp`
+//! feature and, for tests, by [`memory`](crate::memory).
 //!
 //! A node never waits. It hands work to its host through these traits, and what comes of the work
 //! is handed back to it as an input. So the same node code runs in virtual time and in real time.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +55,55 @@ impl fmt::Display for FileName {
             FileName::Snapshot(index, term) => write!(f, "snap-{index:016x}-{term:016x}"),
             FileName::Partial(index, term) => write!(f, "snap-{index:016x}-{term:016x}.part"),
         }
+    }
+}
+
+/// A text that is not the name of a file of a data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseFileNameError {
+    name: String,
+}
+
+impl fmt::Display for ParseFileNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is not the name of a file of a data directory: expected wal-NUMBER, \
+             snap-INDEX-TERM or snap-INDEX-TERM.part, each number with 16 lower-case hexadecimal \
+             digits",
+            self.name
+        )
+    }
+}
+
+impl std::error::Error for ParseFileNameError {}
+
+impl FromStr for FileName {
+    type Err = ParseFileNameError;
+
+    /// The inverse of `Display`. Other spellings of a number are refused, so that no two names on a
+    /// disk mean the same file.
+    fn from_str(name: &str) -> Result<Self, ParseFileNameError> {
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let parse = || {
+            if let Some(text) = name.strip_prefix("wal-") {
+                return number(text).map(FileName::Segment);
+            }
+            let text = name.strip_prefix("snap-")?;
+            let (ids, partial) = match text.strip_suffix(".part") {
+                Some(ids) => (ids, true),
+                None => (text, false),
+            };
+            let (index, term) = ids.split_once('-')?;
+            let (index, term) = (number(index)?, number(term)?);
+            Some(match partial {
+                true => FileName::Partial(index, term),
+                false => FileName::Snapshot(index, term),
+            })
+        };
+        parse()
+            .filter(|file| file.to_string() == name)
+            .ok_or_else(|| ParseFileNameError { name: name.to_owned() })
     }
 }
 
@@ -179,4 +229,46 @@ pub enum Completion {
     Fetched(Ticket, Result<Bytes, DiskError>),
     /// The work with this ticket is done, or the host could not carry it out.
     Worked(Ticket, Result<Product, DiskError>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn file_name_round_trip(one: u64, other: u64) {
+            for file in [
+                FileName::Segment(one),
+                FileName::Snapshot(one, other),
+                FileName::Partial(one, other),
+            ] {
+                prop_assert_eq!(file.to_string().parse(), Ok(file));
+            }
+        }
+    }
+
+    #[test]
+    fn file_name_other_spelling_refused() {
+        let segment = "wal-00000000000000ab";
+        let snapshot = "snap-00000000000000ab-0000000000000002";
+        for name in [
+            "".to_owned(),
+            "lock".to_owned(),
+            "wal-ab".to_owned(),
+            segment.to_uppercase(),
+            segment.replace("ab", "AB"),
+            segment.replace("wal-0", "wal-+"),
+            format!("{segment}.part"),
+            format!("{segment}.removed"),
+            format!(" {segment}"),
+            format!("{snapshot}.part.part"),
+            format!("{snapshot}-0000000000000003"),
+            snapshot[..22].to_owned(),
+        ] {
+            let error = name.parse::<FileName>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{name:?} is not the name of a file")), "{error}");
+        }
+    }
 }

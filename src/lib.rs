@@ -20,6 +20,7 @@
 //!
 //! - [`driver`] moves outputs and completions between a node and its [`mod@env`] (clock, transport,
 //!   disk),
+//! - [`memory`] is that environment for tests: a disk, a host and a cluster in memory,
 //! - [`node`] is one member: it drives the `raft` crate and keeps that crate's contract,
 //! - [`wal`] makes records durable, tells a torn tail from corruption; [`snapshot`] is the format
 //!   of state files; `log` is what raft reads,
@@ -30,7 +31,8 @@
 //!
 //! With the feature `tcp` there are two more: [`tcp`] is the production host (sockets, files,
 //! threads, the REST API), [`client`] talks to it. Nothing else knows them. Who wants to run a
-//! node, or to use one, begins there; who wants to build one for another world, with [`driver`].
+//! node, or to use one, begins there; who wants to build one for another world, with [`driver`]; who
+//! wants to test a state machine, with [`memory`].
 //!
 #![cfg_attr(not(feature = "tcp"), doc = "[`tcp`]: ./index.html")]
 #![cfg_attr(not(feature = "tcp"), doc = "[`client`]: ./index.html")]
@@ -49,6 +51,7 @@ pub mod error;
 pub mod kv;
 mod log;
 pub mod machine;
+pub mod memory;
 pub mod node;
 pub mod session;
 pub mod snapshot;

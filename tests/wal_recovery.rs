@@ -5,14 +5,16 @@
 //! there or not. What recovery makes of that must contain everything whose batch was done, must be
 //! the state after some whole number of records, and must survive more crashes on the way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::slice;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, Work};
-use stormkv::error::{DiskError, Error};
-use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
+use stormkv::env::{DiskOp, FileName};
+use stormkv::error::Error;
+use stormkv::memory::MemDisk;
+use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId};
 use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
 
 #[path = "fuzz/properties/wal_model.rs"]
@@ -21,7 +23,6 @@ mod wal_model;
 use wal_model::Model;
 
 const CONFIG: WalConfig = WalConfig { segment_bytes: 1536 };
-const SECTOR: usize = 512;
 
 /// SplitMix64: the choices a crash makes.
 struct Rng(u64);
@@ -41,136 +42,21 @@ impl Rng {
     }
 }
 
-/// The content of a file, durable and as the system shows it.
-#[derive(Clone, Default)]
-struct Node {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    /// Writes since the last sync, none of which crosses a sector.
-    unsynced: Vec<(usize, Vec<u8>)>,
+/// The power fails. Whatever the disk may have kept, nothing and everything are likely.
+fn crash(disk: &mut MemDisk, rng: &mut Rng) {
+    disk.crash_with(|most| match rng.up_to(3) {
+        0 => 0,
+        1 => most,
+        _ => rng.up_to(most),
+    });
 }
 
-impl Node {
-    fn write(&mut self, mut offset: usize, mut data: &[u8]) {
-        let end = offset + data.len();
-        self.current.resize(self.current.len().max(end), 0);
-        self.current[offset..end].copy_from_slice(data);
-        while !data.is_empty() {
-            let (piece, rest) = data.split_at(data.len().min(SECTOR - offset % SECTOR));
-            self.unsynced.push((offset, piece.to_vec()));
-            offset += piece.len();
-            data = rest;
-        }
+/// Carries out what the log asks for. It never uses the name of a file again.
+fn run(disk: &mut MemDisk, op: &DiskOp) {
+    if let DiskOp::Create { file, .. } = op {
+        assert!(disk.content(*file).is_none(), "{file} is used again");
     }
-
-    fn sync(&mut self) {
-        self.durable.clone_from(&self.current);
-        self.unsynced.clear();
-    }
-
-    fn crash(&mut self, rng: &mut Rng) {
-        let (old, new) = (self.durable.len(), self.current.len());
-        let len = if rng.up_to(1) == 0 { new } else { old + rng.up_to(new - old) };
-        let mut image = self.durable.clone();
-        image.resize(new, 0);
-        for sector in 0..new.div_ceil(SECTOR) {
-            let writes: Vec<_> =
-                self.unsynced.iter().filter(|(at, _)| at / SECTOR == sector).collect();
-            for (at, data) in &writes[..rng.up_to(writes.len())] {
-                image[*at..at + data.len()].copy_from_slice(data);
-            }
-        }
-        image.truncate(len);
-        *self = Node { durable: image.clone(), current: image, unsynced: Vec::new() };
-    }
-}
-
-#[derive(Clone, Copy)]
-enum NameChange {
-    Created(FileName, usize),
-    Removed(FileName),
-}
-
-/// A disk with a write cache.
-#[derive(Clone, Default)]
-struct CrashDisk {
-    nodes: Vec<Node>,
-    durable: BTreeMap<FileName, usize>,
-    current: BTreeMap<FileName, usize>,
-    unsynced: Vec<NameChange>,
-}
-
-impl CrashDisk {
-    fn run(&mut self, op: &DiskOp) {
-        match op {
-            DiskOp::Create { file, len } => {
-                assert!(!self.current.contains_key(file), "{file} is used again");
-                let node = Node { current: vec![0; *len as usize], ..Node::default() };
-                self.nodes.push(node);
-                self.current.insert(*file, self.nodes.len() - 1);
-                self.unsynced.push(NameChange::Created(*file, self.nodes.len() - 1));
-            }
-            DiskOp::Write { file, offset, data } => {
-                self.nodes[self.current[file]].write(*offset as usize, data);
-            }
-            DiskOp::Sync { file } => self.nodes[self.current[file]].sync(),
-            DiskOp::Remove { file } => {
-                if self.current.remove(file).is_some() {
-                    self.unsynced.push(NameChange::Removed(*file));
-                }
-            }
-            DiskOp::SyncDir => {
-                self.durable.clone_from(&self.current);
-                self.unsynced.clear();
-            }
-            DiskOp::Rename { .. } => panic!("the log renames nothing"),
-        }
-    }
-
-    /// The power fails.
-    fn crash(&mut self, rng: &mut Rng) {
-        for node in &mut self.nodes {
-            node.crash(rng);
-        }
-        for change in std::mem::take(&mut self.unsynced) {
-            match change {
-                _ if rng.up_to(1) == 0 => {}
-                NameChange::Created(file, node) => {
-                    self.durable.insert(file, node);
-                }
-                NameChange::Removed(file) => {
-                    self.durable.remove(&file);
-                }
-            }
-        }
-        self.current.clone_from(&self.durable);
-    }
-
-    fn bytes(&mut self, file: FileName) -> &mut Vec<u8> {
-        &mut self.nodes[self.current[&file]].current
-    }
-}
-
-impl Disk for CrashDisk {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.current.keys().copied().collect())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        Ok(Bytes::copy_from_slice(&self.nodes[self.current[&file]].current))
-    }
-
-    fn work(&mut self, _: Ticket, _: Work) {
-        unreachable!("nothing hands out work here")
-    }
-
-    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
-        unreachable!("the log submits nothing itself");
-    }
-
-    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
-        unreachable!("the log fetches nothing");
-    }
+    disk.run(slice::from_ref(op)).expect("nothing fails");
 }
 
 #[derive(Clone, Debug)]
@@ -225,7 +111,7 @@ fn actions(max: usize) -> impl Strategy<Value = Vec<Action>> {
 
 /// A log, its disk, and the account of what may be found after a crash.
 struct World {
-    disk: CrashDisk,
+    disk: MemDisk,
     wal: Wal,
     rng: Rng,
     /// The state after each record that may be durable; the first certainly is.
@@ -244,7 +130,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut disk = CrashDisk::default();
+        let mut disk = MemDisk::new();
         let recovered = Wal::recover(&mut disk, CONFIG).unwrap();
         let mut world = World {
             disk,
@@ -265,7 +151,7 @@ impl World {
 
     fn run_all(&mut self, ops: &[DiskOp]) {
         for op in ops {
-            self.disk.run(op);
+            run(&mut self.disk, op);
             if let DiskOp::Write { data, .. } = op {
                 for record in decode_records(data) {
                     self.vouched = self.vouched.max(record.unwrap().synced);
@@ -370,7 +256,7 @@ impl World {
         let mut power = power;
         for left in (0..=again).rev() {
             if power {
-                self.disk.crash(&mut self.rng);
+                crash(&mut self.disk, &mut self.rng);
             }
             let recovered = Wal::recover(&mut self.disk, CONFIG).unwrap();
             let found = Model::of(&recovered);
@@ -386,8 +272,7 @@ impl World {
             }
         }
         self.durable = self.written;
-        let files = self.disk.current.len();
-        assert_eq!(files, self.wal.segments(), "{:?}", self.disk.current);
+        assert_eq!(self.disk.files().count(), self.wal.segments(), "{:?}", self.disk);
     }
 
     /// Lets the disk finish, and the log vouch for the end.
@@ -403,13 +288,15 @@ impl World {
 }
 
 /// Flips bits of what a record vouches for. Returns how many.
-fn flip_vouched(disk: &mut CrashDisk, vouched: WalPosition, flips: &[u64]) -> usize {
-    let bits = |disk: &mut CrashDisk, file| match file {
-        FileName::Segment(number) if number < vouched.segment() => disk.bytes(file).len() * 8,
+fn flip_vouched(disk: &mut MemDisk, vouched: WalPosition, flips: &[u64]) -> usize {
+    let bits = |disk: &MemDisk, file| match file {
+        FileName::Segment(number) if number < vouched.segment() => {
+            disk.content(file).map_or(0, <[u8]>::len) * 8
+        }
         FileName::Segment(number) if number == vouched.segment() => vouched.offset() as usize * 8,
         _ => 0,
     };
-    let files: Vec<FileName> = disk.current.keys().copied().collect();
+    let files: Vec<FileName> = disk.files().collect();
     let total: usize = files.iter().map(|&file| bits(disk, file)).sum();
     if total == 0 {
         return 0;
@@ -419,7 +306,7 @@ fn flip_vouched(disk: &mut CrashDisk, vouched: WalPosition, flips: &[u64]) -> us
         for &file in &files {
             let here = bits(disk, file);
             if at < here {
-                disk.bytes(file)[at / 8] ^= 1 << (at % 8);
+                disk.content_mut(file).expect("just listed")[at / 8] ^= 1 << (at % 8);
                 break;
             }
             at -= here;
@@ -430,19 +317,20 @@ fn flip_vouched(disk: &mut CrashDisk, vouched: WalPosition, flips: &[u64]) -> us
 
 /// The power fails again and again while a damaged log is being repaired. It is never taken for a
 /// whole one before it reaches its floor.
-fn repair(disk: &CrashDisk, rng: &mut Rng, first: Recovered, last: &Model) {
+fn repair(disk: &MemDisk, rng: &mut Rng, first: Recovered, last: &Model) {
     let rank = |id: SnapshotId| (id.term, id.index);
     let mut recovered = first;
     let floor = recovered.damage.as_ref().expect("it is damaged").floor;
-    let mut disk = disk.clone();
-    for node in &mut disk.nodes {
-        node.sync();
+    let mut disk = disk.image();
+    // Whatever is damaged is so durably.
+    for file in disk.files().collect::<Vec<_>>() {
+        disk.content_mut(file);
     }
     for _ in 0..6 {
         let found = Model::of(&recovered);
         let mut wal = recovered.wal;
         let done = rng.up_to(recovered.ops.len());
-        recovered.ops[..done].iter().for_each(|op| disk.run(op));
+        recovered.ops[..done].iter().for_each(|op| run(&mut disk, op));
         if done == recovered.ops.len() {
             wal.synced(wal.position());
             let mut ops = Vec::new();
@@ -454,9 +342,9 @@ fn repair(disk: &CrashDisk, rng: &mut Rng, first: Recovered, last: &Model) {
                 Vec::new()
             };
             wal.append(found.hard_state, None, &entries, &mut ops);
-            ops[..rng.up_to(ops.len())].iter().for_each(|op| disk.run(op));
+            ops[..rng.up_to(ops.len())].iter().for_each(|op| run(&mut disk, op));
         }
-        disk.crash(rng);
+        crash(&mut disk, rng);
         recovered = Wal::recover(&mut disk, CONFIG).expect("as damaged as before");
         let whole = rank(Model::of(&recovered).end()) >= rank(last.end());
         match &recovered.damage {
@@ -490,7 +378,7 @@ proptest! {
         }
         world.settle();
         for flips in rounds {
-            let mut disk = world.disk.clone();
+            let mut disk = world.disk.image();
             if flip_vouched(&mut disk, world.vouched, &flips) == 0 {
                 break;
             }
@@ -523,9 +411,9 @@ proptest! {
             world.step(action);
         }
         let mut disk = world.disk;
-        let files: Vec<FileName> = disk.current.keys().copied().collect();
+        let files: Vec<FileName> = disk.files().collect();
         for (place, value, len) in noise {
-            let bytes = disk.bytes(files[place as usize % files.len()]);
+            let bytes = disk.content_mut(files[place as usize % files.len()]).expect("just listed");
             let begin = (place >> 8) as usize % bytes.len().max(1);
             let end = (begin + len).min(bytes.len());
             bytes[begin..end].iter_mut().for_each(|byte| *byte = value as u8);
@@ -534,13 +422,12 @@ proptest! {
             }
         }
         for (number, bytes) in strange {
-            disk.nodes.push(Node { current: bytes, ..Node::default() });
-            disk.current.insert(FileName::Segment(number), disk.nodes.len() - 1);
+            disk.insert(FileName::Segment(number), bytes);
         }
         if let Ok(recovered) = Wal::recover(&mut disk, CONFIG) {
             let found = Model::of(&recovered);
             prop_assert!(found.hard_state.commit <= found.last());
-            recovered.ops.iter().for_each(|op| disk.run(op));
+            recovered.ops.iter().for_each(|op| run(&mut disk, op));
             let again = Wal::recover(&mut disk, CONFIG).unwrap();
             prop_assert_eq!(found, Model::of(&again));
             prop_assert_eq!(again.damage.is_some(), recovered.wal.floor().is_some());

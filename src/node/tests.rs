@@ -15,9 +15,10 @@ mod unsynced;
 use super::{Node, Output, Role};
 use crate::api::{Consistency, Refusal, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, Work};
+use crate::env::{Completion, DiskQueue, FileName};
 use crate::error::{DiskError, DiskErrorKind, Error};
 use crate::kv::{Kv, Query, Response};
+use crate::memory::MemDisk;
 use crate::types::{NodeId, SnapshotId, Ticket};
 use crate::wire::{Chunk, Kind, Message, RaftMessage};
 use bytes::Bytes;
@@ -310,27 +311,16 @@ fn a_backup_founds_a_cluster_whose_log_goes_on_behind_it() {
 
     let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
     config.founding_state = Some(state.slice(..state.len() - 1));
-    let error = Node::<Kv>::start(config, &mut Blank).err().expect("half a backup is none");
+    let error =
+        Node::<Kv>::start(config, &mut MemDisk::new()).err().expect("half a backup is none");
     assert!(error.to_string().contains("founding state cannot be read"), "{error}");
 }
 
 /// A disk that holds one snapshot, and no log that names it.
-struct OnlySnapshot(FileName, Bytes);
-
-impl Disk for OnlySnapshot {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(vec![self.0])
-    }
-
-    fn load(&mut self, _: FileName) -> Result<Bytes, DiskError> {
-        Ok(self.1.clone())
-    }
-
-    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {}
-
-    fn work(&mut self, _: Ticket, _: Work) {}
-
-    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {}
+fn only_snapshot(file: FileName, content: &Bytes) -> MemDisk {
+    let mut disk = MemDisk::new();
+    disk.insert(file, &content[..]);
+    disk
 }
 
 #[test]
@@ -342,14 +332,14 @@ fn founding_from_a_backup_survives_a_crash() {
     let state: Bytes = host.node.backup().flatten().collect();
     let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
     config.founding_state = Some(state.clone());
-    let founder = Node::<Kv>::start(config.clone(), &mut Blank).expect("a founder");
+    let founder = Node::<Kv>::start(config.clone(), &mut MemDisk::new()).expect("a founder");
     let SnapshotId { index, term } = founder.status().applied;
     // It crashed between its snapshot and the first record of its log.
-    let mut left = OnlySnapshot(FileName::Snapshot(index, term), state.clone());
+    let mut left = only_snapshot(FileName::Snapshot(index, term), &state);
     let again = Node::<Kv>::start(config.clone(), &mut left).expect("it founds again");
     assert_eq!(again.status().applied, founder.status().applied);
     // Any other snapshot proves that there was a log.
-    let mut left = OnlySnapshot(FileName::Snapshot(index + 1, term), state);
+    let mut left = only_snapshot(FileName::Snapshot(index + 1, term), &state);
     let error = Node::<Kv>::start(config, &mut left).err().expect("a log is gone");
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
 }

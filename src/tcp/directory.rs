@@ -364,7 +364,7 @@ fn refuse_strangers(path: &Path) -> Result<(), DirectoryError> {
         // The identity itself, if another process has just written it. The others without it are
         // refused later, with a better reason.
         let ours = name == IDENTITY || name == PEERS || HARMLESS.contains(&name.as_str());
-        if !ours && parse(&name).is_none() && !is_removed(&name) {
+        if !ours && name.parse::<FileName>().is_err() && !is_removed(&name) {
             return Err(DirectoryError::Strangers { path: path.to_owned(), name });
         }
     }
@@ -501,31 +501,13 @@ fn judge(
 fn list(path: &Path) -> io::Result<Vec<FileName>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
-        files.extend(entry?.file_name().to_str().and_then(parse));
+        files.extend(entry?.file_name().to_str().and_then(|name| name.parse::<FileName>().ok()));
     }
     Ok(files)
 }
 
 /// Returns whether it is the name of a segment that was removed.
 pub(super) fn is_removed(name: &str) -> bool {
-    let segment = name.strip_suffix(REMOVED).and_then(parse);
-    matches!(segment, Some(FileName::Segment(_)))
-}
-
-/// The inverse of the `Display` of [`FileName`]; other spellings of a number are not names.
-fn parse(name: &str) -> Option<FileName> {
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    let file = if let Some(text) = name.strip_prefix("wal-") {
-        FileName::Segment(number(text)?)
-    } else {
-        let text = name.strip_prefix("snap-")?;
-        let (text, partial) = match text.strip_suffix(".part") {
-            Some(text) => (text, true),
-            None => (text, false),
-        };
-        let (index, term) = text.split_once('-')?;
-        let (index, term) = (number(index)?, number(term)?);
-        if partial { FileName::Partial(index, term) } else { FileName::Snapshot(index, term) }
-    };
-    (file.to_string() == name).then_some(file)
+    let segment = name.strip_suffix(REMOVED).map(str::parse);
+    matches!(segment, Some(Ok(FileName::Segment(_))))
 }

@@ -4,42 +4,39 @@
 mod damage;
 mod vouched;
 
-use std::collections::BTreeMap;
+use std::slice;
 
 use super::*;
-use crate::env::{Disk, DiskQueue, Work};
-use crate::error::{DiskError, Error};
-use crate::types::{EntryKind, NodeId, Ticket};
+use crate::error::Error;
+use crate::memory::MemDisk;
+use crate::types::{EntryKind, NodeId};
 
 const CONFIG: WalConfig = WalConfig { segment_bytes: 1024 };
 
-/// Files that keep what they are told to keep.
-#[derive(Clone, Default)]
-struct Files(BTreeMap<FileName, Vec<u8>>);
+/// A disk with a log on it.
+#[derive(Default)]
+struct Files(MemDisk);
+
+impl Clone for Files {
+    fn clone(&self) -> Files {
+        Files(self.0.image())
+    }
+}
 
 impl Files {
+    /// Carries out what the log wants. It never writes where a segment has no room.
     fn run(&mut self, ops: &[DiskOp]) {
         for op in ops {
-            match op {
-                DiskOp::Create { file, len } => {
-                    self.0.insert(*file, vec![0; *len as usize]);
-                }
-                DiskOp::Write { file, offset, data } => {
-                    let begin = *offset as usize;
-                    self.0.get_mut(file).unwrap()[begin..begin + data.len()].copy_from_slice(data);
-                }
-                DiskOp::Remove { file } => {
-                    self.0.remove(file);
-                }
-                DiskOp::Sync { file } => assert!(self.0.contains_key(file)),
-                DiskOp::SyncDir => {}
-                DiskOp::Rename { .. } => panic!("the log renames nothing"),
+            if let DiskOp::Write { file, offset, data } = op {
+                let end = offset + data.len() as u64;
+                assert!(end <= self.content(*file).len() as u64, "{file} grows");
             }
+            self.0.run(slice::from_ref(op)).unwrap();
         }
     }
 
     fn recover(&mut self) -> Result<Recovered, Error> {
-        Wal::recover(self, CONFIG)
+        Wal::recover(&mut self.0, CONFIG)
     }
 
     /// Recovers and carries out what that asks for.
@@ -51,37 +48,23 @@ impl Files {
     }
 
     fn segments(&self) -> Vec<u64> {
-        let number = |file: &FileName| match file {
-            FileName::Segment(number) => Some(*number),
+        let number = |file| match file {
+            FileName::Segment(number) => Some(number),
             _ => None,
         };
-        self.0.keys().filter_map(number).collect()
+        self.0.files().filter_map(number).collect()
+    }
+
+    fn content(&self, file: FileName) -> &[u8] {
+        self.0.content(file).unwrap()
+    }
+
+    fn content_mut(&mut self, file: FileName) -> &mut Vec<u8> {
+        self.0.content_mut(file).unwrap()
     }
 
     fn flip(&mut self, segment: u64, offset: u64) {
-        self.0.get_mut(&FileName::Segment(segment)).unwrap()[offset as usize] ^= 1;
-    }
-}
-
-impl Disk for Files {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.0.keys().copied().collect())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        Ok(Bytes::copy_from_slice(&self.0[&file]))
-    }
-
-    fn work(&mut self, _: Ticket, _: Work) {
-        unreachable!("nothing hands out work here")
-    }
-
-    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
-        unreachable!("the log submits nothing itself");
-    }
-
-    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
-        unreachable!("the log fetches nothing");
+        self.content_mut(FileName::Segment(segment))[offset as usize] ^= 1;
     }
 }
 
@@ -268,7 +251,7 @@ fn compaction_waits_for_a_durable_marker_and_keeps_what_follows_it() {
 
     // Any of them may come back, even damaged.
     let mut back = files.clone();
-    back.0.remove(&FileName::Segment(2));
+    back.0.remove(FileName::Segment(2));
     back.flip(3, 300);
     files.run(&ops);
     let whole = files.recover().unwrap();
@@ -354,7 +337,7 @@ fn a_missing_segment_is_damage() {
     let mut wal = files.open().wal;
     append(&mut files, &mut wal, hard(1, 0), None, &[entry(1, 1, 700)]);
     append(&mut files, &mut wal, hard(1, 1), None, &[entry(2, 1, 700)]);
-    files.0.remove(&FileName::Segment(1));
+    files.0.remove(FileName::Segment(1));
     let Damage { file, reason, floor, .. } = files.recover().unwrap().damage.unwrap();
     assert_eq!((file, floor), (FileName::Segment(1), SnapshotId { index: 2, term: 1 }));
     assert!(reason.contains("missing"), "{reason}");
@@ -379,7 +362,7 @@ fn a_missing_commit_is_damage() {
     let mut data = Vec::new();
     record::encode(&head, &[], &mut data);
     let begin = wal.position().offset() as usize;
-    let file = files.0.get_mut(&FileName::Segment(1)).unwrap();
+    let file = files.content_mut(FileName::Segment(1));
     file[begin..begin + data.len()].copy_from_slice(&data);
     let reason = files.recover().unwrap().damage.unwrap().reason;
     assert!(reason.contains("committed, but missing"), "{reason}");
@@ -427,7 +410,7 @@ fn a_header_nothing_vouches_for_can_be_lost() {
 fn a_newer_version_is_refused_by_name() {
     let mut files = Files::default();
     files.open();
-    let data = files.0.get_mut(&FileName::Segment(1)).unwrap();
+    let data = files.content_mut(FileName::Segment(1));
     data[8..12].copy_from_slice(&3u32.to_le_bytes());
     let crc = crc32fast::hash(&data[..12]);
     data[12..16].copy_from_slice(&crc.to_le_bytes());
@@ -441,7 +424,7 @@ fn records_of_another_place_are_not_taken() {
     let mut files = Files::default();
     let mut wal = files.open().wal;
     append(&mut files, &mut wal, hard(1, 0), None, &[entry(1, 1, 5)]);
-    let used = files.0[&FileName::Segment(1)].clone();
+    let used = files.content(FileName::Segment(1)).to_vec();
     files.open();
     // The whole former content of another file, and one record at the wrong offset.
     let mut renamed = files.clone();
@@ -450,7 +433,7 @@ fn records_of_another_place_are_not_taken() {
     let Err(Error::Corrupt { file, .. }) = renamed.recover() else { panic!("recovered") };
     assert_eq!(file, FileName::Segment(3));
     let (begin, len) = (segment::HEADER_END as usize, 112);
-    let target = files.0.get_mut(&FileName::Segment(2)).unwrap();
+    let target = files.content_mut(FileName::Segment(2));
     target[begin..begin + len].copy_from_slice(&used[begin..begin + len]);
     let recovered = files.recover().unwrap();
     assert_eq!(recovered.entries, [entry(1, 1, 5)]);
@@ -465,13 +448,14 @@ fn snapshots_are_left_alone() {
     files.0.insert(FileName::Partial(5, 2), vec![1; 10]);
     files.open();
     files.open();
-    assert!(files.0.contains_key(&snapshot) && files.0.contains_key(&FileName::Partial(5, 2)));
+    let part = FileName::Partial(5, 2);
+    assert!(files.0.content(snapshot).is_some() && files.0.content(part).is_some());
 }
 
 #[test]
 fn a_segment_size_that_is_too_small_is_refused() {
     let config = WalConfig { segment_bytes: 1023 };
-    let error = Wal::recover(&mut Files::default(), config).unwrap_err();
+    let error = Wal::recover(&mut MemDisk::new(), config).unwrap_err();
     assert!(matches!(error, Error::Config(what) if what.contains("1024")));
 }
 

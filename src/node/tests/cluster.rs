@@ -7,86 +7,27 @@ use bytes::Bytes;
 
 use crate::api::{Consistency, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Work};
-use crate::error::{DiskError, Error};
+use crate::env::{Completion, FileName, ReadFile};
+use crate::error::Error;
 use crate::kv::{Command, Kv, Query, Response};
+use crate::memory::MemDisk;
 use crate::node::{Node, Output, Role};
-use crate::types::{NodeId, Ticket};
+use crate::types::NodeId;
 use crate::wire::{Kind, Message};
 
-/// The files of one node.
-#[derive(Clone, Default)]
-pub(super) struct Files(pub(super) BTreeMap<FileName, Vec<u8>>);
-
-impl Files {
-    pub(super) fn run(&mut self, ops: &[DiskOp]) {
-        for op in ops {
-            match op {
-                DiskOp::Create { file, len } => {
-                    self.0.insert(*file, vec![0; *len as usize]);
-                }
-                DiskOp::Write { file, offset, data } => {
-                    let (begin, bytes) = (*offset as usize, self.0.get_mut(file).unwrap());
-                    bytes.resize(bytes.len().max(begin + data.len()), 0);
-                    bytes[begin..begin + data.len()].copy_from_slice(data);
-                }
-                DiskOp::Rename { from, to } => {
-                    let bytes = self.0.remove(from).unwrap();
-                    self.0.insert(*to, bytes);
-                }
-                DiskOp::Remove { file } => {
-                    self.0.remove(file);
-                }
-                DiskOp::Sync { .. } | DiskOp::SyncDir => {}
-            }
-        }
-    }
-
-    pub(super) fn flip(&mut self, file: FileName, at: usize) {
-        self.0.get_mut(&file).unwrap()[at] ^= 1;
-    }
-
-    /// The complete snapshot files.
-    pub(super) fn snapshots(&self) -> Vec<FileName> {
-        let is = |file: &&FileName| matches!(file, FileName::Snapshot(..));
-        self.0.keys().filter(is).copied().collect()
-    }
+/// Changes a byte of a file.
+pub(super) fn flip(disk: &mut MemDisk, file: FileName, at: usize) {
+    disk.content_mut(file).unwrap()[at] ^= 1;
 }
 
-impl Disk for Files {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.0.keys().copied().collect())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        Ok(Bytes::copy_from_slice(&self.0[&file]))
-    }
-
-    fn work(&mut self, _: Ticket, _: Work) {
-        unreachable!("nothing hands out work here")
-    }
-
-    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
-        unreachable!("a node does not submit by itself")
-    }
-
-    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
-        unreachable!("a node does not fetch by itself")
-    }
-}
-
-impl ReadFile for Files {
-    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
-        let bytes = &self.0[&file];
-        let begin = bytes.len().min(offset as usize);
-        let end = bytes.len().min(begin + len as usize);
-        Ok(Bytes::copy_from_slice(&bytes[begin..end]))
-    }
+/// The complete snapshot files.
+pub(super) fn snapshots(disk: &MemDisk) -> Vec<FileName> {
+    disk.files().filter(|file| matches!(file, FileName::Snapshot(..))).collect()
 }
 
 pub(super) struct Cluster {
     pub(super) nodes: BTreeMap<u64, Node<Kv>>,
-    pub(super) disks: BTreeMap<u64, Files>,
+    pub(super) disks: BTreeMap<u64, MemDisk>,
     configs: BTreeMap<u64, Config>,
     lives: u64,
     messages: Vec<(u64, u64, Message)>,
@@ -119,7 +60,7 @@ impl Cluster {
             (config.seed, config.repair_ticks) = (3, 300);
             adjust(&mut config);
             cluster.configs.insert(id, config);
-            cluster.disks.insert(id, Files::default());
+            cluster.disks.insert(id, MemDisk::new());
             cluster.start(id).unwrap();
         }
         cluster.nodes.get_mut(&1).unwrap().tick();
@@ -140,7 +81,7 @@ impl Cluster {
     pub(super) fn join(&mut self, id: u64) {
         let config = Config { id: NodeId(id), founders: Vec::new(), ..self.configs[&1].clone() };
         self.configs.insert(id, config);
-        self.disks.insert(id, Files::default());
+        self.disks.insert(id, MemDisk::new());
         self.start(id).unwrap();
     }
 
@@ -150,7 +91,7 @@ impl Cluster {
         self.messages.retain(|(from, to, _)| *from != id && *to != id);
     }
 
-    pub(super) fn disk(&mut self, id: u64) -> &mut Files {
+    pub(super) fn disk(&mut self, id: u64) -> &mut MemDisk {
         self.disks.get_mut(&id).unwrap()
     }
 
@@ -194,13 +135,13 @@ impl Cluster {
             Output::Disk { queue, ticket, ops } => {
                 if let Some((_, left)) = self.fuse.as_mut().filter(|(fused, _)| *fused == id) {
                     if *left < ops.len() {
-                        files.run(&ops[..*left]);
+                        files.run(&ops[..*left]).unwrap();
                         self.fuse = None;
                         return self.kill(id);
                     }
                     *left -= ops.len();
                 }
-                files.run(&ops);
+                files.run(&ops).unwrap();
                 node.complete(Completion::Done(queue, ticket, Ok(())));
             }
             Output::Fetch { ticket, file, offset, len } => {

@@ -7,37 +7,12 @@ use raft::eraftpb::{self, MessageType};
 
 use crate::api::{Consistency, Reply, Request, RequestId};
 use crate::config::Config;
-use crate::env::{Completion, Disk, DiskOp, DiskQueue, FileName, Work};
-use crate::error::DiskError;
+use crate::env::{Completion, DiskQueue};
 use crate::kv::{Command, Kv, Query};
+use crate::memory::MemDisk;
 use crate::node::{Node, Output, Role};
 use crate::types::{NodeId, Ticket};
 use crate::wire::{Kind, Message, RaftMessage};
-
-/// A disk with nothing on it. Batches never reach it: the tests complete them by hand.
-pub(super) struct Blank;
-
-impl Disk for Blank {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(Vec::new())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        panic!("{file} is not there")
-    }
-
-    fn work(&mut self, _: Ticket, _: Work) {
-        unreachable!("nothing hands out work here")
-    }
-
-    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
-        panic!("a node does not submit while it starts")
-    }
-
-    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
-        panic!("a node does not fetch while it starts")
-    }
-}
 
 /// A node, and what it wanted that the test has not looked at yet.
 pub(super) struct Host {
@@ -52,7 +27,7 @@ impl Host {
     pub(super) fn found(voters: u64, adjust: impl FnOnce(&mut Config)) -> Host {
         let mut config = Config::new(NodeId(1), (1..=voters).map(NodeId).collect());
         adjust(&mut config);
-        let node = Node::start(config, &mut Blank).expect("the configuration makes sense");
+        let node = Node::start(config, &mut MemDisk::new()).expect("the configuration makes sense");
         let mut host = Host { node, outputs: Vec::new(), submitted: Ticket(0) };
         host.collect();
         host

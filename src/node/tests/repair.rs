@@ -3,12 +3,13 @@
 
 use raft::eraftpb::{self, MessageType};
 
-use super::cluster::{Cluster, Files};
+use super::cluster::{Cluster, flip, snapshots};
 use super::host::sent;
 use crate::config::Config;
 use crate::env::{Completion, FileName};
 use crate::error::Error;
 use crate::kv::Kv;
+use crate::memory::MemDisk;
 use crate::node::{Node, Output, Role};
 use crate::types::{NodeId, SnapshotId};
 use crate::wire::{Kind, Message, RaftMessage};
@@ -27,8 +28,8 @@ pub(super) fn written() -> Cluster {
 }
 
 /// Where in a segment the records begin that hold entries.
-fn records_with_entries(files: &Files, segment: FileName) -> Vec<usize> {
-    let data = &files.0[&segment];
+fn records_with_entries(disk: &MemDisk, segment: FileName) -> Vec<usize> {
+    let data = disk.content(segment).unwrap();
     let mut at = 16;
     let mut found = Vec::new();
     while let Some(len) = data.get(at..at + 4) {
@@ -45,9 +46,9 @@ fn records_with_entries(files: &Files, segment: FileName) -> Vec<usize> {
 }
 
 /// Damages the second record with entries.
-pub(super) fn damage_log(files: &mut Files) {
-    let at = records_with_entries(files, SEGMENT)[1];
-    files.flip(SEGMENT, at + 100);
+pub(super) fn damage_log(disk: &mut MemDisk) {
+    let at = records_with_entries(disk, SEGMENT)[1];
+    flip(disk, SEGMENT, at + 100);
 }
 
 fn end(node: &Node<Kv>) -> SnapshotId {
@@ -181,10 +182,10 @@ fn nobody_with_a_shorter_log_is_elected_by_a_damaged_member() {
 fn a_member_without_its_snapshot_gets_the_leaders() {
     for cut in [0, 30, 60] {
         let mut cluster = written();
-        let [file] = cluster.disk(3).snapshots()[..] else { panic!("one snapshot") };
+        let [file] = snapshots(cluster.disk(3))[..] else { panic!("one snapshot") };
         match cut {
-            0 => drop(cluster.disk(3).0.remove(&file)),
-            at => cluster.disk(3).flip(file, at),
+            0 => assert!(cluster.disk(3).remove(file)),
+            at => flip(cluster.disk(3), file, at),
         }
         cluster.start(3).unwrap();
         let node = &cluster.nodes[&3];
@@ -194,7 +195,7 @@ fn a_member_without_its_snapshot_gets_the_leaders() {
         cluster.run(250);
         assert_eq!((cluster.nodes[&3].stopped(), cluster.nodes[&3].damage()), (None, None));
         assert!(cluster.has(3, "e"));
-        let files = cluster.disk(3).snapshots();
+        let files = snapshots(cluster.disk(3));
         assert_eq!(files.len(), 1, "the damaged one is gone");
     }
 }
@@ -234,8 +235,9 @@ fn a_second_damage_during_the_repair_is_repaired_too() {
     let (term, floor) = (cluster.term(3), cluster.nodes[&3].damage().unwrap().floor);
     cluster.kill(3);
     // The header of the segment that states the floor; a record behind it does, too.
-    let newest = *cluster.disk(3).0.keys().rfind(|f| matches!(f, FileName::Segment(_))).unwrap();
-    cluster.disk(3).flip(newest, 40);
+    let newest =
+        cluster.disk(3).files().filter(|f| matches!(f, FileName::Segment(_))).last().unwrap();
+    flip(cluster.disk(3), newest, 40);
     cluster.start(3).unwrap();
     let damage = cluster.nodes[&3].damage().unwrap();
     assert!(damage.floor.rank() >= floor.rank());
@@ -253,15 +255,15 @@ fn the_only_voter_is_refused_before_anything_is_changed() {
     cluster.put("b", 20);
     cluster.run(40);
     cluster.kill(1);
-    let whole = cluster.disk(1).clone();
+    let whole = cluster.disk(1).image();
     damage_log(cluster.disk(1));
     let error = cluster.start(1).unwrap_err();
     assert!(matches!(error, Error::Corrupt { file: SEGMENT, .. }), "{error}");
     // Of a damaged snapshot the membership may still be legible.
-    *cluster.disk(1) = whole.clone();
-    let [file] = cluster.disk(1).snapshots()[..] else { panic!("one snapshot") };
-    let last = cluster.disk(1).0[&file].len() - 1;
-    cluster.disk(1).flip(file, last);
+    *cluster.disk(1) = whole.image();
+    let [file] = snapshots(cluster.disk(1))[..] else { panic!("one snapshot") };
+    let last = cluster.disk(1).content(file).unwrap().len() - 1;
+    flip(cluster.disk(1), file, last);
     let error = cluster.start(1).unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     *cluster.disk(1) = whole;
@@ -304,8 +306,8 @@ fn a_leader_whose_snapshot_has_rotted_saves_it_anew() {
         for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
             cluster.put(key, 20);
         }
-        let [file] = cluster.disk(1).snapshots()[..] else { panic!("one snapshot") };
-        let bytes = cluster.disk(1).0.get_mut(&file).unwrap();
+        let [file] = snapshots(cluster.disk(1))[..] else { panic!("one snapshot") };
+        let bytes = cluster.disk(1).content_mut(file).unwrap();
         match damage {
             0 => *bytes.last_mut().unwrap() ^= 1,
             1 => bytes[20] ^= 1,

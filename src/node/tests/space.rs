@@ -1,7 +1,7 @@
 //! A disk that fills up: nothing that the node does by itself stops it.
 
 use super::*;
-use crate::env::{Disk, DiskOp, FileName, Work};
+use crate::env::{DiskOp, FileName};
 use crate::kv::Command;
 use crate::types::Ticket;
 
@@ -44,12 +44,6 @@ fn apply_deletes(host: &mut Host, count: u64) {
 
 /// Carries out the work beside the node, and returns what it then asks of the queue for snapshots.
 fn snapshot_batches(host: &mut Host) -> Vec<(Ticket, Vec<DiskOp>)> {
-    struct NoFiles;
-    impl crate::env::ReadFile for NoFiles {
-        fn read(&mut self, file: FileName, _: u64, _: u32) -> Result<bytes::Bytes, DiskError> {
-            panic!("{file} is read")
-        }
-    }
     let mut batches = Vec::new();
     loop {
         let outputs = host.take();
@@ -59,7 +53,7 @@ fn snapshot_batches(host: &mut Host) -> Vec<(Ticket, Vec<DiskOp>)> {
         for output in outputs {
             match output {
                 Output::Work { ticket, work } => {
-                    let product = work.run(&mut NoFiles);
+                    let product = work.run(&mut MemDisk::new());
                     host.node.complete(Completion::Worked(ticket, Ok(product)));
                 }
                 Output::Disk { queue: DiskQueue::Snapshot, ticket, ops } => {
@@ -227,30 +221,11 @@ fn full_disk_stops_the_node_when_the_log_cannot_be_written() {
 
 #[test]
 fn start_on_a_full_disk_begins_a_small_segment() {
-    struct Tight;
-    impl Disk for Tight {
-        fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-            Ok(Vec::new())
-        }
-        fn load(&mut self, file: FileName) -> Result<bytes::Bytes, DiskError> {
-            panic!("{file} is not there")
-        }
-        fn free(&mut self) -> Option<u64> {
-            Some(RESERVE / 2)
-        }
-        fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {
-            panic!("a node does not submit while it starts")
-        }
-        fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {
-            panic!("a node does not fetch while it starts")
-        }
-        fn work(&mut self, _: Ticket, _: Work) {
-            panic!("nothing hands out work here")
-        }
-    }
+    let mut disk = MemDisk::new();
+    disk.set_capacity(Some(RESERVE / 2));
     let mut config = Config::new(NodeId(1), vec![NodeId(1), NodeId(2), NodeId(3)]);
     configure(&mut config);
-    let mut node: crate::node::Node<crate::kv::Kv> = Node::start(config, &mut Tight).unwrap();
+    let mut node: crate::node::Node<crate::kv::Kv> = Node::start(config, &mut disk).unwrap();
     let mut outputs = Vec::new();
     node.take_outputs(&mut outputs);
     let created = outputs.iter().find_map(|output| match output {

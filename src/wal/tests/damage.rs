@@ -2,6 +2,7 @@
 //! makes a shorter log look healthy.
 
 use super::*;
+use crate::env::Disk;
 
 fn end_of(recovered: &Recovered) -> SnapshotId {
     match recovered.entries.last() {
@@ -41,7 +42,8 @@ fn history() -> (Files, Vec<(Vec<Entry>, u64)>) {
 /// The bytes that something vouches for: of every segment, up to where the last watermark is.
 fn vouched(files: &Files) -> Vec<(u64, u64)> {
     let mut end = WalPosition::default();
-    for data in files.0.values() {
+    for file in files.0.files() {
+        let data = files.content(file);
         let written = Bytes::copy_from_slice(data);
         for record in decode_records(&written).map_while(Result::ok) {
             end = end.max(record.synced);
@@ -49,7 +51,7 @@ fn vouched(files: &Files) -> Vec<(u64, u64)> {
     }
     let mut bytes = Vec::new();
     for number in files.segments() {
-        let len = files.0[&FileName::Segment(number)].len() as u64;
+        let len = files.content(FileName::Segment(number)).len() as u64;
         let limit = if number < end.segment { len } else { end.offset.min(len) };
         bytes.extend((0..limit).filter(|_| number <= end.segment).map(|at| (number, at)));
     }
@@ -187,7 +189,7 @@ fn a_log_without_its_snapshot_keeps_nothing_but_its_floor() {
         let file = FileName::Snapshot(id.index, id.term);
         Err(Error::Corrupt { file, offset: 7, reason: "rotten".into() })
     };
-    let recovered = Wal::recover_with(&mut files, CONFIG, &mut { gone }).unwrap();
+    let recovered = Wal::recover_with(&mut files.0, CONFIG, &mut { gone }).unwrap();
     let damage = recovered.damage.unwrap();
     assert_eq!((damage.file, damage.offset), (FileName::Snapshot(2, 1), 7));
     assert_eq!(damage.floor, SnapshotId { index: 5, term: 5 });
@@ -199,7 +201,7 @@ fn a_log_without_its_snapshot_keeps_nothing_but_its_floor() {
     let only_new = |disk: &mut dyn Disk, id: SnapshotId| {
         if id.index == 4 { Ok(()) } else { gone(disk, id) }
     };
-    let recovered = Wal::recover_with(&mut files, CONFIG, &mut { only_new }).unwrap();
+    let recovered = Wal::recover_with(&mut files.0, CONFIG, &mut { only_new }).unwrap();
     assert_eq!((recovered.snapshot, recovered.entries), (marker(4, 3), vec![entry(5, 5, 40)]));
     assert_eq!(recovered.wal.floor(), None, "nothing is missing");
 }
@@ -222,7 +224,8 @@ fn a_segment_of_which_nothing_can_be_read_is_refused() {
 fn a_log_without_a_floor_is_version_1_apart_from_the_number() {
     let (mut files, _) = history();
     let whole = files.recover().unwrap();
-    for data in files.0.values_mut() {
+    for number in files.segments() {
+        let data = files.content_mut(FileName::Segment(number));
         assert_eq!(data[8..12], 2u32.to_le_bytes());
         data[8..12].copy_from_slice(&1u32.to_le_bytes());
         let crc = crc32fast::hash(&data[..12]);

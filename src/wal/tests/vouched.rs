@@ -1,5 +1,7 @@
 //! What is listed as vouched for is what recovery can tell from a torn tail.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 /// Every single byte of a record that is listed as vouched for can be damaged, and recovery says so;
@@ -15,7 +17,7 @@ fn damage_to_what_is_vouched_for_is_noticed_wherever_it_is() {
     let segments: BTreeMap<u64, Bytes> = files
         .segments()
         .into_iter()
-        .map(|number| (number, Bytes::from(files.0[&FileName::Segment(number)].clone())))
+        .map(|number| (number, Bytes::from(files.content(FileName::Segment(number)).to_vec())))
         .collect();
     let listed = vouched(&segments);
     assert_eq!(listed.iter().filter(|found| !found.record.entries.is_empty()).count(), 19);

@@ -5,7 +5,6 @@
 //! nearly all mutations of an input are inputs too.
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
-pub mod disk;
 pub mod frame;
 pub mod input;
 #[cfg(feature = "tcp")]

@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 
 use stormkv::api::RequestId;
 use stormkv::config::Config;
-use stormkv::env::{Completion, DiskQueue, FileName, Work};
+use stormkv::env::{Completion, DiskQueue, FileName, ReadFile, Work};
 use stormkv::kv::Kv;
+use stormkv::memory::MemDisk;
 use stormkv::node::{Node, Output, Role};
 use stormkv::types::{NodeId, Ticket};
 use stormkv::wire::Message;
 
-use super::disk::MemoryDisk;
 use super::frame::framed;
 use super::input::Input;
 use super::peer;
@@ -29,7 +29,7 @@ type Fetch = (Ticket, FileName, u64, u32);
 /// A node, its disk, and what it waits for.
 struct Host {
     node: Node<Kv>,
-    disk: MemoryDisk,
+    disk: MemDisk,
     life: u64,
     batches: VecDeque<(DiskQueue, Ticket, Vec<stormkv::env::DiskOp>)>,
     works: VecDeque<(Ticket, Work)>,
@@ -50,7 +50,7 @@ impl Host {
         if founders > 0 && input.byte() % 4 == 3 {
             config.founding_learners = vec![NodeId(4)];
         }
-        let mut disk = MemoryDisk::default();
+        let mut disk = MemDisk::new();
         let node = Node::start(config, &mut disk).expect("the configuration makes sense");
         let mut host = Host {
             node,
@@ -101,7 +101,7 @@ impl Host {
             self.collect();
         }
         if let Some((queue, ticket, ops)) = self.batches.pop_front() {
-            self.disk.run(&ops);
+            self.disk.run(&ops).expect("nothing fails");
             self.node.complete(Completion::Done(queue, ticket, Ok(())));
             self.collect();
         }

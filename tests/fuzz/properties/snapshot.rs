@@ -9,12 +9,12 @@ use stormkv::config::Config;
 use stormkv::env::{Completion, FileName};
 use stormkv::error::Error;
 use stormkv::kv::{Command, Kv, Query};
+use stormkv::memory::MemDisk;
 use stormkv::node::{Node, Output};
 use stormkv::snapshot;
 use stormkv::types::{HardState, NodeId, SnapshotId};
 use stormkv::wal::{Wal, WalConfig};
 
-use super::disk::MemoryDisk;
 use super::input::Input;
 
 const FRAME: usize = 9;
@@ -127,8 +127,8 @@ pub fn check(data: &[u8]) {
     };
     let mut config = config();
     config.founding_state = Some(file.clone());
-    match Node::<Kv>::start(config.clone(), &mut MemoryDisk::default()) {
-        Ok(node) => check_works(node, &MemoryDisk::default()),
+    match Node::<Kv>::start(config.clone(), &mut MemDisk::new()) {
+        Ok(node) => check_works(node, &MemDisk::new()),
         Err(error) => assert!(matches!(error, Error::Config(_)), "{error}"),
     }
     config.founding_state = None;
@@ -137,13 +137,13 @@ pub fn check(data: &[u8]) {
     if id.index == 0 || id.index == u64::MAX {
         return;
     }
-    let mut disk = MemoryDisk::default();
+    let mut disk = MemDisk::new();
     let recovered = Wal::recover(&mut disk, WalConfig { segment_bytes: config.segment_bytes });
     let mut recovered = recovered.expect("an empty disk is a new log");
     let state = HardState { term: id.term, vote: NodeId(0), commit: id.index };
     recovered.wal.append(state, Some(id), &[], &mut recovered.ops);
-    disk.run(&recovered.ops);
-    disk.0.insert(FileName::Snapshot(id.index, id.term), file.to_vec());
+    disk.run(&recovered.ops).expect("nothing fails");
+    disk.insert(FileName::Snapshot(id.index, id.term), file.to_vec());
     match Node::<Kv>::start(config, &mut disk) {
         Ok(node) => {
             // What is damaged is left alone, in the hope for a leader that has a better one.
@@ -174,8 +174,8 @@ fn config() -> Config {
 }
 
 /// The node can be talked to, leads if it is alone, and can be started again.
-fn check_works(mut node: Node<Kv>, disk: &MemoryDisk) {
-    let mut disk = disk.clone();
+fn check_works(mut node: Node<Kv>, disk: &MemDisk) {
+    let mut disk = disk.image();
     for round in 0..40 {
         node.tick();
         if round == 35 {
@@ -190,7 +190,7 @@ fn check_works(mut node: Node<Kv>, disk: &MemoryDisk) {
         for output in outputs {
             match output {
                 Output::Disk { queue, ticket, ops } => {
-                    disk.run(&ops);
+                    disk.run(&ops).expect("nothing fails");
                     node.complete(Completion::Done(queue, ticket, Ok(())));
                 }
                 Output::Work { ticket, work } => {

@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use stormkv::env::{DiskOp, FileName};
 use stormkv::error::Error;
+use stormkv::memory::MemDisk;
 use stormkv::types::{Entry, EntryKind, HardState, NodeId, SnapshotId};
 use stormkv::wal::{Recovered, Wal, WalConfig, WalPosition, decode_records};
 
-use super::disk::MemoryDisk;
 use super::input::Input;
 use super::wal_model::Model;
 
@@ -33,7 +33,7 @@ fn place(position: WalPosition) -> Place {
 
 /// A log that is being written, and all that it ever was.
 struct History {
-    disk: MemoryDisk,
+    disk: MemDisk,
     wal: Wal,
     now: Model,
     /// The state after each record, and where the record ends.
@@ -44,7 +44,7 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        let mut disk = MemoryDisk::default();
+        let mut disk = MemDisk::new();
         let recovered = Wal::recover(&mut disk, CONFIG).expect("an empty disk is a new log");
         let mut history = History {
             disk,
@@ -59,7 +59,7 @@ impl History {
     }
 
     fn run(&mut self, ops: &[DiskOp]) {
-        self.disk.run(ops);
+        self.disk.run(ops).expect("nothing fails");
         for op in ops {
             let DiskOp::Write { data, .. } = op else { continue };
             for record in decode_records(data) {
@@ -153,12 +153,12 @@ impl Damage {
         self.first = Some(self.first.map_or(here, |first| first.min(here)));
     }
 
-    fn strike(&mut self, disk: &mut MemoryDisk, input: &mut Input<'_>) {
-        let files: Vec<FileName> = disk.0.keys().copied().collect();
+    fn strike(&mut self, disk: &mut MemDisk, input: &mut Input<'_>) {
+        let files: Vec<FileName> = disk.files().collect();
         let Some(&file) = files.get(usize::from(input.byte()) % files.len().max(1)) else { return };
-        let len = disk.0[&file].len();
+        let len = disk.content(file).expect("just listed").len();
         let place = input.up_to(len.saturating_sub(1));
-        let bytes = disk.0.get_mut(&file).expect("just listed");
+        let bytes = disk.content_mut(file).expect("just listed");
         match input.byte() % 8 {
             0 if place < len => {
                 bytes[place] ^= 1 << (input.byte() % 8);
@@ -174,7 +174,7 @@ impl Damage {
                 self.at(file, place);
             }
             3 => {
-                disk.0.remove(&file);
+                disk.remove(file);
                 self.at(file, 0);
             }
             4 => {
@@ -199,19 +199,19 @@ impl Damage {
                 // No log gets to the numbers for which there is no next one.
                 let number = input.near(&[1, 2, 3, 4, 5, 6, 7, 8]) >> 2;
                 let copy = bytes.clone();
-                disk.0.insert(FileName::Segment(number), copy);
+                disk.insert(FileName::Segment(number), copy);
             }
         }
     }
 }
 
-fn swap_sectors(disk: &mut MemoryDisk, one: (FileName, usize), other: (FileName, usize)) {
-    let read = |disk: &MemoryDisk, (file, at): (FileName, usize)| {
-        disk.0[&file].get(at..at + SECTOR).map(<[u8]>::to_vec)
+fn swap_sectors(disk: &mut MemDisk, one: (FileName, usize), other: (FileName, usize)) {
+    let read = |disk: &MemDisk, (file, at): (FileName, usize)| {
+        disk.content(file)?.get(at..at + SECTOR).map(<[u8]>::to_vec)
     };
     if let (Some(first), Some(second)) = (read(disk, one), read(disk, other)) {
         for ((file, at), bytes) in [(one, second), (other, first)] {
-            disk.0.get_mut(&file).expect("just read")[at..at + SECTOR].copy_from_slice(&bytes);
+            disk.content_mut(file).expect("just read")[at..at + SECTOR].copy_from_slice(&bytes);
         }
     }
 }
@@ -311,15 +311,15 @@ fn is_part(found: &Model, log: &Model) -> bool {
 }
 
 /// What was recovered can be recovered again, and be written to.
-fn check_goes_on(disk: &mut MemoryDisk, recovered: Recovered, found: &Model) {
-    disk.run(&recovered.ops);
+fn check_goes_on(disk: &mut MemDisk, recovered: Recovered, found: &Model) {
+    disk.run(&recovered.ops).expect("nothing fails");
     let again = Wal::recover(disk, CONFIG).expect("the same again");
     assert_eq!(Model::of(&again), *found);
     let floor = recovered.wal.floor();
     assert_eq!(again.damage.map(|damage| damage.floor), floor, "what is missing is remembered");
 
     let mut wal = recovered.wal;
-    assert_eq!(disk.0.len(), wal.segments(), "no file is forgotten");
+    assert_eq!(disk.files().count(), wal.segments(), "no file is forgotten");
     wal.synced(wal.position());
     let mut state = found.hard_state;
     state.term = state.term.saturating_add(1);
@@ -329,7 +329,7 @@ fn check_goes_on(disk: &mut MemoryDisk, recovered: Recovered, found: &Model) {
     let mut ops = Vec::new();
     if index < u64::MAX {
         wal.append(state, None, std::slice::from_ref(&entry), &mut ops);
-        disk.run(&ops);
+        disk.run(&ops).expect("nothing fails");
         let mut longer = found.clone();
         longer.append(state, None, &[entry]);
         let recovered = Wal::recover(disk, CONFIG).expect("it goes on");

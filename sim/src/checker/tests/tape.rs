@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stormkv::api::Reconfigure;
-use stormkv::env::{Disk, DiskOp, DiskQueue, FileName, Work};
-use stormkv::error::DiskError;
+use stormkv::env::DiskOp;
 use stormkv::kv::Kv;
+use stormkv::memory::MemDisk;
 use stormkv::node::{Applied, Membership, Progress, Role, Status};
 use stormkv::session::SessionLimits;
-use stormkv::types::{
-    Entry, EntryKind, HardState, LogIndex, NodeId, SessionId, SnapshotId, Term, Ticket,
-};
+use stormkv::types::{Entry, EntryKind, HardState, LogIndex, NodeId, SessionId, SnapshotId, Term};
 use stormkv::wal::{Wal, WalConfig};
 use stormkv::wire::{Kind, Message};
 
@@ -254,27 +252,6 @@ pub(super) fn entry(index: LogIndex, term: Term, data: &'static [u8]) -> Entry {
     Entry { index, term, kind: EntryKind::Normal, data: Bytes::from_static(data) }
 }
 
-/// A disk that never held anything.
-struct Blank;
-
-impl Disk for Blank {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(Vec::new())
-    }
-
-    fn load(&mut self, _: FileName) -> Result<Bytes, DiskError> {
-        unreachable!("it has no files")
-    }
-
-    fn work(&mut self, _: Ticket, _: Work) {
-        unreachable!("nothing hands out work here")
-    }
-
-    fn submit(&mut self, _: DiskQueue, _: Ticket, _: Vec<DiskOp>) {}
-
-    fn fetch(&mut self, _: Ticket, _: FileName, _: u64, _: u32) {}
-}
-
 /// The write of one record that says just this, and its sync.
 pub(super) fn record(
     hard_state: HardState,
@@ -282,7 +259,7 @@ pub(super) fn record(
     entries: &[Entry],
 ) -> Vec<DiskOp> {
     let config = WalConfig { segment_bytes: 1 << 16 };
-    let mut wal = Wal::recover(&mut Blank, config).expect("a blank disk").wal;
+    let mut wal = Wal::recover(&mut MemDisk::new(), config).expect("a blank disk").wal;
     let end = snapshot.map_or(0, |id| id.index);
     let end = entries.last().map_or(end, |entry| entry.index);
     let before = entries.first().map_or(end, |entry| entry.index - 1);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a node has a thread of its own, and real time")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -12,16 +12,15 @@ use tokio::sync::{oneshot, watch};
 
 use crate::api::{Reply, Request, RequestId};
 use crate::config::Config;
-use crate::driver::{Driver, Host};
-use crate::env::{Clock, Completion, Disk, DiskOp, DiskQueue, FileName, ReadFile, Transport, Work};
+use crate::driver::Driver;
 use crate::error::{DiskError, DiskErrorKind, Error};
 use crate::kv::{Kv, Response};
 use crate::machine::{StateMachine, StateSize};
+use crate::memory::MemHost;
 use crate::node::{DiskSpace, Load, Membership, Role, Status};
 use crate::tcp::answers::Answer;
 use crate::tcp::handle::{Handle, Input, Snapshot, View};
-use crate::types::{HardState, NodeId, SnapshotId, Ticket};
-use crate::wire::Message;
+use crate::types::{HardState, NodeId, SnapshotId};
 
 /// What a node shows when it leads a cluster of its own.
 pub fn view() -> View {
@@ -95,81 +94,8 @@ pub fn nothing() -> Reply {
     Reply::Value { index: 9, response: Response::Value(None).encode() }
 }
 
-/// A real node's world: real time, a disk in memory, and nobody else.
-struct World {
-    began: Instant,
-    files: BTreeMap<FileName, Vec<u8>>,
-    finished: VecDeque<Completion>,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
-}
-
-impl Clock for World {
-    fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
-
-impl Transport for World {
-    fn send(&mut self, _to: NodeId, _message: Message) {}
-
-    fn reply(&mut self, request: RequestId, reply: Reply) {
-        if let Some(waiting) = self.waiting.remove(&request) {
-            let _ = waiting.send(reply.into());
-        }
-    }
-}
-
-impl Disk for World {
-    fn list(&mut self) -> Result<Vec<FileName>, DiskError> {
-        Ok(self.files.keys().copied().collect())
-    }
-
-    fn load(&mut self, file: FileName) -> Result<Bytes, DiskError> {
-        Ok(Bytes::copy_from_slice(&self.files[&file]))
-    }
-
-    fn submit(&mut self, queue: DiskQueue, ticket: Ticket, ops: Vec<DiskOp>) {
-        for op in ops {
-            match op {
-                DiskOp::Create { file, len } => {
-                    self.files.insert(file, vec![0; len as usize]);
-                }
-                DiskOp::Write { file, offset, data } => {
-                    let content = self.files.get_mut(&file).unwrap();
-                    let (start, end) = (offset as usize, offset as usize + data.len());
-                    content.resize(content.len().max(end), 0);
-                    content[start..end].copy_from_slice(&data);
-                }
-                DiskOp::Rename { from, to } => {
-                    let content = self.files.remove(&from).unwrap();
-                    self.files.insert(to, content);
-                }
-                DiskOp::Remove { file } => drop(self.files.remove(&file)),
-                DiskOp::Sync { .. } | DiskOp::SyncDir => {}
-            }
-        }
-        self.finished.push_back(Completion::Done(queue, ticket, Ok(())));
-    }
-
-    fn fetch(&mut self, ticket: Ticket, file: FileName, offset: u64, len: u32) {
-        let data = self.read(file, offset, len);
-        self.finished.push_back(Completion::Fetched(ticket, data));
-    }
-
-    fn work(&mut self, ticket: Ticket, work: Work) {
-        let product = work.run(self);
-        self.finished.push_back(Completion::Worked(ticket, Ok(product)));
-    }
-}
-
-impl ReadFile for World {
-    fn read(&mut self, file: FileName, offset: u64, len: u32) -> Result<Bytes, DiskError> {
-        let content = &self.files[&file][offset as usize..];
-        Ok(Bytes::copy_from_slice(&content[..content.len().min(len as usize)]))
-    }
-}
-
-impl Host for World {}
+/// Where the replies to the requests of a node go.
+type Waiting = BTreeMap<RequestId, oneshot::Sender<Answer>>;
 
 /// A real node, the only member of its cluster.
 pub fn real() -> Handle {
@@ -180,22 +106,26 @@ pub fn real() -> Handle {
 }
 
 fn run(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
-    let mut world = World {
-        began: Instant::now(),
-        files: BTreeMap::new(),
-        finished: VecDeque::new(),
-        waiting: BTreeMap::new(),
-    };
+    // Real time, a disk in memory, and no other node.
+    let began = Instant::now();
+    let mut host = MemHost::new();
+    let mut waiting = Waiting::new();
     let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
     config.segment_bytes = 4 << 20;
     config.sessions = 2;
     config.addresses = BTreeMap::from([(NodeId(1), "http://127.0.0.1:12379".to_owned())]);
-    let mut driver = Driver::<Kv>::start(config, &mut world).unwrap();
+    let mut driver = Driver::<Kv>::start(config, &mut host).unwrap();
     for number in 0.. {
-        driver.flush(&mut world);
-        while let Some(completion) = world.finished.pop_front() {
+        host.set_now(began.elapsed());
+        driver.flush(&mut host);
+        while let Some(completion) = host.disk_mut().poll() {
             driver.complete(completion);
-            driver.flush(&mut world);
+            driver.flush(&mut host);
+        }
+        for (request, reply) in host.take_replies() {
+            if let Some(waiting) = waiting.remove(&request) {
+                let _ = waiting.send(reply.into());
+            }
         }
         show(&driver, views);
         if driver.node().stopped().is_some() {
@@ -203,16 +133,16 @@ fn run(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
         }
         let wait = match driver.has_work() {
             true => Duration::ZERO,
-            false => driver.due_in(world.now()),
+            false => driver.due_in(began.elapsed()),
         };
         match inbox.recv_timeout(wait) {
             Ok(Input::Request(request, reply)) => {
-                world.waiting.insert(RequestId(number), reply);
+                waiting.insert(RequestId(number), reply);
                 driver.request(RequestId(number), request);
             }
             Ok(Input::Backup(reply)) => drop(reply.send(Box::new(driver.node().backup()))),
             Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => driver.wake(world.now()),
+            Err(RecvTimeoutError::Timeout) => driver.wake(began.elapsed()),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
