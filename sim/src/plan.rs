@@ -26,6 +26,7 @@ mod net;
 mod op;
 mod text;
 mod units;
+mod value;
 
 pub use change::Part;
 pub use check::{
@@ -41,7 +42,8 @@ pub use grammar::GrammarError;
 pub(crate) use grammar::nearest;
 pub use load::{Load, Phase};
 pub use net::{MessageKind, MessageRef, NetEffect, NetRow};
-pub use op::{Call, Condition, Guard, Manner, Op, Step, Value};
+pub use op::{Call, Condition, Guard, Manner, Op, Step};
+pub use value::Value;
 
 /// The version of the scenario format that this build reads and writes.
 pub const SCHEMA: u32 = 1;
