@@ -47,6 +47,7 @@
 //! - [`bugs`] measures how soon mistakes that are planted on purpose are found, and [`explore`] has
 //!   other ways to choose plans, to compare them by that,
 //! - [`shrink`] turns a failing plan into a small one,
+//! - [`testing`] makes tests of `cargo test` of scenario files and seeds,
 //! - [`view`] is a run as data, event by event, for programs that show it,
 //! - [`report`] says it in words or as JSON, `words` what requests and answers are; the program in `main.rs` and `cli.rs` does the rest.
 
@@ -76,6 +77,7 @@ pub mod schedule;
 pub mod service;
 pub mod shrink;
 pub mod swarm;
+pub mod testing;
 pub mod view;
 mod words;
 pub mod world;
