@@ -25,11 +25,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::campaign::{Canary, Seeds, Shard};
+use crate::outcome::{Class, Violation};
+use crate::report::{self, BUILD};
+use crate::service::Service;
 use clap::error::ErrorKind;
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use stormkv_sim::campaign::{Canary, Seeds, Shard};
-use stormkv_sim::outcome::{Class, Violation};
-use stormkv_sim::report::BUILD;
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use console::Console;
 use engine::Engine;
@@ -78,7 +79,7 @@ Exit codes: 0 clean, 1 violation, 2 liveness, 3 unknown (a time limit), 64 usage
 
 /// Runs a Raft cluster in a simulated storm, and replays what it finds
 #[derive(Debug, Parser)]
-#[command(name = "stormkv-sim", bin_name = "cargo sim", version = BUILD)]
+#[command(name = "stormkv-sim", version = BUILD)]
 #[command(after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
@@ -378,11 +379,12 @@ fn time_limit(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// The whole program: arguments and streams of the process, the real engine.
-pub fn main() -> ExitCode {
+/// The whole command line for a service: arguments and streams of the process.
+pub(crate) fn main<S: Service>() -> ExitCode {
     let console = Console::of_process();
+    report::set_program(S::COMMAND);
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        execute(std::env::args_os(), &Engine::default(), &console)
+        execute(std::env::args_os(), &Engine::of::<S>(), &console)
     }));
     let exit = result.unwrap_or_else(|_| {
         // The panic hook has printed the message and the place.
@@ -401,7 +403,9 @@ fn execute(
     console: &Console,
 ) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let command = Cli::command().bin_name(report::program());
+    let parsed = command.try_get_matches_from(&arguments);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, console),
     };
@@ -417,12 +421,12 @@ fn execute(
         #[cfg(feature = "bugs")]
         Command::Bugs(args) => bugs::bugs(&args, engine, console),
         Command::Run(args) => run::run(&args, engine, console),
-        Command::Merge(args) => merge::merge(&args, console),
+        Command::Merge(args) => merge::merge(&args, engine, console),
         Command::Replay(args) => replay::replay(&args, engine, console),
         Command::Shrink(args) => shrink::shrink(&args, engine, console),
         Command::View(args) => view::view(&args, engine, console),
         Command::Check(args) => check::check(&args, console),
-        Command::Soak(args) => soak::soak(&args, console),
+        Command::Soak(args) => soak::soak(&args, engine, console),
         Command::Speed(args) => speed::speed(&args, engine, console),
     };
     result.unwrap_or_else(|Usage(message)| {

@@ -10,6 +10,7 @@ mod simplify;
 mod words;
 mod workload;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +30,11 @@ use crate::world::{self, RunOptions, SoakProgress, Soaked};
 
 // Simulations of this service that other crates start are compiled here, once: a generic function is
 // compiled anew in each crate that names its parameters.
+
+/// The command line of this service.
+pub fn main() -> ExitCode {
+    crate::main::<KeyValue>()
+}
 
 /// See [`world::run`].
 pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
@@ -70,6 +76,7 @@ impl Service for KeyValue {
     type Op = Op;
     type Client = Memory;
 
+    const COMMAND: &'static str = "cargo sim";
     const GRAMMAR: &'static Grammar = GRAMMAR;
 
     fn parse(words: &str) -> Result<Op, String> {

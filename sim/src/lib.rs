@@ -49,7 +49,8 @@
 //! - [`shrink`] turns a failing plan into a small one,
 //! - [`testing`] makes tests of `cargo test` of scenario files and seeds,
 //! - [`view`] is a run as data, event by event, for programs that show it,
-//! - [`report`] says it in words or as JSON, `words` what requests and answers are; the program in `main.rs` and `cli.rs` does the rest.
+//! - [`report`] says it in words or as JSON, `words` what requests and answers are; [`main`] is the command line, and
+//!   [`testing`] makes tests of scenarios and seeds.
 
 #![forbid(unsafe_code)]
 
@@ -57,6 +58,7 @@ pub mod bugs;
 pub mod campaign;
 pub mod caught;
 pub mod checker;
+mod cli;
 mod clock;
 pub mod determinism;
 pub mod disk;
@@ -81,3 +83,18 @@ pub mod testing;
 pub mod view;
 mod words;
 pub mod world;
+
+/// Runs the whole command line for a service, with the arguments and streams of the process: seeds,
+/// replay, shrinking, the page, soak. For the `main` of a program of the user's own.
+///
+/// ```no_run
+/// # use stormkv_sim::kv::KeyValue as MyService;
+/// fn main() -> std::process::ExitCode {
+///     stormkv_sim::main::<MyService>()
+/// }
+/// ```
+///
+/// Exit codes: 0 clean, 1 safety violation, 2 liveness, 3 unknown, 64 usage, 70 internal error.
+pub fn main<S: service::Service>() -> std::process::ExitCode {
+    cli::main::<S>()
+}

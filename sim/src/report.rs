@@ -12,6 +12,7 @@ mod text;
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::OnceLock;
 
 pub use brief::{brief, verdict_line};
 pub use json::{Json, JsonFailure, campaign_json, rounded, seconds};
@@ -243,7 +244,9 @@ impl Subject {
     /// another plan; a scenario says itself what it means.
     fn command(&self, verb: &str, plan_hash: Option<u64>) -> String {
         let (beyond_quorum, seed, bug) = match self {
-            Subject::File(path) => return format!("cargo sim {verb} {}", text::shell_word(path)),
+            Subject::File(path) => {
+                return format!("{} {verb} {}", program(), text::shell_word(path));
+            }
             Subject::Seed(seed) => (false, seed, None),
             Subject::BeyondQuorum(seed) => (true, seed, None),
             Subject::Planted { seed, beyond_quorum, bug } => (*beyond_quorum, seed, Some(bug)),
@@ -251,7 +254,7 @@ impl Subject {
         let beyond = if beyond_quorum { "--beyond-quorum " } else { "" };
         let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", text::shell_word(bug)));
         let plan = plan_hash.map_or(String::new(), |hash| format!(" --plan {hash:016x}"));
-        format!("cargo sim {verb} {beyond}--seed {seed}{bug}{plan}")
+        format!("{} {verb} {beyond}--seed {seed}{bug}{plan}", program())
     }
 
     /// The line that makes a small scenario of it. A scenario is small already.
@@ -277,6 +280,26 @@ impl Subject {
 /// differences between two runs.
 pub fn is_by_plan(violation: &Violation) -> bool {
     ![CANARY, determinism::CHECKER].contains(&violation.checker)
+}
+
+/// The command line of this repository.
+const DEFAULT_PROGRAM: &str = "cargo sim";
+
+static PROGRAM: OnceLock<String> = OnceLock::new();
+
+/// Sets what a user types to start this program, which the lines to paste begin with. An empty text stands
+/// for the name of the program itself. Only the first call counts.
+pub(crate) fn set_program(command: &str) {
+    let own = || std::env::args().next().unwrap_or_else(|| DEFAULT_PROGRAM.to_owned());
+    PROGRAM.get_or_init(|| match command.is_empty() {
+        true => text::shell_word(&own()),
+        false => command.to_owned(),
+    });
+}
+
+/// What a user types to start this program.
+pub(crate) fn program() -> &'static str {
+    PROGRAM.get().map_or(DEFAULT_PROGRAM, String::as_str)
 }
 
 /// The last lines about a failure: what broke, in one sentence, and all it takes to see it again.

@@ -109,6 +109,10 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// A client.
     type Client: Client<Op = Self::Op>;
 
+    /// What a user types to start the program that calls [`main`](crate::main) for this service; empty for
+    /// the name of the program. Failures print it; those of tests print `PROGRAM` if it is empty.
+    const COMMAND: &'static str = "";
+
     /// The verbs of the operations, each with its form.
     const GRAMMAR: &'static Grammar;
 

@@ -61,8 +61,7 @@
 //! is not added to the folder by the test: the plan of a seed has hundreds of rows, and the one to keep
 //! is what `cargo sim shrink` makes of it.
 //!
-//! Left out: the lines to paste name `cargo sim`, an alias of this repository, which simulates the
-//! key-value service.
+//! The lines to paste begin with [`Service::COMMAND`](crate::service::Service::COMMAND).
 
 mod failure;
 mod files;

@@ -242,6 +242,8 @@ impl<const LEAKY: bool> Service for Ledger<LEAKY> {
     type Op = Op;
     type Client = Stateless<Op>;
 
+    const COMMAND: &'static str = "cargo run -p bank --";
+
     const GRAMMAR: &'static [(&'static str, &'static str)] = &[
         ("transfer", "transfer FROM TO AMOUNT"),
         ("balance", "balance ACCOUNT"),

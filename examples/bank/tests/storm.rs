@@ -6,7 +6,7 @@ use stormkv_sim::plan::Plan;
 use stormkv_sim::service::Service;
 use stormkv_sim::shrink::{Options, shrink};
 use stormkv_sim::world::{self, RunOptions};
-use stormkv_sim::{scenario, swarm};
+use stormkv_sim::{scenario, swarm, testing};
 
 fn run<S: Service>(plan: &Plan) -> Outcome {
     world::run::<S>(plan, &mut RunOptions::default())
@@ -14,15 +14,7 @@ fn run<S: Service>(plan: &Plan) -> Outcome {
 
 #[test]
 fn ledger_survives_the_swarm() {
-    let (mut acknowledged, mut kinds) = (0, std::collections::BTreeSet::new());
-    for seed in 0..300 {
-        let outcome = run::<Ledger>(&swarm::generate::<Ledger>(seed));
-        assert_eq!(outcome.violation, None, "seed {seed}");
-        acknowledged += outcome.acknowledged;
-        kinds.extend(outcome.faults.into_keys());
-    }
-    assert!(acknowledged > 10_000, "{acknowledged} operations were acknowledged");
-    assert!(kinds.len() > 30, "{kinds:?}");
+    testing::swarm::<Ledger>(300);
 }
 
 #[test]

@@ -15,8 +15,8 @@ mod measure;
 #[cfg(feature = "bugs")]
 mod table;
 
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report::{self, Subject};
+use crate::plan::Plan;
+use crate::report::{self, Subject};
 
 use super::Usage;
 use super::console::Console;
@@ -43,7 +43,7 @@ Exit codes: 0 all were found, 1 some were not, 64 usage, 70 internal error";
 /// The name of the bug that is asked for by its number or name.
 #[cfg(feature = "bugs")]
 pub fn resolve(word: Option<&str>) -> Result<Option<String>, Usage> {
-    let info = word.map(stormkv_sim::bugs::named).transpose().map_err(Usage)?;
+    let info = word.map(crate::bugs::named).transpose().map_err(Usage)?;
     Ok(info.map(|info| info.name.to_owned()))
 }
 

@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::io::BufReader;
 
+use crate::checker::linearizable::{self, Limits, Verdict};
+use crate::history::{Model, jsonl};
+use crate::report;
 use serde::Serialize;
-use stormkv_sim::checker::linearizable::{self, Limits, Verdict};
-use stormkv_sim::history::{Model, jsonl};
-use stormkv_sim::report;
 
 use super::console::Console;
 use super::engine;

@@ -8,9 +8,9 @@ use std::cell::RefCell;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::rc::Rc;
 
+use crate::report::Paint;
 use clap::builder::StyledStr;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use stormkv_sim::report::Paint;
 
 use super::Exit;
 

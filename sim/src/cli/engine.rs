@@ -5,19 +5,30 @@
 
 #[cfg(feature = "bugs")]
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use stormkv_sim::campaign::Totals;
-use stormkv_sim::kv::{self, KeyValue};
-use stormkv_sim::outcome::Outcome;
-use stormkv_sim::plan::Plan;
+use crate::campaign::Totals;
 #[cfg(feature = "bugs")]
-use stormkv_sim::shrink;
-use stormkv_sim::swarm;
-use stormkv_sim::world::RunOptions;
+use crate::explore::Exploration;
+use crate::outcome::Outcome;
+use crate::plan::Plan;
+use crate::scenario::{self, ScenarioError};
+use crate::service::Service;
+use crate::shrink::{self, DoesNotFail, Shrunk, Weight};
+#[cfg(feature = "bugs")]
+use crate::swarm::Knobs;
+use crate::swarm::{self, SpeedKind};
+use crate::world::{self, RunOptions, SoakProgress, Soaked};
 
-/// What runs seeds and plans.
+/// The functions that make and run the plans of one service.
 pub struct Engine {
+    /// Draws the plan of a seed.
+    pub generate: fn(u64) -> Plan,
+    /// The same, with damage beyond what a quorum can repair.
+    pub generate_beyond: fn(u64) -> Plan,
+    /// Reads a scenario file.
+    pub load: fn(&Path) -> Result<Plan, ScenarioError>,
     /// Runs the plan of a seed.
     pub run_seed: fn(u64) -> Outcome,
     /// Runs the plan of a seed, with damage beyond what a quorum can repair.
@@ -26,42 +37,85 @@ pub struct Engine {
     pub run_plan: fn(&Plan, RunOptions) -> Outcome,
     /// Whether a campaign ends early, as if the user had asked for it.
     pub interrupts: fn(&Totals) -> bool,
-    /// Makes the failing plan of a seed as small as it goes in this time, and tells how many events
-    /// are left of its run. `None` if it does not fail.
+    /// Makes a failing plan as small as it goes.
+    pub shrink: ShrinkWith,
+    /// Makes the failing plan of a seed as small as it goes in this time, on so many threads, and returns
+    /// how many events are left of its run. `None` if it does not fail.
     #[cfg(feature = "bugs")]
-    pub shrink: fn(&Plan, usize, Duration) -> Option<(Plan, u64)>,
+    pub shrink_within: fn(&Engine, &Plan, usize, Duration) -> Option<(Plan, u64)>,
+    /// How much there is to read in a plan.
+    pub weight: fn(&Plan) -> Weight,
+    /// The plan of one window of a soak, by seed and number.
+    pub soak_window: fn(u64, u64) -> Plan,
+    /// Runs so many windows.
+    pub soak: Soak,
+    /// The plan of a measurement.
+    pub speed_plan: fn(SpeedKind) -> Plan,
+    /// Draws the plan of a seed in some way.
+    #[cfg(feature = "bugs")]
+    pub generate_with: fn(u64, &Knobs) -> Plan,
+    /// The next plan of a way to choose plans.
+    #[cfg(feature = "bugs")]
+    pub next_plan: fn(&mut Exploration) -> Plan,
 }
 
-impl Default for Engine {
-    fn default() -> Engine {
+/// See [`shrink::shrink_with`].
+pub type ShrinkWith =
+    fn(&Plan, &shrink::Options, shrink::Run<'_>, shrink::Report<'_>) -> Result<Shrunk, DoesNotFail>;
+
+/// See [`world::soak`].
+pub type Soak = fn(u64, &dyn Fn(u64) -> Plan, &mut dyn FnMut(&SoakProgress)) -> Soaked;
+
+impl Engine {
+    /// That of a service.
+    pub fn of<S: Service>() -> Engine {
         Engine {
-            run_seed: |seed| run_plan(&swarm::generate::<KeyValue>(seed), RunOptions::default()),
+            generate: swarm::generate::<S>,
+            generate_beyond: swarm::generate_beyond::<S>,
+            load: |path| scenario::load::<S>(path),
+            run_seed: |seed| run_plan::<S>(&swarm::generate::<S>(seed), RunOptions::default()),
             run_beyond: |seed| {
-                run_plan(&swarm::generate_beyond::<KeyValue>(seed), RunOptions::default())
+                run_plan::<S>(&swarm::generate_beyond::<S>(seed), RunOptions::default())
             },
-            run_plan,
+            run_plan: run_plan::<S>,
             interrupts: |_| false,
+            shrink: shrink::shrink_with::<S>,
             #[cfg(feature = "bugs")]
-            shrink: shrink_plan,
+            shrink_within: Engine::shrink_within,
+            weight: Weight::of::<S>,
+            soak_window: swarm::soak_window::<S>,
+            soak: world::soak::<S>,
+            speed_plan: swarm::speed_plan::<S>,
+            #[cfg(feature = "bugs")]
+            generate_with: swarm::generate_with::<S>,
+            #[cfg(feature = "bugs")]
+            next_plan: Exploration::next_plan::<S>,
         }
+    }
+
+    /// The plan of a seed in a campaign.
+    pub fn plan(&self, seed: u64, beyond_quorum: bool, bug: Option<&str>) -> Plan {
+        let generate = if beyond_quorum { self.generate_beyond } else { self.generate };
+        Plan { bug: bug.map(str::to_owned), ..generate(seed) }
+    }
+
+    #[cfg(feature = "bugs")]
+    fn shrink_within(&self, plan: &Plan, jobs: usize, limit: Duration) -> Option<(Plan, u64)> {
+        let started = now();
+        let mut options = shrink::Options::default();
+        options.jobs = jobs;
+        let mut report = |_: &shrink::Progress<'_>| match started.elapsed() >= limit {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let run = |plan: &Plan, options| (self.run_plan)(plan, options);
+        let shrunk = (self.shrink)(plan, &options, &run, &mut report).ok()?;
+        Some((shrunk.plan, shrunk.outcome.events))
     }
 }
 
-fn run_plan(plan: &Plan, mut options: RunOptions) -> Outcome {
-    kv::run(plan, &mut options)
-}
-
-#[cfg(feature = "bugs")]
-fn shrink_plan(plan: &Plan, jobs: usize, limit: Duration) -> Option<(Plan, u64)> {
-    let started = now();
-    let mut options = shrink::Options::default();
-    options.jobs = jobs;
-    let mut report = |_: &shrink::Progress<'_>| match started.elapsed() >= limit {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    };
-    let shrunk = kv::shrink(plan, &options, &mut report).ok()?;
-    Some((shrunk.plan, shrunk.outcome.events))
+fn run_plan<S: Service>(plan: &Plan, mut options: RunOptions) -> Outcome {
+    world::run::<S>(plan, &mut options)
 }
 
 /// Runs `body` and measures how long it took on this machine.
@@ -107,5 +161,12 @@ pub fn summarize(plan: &Plan) -> PlanSummary {
         cluster,
         operations: plan.ops.len() as u64,
         faults: (plan.faults.len() + plan.net.len()) as u64,
+    }
+}
+
+#[cfg(test)]
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine::of::<crate::kv::KeyValue>()
     }
 }

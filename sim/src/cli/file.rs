@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use stormkv_sim::report;
+use crate::report;
 
 use super::Usage;
 

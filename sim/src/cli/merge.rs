@@ -1,14 +1,15 @@
 //! `cargo sim merge`: the files of many shards as one campaign, told as `cargo sim run` tells it.
 
-use stormkv_sim::campaign::{self, Failure, FileError, Merged, Totals};
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report;
+use crate::campaign::{self, Failure, FileError, Merged, Totals};
+use crate::plan::Plan;
+use crate::report;
 
 use super::console::Console;
+use super::engine::{self, Engine};
 use super::run::{Form, tell};
-use super::{Exit, MergeArgs, Usage, engine};
+use super::{Exit, MergeArgs, Usage};
 
-pub fn merge(args: &MergeArgs, console: &Console) -> Result<Exit, Usage> {
+pub fn merge(args: &MergeArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     let (merged, wall) = engine::timed(|| campaign::merge(&args.paths, args.partial));
     let Merged { totals, label, missing } = match merged {
         Ok(merged) => merged,
@@ -20,7 +21,7 @@ pub fn merge(args: &MergeArgs, console: &Console) -> Result<Exit, Usage> {
     // It may have come from far away: nothing is run.
     let page = |_: &Failure, _: &Plan, _| String::new();
     let form = Form { json: args.json, verbose: args.verbose };
-    Ok(tell(&label, &Totals { wall, ..totals }, form, console, &page))
+    Ok(tell(&label, &Totals { wall, ..totals }, form, (engine, console), &page))
 }
 
 /// What a file that cannot be used means for the exit code.

@@ -6,10 +6,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use stormkv_sim::campaign::{self, Failure};
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report::{self, Paint};
-use stormkv_sim::world::{Recorded, RunOptions};
+use crate::campaign::{self, Failure};
+use crate::plan::Plan;
+use crate::report::{self, Paint};
+use crate::world::{Recorded, RunOptions};
 
 use super::engine::Engine;
 

@@ -6,20 +6,19 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::campaign::{self, Failure, Totals};
+use crate::outcome::{Outcome, Recovery, Skipped, Violation};
+use crate::plan::Plan;
+use crate::report::{self, Json, JsonFailure, Paint, Subject, Table};
+use crate::scenario;
+use crate::view::timeline;
+use crate::world::{self, Recorded, RunOptions};
 use serde::Serialize;
-use stormkv_sim::campaign::{self, Failure, Totals};
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::outcome::{Outcome, Recovery, Skipped, Violation};
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report::{self, Json, JsonFailure, Paint, Subject, Table};
-use stormkv_sim::scenario;
-use stormkv_sim::view::timeline;
-use stormkv_sim::world::{self, Recorded, RunOptions};
 
 use super::console::Console;
 use super::engine::{self, Engine};
 use super::page::Kept;
-use super::{Exit, ReplayArgs, SubjectArgs, Usage, bugs, run};
+use super::{Exit, ReplayArgs, SubjectArgs, Usage, bugs};
 
 /// What `cargo sim replay --help` ends with.
 pub const HELP: &str = "\
@@ -34,7 +33,7 @@ happen; 2 liveness, 3 unknown (a time limit), 64 usage, 70 internal error";
 const LISTED_SKIPPED: usize = 10;
 
 pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    let (subject, plan) = load(&args.subject)?;
+    let (subject, plan) = load(&args.subject, engine)?;
     bugs::warn_if_missing(&subject, &plan, console);
     if !args.json {
         console.out.print(&opening(&subject, &plan, console.paint()));
@@ -89,8 +88,8 @@ fn unmet(plan: &Plan, outcome: &Outcome, stopped: Option<u64>) -> Vec<String> {
 }
 
 /// The plan that is asked for.
-pub(super) fn load(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
-    let (subject, plan) = load_any(args)?;
+pub(super) fn load(args: &SubjectArgs, engine: &Engine) -> Result<(Subject, Plan), Usage> {
+    let (subject, plan) = load_any(args, engine)?;
     match args.plan {
         Some(expected) if expected != plan.hash() => {
             Err(another_plan(&subject, plan.hash(), expected))
@@ -119,12 +118,12 @@ fn another_plan(subject: &Subject, found: u64, expected: u64) -> Usage {
     ))
 }
 
-fn load_any(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
+fn load_any(args: &SubjectArgs, engine: &Engine) -> Result<(Subject, Plan), Usage> {
     match (args.seed, &args.file) {
         (Some(seed), _) => {
             let bug = bugs::resolve(args.bug.as_deref())?;
             let subject = Subject::of_seed(seed, args.beyond_quorum, bug.as_deref());
-            Ok((subject, run::plan(seed, args.beyond_quorum, bug.as_deref())))
+            Ok((subject, engine.plan(seed, args.beyond_quorum, bug.as_deref())))
         }
         (None, Some(path)) => {
             let only_seeds =
@@ -136,8 +135,8 @@ fn load_any(args: &SubjectArgs) -> Result<(Subject, Plan), Usage> {
                     report::one_line(&path.to_string_lossy())
                 )));
             }
-            let plan = scenario::load::<KeyValue>(path)
-                .map_err(|error| Usage(report::one_line(&error.to_string())))?;
+            let plan =
+                (engine.load)(path).map_err(|error| Usage(report::one_line(&error.to_string())))?;
             Ok((Subject::File(path.to_string_lossy().into_owned()), plan))
         }
         (None, None) => unreachable!("clap demands one of them"),

@@ -3,17 +3,16 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use stormkv_sim::campaign::{
+use crate::campaign::{
     self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, Seeds, Settings, Totals,
 };
-use stormkv_sim::caught::caught;
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::outcome::Outcome;
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report::{self, Subject};
-use stormkv_sim::world::RunOptions;
-use stormkv_sim::{determinism, swarm, world};
+use crate::caught::caught;
+use crate::outcome::Outcome;
+use crate::plan::Plan;
+use crate::report::{self, Subject};
+use crate::world::RunOptions;
+use crate::{determinism, world};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::console::Console;
 use super::engine::Engine;
@@ -72,7 +71,7 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
     let label = format!("{seeds}, {jobs} job{plural}");
     let page = |worst: &Failure, plan: &Plan, paint| page::again(worst, plan, engine, paint);
     let form = Form { json: args.json, verbose: args.verbose };
-    let exit = tell(&label, &totals, form, console, &page);
+    let exit = tell(&label, &totals, form, (engine, console), &page);
     if totals.interrupted && args.out.is_some() {
         console
             .err
@@ -116,7 +115,7 @@ impl Named {
 /// not change the exit code.
 fn shrink_worst(args: &RunArgs, totals: &Totals, engine: &Engine, console: &Console) {
     let Some(worst) = totals.worst() else { return };
-    let plan = caught(|| plan(worst.seed, args.beyond_quorum, totals.bug.as_deref()));
+    let plan = caught(|| engine.plan(worst.seed, args.beyond_quorum, totals.bug.as_deref()));
     let shrunk = match plan {
         Ok(plan) => shrink::shrink_worst(args, worst, plan, engine, console),
         Err(panic) => Err(Usage(format!("seed {} has no plan: {}", worst.seed, panic.message))),
@@ -128,7 +127,7 @@ fn shrink_worst(args: &RunArgs, totals: &Totals, engine: &Engine, console: &Cons
 
 /// Runs one seed as the options say.
 fn run_seed(args: &RunArgs, bug: Option<&str>, engine: &Engine, seed: u64) -> Outcome {
-    let generate = || plan(seed, args.beyond_quorum, bug);
+    let generate = || engine.plan(seed, args.beyond_quorum, bug);
     if !args.check_determinism {
         return match (bug, args.beyond_quorum) {
             (None, false) => (engine.run_seed)(seed),
@@ -139,16 +138,6 @@ fn run_seed(args: &RunArgs, bug: Option<&str>, engine: &Engine, seed: u64) -> Ou
     // The plan is made anew each time: how it is made must be determined, too.
     let again = |options| (engine.run_plan)(&generate(), options);
     determinism::check(&again, &again)
-}
-
-/// The plan of a seed in a campaign.
-pub fn plan(seed: u64, beyond_quorum: bool, bug: Option<&str>) -> Plan {
-    let plan = if beyond_quorum {
-        swarm::generate_beyond::<KeyValue>(seed)
-    } else {
-        swarm::generate::<KeyValue>(seed)
-    };
-    Plan { bug: bug.map(str::to_owned), ..plan }
 }
 
 /// Opens the file of this campaign, if one is asked for, and adds up what it holds.
@@ -195,7 +184,13 @@ pub struct Form {
 }
 
 /// Reports what came of a campaign: the JSON object or the summary, and the last lines.
-pub fn tell(label: &str, totals: &Totals, form: Form, console: &Console, page: Page<'_>) -> Exit {
+pub fn tell(
+    label: &str,
+    totals: &Totals,
+    form: Form,
+    (engine, console): (&Engine, &Console),
+    page: Page<'_>,
+) -> Exit {
     let paint = console.paint();
     match form {
         Form { json: true, .. } => {
@@ -212,7 +207,7 @@ pub fn tell(label: &str, totals: &Totals, form: Form, console: &Console, page: P
             console.out.print("\nall counts: --verbose\n");
         }
     }
-    conclude(totals, form.json, console, page);
+    conclude(totals, form.json, (engine, console), page);
     let lost = totals.canaries().map_or(0, |canaries| canaries.lost());
     if lost > 0 {
         console.err.print(&format!(
@@ -246,12 +241,12 @@ fn choose(args: &RunArgs) -> Result<Seeds, Usage> {
 }
 
 /// The last lines: the worst failure and how to see it again.
-fn conclude(totals: &Totals, json: bool, console: &Console, page: Page<'_>) {
+fn conclude(totals: &Totals, json: bool, (engine, console): (&Engine, &Console), page: Page<'_>) {
     let Some(worst) = totals.worst() else { return };
     // A plan that cannot even be generated is a panic of its seed, and has no hash.
     let (beyond_quorum, bug) = (totals.beyond_quorum, totals.bug.as_deref());
     let subject = Subject::of_seed(worst.seed, beyond_quorum, bug);
-    let plan = caught(|| plan(worst.seed, beyond_quorum, bug)).ok();
+    let plan = caught(|| engine.plan(worst.seed, beyond_quorum, bug)).ok();
     let words = |paint| {
         let page = plan.as_ref().map_or_else(String::new, |plan| page(worst, plan, paint));
         let plan_hash = plan.as_ref().map(Plan::hash);

@@ -9,12 +9,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use stormkv_sim::campaign::{self, CANARY, Failure};
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report::{self, Subject};
-use stormkv_sim::scenario;
-use stormkv_sim::shrink::{self, Options, Progress, Shrunk, Weight};
+use crate::campaign::{self, CANARY, Failure};
+use crate::plan::Plan;
+use crate::report::{self, Subject};
+use crate::scenario;
+use crate::shrink::{Options, Progress, Shrunk, Weight};
 
 use super::console::{Console, Stream};
 use super::engine::{self, Engine};
@@ -33,7 +32,7 @@ struct Task<'a> {
 }
 
 pub fn shrink(args: &ShrinkArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
-    let (subject, plan) = replay::load(&args.subject)?;
+    let (subject, plan) = replay::load(&args.subject, engine)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let task = Task {
         seed: args.subject.seed.unwrap_or_else(|| origin(&plan)),
@@ -100,13 +99,12 @@ impl Task<'_> {
         console: &Console,
         stream: &Stream,
     ) -> Result<Shrunk, Usage> {
-        let there = self.what_is_there()?;
+        let there = self.what_is_there(engine)?;
         let bar = console.progress_line();
         let started = engine::now();
         let mut trouble = None;
         let mut report = |progress: &Progress<'_>| {
-            if progress.improved
-                && there.is_none_or(|there| Weight::of::<KeyValue>(progress.best) < there)
+            if progress.improved && there.is_none_or(|there| (engine.weight)(progress.best) < there)
             {
                 trouble = write(self.out, progress.best).err();
             }
@@ -126,7 +124,7 @@ impl Task<'_> {
         let mut options = Options::default();
         (options.jobs, options.seed) = (self.jobs, Some(self.seed));
         let run = |plan: &Plan, options| (engine.run_plan)(plan, options);
-        let shrunk = shrink::shrink_with::<KeyValue>(&self.plan, &options, &run, &mut report);
+        let shrunk = (engine.shrink)(&self.plan, &options, &run, &mut report);
         bar.finish_and_clear();
         if let Some(trouble) = trouble {
             return Err(trouble);
@@ -141,13 +139,13 @@ impl Task<'_> {
     }
 
     /// How much is in the file that is to be written, if there is one that may be replaced.
-    fn what_is_there(&self) -> Result<Option<Weight>, Usage> {
+    fn what_is_there(&self, engine: &Engine) -> Result<Option<Weight>, Usage> {
         if !self.out.exists() {
             return Ok(None);
         }
-        let old = scenario::load::<KeyValue>(self.out).ok();
+        let old = (engine.load)(self.out).ok();
         match old.filter(|old| old.found.as_ref().is_some_and(|found| found.seed == self.seed)) {
-            Some(old) => Ok(Some(Weight::of::<KeyValue>(&old))),
+            Some(old) => Ok(Some((engine.weight)(&old))),
             None => Err(Usage(format!(
                 "{} is there and is not what became of seed {}; name another file, or remove it",
                 shown(self.out),

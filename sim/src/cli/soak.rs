@@ -3,16 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use crate::campaign::{self, Totals};
+use crate::outcome::Violation;
+use crate::report::{self, Table};
+use crate::world::{SoakProgress, Soaked};
+use crate::{swarm, world::WAYPOINTS};
 use serde::Serialize;
-use stormkv_sim::campaign::{self, Totals};
-use stormkv_sim::kv::{self, KeyValue};
-use stormkv_sim::outcome::Violation;
-use stormkv_sim::report::{self, Table};
-use stormkv_sim::world::{SoakProgress, Soaked};
-use stormkv_sim::{swarm, world::WAYPOINTS};
 
 use super::console::Console;
-use super::{Exit, SoakArgs, Usage, engine, speed};
+use super::engine::{self, Engine};
+use super::{Exit, SoakArgs, Usage, speed};
 
 /// Progress is told after each part of so many.
 const PARTS: u64 = 20;
@@ -43,7 +43,7 @@ struct SoakJson<'a> {
     revision: &'static str,
 }
 
-pub fn soak(args: &SoakArgs, console: &Console) -> Result<Exit, Usage> {
+pub fn soak(args: &SoakArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
     let windows = ((args.days * 86_400e6 / swarm::WINDOW_US as f64).ceil() as u64).max(4);
     let part = (windows / PARTS).max(1);
     let mut progress = |now: &SoakProgress| {
@@ -59,8 +59,8 @@ pub fn soak(args: &SoakArgs, console: &Console) -> Result<Exit, Usage> {
         let mut soaked = None;
         // A panic of the world itself must be told as a violation, as everywhere.
         let outcome = campaign::guarded(|| {
-            let window = |number| swarm::soak_window::<KeyValue>(args.seed, number);
-            let done = kv::soak(windows, &window, &mut progress);
+            let window = |number| (engine.soak_window)(args.seed, number);
+            let done = (engine.soak)(windows, &window, &mut progress);
             soaked.insert(done).outcome.clone()
         });
         soaked.unwrap_or_else(|| Soaked {

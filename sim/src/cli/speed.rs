@@ -7,14 +7,13 @@
 
 use std::time::Duration;
 
+use crate::campaign::{self, Totals};
+use crate::outcome::Violation;
+use crate::plan::Plan;
+use crate::report;
+use crate::swarm::SpeedKind;
+use crate::world::RunOptions;
 use serde::Serialize;
-use stormkv_sim::campaign::{self, Totals};
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::outcome::Violation;
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report;
-use stormkv_sim::swarm::{self, SpeedKind};
-use stormkv_sim::world::RunOptions;
 
 use super::console::Console;
 use super::engine::{self, Engine};
@@ -71,9 +70,9 @@ pub fn speed(args: &SpeedArgs, engine: &Engine, console: &Console) -> Result<Exi
 }
 
 fn measure(engine: &Engine) -> Result<SpeedJson, Failed> {
-    let steady = [swarm::speed_plan::<KeyValue>(SpeedKind::Steady)];
+    let steady = [(engine.speed_plan)(SpeedKind::Steady)];
     let seeds: Vec<Plan> =
-        (0..SEEDS).map(|seed| swarm::speed_plan::<KeyValue>(SpeedKind::PerSeed(seed))).collect();
+        (0..SEEDS).map(|seed| (engine.speed_plan)(SpeedKind::PerSeed(seed))).collect();
     let (steady, _) = workload("steady", &steady, engine)?;
     let (per_seed, wall) = workload("per-seed", &seeds, engine)?;
     Ok(SpeedJson {

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::kv::KeyValue;
+use crate::outcome::{Outcome, Recovery};
+use crate::world::{NodeRecord, Recorded};
 use serde_json::Value;
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::outcome::{Outcome, Recovery};
-use stormkv_sim::world::{NodeRecord, Recorded};
 
 use super::console::tests::captured;
 use super::*;
@@ -40,7 +40,8 @@ pub(super) fn fake() -> Engine {
         },
         interrupts: |_| false,
         #[cfg(feature = "bugs")]
-        shrink: |_, _, _| None,
+        shrink_within: |_, _, _, _| None,
+        ..Engine::default()
     }
 }
 
@@ -59,7 +60,7 @@ pub(super) fn replay_line(
     beyond_quorum: bool,
     bug: Option<&str>,
 ) -> String {
-    let hash = run::plan(seed, beyond_quorum, bug).hash();
+    let hash = Engine::default().plan(seed, beyond_quorum, bug).hash();
     format!("  replay   cargo sim replay {subject} --plan {hash:016x}\n")
 }
 
@@ -159,7 +160,7 @@ fn all_counts_are_printed_on_demand() {
 
 #[test]
 fn a_seed_of_another_version_is_refused() {
-    let right = run::plan(9, false, None).hash();
+    let right = Engine::default().plan(9, false, None).hash();
     let (exit, _, _) = sim(&fake(), &format!("replay --seed 9 --plan {right:016x}"));
     assert_eq!(exit, Exit::Violation, "it is run");
     for command in ["replay", "view -o -", "shrink -o /no/such/directory/x.toml"] {
@@ -445,7 +446,7 @@ fn a_failing_campaign_shrinks_its_worst_failure_beside_its_file() {
     let (exit, text, _) = sim(&fake(), &line);
     assert_eq!(exit, Exit::Violation);
     let path = out.join("seed-3.toml");
-    let plan = stormkv_sim::scenario::load::<KeyValue>(&path).unwrap();
+    let plan = crate::scenario::load::<KeyValue>(&path).unwrap();
     assert_eq!((plan.name.as_str(), plan.ops.len(), plan.faults.len()), ("seed-3", 0, 0));
     assert_eq!(plan.found.map(|found| (found.seed, found.events_before)), Some((3, 50)));
     assert!(text.ends_with(&format!("  replay   cargo sim replay {}\n", path.display())), "{text}");

@@ -10,14 +10,14 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
-use stormkv_sim::campaign;
-use stormkv_sim::outcome::Class;
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report;
-use stormkv_sim::view::curve::{self, Original};
-use stormkv_sim::view::film::StepNumber;
-use stormkv_sim::view::{About, Curve, Film, block, html, perfetto, shiviz, text};
-use stormkv_sim::world::RunOptions;
+use crate::campaign;
+use crate::outcome::Class;
+use crate::plan::Plan;
+use crate::report;
+use crate::view::curve::{self, Original};
+use crate::view::film::StepNumber;
+use crate::view::{About, Curve, Film, block, html, perfetto, shiviz, text};
+use crate::world::RunOptions;
 
 use super::console::Console;
 use super::engine::Engine;
@@ -40,7 +40,7 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     if to_file {
         file::check(&args.output)?;
     }
-    let (subject, plan) = replay::load(&args.subject)?;
+    let (subject, plan) = replay::load(&args.subject, engine)?;
     bugs::warn_if_missing(&subject, &plan, console);
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);

@@ -3,7 +3,7 @@
 use crate::campaign::guarded;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
-use crate::report::Subject;
+use crate::report::{self, Subject};
 use crate::scenario::{self, ScenarioError};
 use crate::service::Service;
 use crate::swarm;
@@ -25,6 +25,8 @@ pub(super) struct Source {
 impl Source {
     /// The default swarm of a service.
     pub fn of<S: Service>() -> Source {
+        // The name of a test executable is of no use to who reads its report.
+        report::set_program(if S::COMMAND.is_empty() { "PROGRAM" } else { S::COMMAND });
         Source {
             beyond_quorum: false,
             bug: None,

@@ -8,17 +8,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::bugs::{self, Catch, Interval, Median, SEEDS_APART};
+use crate::campaign;
+use crate::explore::{Exploration, Explorer};
+use crate::parallel;
+use crate::plan::Plan;
+use crate::report;
+use crate::world::RunOptions;
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 use stormkv::bugs::Info;
-use stormkv_sim::bugs::{self, Catch, Interval, Median, SEEDS_APART};
-use stormkv_sim::campaign;
-use stormkv_sim::explore::{Exploration, Explorer};
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::parallel;
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report;
-use stormkv_sim::world::RunOptions;
 
 use super::super::console::Console;
 use super::super::engine::{self, Engine};
@@ -158,7 +157,7 @@ fn search(
     while spent < budget {
         let ((plan, find), time) = engine::timed(|| {
             let plan =
-                Plan { bug: Some(info.name.to_owned()), ..exploration.next_plan::<KeyValue>() };
+                Plan { bug: Some(info.name.to_owned()), ..(engine.next_plan)(&mut exploration) };
             let pictures = Rc::new(RefCell::new(FxHashSet::default()));
             let mut options = RunOptions::default();
             if exploration.learns() {

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::bugs::{self, Bag, Catch, Hunt, Limits, Score};
+use crate::campaign;
+use crate::plan::Plan;
+use crate::report;
+use crate::swarm::{Group, Knobs};
+use crate::world::RunOptions;
 use stormkv::bugs::{ALL, Info};
-use stormkv_sim::bugs::{self, Bag, Catch, Hunt, Limits, Score};
-use stormkv_sim::campaign;
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::plan::Plan;
-use stormkv_sim::report;
-use stormkv_sim::swarm::{self, Group, Knobs};
-use stormkv_sim::world::RunOptions;
 
 use super::super::console::Console;
 use super::super::engine::{self, Engine};
@@ -130,8 +129,8 @@ impl Hunter<'_> {
         seed: u64,
         directory: &Path,
     ) -> Result<Option<u64>, Usage> {
-        let plan = plan(seed, info, &Knobs::default());
-        let shrunk = (self.engine.shrink)(&plan, self.jobs, self.limits.budget);
+        let plan = plan(self.engine, seed, info, &Knobs::default());
+        let shrunk = (self.engine.shrink_within)(self.engine, &plan, self.jobs, self.limits.budget);
         let Some((plan, events)) = shrunk else { return Ok(None) };
         shrink::write(&directory.join(format!("{}.toml", info.name)), &plan)?;
         Ok(Some(events))
@@ -169,7 +168,7 @@ impl Hunter<'_> {
             // The lock must not be held during the run.
             let deal = || lock(&hunt).deal();
             while let Some(turn) = deal() {
-                let plan = || plan(turn.seed, info, knobs);
+                let plan = || plan(self.engine, turn.seed, info, knobs);
                 let (find, time) =
                     engine::timed(|| bugs::attempt(|| run(&plan(), RunOptions::default())));
                 let without = || run(&Plan { bug: None, ..plan() }, RunOptions::default());
@@ -193,8 +192,8 @@ fn lock(hunt: &Mutex<Hunt>) -> MutexGuard<'_, Hunt> {
 }
 
 /// The plan of a seed with a bug planted.
-fn plan(seed: u64, info: &Info, knobs: &Knobs) -> Plan {
-    Plan { bug: Some(info.name.to_owned()), ..swarm::generate_with::<KeyValue>(seed, knobs) }
+fn plan(engine: &Engine, seed: u64, info: &Info, knobs: &Knobs) -> Plan {
+    Plan { bug: Some(info.name.to_owned()), ..(engine.generate_with)(seed, knobs) }
 }
 
 impl Row {

@@ -1,11 +1,11 @@
 //! What `cargo sim bugs` prints: a table for people, one for a README, an object for scripts.
 
+use crate::bugs::{Found, Interval, Median};
+use crate::outcome::Class;
+use crate::report::{self, thousands};
+use crate::swarm::Group;
 use serde::Serialize;
 use stormkv::bugs::Info;
-use stormkv_sim::bugs::{Found, Interval, Median};
-use stormkv_sim::outcome::Class;
-use stormkv_sim::report::{self, thousands};
-use stormkv_sim::swarm::Group;
 
 use super::super::BugsArgs;
 use super::super::console::Console;

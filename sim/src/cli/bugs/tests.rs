@@ -1,11 +1,11 @@
 //! The command as a whole, with engines in which a planted bug breaks what it is told to.
 
+use crate::bugs::SEEDS_APART;
+use crate::kv::KeyValue;
+use crate::outcome::{Class, Outcome, Violation};
+use crate::plan::Plan;
+use crate::world::RunOptions;
 use serde_json::{Value, json};
-use stormkv_sim::bugs::SEEDS_APART;
-use stormkv_sim::kv::KeyValue;
-use stormkv_sim::outcome::{Class, Outcome, Violation};
-use stormkv_sim::plan::Plan;
-use stormkv_sim::world::RunOptions;
 
 use super::super::Exit;
 use super::super::engine::Engine;
@@ -164,10 +164,10 @@ fn what_a_bug_needs_is_told() {
 
 #[test]
 fn the_failure_with_the_median_of_events_is_shrunk() {
-    let shrink = |plan: &Plan, _, _| {
+    let shrink_within = |_: &Engine, plan: &Plan, _, _| {
         (plan.seed == 4_000_002 && plan.bug.is_some()).then(|| (plan.clone(), 42))
     };
-    let engine = Engine { shrink, ..engine() };
+    let engine = Engine { shrink_within, ..engine() };
     let directory = std::env::temp_dir().join(format!("stormkv-bugs-{}", std::process::id()));
     let line = format!("bugs --only 30 --shrink {}", directory.display());
     let (_, out, _) = sim(&engine, &format!("{line} --json"));
@@ -175,8 +175,7 @@ fn the_failure_with_the_median_of_events_is_shrunk() {
     assert_eq!(object["bugs"][0]["events_after"], 42);
     let (_, out, _) = sim(&engine, &line);
     assert!(out.contains("  104, shrunk 42\n"), "{out}");
-    let kept =
-        stormkv_sim::scenario::load::<KeyValue>(directory.join("read-at-once.toml")).unwrap();
+    let kept = crate::scenario::load::<KeyValue>(directory.join("read-at-once.toml")).unwrap();
     assert_eq!(kept.bug.as_deref(), Some("read-at-once"));
     std::fs::remove_dir_all(&directory).unwrap();
 }
