@@ -12,7 +12,7 @@ const MAX_LINES: usize = 600;
 
 /// Files that are longer, and how long they may be at most. An entry is a debt: it may shrink or
 /// go, and nothing new should need one.
-const LONGER: &[(&str, usize)] = &[("sim/src/checker/raft.rs", 650)];
+const LONGER: &[(&str, usize)] = &[("sim/src/checker/raft.rs", 630)];
 
 /// What a node must not know, because its host is the only one who does: a wall clock, a socket, a
 /// file, a thread. (`std::time::Duration` is a number and allowed.)

@@ -13,13 +13,13 @@ use std::ops::RangeInclusive;
 
 use rustc_hash::FxHashMap;
 use stormkv::env::{DiskOp, FileName};
-use stormkv::node::{Applied, Membership, Role, Status};
+use stormkv::node::{Applied, Role, Status};
 use stormkv::types::{LogIndex, NodeId, SnapshotId, Term};
 use stormkv::wal::{Record, decode_records};
 use stormkv::wire::{Kind, Message, RaftMessage};
 
 use super::ledger::{Ledger, Version};
-use super::shadow::{Shadow, Step};
+use super::shadow::Step;
 use super::tail::Tail;
 use super::view::View;
 use super::{Broken, Check, Checks, broken};
@@ -27,41 +27,13 @@ use crate::service::Describe;
 
 mod damage;
 mod tell;
+mod watched;
 
-use damage::{Wound, explains};
+use damage::explains;
+pub(super) use watched::Watched;
 
 /// No index: nothing was committed.
 const NOTHING: RangeInclusive<LogIndex> = RangeInclusive::new(1, 0);
-
-/// What the checker knows of one node.
-#[derive(Default)]
-pub(super) struct Watched {
-    pub(super) shadow: Shadow,
-    /// The status after the last event of this life; `None` before the first.
-    status: Option<Status>,
-    /// The membership that the node went by before and after the last event.
-    membership: (Membership, Membership),
-    membership_changed: bool,
-    pub(super) applied: LogIndex,
-    /// The last life ended by the mere death of the process.
-    killed: bool,
-    wound: Wound,
-}
-
-impl Watched {
-    fn leads(&self) -> bool {
-        self.status.is_some_and(|status| status.role == Role::Leader)
-    }
-
-    fn note_membership(&mut self, now: &Membership) {
-        let changed = self.membership.1 != *now;
-        if changed || self.membership_changed {
-            let before = std::mem::replace(&mut self.membership.1, now.clone());
-            self.membership.0 = before;
-        }
-        self.membership_changed = changed;
-    }
-}
 
 /// The invariants of Raft over a whole cluster. See the module.
 pub(super) struct RaftChecker {

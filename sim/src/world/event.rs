@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp, DiskQueue, FileName};
-use stormkv::node::{Membership, Role, Status};
+use stormkv::node::{Role, Status};
 use stormkv::types::{LogIndex, NodeId, Term};
 use stormkv::wire::Message;
 
@@ -283,19 +283,6 @@ impl<S: Service> World<'_, S> {
             self.note_promises(&before);
             self.note_new_voters(&before);
             self.snapshot_rate.changed();
-        }
-    }
-
-    /// The membership was another one `before`.
-    fn note_promises(&mut self, before: &Membership) {
-        let now = &self.newest.1;
-        let made = now.learners().iter().any(|id| now.is_promised(*id) && !before.is_promised(*id));
-        let kept = now.voters().iter().any(|id| before.is_promised(*id));
-        if made {
-            self.reach("voter-promised");
-        }
-        if kept {
-            self.reach("promised-voter-votes");
         }
     }
 

@@ -90,6 +90,19 @@ fn closure(mut open: Vec<Voters>, steps: &[Step]) -> Option<BTreeSet<Voters>> {
 }
 
 impl<S: Service> World<'_, S> {
+    /// The membership was another one `before`.
+    pub(super) fn note_promises(&mut self, before: &Membership) {
+        let now = &self.newest.1;
+        let made = now.learners().iter().any(|id| now.is_promised(*id) && !before.is_promised(*id));
+        let kept = now.voters().iter().any(|id| before.is_promised(*id));
+        if made {
+            self.reach("voter-promised");
+        }
+        if kept {
+            self.reach("promised-voter-votes");
+        }
+    }
+
     /// The voters of every membership that may be in force, now or later. `None` if that is not known.
     pub(super) fn voters_in_force(&self) -> Option<BTreeSet<Voters>> {
         let newest = &self.newest.1;
