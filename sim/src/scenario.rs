@@ -102,7 +102,7 @@ pub fn parse<S: Service>(file: &str, text: &str) -> Result<Plan, ScenarioError> 
 /// form.
 fn check_operations<S: Service>(plan: &mut Plan) -> Result<(), Problem> {
     for (row, op) in plan.ops.iter_mut().enumerate() {
-        op.call = checked::<S>(&op.call).map_err(|error| {
+        op.call = checked::<S>(op.client, &op.call).map_err(|error| {
             let (message, remedy) = error.split_once("; ").unwrap_or((&error, "correct it"));
             let place = Place { section: "op", row: Some(row), key: "do" };
             Problem { place, message: message.to_owned(), remedy: remedy.to_owned() }

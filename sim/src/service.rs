@@ -26,11 +26,19 @@ pub(crate) fn parsed<S: Service>(op: &plan::Op) -> Option<S::Op> {
 }
 
 /// Checks the words of an operation of the service and how it is asked for. Returns the call with its words
-/// in their usual form.
+/// in their usual form. What client 0 does is the operator's; for the others a verb that the service has
+/// means the service.
 ///
 /// # Errors
 /// What is wrong, and behind `; ` the remedy.
-pub fn checked<S: Service>(call: &Call) -> Result<Call, String> {
+pub fn checked<S: Service>(client: u32, call: &Call) -> Result<Call, String> {
+    let verb = call.op.kind();
+    let is_ours = client > 0 && S::GRAMMAR.iter().any(|(known, _)| *known == verb);
+    let call = &match is_ours {
+        true => Call::parse_words(&call.to_string()),
+        false => Call::parse(&call.to_string()),
+    }
+    .map_err(|error| error.to_string())?;
     let plan::Op::Service(words) = &call.op else { return Ok(call.clone()) };
     call.check_verb(S::GRAMMAR).map_err(|error| error.to_string())?;
     let op = S::parse(words.as_str())?;

@@ -378,11 +378,12 @@ fn every_operation_form_is_read_and_written_alike() {
     ] {
         let call: Call = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(call.to_string(), text);
-        let checked = checked::<KeyValue>(&call).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let checked =
+            checked::<KeyValue>(1, &call).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(checked, call);
     }
     let unusual: Call = "  txn then put a  1;get b !no-session  @2 ".parse().expect("a call");
-    let usual = checked::<KeyValue>(&unusual).expect("an operation").to_string();
+    let usual = checked::<KeyValue>(1, &unusual).expect("an operation").to_string();
     assert_eq!(usual, "txn then put a 1; get b !no-session @2");
     assert_eq!(&Value::padded("ab", 5).bytes()[..], b"ab...");
     assert_eq!(&Value::new("ab").bytes()[..], b"ab");

@@ -76,14 +76,24 @@ pub(super) fn explain(error: &(dyn Error + 'static)) -> Option<&'static str> {
 
 /// Whether what came back was something else than HTTP.
 pub(super) fn is_no_http(error: &(dyn Error + 'static)) -> bool {
+    of_hyper(error).is_some_and(hyper::Error::is_parse)
+}
+
+/// Whether the connection ended before anything of the request was sent.
+pub(super) fn is_canceled(error: &(dyn Error + 'static)) -> bool {
+    of_hyper(error).is_some_and(hyper::Error::is_canceled)
+}
+
+/// The error of the HTTP connection that this one stems from, if any.
+fn of_hyper<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e hyper::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return true;
+        if let Some(found) = error.downcast_ref::<hyper::Error>() {
+            return Some(found);
         }
         next = error.source();
     }
-    false
+    None
 }
 
 /// Whether the port answers what is no TLS with an alert of TLS.

@@ -158,15 +158,11 @@ impl Transport {
         }
     }
 
-    /// Sends a request and waits for the head of the answer only.
-    ///
-    /// # Errors
-    /// [`Attempt::NotSent`], [`Attempt::Lost`] or [`Attempt::Mismatched`].
-    pub async fn open(
+    fn request(
         &self,
         endpoint: &str,
         outgoing: &Outgoing,
-    ) -> Result<Response<Incoming>, Attempt> {
+    ) -> Result<Request<Full<Bytes>>, Attempt> {
         let mut request = Request::builder()
             .method(outgoing.method.clone())
             .uri(format!("{endpoint}{}", outgoing.path));
@@ -176,12 +172,32 @@ impl Transport {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request
+        request
             .body(Full::new(outgoing.body.clone()))
-            .map_err(|error| Attempt::NotSent(format!("{endpoint} is no address: {error}")))?;
-        let error = match self.pool.request(request).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
+            .map_err(|error| Attempt::NotSent(format!("{endpoint} is no address: {error}")))
+    }
+
+    /// Sends a request and waits for the head of the answer only.
+    ///
+    /// # Errors
+    /// [`Attempt::NotSent`], [`Attempt::Lost`] or [`Attempt::Mismatched`].
+    pub async fn open(
+        &self,
+        endpoint: &str,
+        outgoing: &Outgoing,
+    ) -> Result<Response<Incoming>, Attempt> {
+        let mut opened = 0;
+        let error = loop {
+            let request = self.request(endpoint, outgoing)?;
+            opened += 1;
+            match self.pool.request(request).await {
+                Ok(response) => return Ok(response),
+                // Nothing was sent, because a new connection has ended first. In TLS 1.3 a node
+                // refuses a client after the client's last word, so the alert that says why and the
+                // request race for the connection. Another one most likely has the alert.
+                Err(error) if mismatch::is_canceled(&error) && opened < CONNECTIONS => {}
+                Err(error) => break error,
+            }
         };
         let reason = format!("{endpoint}: {}", causes(&error));
         if let Some(remedy) = mismatch::explain(&error) {
@@ -198,6 +214,9 @@ impl Transport {
         Err(Attempt::Lost(reason))
     }
 }
+
+/// The connections that one attempt opens at most.
+const CONNECTIONS: u32 = 4;
 
 /// An error and what it stems from, in one line.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {

@@ -258,11 +258,36 @@ impl fmt::Display for Op {
 impl FromStr for Call {
     type Err = GrammarError;
 
+    /// Reads an operation of the operator, or else words of the service. A service may have a verb of the
+    /// operator, too: then it depends on the client who is meant.
     fn from_str(text: &str) -> Result<Call, GrammarError> {
+        let verb = text.split_ascii_whitespace().next().unwrap_or_default();
+        let of_operator = GRAMMAR.iter().any(|(known, _)| *known == verb);
+        match Call::parse(text) {
+            Err(_) if of_operator => Call::parse_words(text),
+            parsed => parsed,
+        }
+    }
+}
+
+impl Call {
+    /// Reads words of the service, whatever they are.
+    pub(crate) fn parse_words(text: &str) -> Result<Call, GrammarError> {
+        Call::parse_as(text, false)
+    }
+
+    /// Reads an operation of the operator if its verb is one of the operator's.
+    pub(crate) fn parse(text: &str) -> Result<Call, GrammarError> {
+        Call::parse_as(text, true)
+    }
+
+    fn parse_as(text: &str, may_be_operator: bool) -> Result<Call, GrammarError> {
         let mut tokens = Tokens::new(text, "OPERATION [!MANNER] [@N]");
         let of_operator = |word| GRAMMAR.iter().any(|(verb, _)| *verb == word);
         let verb = match tokens.peek() {
-            Some(word) if of_operator(word) => tokens.verb("operation", GRAMMAR)?,
+            Some(word) if may_be_operator && of_operator(word) => {
+                tokens.verb("operation", GRAMMAR)?
+            }
             _ => "",
         };
         let mut rest = text.trim();

@@ -2,7 +2,7 @@
 
 use super::search::Search;
 use super::text;
-use crate::plan::{Call, Op, Plan};
+use crate::plan::{Call, Op, OpRow, Plan};
 use crate::service::{Service, call, checked, parsed};
 
 /// The part of shrinking that depends on the service.
@@ -59,10 +59,11 @@ fn pass<S: Service>(plan: &Plan, number: usize) -> Vec<Plan> {
 }
 
 fn row<S: Service>(plan: &Plan, at: usize) -> Vec<Plan> {
-    let call = &plan.ops[at].call;
+    let OpRow { client, call, .. } = &plan.ops[at];
     let mut plain = simpler::<S>(&call.op);
     // Any words make an operation of a service, but few make one that it has.
-    plain.extend(text::plainer(call).iter().filter_map(|call| checked::<S>(call).ok()));
+    let checked = |call: &Call| checked::<S>(*client, call).ok();
+    plain.extend(text::plainer(call).iter().filter_map(checked));
     let with = |call| {
         let mut candidate = plan.clone();
         candidate.ops[at].call = call;
