@@ -1,6 +1,7 @@
 //! The ledger in the storm: the right one stands, the leaky one is found and shrunk.
 
-use bank::Ledger;
+use bank::{Accounts, Ledger};
+use stormkv::machine::StateMachine;
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::service::Service;
@@ -31,8 +32,17 @@ fn leaky_ledger_is_found_and_shrunk() {
     // The file says what happened in the words of the ledger, and is a scenario of it.
     let again = scenario::parse::<Ledger<true>>("leak.toml", &text).expect("a scenario");
     let violation = run::<Ledger<true>>(&again).violation.expect("it fails again");
-    assert_eq!(violation.checker, "invariant", "{}", violation.message);
+    assert_eq!(Some(violation.checker), again.expect.violation.as_deref(), "{}", violation.message);
     assert_eq!(run::<Ledger>(&again).violation, None, "without the leak it is clean");
+}
+
+#[test]
+fn invariant_notices_what_the_leak_has_lost() {
+    let leaky = Accounts::<true>::default();
+    let restored = Accounts::<true>::restore(&mut leaky.snapshot()).expect("whole chunks");
+    let invariant = Ledger::<true>::INVARIANT.expect("a ledger has one");
+    assert_eq!(invariant(&leaky), Ok(()));
+    assert_eq!(invariant(&restored), Err("holds 600 on all accounts, not 800".to_owned()));
 }
 
 #[test]
