@@ -19,6 +19,13 @@ fn ledger_survives_the_swarm() {
 }
 
 #[test]
+fn ledger_survives_days() {
+    let window = |number| swarm::soak_window::<Ledger>(1, number);
+    let soaked = world::soak::<Ledger>(4, &window, &mut |_| ());
+    assert_eq!((soaked.outcome.violation, soaked.windows), (None, 4));
+}
+
+#[test]
 fn leaky_ledger_is_found_and_shrunk() {
     let plans = (0..100).map(swarm::generate::<Ledger<true>>);
     let plan = plans

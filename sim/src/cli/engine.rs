@@ -42,7 +42,7 @@ pub struct Engine {
     /// Makes the failing plan of a seed as small as it goes in this time, on so many threads, and returns
     /// how many events are left of its run. `None` if it does not fail.
     #[cfg(feature = "bugs")]
-    pub shrink_within: fn(&Engine, &Plan, usize, Duration) -> Option<(Plan, u64)>,
+    pub shrink_within: ShrinkWithin,
     /// How much there is to read in a plan.
     pub weight: fn(&Plan) -> Weight,
     /// The plan of one window of a soak, by seed and number.
@@ -62,6 +62,10 @@ pub struct Engine {
 /// See [`shrink::shrink_with`].
 pub type ShrinkWith =
     fn(&Plan, &shrink::Options, shrink::Run<'_>, shrink::Report<'_>) -> Result<Shrunk, DoesNotFail>;
+
+/// See [`Engine::shrink_within`].
+#[cfg(feature = "bugs")]
+pub type ShrinkWithin = fn(&Engine, &Plan, usize, Duration) -> Option<(Plan, u64)>;
 
 /// See [`world::soak`].
 pub type Soak = fn(u64, &dyn Fn(u64) -> Plan, &mut dyn FnMut(&SoakProgress)) -> Soaked;
@@ -102,8 +106,7 @@ impl Engine {
     #[cfg(feature = "bugs")]
     fn shrink_within(&self, plan: &Plan, jobs: usize, limit: Duration) -> Option<(Plan, u64)> {
         let started = now();
-        let mut options = shrink::Options::default();
-        options.jobs = jobs;
+        let options = shrink::Options { jobs, ..shrink::Options::default() };
         let mut report = |_: &shrink::Progress<'_>| match started.elapsed() >= limit {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

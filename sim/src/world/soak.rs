@@ -25,7 +25,7 @@ use stormkv::types::{LogIndex, NodeId, SessionId};
 use super::World;
 use crate::checker::{Broken, Peaks, witness};
 use crate::disk::SimDisk;
-use crate::history::{Answer, History, Model, Outcome as End};
+use crate::history::{Action, Answer, History, Model, Outcome as End};
 use crate::outcome::{Class, Outcome, Recovery};
 use crate::plan::Plan;
 use crate::service::Service;
@@ -239,8 +239,11 @@ impl<S: Service> World<'_, S> {
         let state = S::state_as_action(self.safety.model());
         let history = &mut self.clients.history;
         // The operator's operations are not recorded, so this process is free.
+        let answer = match &state {
+            Action::Other { .. } => Answer::Unsaid,
+            _ => Answer::Txn { succeeded: true, results: None },
+        };
         let op = history.invoke(0, state, self.now_ns);
-        let answer = Answer::Txn { succeeded: true, results: None };
         history.complete(op, End::Ok(answer), self.now_ns);
         self.clients.before = Some(witness::Applied { index, op });
     }
@@ -285,7 +288,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::history::{self, Action};
+    use crate::history;
     use crate::kv::KeyValue;
     use crate::swarm;
 
