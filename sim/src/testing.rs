@@ -61,7 +61,7 @@
 //! is not added to the folder by the test: the plan of a seed has hundreds of rows, and the one to keep
 //! is what `cargo sim shrink` makes of it.
 //!
-//! The lines to paste begin with [`Service::COMMAND`](crate::service::Service::COMMAND).
+//! The lines to paste begin with [`Service::COMMAND`].
 
 mod failure;
 mod files;
