@@ -15,51 +15,6 @@ use crate::history::{Action, Answer, Outcome};
 use crate::plan::{self, Call, Clients, Cluster, Grammar, Manner, OpRow, Words};
 use crate::swarm::{self, Dice};
 
-/// The operation that the words of a plan stand for; `None` for one that is not the service's.
-///
-/// # Panics
-/// If the service does not have it. A plan that was read from a file, or drawn, has no such words.
-pub(crate) fn parsed<S: Service>(op: &plan::Op) -> Option<S::Op> {
-    let plan::Op::Service(words) = op else { return None };
-    let parsed = S::parse(words.as_str());
-    Some(parsed.unwrap_or_else(|error| panic!("the plan was not checked: {error}")))
-}
-
-/// Checks the words of an operation of the service and how it is asked for. Returns the call with its words
-/// in their usual form. What client 0 does is the operator's; for the others a verb that the service has
-/// means the service.
-///
-/// # Errors
-/// What is wrong, and behind `; ` the remedy.
-pub fn checked<S: Service>(client: u32, call: &Call) -> Result<Call, String> {
-    let verb = call.op.kind();
-    let is_ours = client > 0 && S::GRAMMAR.iter().any(|(known, _)| *known == verb);
-    let call = &match is_ours {
-        true => Call::parse_words(&call.to_string()),
-        false => Call::parse(&call.to_string()),
-    }
-    .map_err(|error| error.to_string())?;
-    let plan::Op::Service(words) = &call.op else { return Ok(call.clone()) };
-    call.check_verb(S::GRAMMAR).map_err(|error| error.to_string())?;
-    let op = S::parse(words.as_str())?;
-    let fits = match call.manner {
-        Manner::Usual => true,
-        Manner::Stale => S::is_read(&op),
-        _ => !S::is_read(&op),
-    };
-    if fits {
-        return Ok(Call { op: self::call::<S>(&op).op, ..call.clone() });
-    }
-    let verb = words.verb();
-    let form = S::GRAMMAR.iter().find(|(known, _)| *known == verb).map_or("", |(_, form)| *form);
-    Err(format!("`{verb}` cannot be asked for like that in `{call}`; write `{form}`"))
-}
-
-/// The call of an operation, in the usual manner.
-pub(crate) fn call<S: Service>(op: &S::Op) -> Call {
-    Call::from(plan::Op::Service(Words::new(&op.to_string())))
-}
-
 /// An operation as the state machine takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -295,6 +250,51 @@ pub trait Pending: Clone + fmt::Debug {
     /// # Errors
     /// The response, if it is none to this operation.
     fn outcome(&self, response: &[u8]) -> Result<Outcome, String>;
+}
+
+/// The operation that the words of a plan stand for; `None` for one that is not the service's.
+///
+/// # Panics
+/// If the service does not have it. A plan that was read from a file, or drawn, has no such words.
+pub(crate) fn parsed<S: Service>(op: &plan::Op) -> Option<S::Op> {
+    let plan::Op::Service(words) = op else { return None };
+    let parsed = S::parse(words.as_str());
+    Some(parsed.unwrap_or_else(|error| panic!("the plan was not checked: {error}")))
+}
+
+/// Checks the words of an operation of the service and how it is asked for. Returns the call with its words
+/// in their usual form. What client 0 does is the operator's; for the others a verb that the service has
+/// means the service.
+///
+/// # Errors
+/// What is wrong, and behind `; ` the remedy.
+pub fn checked<S: Service>(client: u32, call: &Call) -> Result<Call, String> {
+    let verb = call.op.kind();
+    let is_ours = client > 0 && S::GRAMMAR.iter().any(|(known, _)| *known == verb);
+    let call = &match is_ours {
+        true => Call::parse_words(&call.to_string()),
+        false => Call::parse(&call.to_string()),
+    }
+    .map_err(|error| error.to_string())?;
+    let plan::Op::Service(words) = &call.op else { return Ok(call.clone()) };
+    call.check_verb(S::GRAMMAR).map_err(|error| error.to_string())?;
+    let op = S::parse(words.as_str())?;
+    let fits = match call.manner {
+        Manner::Usual => true,
+        Manner::Stale => S::is_read(&op),
+        _ => !S::is_read(&op),
+    };
+    if fits {
+        return Ok(Call { op: self::call::<S>(&op).op, ..call.clone() });
+    }
+    let verb = words.verb();
+    let form = S::GRAMMAR.iter().find(|(known, _)| *known == verb).map_or("", |(_, form)| *form);
+    Err(format!("`{verb}` cannot be asked for like that in `{call}`; write `{form}`"))
+}
+
+/// The call of an operation, in the usual manner.
+pub(crate) fn call<S: Service>(op: &S::Op) -> Call {
+    Call::from(plan::Op::Service(Words::new(&op.to_string())))
 }
 
 /// An operation that is a request by itself, whatever its client has seen before.
