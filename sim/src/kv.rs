@@ -16,9 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stormkv::kv::{Command, Kv, Query};
 
-pub use client::{Memory, Pending, action};
+pub use client::{Memory, Pending};
 pub use model::Model;
-pub use op::{Condition, GRAMMAR, Guard, Op, Step, Value};
+pub use op::{Condition, Guard, Op, Step, Value};
 
 use crate::history::{self, Action, History, Txn, TxnOp};
 use crate::outcome::Outcome;
@@ -77,7 +77,8 @@ impl Service for KeyValue {
     type Client = Memory;
 
     const COMMAND: &'static str = "cargo sim";
-    const GRAMMAR: &'static Grammar = GRAMMAR;
+    const GRAMMAR: &'static Grammar = op::GRAMMAR;
+    const PASSES: &'static [Pass<Op>] = &simplify::PASSES;
 
     fn parse(words: &str) -> Result<Op, String> {
         words.parse().map_err(|error: GrammarError| error.to_string())
@@ -144,16 +145,12 @@ impl Service for KeyValue {
         simplify::simpler(op)
     }
 
-    fn passes() -> Vec<Pass<Op>> {
-        simplify::PASSES.into()
-    }
-
     fn names(ops: &[Op]) -> u64 {
         simplify::names(ops)
     }
 
     fn action(op: &Op) -> Option<Action> {
-        action(op)
+        client::action(op)
     }
 
     fn state_as_action(model: &Model) -> Action {

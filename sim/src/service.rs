@@ -68,7 +68,7 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// The model that its answers are compared with.
     type Model: Model<Machine = Self::Machine>;
     /// An operation of a client.
-    type Op: Clone + fmt::Debug + fmt::Display;
+    type Op: Clone + fmt::Debug + fmt::Display + 'static;
     /// A client.
     type Client: Client<Op = Self::Op>;
 
@@ -81,6 +81,9 @@ pub trait Service: Sized + Send + Sync + 'static {
 
     /// Checks what must hold in every state of the machine, after each input that a node has applied.
     const INVARIANT: Option<Invariant<Self::Machine>> = None;
+
+    /// Passes over all operations of a plan that make names plainer, in their order.
+    const PASSES: &'static [Pass<Self::Op>] = &[];
 
     /// Parses the words of an operation.
     ///
@@ -144,11 +147,6 @@ pub trait Service: Sized + Send + Sync + 'static {
 
     /// Operations that do less than this one, for a smaller plan that fails in the same way.
     fn simpler(_op: &Self::Op) -> Vec<Self::Op> {
-        Vec::new()
-    }
-
-    /// Passes over all operations of a plan that make names plainer.
-    fn passes() -> Vec<Pass<Self::Op>> {
         Vec::new()
     }
 
@@ -271,12 +269,15 @@ pub(crate) fn parsed<S: Service>(op: &plan::Op) -> Option<S::Op> {
 pub fn checked<S: Service>(client: u32, call: &Call) -> Result<Call, String> {
     let verb = call.op.kind();
     let is_ours = client > 0 && S::GRAMMAR.iter().any(|(known, _)| *known == verb);
-    let call = &match is_ours {
-        true => Call::parse_words(&call.to_string()),
-        false => Call::parse(&call.to_string()),
-    }
-    .map_err(|error| error.to_string())?;
-    let plan::Op::Service(words) = &call.op else { return Ok(call.clone()) };
+    let again = match (&call.op, is_ours) {
+        (plan::Op::Service(_), true) => Ok(call.clone()),
+        // Words with a verb of the operator are what its grammar does not allow.
+        (plan::Op::Service(_), false) => Call::parse(&call.to_string()),
+        (_, true) => Call::parse_words(&call.to_string()),
+        (_, false) => return Ok(call.clone()),
+    };
+    let call = again.map_err(|error| error.to_string())?;
+    let plan::Op::Service(words) = &call.op else { return Ok(call) };
     call.check_verb(S::GRAMMAR).map_err(|error| error.to_string())?;
     let op = S::parse(words.as_str())?;
     let fits = match call.manner {

@@ -41,7 +41,7 @@ pub use mutate::mutate;
 pub use soak::{WINDOW_US, soak_window};
 
 pub(crate) use dice::Purpose;
-pub(crate) use workload::{manners, restart_clients, usual};
+pub(crate) use workload::{REUSING, VARIED, manners, restart_clients, usual};
 
 use crate::service::{Service, call};
 use storm::Cast;

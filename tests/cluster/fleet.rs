@@ -110,8 +110,7 @@ impl Fleet {
         let (http, peers) = (free_address(), free_address());
         let url = format!("{}://{}", self.scheme, self.network.door(id, peers));
         let mut node = Node::new(id, self.folder.path(), http, peers, url);
-        let control = self.folder.path().join(format!("disk-{id}"));
-        node.disk = self.disks.as_ref().map(|model| Disk::new(model, &node.data, control));
+        node.disk = disk_of(&node, self.disks.as_ref(), self.folder.path());
         self.nodes.insert(id, node);
     }
 
@@ -119,9 +118,8 @@ impl Fleet {
     /// stop, where that works.
     pub fn control_disks(&mut self) {
         self.disks = DiskModel::compile(self.folder.path());
-        for (id, node) in &mut self.nodes {
-            let control = self.folder.path().join(format!("disk-{id}"));
-            node.disk = self.disks.as_ref().map(|model| Disk::new(model, &node.data, control));
+        for node in self.nodes.values_mut() {
+            node.disk = disk_of(node, self.disks.as_ref(), self.folder.path());
         }
     }
 
@@ -327,6 +325,12 @@ impl Fleet {
             (same("applied") && same("term") && same("leader") && done).then_some(())
         });
     }
+}
+
+/// The disk of a node in a fleet that controls them.
+fn disk_of(node: &Node, model: Option<&DiskModel>, folder: &Path) -> Option<Disk> {
+    let control = folder.join(format!("disk-{}", node.id));
+    model.map(|model| Disk::new(model, &node.data, control))
 }
 
 impl Drop for Fleet {

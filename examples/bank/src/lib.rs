@@ -1,8 +1,8 @@
 //! A replicated ledger, and what the simulator needs to know of it.
 //!
 //! [`Accounts`] is the state machine: eight accounts, and transfers between them that must not
-//! overdraw. [`Ledger`] tells the simulator how its operations are written in a scenario, how they are
-//! drawn at random, and what must hold: no transfer makes or destroys money. [`Book`] is the reference
+//! overdraw. [`Ledger`] says how its operations are written in a scenario, how they are drawn at
+//! random, and what must hold: no transfer makes or destroys money. [`Book`] is the reference
 //! that each answer is compared with. Faults, clients, checkers, shrinking and replay are the
 //! simulator's.
 //!

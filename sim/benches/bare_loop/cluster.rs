@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     /// Acknowledges so many puts, one after the other, and ends when all nodes agree. With `crashes`
-    /// each node is down once meanwhile.
+    /// each node is down once on the way.
     pub fn run(mut self, puts: u64, crashes: bool) -> Totals {
         if crashes {
             for id in 1..=NODES {

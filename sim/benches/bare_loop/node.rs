@@ -12,7 +12,7 @@ const FRAME: usize = 8;
 const ELECTION_TICKS: (u64, u64) = (15, 30);
 const HEARTBEAT_TICKS: usize = 3;
 
-/// What raft reads. Nothing is compacted.
+/// The storage that raft reads. Nothing is compacted.
 pub struct Store {
     voters: Vec<u64>,
     hard_state: HardState,

@@ -39,7 +39,7 @@ pub struct Engine {
     pub interrupts: fn(&Totals) -> bool,
     /// Makes a failing plan as small as it goes.
     pub shrink: ShrinkWith,
-    /// Makes the failing plan of a seed as small as it goes in this time, on so many threads, and returns
+    /// Makes the failing plan of a seed as small as it goes in this time, on this number of threads, and returns
     /// how many events are left of its run. `None` if it does not fail.
     #[cfg(feature = "bugs")]
     pub shrink_within: ShrinkWithin,
@@ -47,7 +47,7 @@ pub struct Engine {
     pub weight: fn(&Plan) -> Weight,
     /// The plan of one window of a soak, by seed and number.
     pub soak_window: fn(u64, u64) -> Plan,
-    /// Runs so many windows.
+    /// Runs the windows of a soak, of which the first argument is the number.
     pub soak: Soak,
     /// The plan of a measurement.
     pub speed_plan: fn(SpeedKind) -> Plan,

@@ -6,7 +6,7 @@ use crate::report;
 
 use super::console::Console;
 use super::engine::{self, Engine};
-use super::run::{Form, tell};
+use super::run::{Form, print_totals};
 use super::{Exit, MergeArgs, Usage};
 
 pub fn merge(args: &MergeArgs, engine: &Engine, console: &Console) -> Result<Exit, Usage> {
@@ -21,7 +21,7 @@ pub fn merge(args: &MergeArgs, engine: &Engine, console: &Console) -> Result<Exi
     // It may have come from far away: nothing is run.
     let page = |_: &Failure, _: &Plan, _| String::new();
     let form = Form { json: args.json, verbose: args.verbose };
-    Ok(tell(&label, &Totals { wall, ..totals }, form, (engine, console), &page))
+    Ok(print_totals(&label, &Totals { wall, ..totals }, form, (engine, console), &page))
 }
 
 /// What a file that cannot be used means for the exit code.

@@ -71,7 +71,7 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
     let label = format!("{seeds}, {jobs} job{plural}");
     let page = |worst: &Failure, plan: &Plan, paint| page::again(worst, plan, engine, paint);
     let form = Form { json: args.json, verbose: args.verbose };
-    let exit = tell(&label, &totals, form, (engine, console), &page);
+    let exit = print_totals(&label, &totals, form, (engine, console), &page);
     if totals.interrupted && args.out.is_some() {
         console
             .err
@@ -184,7 +184,7 @@ pub struct Form {
 }
 
 /// Reports what came of a campaign: the JSON object or the summary, and the last lines.
-pub fn tell(
+pub fn print_totals(
     label: &str,
     totals: &Totals,
     form: Form,

@@ -164,7 +164,7 @@ fn bytes_text(bytes: &[u8]) -> history::Value {
     }
 }
 
-/// What the history says of an operation; `None` for scans in pages, each of which is a read: they are
+/// Returns an operation as part of a history; `None` for scans in pages, each of which is a read: they are
 /// judged one by one, by the index that each answer names.
 ///
 /// A guarded write is written down as a write without a guard, and as one that had no effect where its
@@ -209,8 +209,8 @@ pub fn action(op: &Op) -> Option<Action> {
 }
 
 fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
-    let told = Response::decode(response).map_err(|error| error.to_string())?;
-    let answer = match (op, told) {
+    let decoded = Response::decode(response).map_err(|error| error.to_string())?;
+    let answer = match (op, decoded) {
         (Op::Put { .. } | Op::Guarded { value: Some(_), .. }, Response::Written { .. }) => {
             Answer::Done
         }
@@ -245,7 +245,7 @@ fn outcome(op: &Op, response: &[u8]) -> Result<Outcome, String> {
                 .collect::<Result<_, String>>()?;
             Answer::Txn { succeeded, results: Some(results) }
         }
-        (_, told) => return Err(format!("it was answered with {told:?}")),
+        (_, other) => return Err(format!("it was answered with {other:?}")),
     };
     Ok(Outcome::Ok(answer))
 }

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 use stormkv::kv::MAX_SCAN;
 
-use crate::plan::{self, Call, Grammar, GrammarError, MAX_VALUE_BYTES, Tokens, Words, is_word};
+use super::KeyValue;
+use crate::plan::{self, Call, Grammar, GrammarError, MAX_VALUE_BYTES, Tokens, is_word};
+use crate::service::{call, parsed};
 
 /// A value to write or to compare with: a word, possibly padded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,13 +171,7 @@ impl Op {
     /// # Panics
     /// If they are not in the grammar. A plan that was read from a file, or drawn, has no such words.
     pub fn of(op: &plan::Op) -> Option<Op> {
-        let plan::Op::Service(words) = op else { return None };
-        Some(
-            words
-                .as_str()
-                .parse()
-                .unwrap_or_else(|error| panic!("the plan was not checked: {error}")),
-        )
+        parsed::<KeyValue>(op)
     }
 
     /// Returns whether it only reads.
@@ -186,13 +182,13 @@ impl Op {
 
 impl From<Op> for plan::Op {
     fn from(op: Op) -> plan::Op {
-        plan::Op::Service(Words::new(&op.to_string()))
+        call::<KeyValue>(&op).op
     }
 }
 
 impl From<Op> for Call {
     fn from(op: Op) -> Call {
-        Call::from(plan::Op::from(op))
+        call::<KeyValue>(&op)
     }
 }
 

@@ -1,14 +1,14 @@
 //! What the clients of a random plan do with keys.
 //!
-//! Mostly few keys, so that operations meet, in other seeds many of which some are popular; every written value is unique, so that a read tells which
-//! write it saw. The mix of operations is drawn per seed: a seed with reads only between writes
+//! Mostly few keys, so that operations meet, in other seeds many of which some are popular; every written
+//! value is unique, so that a read shows which write it saw. The mix of operations is drawn per seed: a seed with reads only between writes
 //! finds other bugs than one of transactions.
 
 use stormkv::types::NodeId;
 
 use super::{Condition, Guard, Op, Step, Value};
 use crate::plan::{self, Call, Clients, Cluster, Manner, OpRow};
-use crate::swarm::{Dice, Purpose, restart_clients};
+use crate::swarm::{Dice, Purpose, REUSING, VARIED, restart_clients};
 
 /// What is drawn, with its weight in each mix: put, get, delete, cas, scan, txn.
 const KINDS: [&str; 6] = ["put", "get", "delete", "cas", "scan", "txn"];
@@ -234,15 +234,10 @@ impl Style {
     }
 }
 
-/// Of a hundred seeds, so many ask for something differently.
-const SEEDS: u32 = 40;
-/// And of a hundred of these, so many have clients that use a number again for another command.
-const REUSING: u32 = 15;
-
 /// Changes how some operations are asked for.
 pub(super) fn vary(seed: u64, rows: &mut [OpRow]) {
     let dice = &mut Dice::new(seed, Purpose::Surface);
-    if !dice.percent(SEEDS) {
+    if !dice.percent(VARIED) {
         return;
     }
     let mut share = || if dice.percent(50) { dice.between(10, 70) } else { 0 };

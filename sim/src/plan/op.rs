@@ -261,12 +261,7 @@ impl FromStr for Call {
     /// Reads an operation of the operator, or else words of the service. A service may have a verb of the
     /// operator, too: then it depends on the client who is meant.
     fn from_str(text: &str) -> Result<Call, GrammarError> {
-        let verb = text.split_ascii_whitespace().next().unwrap_or_default();
-        let of_operator = GRAMMAR.iter().any(|(known, _)| *known == verb);
-        match Call::parse(text) {
-            Err(_) if of_operator => Call::parse_words(text),
-            parsed => parsed,
-        }
+        Call::parse(text).or_else(|_| Call::parse_words(text))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Plainer {
 impl Plainer {
     /// That of a service.
     pub fn of<S: Service>() -> Plainer {
-        Plainer { names: names::<S>, passes: S::passes().len(), pass: pass::<S>, row: row::<S> }
+        Plainer { names: names::<S>, passes: S::PASSES.len(), pass: pass::<S>, row: row::<S> }
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn names<S: Service>(plan: &Plan) -> u64 {
 }
 
 fn pass<S: Service>(plan: &Plan, number: usize) -> Vec<Plan> {
-    let lists = S::passes()[number](&operations::<S>(plan));
+    let lists = S::PASSES[number](&operations::<S>(plan));
     let with = |ops: Vec<S::Op>| {
         let mut candidate = plan.clone();
         let calls = candidate.ops.iter_mut().map(|row| &mut row.call);

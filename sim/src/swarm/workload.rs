@@ -80,16 +80,16 @@ pub fn restart_clients(dice: &mut Dice, rows: &mut Vec<OpRow>, clients: u32) {
     }
 }
 
-/// Of a hundred seeds, so many ask for something in another manner.
-const SEEDS: u32 = 40;
-/// And of a hundred of these, so many have clients that use a number again for another command.
-const REUSING: u32 = 15;
+/// Share of the plans in which something is asked for in another manner, in percent.
+pub const VARIED: u32 = 40;
+/// Share of these whose clients use a number again for another command, in percent.
+pub const REUSING: u32 = 15;
 
 /// Has some operations asked for in another manner: commands without a session or with a number that was
 /// used before, stale reads.
 pub fn manners<S: Service>(seed: u64, rows: &mut [OpRow]) {
     let dice = &mut Dice::new(seed, Purpose::Surface);
-    if !dice.percent(SEEDS) {
+    if !dice.percent(VARIED) {
         return;
     }
     let mut share = |most| if dice.percent(50) { dice.between(5, most) } else { 0 };

@@ -73,11 +73,11 @@ impl<S: Service> World<'_, S> {
     }
 
     fn judge_change(&mut self, id: NodeId, step: &Reconfigure) {
-        let votes = |change: &Reconfigure| {
-            let Reconfigure { voters, learners, removed, .. } = change.clone();
-            (voters, learners, removed)
+        let is_step = |forced: &Reconfigure| {
+            (&forced.voters, &forced.learners, &forced.removed)
+                == (&step.voters, &step.learners, &step.removed)
         };
-        if self.clients.forced.iter().any(|forced| votes(forced) == votes(step)) {
+        if self.clients.forced.iter().any(is_step) {
             return;
         }
         let silent_after = silent_after(self.plan);

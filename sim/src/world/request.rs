@@ -95,13 +95,9 @@ impl<S: Service> World<'_, S> {
             .and_then(|pending| client::recorded_action::<S>(row.call.manner, pending.op()));
         let recorded =
             action.map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
-        let is_command = pending.as_ref().is_some_and(|pending| !S::is_read(pending.op()));
-        if is_command && !reused {
-            self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
-        }
         self.trace.begins(recorded, at);
         self.trace.film(|camera| camera.calls::<S>(number, &row.call, recorded));
-        client.current = Some(Current {
+        let current = client.current.insert(Current {
             row: at,
             recorded,
             since_ns: self.now_ns,
@@ -120,6 +116,9 @@ impl<S: Service> World<'_, S> {
             aim,
             learns,
         });
+        if current.is_command() && !reused {
+            self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
+        }
         for id in row.call.op.new_nodes() {
             self.place(id, false);
             if plan.bug.as_deref() == Some("ids-reused") {

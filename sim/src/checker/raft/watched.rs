@@ -6,7 +6,7 @@ use stormkv::types::LogIndex;
 use super::damage::Wound;
 use crate::checker::shadow::Shadow;
 
-/// What the checker knows of one node.
+/// The facts about one node that the checker has seen.
 #[derive(Default)]
 pub(in crate::checker) struct Watched {
     pub(in crate::checker) shadow: Shadow,
