@@ -69,7 +69,8 @@ proptest! {
 
     #[test]
     fn messages_arrive_once_and_in_order_beside_pings(
-        room in 1..5000_usize,
+        // As a socket does, the way back holds a pong while the other side writes.
+        room in PING_BYTES..5000,
         steps in steps(),
         sizes in proptest::collection::vec((0..3000_usize, any::<bool>()), 0..20),
     ) {
