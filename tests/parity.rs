@@ -21,7 +21,7 @@ use stormkv_sim::checker::linearizable::Verdict;
 use stormkv_sim::history::{Action, Answer, History, Outcome, Value};
 use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::{Fault, LinkFault, Member, Plan, Who};
-use stormkv_sim::{scenario, world};
+use stormkv_sim::{scenario, simulation};
 
 use harness::clients::{Client, Options};
 use harness::fleet::Fleet;
@@ -73,7 +73,7 @@ fn client(plan: &Plan, number: u32, addresses: &[SocketAddr], recorder: &Arc<Rec
 fn work(plan: &Plan, number: u32, mut client: Client, began: Instant) {
     for row in plan.ops.iter().filter(|row| row.client == number) {
         wait(began, row.at_us);
-        let action = world::action::<KeyValue>(&row.call).expect("parity has no operator");
+        let action = simulation::action::<KeyValue>(&row.call).expect("parity has no operator");
         if let Some(node) = row.call.node {
             client.visit(node.0 as usize - 1);
         }

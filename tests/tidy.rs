@@ -180,6 +180,6 @@ fn the_ban_sees_through_groups_and_past_comments() {
     assert_eq!(banned("use std::fs::File;"), ["std::fs"]);
     assert_eq!(banned("use std::{fmt, net};"), ["std::net"]);
     assert_eq!(banned("use std::{time::{Duration, Instant}, fmt};"), Vec::<&str>::new());
-    assert_eq!(banned("use stormkv_sim::world;"), ["stormkv_sim"]);
+    assert_eq!(banned("use stormkv_sim::simulation;"), ["stormkv_sim"]);
     assert_eq!(banned("use std::time::Duration; // not std::time::Instant"), Vec::<&str>::new());
 }

@@ -1,4 +1,4 @@
-//! The clock of one node: what it shows is a function of the world's time.
+//! The clock of one node: what it shows is a function of the simulation's time.
 //!
 //! It shows `base + (now - since) * rate`, and each change of the rate, each step, begins a new
 //! piece of that line. Rates are whole millionths, so that the way to local time and back is exact
@@ -9,7 +9,7 @@
 
 use crate::rng::{Purpose, Stream};
 
-/// The rate of a good clock: so many local nanoseconds in a million of the world's.
+/// The rate of a good clock: so many local nanoseconds in a million of the simulation's.
 pub(crate) const TRUE_RATE: u32 = 1_000_000;
 
 /// What every clock shows at the beginning, at least: a day, so that it can be set back by hours.
@@ -18,7 +18,7 @@ const DAY_NS: u64 = 86_400_000_000_000;
 /// A clock that may run fast or slow, and may be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LocalClock {
-    /// When it was touched last, in the world's time.
+    /// When it was touched last, in the simulation's time.
     since_ns: u64,
     /// What it showed then.
     base_ns: u64,
@@ -32,7 +32,7 @@ impl LocalClock {
         LocalClock { since_ns: 0, base_ns: DAY_NS + offset, rate: TRUE_RATE }
     }
 
-    /// What it shows at this moment of the world's time, which is not before its last change.
+    /// What it shows at this moment of the simulation's time, which is not before its last change.
     pub fn at(&self, now_ns: u64) -> u64 {
         let passed = now_ns - self.since_ns;
         if self.rate == TRUE_RATE {
@@ -42,7 +42,7 @@ impl LocalClock {
         self.base_ns + u64::try_from(local).expect("a run is short")
     }
 
-    /// How much of the world's time passes until it has moved on by `local_ns`, at least.
+    /// How much of the simulation's time passes until it has moved on by `local_ns`, at least.
     pub fn takes(&self, local_ns: u64) -> u64 {
         if self.rate == TRUE_RATE {
             return local_ns;
@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         /// A timer set for a moment of the local clock is never early, and late by no more than one
-        /// nanosecond of the world's or one of the clock's own.
+        /// nanosecond of the simulation's or one of the clock's own.
         #[test]
         fn timers_are_never_early(
             changes in prop::collection::vec((0..SECOND, 1u32..10_000_000, -5_000_000_000i64..5_000_000_000), 0..10),

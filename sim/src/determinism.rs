@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::campaign::guarded;
 use crate::outcome::{Class, Outcome, Violation};
-use crate::world::RunOptions;
+use crate::simulation::RunOptions;
 
 /// The checker under whose name a difference is reported.
 pub const CHECKER: &str = "determinism";
@@ -206,8 +206,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+    use crate::simulation;
     use crate::swarm;
-    use crate::world;
 
     /// A run of so many events. `odd` says whether an event comes out in another way.
     fn pretend(mut options: RunOptions, events: u64, odd: impl Fn(u64) -> bool) -> Outcome {
@@ -332,7 +332,7 @@ in the second run:
     fn a_real_run_is_determined_by_its_seed() {
         for seed in 0..4 {
             let run = |mut options| {
-                world::run::<KeyValue>(&swarm::generate::<KeyValue>(seed), &mut options)
+                simulation::run::<KeyValue>(&swarm::generate::<KeyValue>(seed), &mut options)
             };
             let alone = run(RunOptions::default());
             assert_eq!(check(&run, &run), alone, "and watching changes nothing");
@@ -344,7 +344,7 @@ in the second run:
     fn runs_of_two_seeds_are_told_apart_by_their_lines() {
         let of = |seed| {
             move |mut options| {
-                world::run::<KeyValue>(&swarm::generate::<KeyValue>(seed), &mut options)
+                simulation::run::<KeyValue>(&swarm::generate::<KeyValue>(seed), &mut options)
             }
         };
         let violation = found(check(&of(1), &of(2)));

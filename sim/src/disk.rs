@@ -1,6 +1,6 @@
 //! The simulated disk of one node: a write cache, and behind it what is durable.
 //!
-//! The disk is passive: it knows no time, and the world decides when an operation takes effect.
+//! The disk is passive: it knows no time, and the simulation decides when an operation takes effect.
 //! Every operation takes effect in the cache at once; only `Sync` and `SyncDir` make it durable.
 //!
 //! The fault model follows "Can Applications Recover from fsync Failures?" (ATC'20) and "All File

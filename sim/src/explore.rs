@@ -5,7 +5,7 @@
 //! - *priorities*: as in a swarm, but which message comes first is a matter of few changes of
 //!   priority (`priorities.rs`), not of chance,
 //! - *novelty*: a swarm to begin with; then also plans made from those that led the cluster into
-//!   situations which none before had ([`Pictures`](crate::world::Pictures)).
+//!   situations which none before had ([`Pictures`](crate::simulation::Pictures)).
 //!
 //! The first three are functions of a seed. The last is a function of the first seed and of what
 //! was seen since, so it goes on from one run to the next.

@@ -25,8 +25,8 @@ use crate::outcome::Outcome;
 use crate::plan::{Clients, Cluster, Grammar, GrammarError, OpRow, Plan};
 use crate::service::{Pass, Service, Shown};
 use crate::shrink::{self, DoesNotFail, Options, Report, Shrunk};
+use crate::simulation::{self, RunOptions, SoakProgress, Soaked};
 use crate::swarm::Dice;
-use crate::world::{self, RunOptions, SoakProgress, Soaked};
 
 // Simulations of this service that other crates start are compiled here, once: a generic function is
 // compiled anew in each crate that names its parameters.
@@ -36,17 +36,17 @@ pub fn main() -> ExitCode {
     crate::main::<KeyValue>()
 }
 
-/// See [`world::run`].
+/// See [`simulation::run`].
 pub fn run(plan: &Plan, options: &mut RunOptions) -> Outcome {
-    world::run::<KeyValue>(plan, options)
+    simulation::run::<KeyValue>(plan, options)
 }
 
-/// See [`world::recorded`].
+/// See [`simulation::recorded`].
 pub fn recorded(plan: &Plan) -> (Outcome, History) {
-    world::recorded::<KeyValue>(plan)
+    simulation::recorded::<KeyValue>(plan)
 }
 
-/// See [`world::soak`].
+/// See [`simulation::soak`].
 ///
 /// # Panics
 /// If there are fewer than 4 windows.
@@ -55,7 +55,7 @@ pub fn soak(
     window: &dyn Fn(u64) -> Plan,
     progress: &mut dyn FnMut(&SoakProgress),
 ) -> Soaked {
-    world::soak::<KeyValue>(windows, window, progress)
+    simulation::soak::<KeyValue>(windows, window, progress)
 }
 
 /// See [`shrink::shrink`].

@@ -37,7 +37,7 @@
 //! # Where things are
 //! - [`service`] is what a service brings, [`kv`] the key-value store as one,
 //! - [`plan`] is a run as data and [`swarm`] draws one; [`scenario`] reads a file and its expectation,
-//! - [`world`] carries it out, on [`schedule`], [`network`], [`disk`] and `clock.rs`; `port.rs` is
+//! - [`simulation`] carries it out, on [`schedule`], [`network`], [`disk`] and `clock.rs`; `port.rs` is
 //!   what a node sees of them,
 //! - [`checker`] judges, with [`history`] for what clients were told, which reads histories from
 //!   elsewhere, too,
@@ -78,11 +78,11 @@ pub mod scenario;
 pub mod schedule;
 pub mod service;
 pub mod shrink;
+pub mod simulation;
 pub mod swarm;
 pub mod testing;
 pub mod view;
 mod words;
-pub mod world;
 
 /// Runs the whole command line for a service, with the arguments and streams of the process: seeds,
 /// replay, shrinking, the page, soak. For the `main` of a program of the user's own.

@@ -1,6 +1,6 @@
 //! The simulated network: decides what becomes of each message.
 //!
-//! The network is passive. The world asks for a message's [`Fate`] when it is sent, delivers it at
+//! The network is passive. The simulation asks for a message's [`Fate`] when it is sent, delivers it at
 //! the time it is told, and asks [`Network::arrives`] right before, because a partition also cuts
 //! off what is on its way.
 //!
@@ -14,7 +14,7 @@
 //! - `link.rs` is a link with its connections,
 //! - `draws.rs` are the draws that belong to one message.
 //!
-//! Left out: what damage does to the bytes of a message, which only the world can know.
+//! Left out: what damage does to the bytes of a message, which only the simulation can know.
 
 mod draws;
 mod link;

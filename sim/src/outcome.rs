@@ -50,7 +50,7 @@ pub struct Recovery {
     /// Until everything was answered and all who had to agree did.
     pub converged_ns: Option<u64>,
     /// The longest time, during the whole run, for which a healthy quorum had no leader that it
-    /// followed; see `world/availability.rs`. It is seen within 50 ms.
+    /// followed; see `simulation/availability.rs`. It is seen within 50 ms.
     #[serde(default)]
     pub unled_ns: Option<u64>,
 }

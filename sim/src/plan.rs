@@ -4,14 +4,14 @@
 //! written as TOML (see [`scenario`](crate::scenario)). Whatever happens in a run follows from its
 //! plan alone, so that a failure can be kept as a file, and shrunk by taking rows out of it.
 //!
-//! What the plan leaves open, such as the latency of one message, the world draws as a function of
+//! What the plan leaves open, such as the latency of one message, the simulation draws as a function of
 //! the plan's seed and of the message's own name (source, destination, kind, number): taking out
 //! one row does not shift the draws of the others. The rows of `[[net]]` overrule single draws.
 //!
 //! Times are whole microseconds here and milliseconds with up to three decimals in the file, so
 //! the way there and back is exact. Every setting has a default; a file says only what matters.
 //! Left out on purpose: how faults are carried out, and which of them make sense at the moment
-//! they are due (the world skips those that do not, and counts them).
+//! they are due (the simulation skips those that do not, and counts them).
 
 use serde::Deserialize;
 use stormkv::types::NodeId;

@@ -1,8 +1,8 @@
-//! The simulated world as one node sees it during one flush: a clock that stands still, a disk to
+//! The simulation as one node sees it during one flush: a clock that stands still, a disk to
 //! read from, and a list for everything else it asks for.
 //!
-//! What is done about that list, and when, is the world's business. Who watches the node meanwhile
-//! is a parameter: the checkers in the world, a recorder in the tests of the checkers.
+//! What is done about that list, and when, is the simulation's business. Who watches the node meanwhile
+//! is a parameter: the checkers in the simulation, a recorder in the tests of the checkers.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use stormkv::wire::Message;
 
 use crate::disk::SimDisk;
 
-/// What a node has asked its world for.
+/// What a node has asked the simulation for.
 pub(crate) enum Effect {
     Send(NodeId, Message),
     Reply(RequestId, Reply),

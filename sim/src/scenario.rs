@@ -13,7 +13,7 @@ use crate::checker::checkers;
 use crate::outcome::{Outcome, Skipped};
 use crate::plan::{Expect, Place, Plan, Problem, SCHEMA, nearest};
 use crate::service::{Service, checked};
-use crate::world::WAYPOINTS;
+use crate::simulation::WAYPOINTS;
 
 /// Why a scenario cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq)]

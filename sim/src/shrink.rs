@@ -49,7 +49,7 @@ use crate::outcome::{Class, Outcome, Violation};
 use crate::plan::{Expect, Found, Plan};
 use crate::report;
 use crate::service::Service;
-use crate::world::{self, RunOptions};
+use crate::simulation::{self, RunOptions};
 
 use data::Plainer;
 use search::Search;
@@ -168,7 +168,7 @@ impl fmt::Display for DoesNotFail {
 
 impl std::error::Error for DoesNotFail {}
 
-/// Shrinks a plan that fails in the simulated world.
+/// Shrinks a plan that fails in the simulation.
 ///
 /// # Errors
 /// If it does not fail.
@@ -180,7 +180,7 @@ pub fn shrink<S: Service>(
     shrink_with::<S>(
         plan,
         options,
-        &|plan, mut options| world::run::<S>(plan, &mut options),
+        &|plan, mut options| simulation::run::<S>(plan, &mut options),
         report,
     )
 }

@@ -5,7 +5,7 @@
 //! testing: Groce et al., ISSTA 2012). Each part draws from a stream of its own, so drawing the
 //! operations in another way leaves the faults of every seed as they were.
 //!
-//! The plan says everything: nothing here runs, and the world never asks the seed what to do
+//! The plan says everything: nothing here runs, and the simulation never asks the seed what to do
 //! next, except for micro-choices such as the latency of one message.
 
 mod absence;

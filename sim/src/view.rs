@@ -4,7 +4,7 @@
 //! A trace is text for a person who reads from top to bottom. Here the same run is a handful of
 //! tables, so that a program can ask what a node held after event 812, where a message went that was
 //! sent in it, and which events the violation follows from. A run is filmed only if it is asked for
-//! ([`RunOptions::film`](crate::world::RunOptions::film)), and the same run either way.
+//! ([`RunOptions::film`](crate::simulation::RunOptions::film)), and the same run either way.
 //!
 //! - [`film`] has the tables, as they are filled while the run goes on,
 //! - [`past`] finds the events that may have led to the violation,
@@ -19,10 +19,10 @@
 
 pub mod block;
 pub mod curve;
-pub mod film;
 pub mod html;
 pub mod past;
 pub mod perfetto;
+pub mod recording;
 pub mod shiviz;
 pub mod text;
 pub mod timeline;
@@ -30,7 +30,7 @@ mod wire;
 mod words;
 
 pub use curve::Curve;
-pub use film::Film;
+pub use recording::Recording;
 
 use crate::outcome::Violation;
 

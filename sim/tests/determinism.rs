@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Wire;
+use stormkv_sim::simulation::RunOptions;
 use stormkv_sim::swarm;
-use stormkv_sim::world::RunOptions;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stormkv-sim");
 const SEEDS: &str = "0..60";

@@ -11,7 +11,7 @@ use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::outcome::Class;
 use stormkv_sim::scenario;
 use stormkv_sim::shrink::{Options, Progress};
-use stormkv_sim::world::RunOptions;
+use stormkv_sim::simulation::RunOptions;
 
 fn sim(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stormkv-sim"));

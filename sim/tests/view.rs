@@ -11,10 +11,10 @@ use protobuf::wire_format::WireType;
 use serde_json::Value;
 use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Plan;
+use stormkv_sim::simulation::RunOptions;
 use stormkv_sim::view::curve::{self, Original};
-use stormkv_sim::view::film::{Fate, State};
-use stormkv_sim::view::{About, Film, block, perfetto, shiviz, text};
-use stormkv_sim::world::RunOptions;
+use stormkv_sim::view::recording::{Fate, State};
+use stormkv_sim::view::{About, Recording, block, perfetto, shiviz, text};
 use stormkv_sim::{report, scenario, swarm};
 
 /// A put, the crash of a node, a partition; and a bound that nobody can keep.
@@ -51,7 +51,7 @@ fn small() -> Plan {
     scenario::parse::<KeyValue>("small.toml", SCENARIO).expect("a scenario")
 }
 
-fn film(plan: &Plan) -> (About, Film) {
+fn film(plan: &Plan) -> (About, Recording) {
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
     let film = Box::new(move |film| *sink.borrow_mut() = Some(film));
@@ -70,7 +70,7 @@ fn film(plan: &Plan) -> (About, Film) {
 }
 
 /// Some runs that are different in kind, with all that happens in a storm.
-fn films() -> impl Iterator<Item = (About, Film)> {
+fn films() -> impl Iterator<Item = (About, Recording)> {
     std::iter::once(small()).chain((0..8).map(swarm::generate::<KeyValue>)).map(|plan| film(&plan))
 }
 
@@ -215,12 +215,12 @@ fn the_block_of_a_small_run_is_as_it_was() {
 /// What films say of failures whose cause is known, because it was planted.
 #[cfg(feature = "bugs")]
 mod bugs {
-    use stormkv_sim::view::film::{Letter, MarkKind, Operation};
+    use stormkv_sim::view::recording::{MarkKind, MessageRecord, Operation};
 
     use super::*;
 
     /// A story of a planted bug, as the failure and the film of it.
-    fn story(name: &str) -> (About, Film) {
+    fn story(name: &str) -> (About, Recording) {
         let path = format!("{}/../scenarios/bugs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let source = std::fs::read_to_string(&path).expect("each bug has a story");
         let (about, film) = film(&scenario::parse::<KeyValue>(&path, &source).expect("a scenario"));
@@ -228,7 +228,7 @@ mod bugs {
         (about, film)
     }
 
-    fn proof(film: &Film) -> Vec<&Operation> {
+    fn proof(film: &Recording) -> Vec<&Operation> {
         film.ops.iter().filter(|op| op.proof).collect()
     }
 
@@ -250,7 +250,7 @@ mod bugs {
     }
 
     /// The message that a violation is, as the text has it, and the block.
-    fn lie(about: &About, film: &Film) -> (Letter, String) {
+    fn lie(about: &About, film: &Recording) -> (MessageRecord, String) {
         let block: Value = serde_json::from_str(&block::json(film, about)).expect("JSON");
         assert_eq!(block["violation"]["message"], film.lie);
         let row = film.lie.checked_sub(1).expect("it is a message");

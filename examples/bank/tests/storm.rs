@@ -6,11 +6,11 @@ use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
 use stormkv_sim::service::Service;
 use stormkv_sim::shrink::{Options, shrink};
-use stormkv_sim::world::{self, RunOptions};
+use stormkv_sim::simulation::{self, RunOptions};
 use stormkv_sim::{scenario, swarm, testing};
 
 fn run<S: Service>(plan: &Plan) -> Outcome {
-    world::run::<S>(plan, &mut RunOptions::default())
+    simulation::run::<S>(plan, &mut RunOptions::default())
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn ledger_survives_the_swarm() {
 #[test]
 fn ledger_survives_days() {
     let window = |number| swarm::soak_window::<Ledger>(1, number);
-    let soaked = world::soak::<Ledger>(4, &window, &mut |_| ());
+    let soaked = simulation::soak::<Ledger>(4, &window, &mut |_| ());
     assert_eq!((soaked.outcome.violation, soaked.windows), (None, 4));
 }
 

@@ -16,10 +16,10 @@ use crate::plan::Plan;
 use crate::scenario::{self, ScenarioError};
 use crate::service::Service;
 use crate::shrink::{self, DoesNotFail, Shrunk, Weight};
+use crate::simulation::{self, RunOptions, SoakProgress, Soaked};
 #[cfg(feature = "bugs")]
 use crate::swarm::Knobs;
 use crate::swarm::{self, SpeedKind};
-use crate::world::{self, RunOptions, SoakProgress, Soaked};
 
 /// The functions that make and run the plans of one service.
 pub struct Engine {
@@ -67,7 +67,7 @@ pub type ShrinkWith =
 #[cfg(feature = "bugs")]
 pub type ShrinkWithin = fn(&Engine, &Plan, usize, Duration) -> Option<(Plan, u64)>;
 
-/// See [`world::soak`].
+/// See [`simulation::soak`].
 pub type Soak = fn(u64, &dyn Fn(u64) -> Plan, &mut dyn FnMut(&SoakProgress)) -> Soaked;
 
 impl Engine {
@@ -88,7 +88,7 @@ impl Engine {
             shrink_within: Engine::shrink_within,
             weight: Weight::of::<S>,
             soak_window: swarm::soak_window::<S>,
-            soak: world::soak::<S>,
+            soak: simulation::soak::<S>,
             speed_plan: swarm::speed_plan::<S>,
             #[cfg(feature = "bugs")]
             generate_with: swarm::generate_with::<S>,
@@ -118,7 +118,7 @@ impl Engine {
 }
 
 fn run_plan<S: Service>(plan: &Plan, mut options: RunOptions) -> Outcome {
-    world::run::<S>(plan, &mut options)
+    simulation::run::<S>(plan, &mut options)
 }
 
 /// Runs `body` and measures how long it took on this machine.

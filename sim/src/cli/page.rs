@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::campaign::{self, Failure};
 use crate::plan::Plan;
 use crate::report::{self, Paint};
-use crate::world::{Recorded, RunOptions};
+use crate::simulation::{FailureReport, RunOptions};
 
 use super::engine::Engine;
 
@@ -22,7 +22,7 @@ pub type Page<'a> = &'a dyn Fn(&Failure, &Plan, Paint) -> String;
 
 /// What is recorded of a run, once it is over.
 #[derive(Clone, Default)]
-pub struct Kept(Rc<RefCell<Option<Recorded>>>);
+pub struct Kept(Rc<RefCell<Option<FailureReport>>>);
 
 impl Kept {
     /// The same options, and the run is recorded.
@@ -33,7 +33,7 @@ impl Kept {
     }
 
     /// What was recorded; nothing of a run that passed or panicked.
-    pub fn take(&self) -> Option<Recorded> {
+    pub fn take(&self) -> Option<FailureReport> {
         self.0.take()
     }
 }

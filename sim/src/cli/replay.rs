@@ -11,8 +11,8 @@ use crate::outcome::{Outcome, Recovery, Skipped, Violation};
 use crate::plan::Plan;
 use crate::report::{self, Json, JsonFailure, Paint, Subject, Table};
 use crate::scenario;
+use crate::simulation::{self, FailureReport, RunOptions};
 use crate::view::timeline;
-use crate::world::{self, Recorded, RunOptions};
 use serde::Serialize;
 
 use super::console::Console;
@@ -223,7 +223,7 @@ struct Telling {
     /// The event at which the user asked to stop, if the run came that far.
     stopped: Option<u64>,
     violation: Option<Violation>,
-    recorded: Option<Recorded>,
+    recorded: Option<FailureReport>,
     /// Empty if there is none.
     timeline: String,
     steps: u64,
@@ -301,7 +301,7 @@ impl Telling {
             failed.map(|Failure { violation, .. }| JsonFailure::new(seed, violation)).collect();
         let violation = self.violation.as_ref();
         ReplayJson {
-            run: Json { failed, ..report::campaign_json(&self.totals, world::WAYPOINTS) },
+            run: Json { failed, ..report::campaign_json(&self.totals, simulation::WAYPOINTS) },
             steps: self.steps,
             verdict: report::verdict(violation),
             checker: violation.map(|violation| violation.checker),

@@ -10,8 +10,8 @@ use crate::caught::caught;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::report::{self, Subject};
-use crate::world::RunOptions;
-use crate::{determinism, world};
+use crate::simulation::RunOptions;
+use crate::{determinism, simulation};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::console::Console;
@@ -194,16 +194,16 @@ pub fn print_totals(
     let paint = console.paint();
     match form {
         Form { json: true, .. } => {
-            console.print_json(&report::campaign_json(totals, world::WAYPOINTS));
+            console.print_json(&report::campaign_json(totals, simulation::WAYPOINTS));
         }
         Form { verbose: true, .. } => {
-            console.out.print(&report::summary(label, totals, world::WAYPOINTS, paint));
+            console.out.print(&report::summary(label, totals, simulation::WAYPOINTS, paint));
             if totals.failed.is_empty() {
                 console.out.print(&format!("\n{}\n", report::verdict_line(totals, paint)));
             }
         }
         _ => {
-            console.out.print(&report::brief(label, totals, world::WAYPOINTS, paint));
+            console.out.print(&report::brief(label, totals, simulation::WAYPOINTS, paint));
             console.out.print("\nall counts: --verbose\n");
         }
     }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use crate::campaign::{self, Totals};
 use crate::outcome::Violation;
 use crate::report::{self, Table};
-use crate::world::{SoakProgress, Soaked};
-use crate::{swarm, world::WAYPOINTS};
+use crate::simulation::{SoakProgress, Soaked};
+use crate::{simulation::WAYPOINTS, swarm};
 use serde::Serialize;
 
 use super::console::Console;
@@ -57,7 +57,7 @@ pub fn soak(args: &SoakArgs, engine: &Engine, console: &Console) -> Result<Exit,
     };
     let (mut soaked, wall) = engine::timed(|| {
         let mut soaked = None;
-        // A panic of the world itself must be told as a violation, as everywhere.
+        // A panic of the simulation itself must be told as a violation, as everywhere.
         let outcome = campaign::guarded(|| {
             let window = |number| (engine.soak_window)(args.seed, number);
             let done = (engine.soak)(windows, &window, &mut progress);

@@ -11,8 +11,8 @@ use crate::campaign::{self, Totals};
 use crate::outcome::Violation;
 use crate::plan::Plan;
 use crate::report;
+use crate::simulation::RunOptions;
 use crate::swarm::SpeedKind;
-use crate::world::RunOptions;
 use serde::Serialize;
 
 use super::console::Console;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::kv::KeyValue;
 use crate::outcome::{Outcome, Recovery};
-use crate::world::{NodeRecord, Recorded};
+use crate::simulation::{FailureReport, NodeRecord};
 use serde_json::Value;
 
 use super::console::tests::captured;
@@ -481,14 +481,14 @@ fn a_search_that_runs_out_of_time_says_how_to_go_on() {
 }
 
 /// What an engine in the place of the simulator has recorded.
-fn fake_record() -> Recorded {
+fn fake_record() -> FailureReport {
     let nodes = vec![NodeRecord {
         id: stormkv::types::NodeId(1),
         condition: "up".to_owned(),
         state: None,
         lines: Vec::new(),
     }];
-    Recorded { nodes, ..Recorded::default() }
+    FailureReport { nodes, ..FailureReport::default() }
 }
 
 /// Fails in the same way as the campaign of [`fake`] does at seed 3, and records it.

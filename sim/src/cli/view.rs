@@ -14,10 +14,10 @@ use crate::campaign;
 use crate::outcome::Class;
 use crate::plan::Plan;
 use crate::report;
+use crate::simulation::RunOptions;
 use crate::view::curve::{self, Original};
-use crate::view::film::StepNumber;
-use crate::view::{About, Curve, Film, block, html, perfetto, shiviz, text};
-use crate::world::RunOptions;
+use crate::view::recording::StepNumber;
+use crate::view::{About, Curve, Recording, block, html, perfetto, shiviz, text};
 
 use super::console::Console;
 use super::engine::Engine;
@@ -90,7 +90,7 @@ const CONTINUATIONS: u32 = 20;
 fn curve(
     args: &ViewArgs,
     plan: &Plan,
-    film: &Film,
+    film: &Recording,
     about: &About,
     engine: &Engine,
     console: &Console,
@@ -141,7 +141,7 @@ fn refuse(args: &ViewArgs) -> Result<(), Usage> {
 }
 
 /// What goes into the file.
-fn written(args: &ViewArgs, film: &Film, about: &About) -> Result<Vec<u8>, Usage> {
+fn written(args: &ViewArgs, film: &Recording, about: &About) -> Result<Vec<u8>, Usage> {
     if args.past && about.violation.is_none() {
         let title = &about.title;
         return Err(Usage(format!(
@@ -164,7 +164,7 @@ fn title(about: &About) -> String {
 }
 
 /// What was written where: `seed 7: clean, 12,345 events, 1,204 KB in run.json`.
-fn summary(film: &Film, about: &About, (path, bytes): (&Path, usize)) -> String {
+fn summary(film: &Recording, about: &About, (path, bytes): (&Path, usize)) -> String {
     let verdict = report::verdict(about.violation.as_ref());
     let events = report::thousands(film.steps.len() as u128);
     let size = report::thousands(bytes.div_ceil(1000) as u128);

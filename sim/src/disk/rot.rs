@@ -1,7 +1,7 @@
 //! Silent damage: what is durable changes, or a read returns what was there before, and the disk
 //! says nothing.
 //!
-//! What is hit is the world's choice, because only it knows what a cluster can repair. The disk
+//! What is hit is the simulation's choice, because only it knows what a cluster can repair. The disk
 //! shows it what is durable, and remembers which files are no longer what was written.
 
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //!
 //! Checked when a scenario file is read, so that a mistake is reported with its line and not as a
 //! strange run. Whether a fault makes sense at its moment is not asked: shrinking takes rows out
-//! of plans, and the world skips what has lost its object.
+//! of plans, and the simulation skips what has lost its object.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -11,7 +11,7 @@ use stormkv::node::Role;
 use super::Paint;
 use super::text::{one_line, thousands};
 use crate::outcome::Violation;
-use crate::world::{Choice, Line, NodeRecord, Operation, Recorded, State, Struck};
+use crate::simulation::{Choice, FailureReport, Line, NodeRecord, Operation, State, Struck};
 
 /// How many nodes are told.
 const NODES: usize = 7;
@@ -26,7 +26,7 @@ const EVENT: usize = 72;
 const CONDITION: usize = 40;
 
 /// The page about a violation, ending in a newline.
-pub fn page(recorded: &Recorded, violation: &Violation, paint: Paint) -> String {
+pub fn page(recorded: &FailureReport, violation: &Violation, paint: Paint) -> String {
     let mut text = String::new();
     operations(&mut text, recorded, paint);
     faults(&mut text, &recorded.faults, paint);
@@ -40,7 +40,7 @@ fn line(text: &mut String, line: &str) {
 
 // ---- operations ----
 
-fn operations(text: &mut String, recorded: &Recorded, paint: Paint) {
+fn operations(text: &mut String, recorded: &FailureReport, paint: Paint) {
     let count = recorded.operations.len();
     let heading = match recorded.choice {
         _ if count == 0 => "no operation had begun".to_owned(),
@@ -111,7 +111,7 @@ fn faults(text: &mut String, faults: &[Struck], paint: Paint) {
 
 // ---- nodes ----
 
-fn nodes(text: &mut String, recorded: &Recorded, violation: &Violation, paint: Paint) {
+fn nodes(text: &mut String, recorded: &FailureReport, violation: &Violation, paint: Paint) {
     let nodes = &recorded.nodes[..recorded.nodes.len().min(NODES)];
     let lines = |(at, node): (usize, &'_ NodeRecord)| {
         let most = if at == 0 { LINES.0 } else { LINES.1 };
@@ -245,12 +245,12 @@ mod tests {
         Some(State { role, term, last: (12, 3), commit: 11, applied: 10 })
     }
 
-    fn recorded() -> Recorded {
+    fn recorded() -> FailureReport {
         let put = operation("put x 1", Some(1_200_000_000), "ok, entry 11");
         let get = operation("get x", None, "open");
         let attempts = vec![event(12_000, "c1 -> n2 get x", 1), event(12_345, "n2 answers", 1)];
         let last = (1..=6).map(|n| event(12_339 + n, &format!("n1 -> n2 Append [{n}@3]"), 1));
-        Recorded {
+        FailureReport {
             choice: Choice::Proof,
             operations: vec![put, Operation { attempts, ..get }],
             faults: vec![
@@ -309,7 +309,7 @@ each node and its last events, at event 12,345 after 7000.250 ms
         let heading = |open, told, count| {
             let operations = vec![operation("get x", None, "open"); count];
             let choice = Choice::Around { open, told };
-            let recorded = Recorded { choice, operations, ..Recorded::default() };
+            let recorded = FailureReport { choice, operations, ..FailureReport::default() };
             let page = page(&recorded, &VIOLATION, Paint::plain());
             page.lines().next().unwrap_or_default().to_owned()
         };
@@ -327,7 +327,7 @@ each node and its last events, at event 12,345 after 7000.250 ms
     #[test]
     fn what_is_found_in_the_end_has_no_last_events() {
         let nodes = vec![node(1, "up", state(Role::Leader, 3), Vec::new())];
-        let recorded = Recorded { nodes, ..Recorded::default() };
+        let recorded = FailureReport { nodes, ..FailureReport::default() };
         let page = page(&recorded, &VIOLATION, Paint::plain());
         let end =
             "\neach node in the end, at event 12,345 after 7000.250 ms\n  n1  up: leader in term 3";

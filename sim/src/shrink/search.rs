@@ -12,7 +12,7 @@ use crate::outcome::{Class, Outcome, Violation};
 use crate::parallel;
 use crate::plan::{Found, Plan};
 use crate::report::REVISION;
-use crate::world::RunOptions;
+use crate::simulation::RunOptions;
 
 /// A candidate may have this many times the events of the best plan's run ...
 const LONGER: u64 = 2;
@@ -170,7 +170,7 @@ impl<'a> Search<'a> {
     pub fn chances(&self) -> Vec<crate::plan::NetRow> {
         let rows = Rc::new(Cell::new(Vec::new()));
         let kept = Rc::clone(&rows);
-        let chances = Some(Box::new(move |rows| kept.set(rows)) as crate::world::Chances);
+        let chances = Some(Box::new(move |rows| kept.set(rows)) as crate::simulation::Chances);
         let options =
             RunOptions { until_step: Some(self.limit()), chances, ..RunOptions::default() };
         guarded(|| (self.run)(&self.best, options));
@@ -364,7 +364,8 @@ fn fails_without_bug(run: Run<'_>, plan: &Plan, limit: u64, right: &Fingerprint)
 fn run_guarded(run: Run<'_>, plan: &Plan, limit: u64) -> Outcome {
     let count = Rc::new(Cell::new(0_u64));
     let counted = Rc::clone(&count);
-    let digest = Some(Box::new(move |_| counted.set(counted.get() + 1)) as crate::world::Digest);
+    let digest =
+        Some(Box::new(move |_| counted.set(counted.get() + 1)) as crate::simulation::Digest);
     let options = RunOptions { until_step: Some(limit), digest, ..RunOptions::default() };
     let mut outcome = guarded(|| run(plan, options));
     if let Some(violation) = &mut outcome.violation

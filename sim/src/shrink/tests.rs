@@ -1,4 +1,4 @@
-//! Shrinking against oracles that are quick and known, and against the simulated world.
+//! Shrinking against oracles that are quick and known, and against the simulation.
 
 use std::ops::ControlFlow;
 
@@ -329,7 +329,7 @@ proptest! {
 
 /// A failure of the real world: the leader's loss costs it entries that nobody had.
 fn truncates(plan: &Plan, mut options: RunOptions) -> Outcome {
-    let mut outcome = world::run::<KeyValue>(plan, &mut options);
+    let mut outcome = simulation::run::<KeyValue>(plan, &mut options);
     let reached = |name: &str| outcome.waypoints.contains_key(name);
     if reached("entries-truncated") && reached("crash-of-leader") {
         outcome.violation = broken(Class::Safety, "pretended", "a leader lost what it had");

@@ -2,7 +2,7 @@
 //!
 //! A transfer takes longer here than the time between two snapshots, and the log behind it is about as
 //! large as nodes may keep. In other plans the clients have seldom enough to do for that. Nothing else
-//! happens: what is demanded is that the member catches up (see `world/catch_up.rs`).
+//! happens: what is demanded is that the member catches up (see `simulation/catch_up.rs`).
 
 use stormkv::types::NodeId;
 

@@ -6,8 +6,8 @@ use crate::plan::Plan;
 use crate::report::{self, Subject};
 use crate::scenario::{self, ScenarioError};
 use crate::service::Service;
+use crate::simulation::{self, RunOptions};
 use crate::swarm;
-use crate::world::{self, RunOptions};
 
 /// The plans of one kind of swarm of a service, and the functions that read and run them.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Source {
             generate: swarm::generate::<S>,
             generate_beyond: swarm::generate_beyond::<S>,
             parse: scenario::parse::<S>,
-            run: |plan| world::run::<S>(plan, &mut RunOptions::default()),
+            run: |plan| simulation::run::<S>(plan, &mut RunOptions::default()),
         }
     }
 

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::kv::KeyValue;
     use crate::outcome::{Class, Outcome, Violation};
-    use crate::world::{self, RunOptions};
+    use crate::simulation::{self, RunOptions};
 
     /// Fails for each plan whose seed is 5.
     fn rotten(plan: &Plan) -> Outcome {
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn saved_plan_fails_like_its_seed() {
         fn hasty(plan: &Plan) -> Outcome {
-            let mut outcome = world::run::<KeyValue>(plan, &mut RunOptions::default());
+            let mut outcome = simulation::run::<KeyValue>(plan, &mut RunOptions::default());
             outcome.violation.get_or_insert(Violation {
                 class: Class::Liveness,
                 checker: "recovery",
@@ -355,8 +355,9 @@ mod tests {
     #[cfg(feature = "bugs")]
     #[test]
     fn planted_bug_is_found_and_its_file_replays() {
-        let swarm =
-            swarm("planted", 3, |plan| world::run::<KeyValue>(plan, &mut RunOptions::default()));
+        let swarm = swarm("planted", 3, |plan| {
+            simulation::run::<KeyValue>(plan, &mut RunOptions::default())
+        });
         let swarm = swarm.bug("read-not-awaited");
         let report = swarm.check(&Variables::default()).unwrap_err();
         contains_all(

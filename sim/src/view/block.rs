@@ -112,8 +112,8 @@ use serde::Serialize;
 
 use super::About;
 use super::curve::Curve;
-use super::film::{
-    Answered, CONDITIONS, DiskVerb, Fate, Film, LaneKind, MarkKind, ROLES, State, StateChange,
+use super::recording::{
+    Answered, CONDITIONS, DiskVerb, Fate, LaneKind, MarkKind, ROLES, Recording, State, StateChange,
     StepKind, StepNumber, TermRun, message_kinds,
 };
 use crate::outcome::{Class, Violation};
@@ -315,7 +315,7 @@ struct CurveObject {
 }
 
 /// The data block of a film, without a line break.
-pub fn json(film: &Film, about: &About) -> String {
+pub fn json(film: &Recording, about: &About) -> String {
     let block = Block {
         format: FORMAT,
         version: VERSION,
@@ -373,7 +373,7 @@ fn deltas(numbers: impl Iterator<Item = u64>) -> Column {
     numbers.map(|number| number - std::mem::replace(&mut last, number)).collect()
 }
 
-fn about_object<'a>(film: &Film, about: &'a About) -> AboutObject<'a> {
+fn about_object<'a>(film: &Recording, about: &'a About) -> AboutObject<'a> {
     AboutObject {
         build: BUILD,
         title: &about.title,
@@ -402,7 +402,7 @@ fn names() -> Names {
     }
 }
 
-fn messages(film: &Film) -> Messages {
+fn messages(film: &Recording) -> Messages {
     let rows = &film.letters;
     let carries = rows.iter().enumerate().filter(|(_, letter)| !letter.entries.is_empty());
     Messages {
@@ -431,7 +431,7 @@ fn flat(runs: &[TermRun]) -> impl Iterator<Item = u64> + '_ {
     runs.iter().flat_map(|run| [run.count, run.term])
 }
 
-fn disk(film: &Film) -> Disk {
+fn disk(film: &Recording) -> Disk {
     let rows = &film.disk;
     let failed = rows.iter().enumerate().filter(|(_, work)| work.failed);
     Disk {
@@ -462,7 +462,7 @@ fn fields(state: &State) -> [u64; STATE.len() - 1] {
     ]
 }
 
-fn states(film: &Film) -> States {
+fn states(film: &Recording) -> States {
     let mut known = vec![State::default(); film.lanes.len()];
     let mut table = States {
         step_delta: deltas(film.states.iter().map(|change| change.step.into())),
@@ -488,7 +488,7 @@ fn states(film: &Film) -> States {
     table
 }
 
-fn ops(film: &Film) -> Ops {
+fn ops(film: &Recording) -> Ops {
     let rows = &film.ops;
     Ops {
         lane: column(rows, |op| op.lane.into()),
@@ -503,7 +503,7 @@ fn ops(film: &Film) -> Ops {
     }
 }
 
-fn faults(film: &Film) -> Faults {
+fn faults(film: &Recording) -> Faults {
     let rows = &film.faults;
     Faults {
         number: column(rows, |fault| fault.number.into()),
@@ -519,7 +519,7 @@ fn pairs(pairs: &[(u16, u16)]) -> Column {
     pairs.iter().flat_map(|(from, to)| [u64::from(*from), u64::from(*to)]).collect()
 }
 
-fn violation_object<'a>(film: &Film, violation: &'a Violation) -> ViolationObject<'a> {
+fn violation_object<'a>(film: &Recording, violation: &'a Violation) -> ViolationObject<'a> {
     let message = violation.message.as_str();
     let (sentence, detail) = message.split_once("\n\n").unwrap_or((message, ""));
     let proof = film.ops.iter().enumerate().filter(|(_, op)| op.proof);

@@ -15,13 +15,13 @@
 
 use std::cmp::Reverse;
 
-use super::film::StepNumber;
+use super::recording::StepNumber;
 use crate::campaign;
 use crate::outcome::{Class, Outcome};
 use crate::parallel;
 use crate::plan::Plan;
 use crate::shrink::Run;
-use crate::world::{Fork, RunOptions};
+use crate::simulation::{Fork, RunOptions};
 
 /// So many points a curve has, unless the run has fewer events.
 pub const POINTS: usize = 50;

@@ -9,11 +9,11 @@
 //! it, from those, up to their return, and from the commit of each. One that is about nobody, such as
 //! a cluster that does not come to rest, follows from everything.
 
-use super::film::{Fate, Film, LaneKind, LaneNumber, STORM, StepKind, StepNumber};
+use super::recording::{Fate, LaneKind, LaneNumber, Recording, STORM, StepKind, StepNumber};
 
 /// Finds the past of the violation, as ranges of events, the last included. `late` if it was found
 /// when all was over, and its last event has nothing to do with it.
-pub fn find(film: &Film, late: bool) -> Vec<(StepNumber, StepNumber)> {
+pub fn find(film: &Recording, late: bool) -> Vec<(StepNumber, StepNumber)> {
     let end = film.steps.len();
     if end == 0 {
         return Vec::new();
@@ -84,7 +84,7 @@ pub fn find(film: &Film, late: bool) -> Vec<(StepNumber, StepNumber)> {
 }
 
 /// The lanes of each event: of whom it happens to, and of whom a fault hits in it.
-fn lanes(film: &Film) -> Vec<Vec<LaneNumber>> {
+fn lanes(film: &Recording) -> Vec<Vec<LaneNumber>> {
     let own = film.steps.iter().map(|step| match step {
         // What is put off has not happened yet.
         step if step.lane == STORM || step.kind == StepKind::PutOff => Vec::new(),
@@ -132,27 +132,27 @@ fn ranges(set: &[bool]) -> Vec<(StepNumber, StepNumber)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::film::{FaultSpan, Lane, Letter, Operation, Step};
+    use super::super::recording::{FaultSpan, Lane, MessageRecord, Operation, Step};
     use super::*;
 
     /// Two nodes, a third that nobody hears, and a client; so many events of these lanes.
-    fn film(lanes: &[LaneNumber], letters: &[(StepNumber, StepNumber, Fate)]) -> Film {
+    fn film(lanes: &[LaneNumber], letters: &[(StepNumber, StepNumber, Fate)]) -> Recording {
         let lane = |name: &str, kind| Lane { name: name.to_owned(), kind };
         let step = |(at, lane): (usize, &LaneNumber)| Step {
             at_ns: at as u64,
             lane: *lane,
             kind: StepKind::Tick,
         };
-        let letter = |(sent, end, fate): &(StepNumber, StepNumber, Fate)| Letter {
+        let letter = |(sent, end, fate): &(StepNumber, StepNumber, Fate)| MessageRecord {
             sent: *sent,
             from: lanes[*sent as usize - 1],
             to: lanes[*end as usize - 1],
             fate: *fate,
             end: *end,
-            ..Letter::default()
+            ..MessageRecord::default()
         };
         let node = |name| lane(name, LaneKind::Node);
-        Film {
+        Recording {
             lanes: vec![
                 lane("storm", LaneKind::Storm),
                 node("n1"),
@@ -162,7 +162,7 @@ mod tests {
             ],
             steps: lanes.iter().enumerate().map(step).collect(),
             letters: letters.iter().map(letter).collect(),
-            ..Film::default()
+            ..Recording::default()
         }
     }
 

@@ -10,8 +10,9 @@
 //! The numbers of the fields are those of Perfetto's `trace_packet.proto`, `track_descriptor.proto`,
 //! `track_event.proto` and `debug_annotation.proto`; they never change.
 
-use super::film::{
-    Fate, FaultSpan, Film, Lane, LaneKind, LaneNumber, ROLES, STORM, State, StepNumber, condition,
+use super::recording::{
+    Fate, FaultSpan, Lane, LaneKind, LaneNumber, ROLES, Recording, STORM, State, StepNumber,
+    condition,
 };
 use super::wire::Message;
 use super::words::{self, Index};
@@ -69,7 +70,7 @@ fn fault_track(row: usize) -> u64 {
 
 /// The trace of a film, of all events for which `wanted` is true. Roles, faults and operations are
 /// always told.
-pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> Vec<u8> {
+pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> Vec<u8> {
     let mut trace = Trace { film, bytes: Message::default() };
     trace.tracks();
     let index = Index::new(film);
@@ -116,7 +117,7 @@ pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> Vec<u8> {
     trace.bytes.bytes().to_vec()
 }
 
-fn answer(film: &Film, row: usize) -> &str {
+fn answer(film: &Recording, row: usize) -> &str {
     match film.text(film.ops[row].answer) {
         "" => "open",
         answer => answer,
@@ -141,7 +142,7 @@ fn wanted_slices(state: &State) -> Vec<String> {
 }
 
 struct Trace<'a> {
-    film: &'a Film,
+    film: &'a Recording,
     bytes: Message,
 }
 

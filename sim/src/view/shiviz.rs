@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::film::{Fate, Film, LaneNumber, State, StepNumber};
+use super::recording::{Fate, LaneNumber, Recording, State, StepNumber};
 use super::words::{self, Index};
 
 /// Takes a line apart.
@@ -21,7 +21,7 @@ type Clock = Vec<u32>;
 
 /// The log of a film, of all events for which `wanted` is true. Whatever is wanted should come with
 /// its [past](super::past), or messages seem to come from nowhere.
-pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> String {
+pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {
     let index = Index::new(film);
     let mut text = format!("{PARSER}\n\n");
     let lanes = film.lanes.len();
@@ -85,7 +85,7 @@ fn tell(told: &mut BTreeMap<LaneNumber, Vec<String>>, lane: LaneNumber, what: St
 
 /// What clients ask for and are told in an event.
 fn operations(
-    film: &Film,
+    film: &Recording,
     index: &Index<'_>,
     step: StepNumber,
 ) -> BTreeMap<LaneNumber, Vec<String>> {
@@ -102,7 +102,7 @@ fn operations(
 
 fn line(
     text: &mut String,
-    film: &Film,
+    film: &Recording,
     lane: LaneNumber,
     (clock, step): (&Clock, StepNumber),
     what: &str,

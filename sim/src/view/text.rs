@@ -11,11 +11,11 @@
 
 use std::fmt::Write as _;
 
-use super::film::{Fate, Film, Letter, STORM, State, StepKind, StepNumber};
+use super::recording::{Fate, MessageRecord, Recording, STORM, State, StepKind, StepNumber};
 use super::words::{self, Index};
 
 /// The lines of a film, of all events for which `wanted` is true.
-pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> String {
+pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {
     let index = Index::new(film);
     let mut lines = Lines::new(film);
     for (step, event) in (1..).zip(&film.steps) {
@@ -46,7 +46,7 @@ pub fn render(film: &Film, wanted: impl Fn(StepNumber) -> bool) -> String {
 }
 
 struct Lines<'a> {
-    film: &'a Film,
+    film: &'a Recording,
     text: String,
     step: StepNumber,
     wanted: bool,
@@ -57,7 +57,7 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn new(film: &'a Film) -> Lines<'a> {
+    fn new(film: &'a Recording) -> Lines<'a> {
         Lines {
             film,
             text: String::new(),
@@ -86,7 +86,7 @@ impl<'a> Lines<'a> {
         self.told = true;
     }
 
-    fn message(&mut self, (row, letter): (usize, &Letter), arrow: &str, end: &str) {
+    fn message(&mut self, (row, letter): (usize, &MessageRecord), arrow: &str, end: &str) {
         let (from, to) = (words::sender(self.film, letter), self.film.name(letter.to));
         let what = words::message(self.film, letter);
         let lie = if row + 1 == self.film.lie as usize { " (the violation)" } else { "" };

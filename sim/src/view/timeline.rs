@@ -12,7 +12,9 @@
 //! sheer number (messages, operations, writes) is left to the other exports. The length is bounded: of
 //! a long run, the middle is left out.
 
-use super::film::{Film, LaneKind, LaneNumber, MarkKind, StepKind, StepNumber, condition};
+use super::recording::{
+    LaneKind, LaneNumber, MarkKind, Recording, StepKind, StepNumber, condition,
+};
 use super::words;
 use crate::outcome::Skipped;
 
@@ -24,7 +26,7 @@ const LAST: usize = 35;
 const LEADER: u64 = 3;
 
 /// The lines of a film and of the faults that it does not show because they hit nothing.
-pub fn render(film: &Film, skipped: &[Skipped], plan: &crate::plan::Plan) -> String {
+pub fn render(film: &Recording, skipped: &[Skipped], plan: &crate::plan::Plan) -> String {
     let mut moments = Vec::new();
     leaders(film, &mut moments);
     faults(film, &mut moments);
@@ -59,7 +61,7 @@ pub fn render(film: &Film, skipped: &[Skipped], plan: &crate::plan::Plan) -> Str
 type Moments = Vec<(StepNumber, String)>;
 
 /// Who begins to lead, and who ceases to.
-fn leaders(film: &Film, moments: &mut Moments) {
+fn leaders(film: &Recording, moments: &mut Moments) {
     let mut leads = vec![None; film.lanes.len()];
     for change in &film.states {
         let (state, lane) = (&change.state, usize::from(change.lane));
@@ -84,7 +86,7 @@ fn leaders(film: &Film, moments: &mut Moments) {
     }
 }
 
-fn faults(film: &Film, moments: &mut Moments) {
+fn faults(film: &Recording, moments: &mut Moments) {
     for fault in &film.faults {
         let (number, what) = (fault.number, film.text(fault.what));
         // A fault that names its node needs no other word about it.
@@ -104,7 +106,7 @@ fn faults(film: &Film, moments: &mut Moments) {
 
 /// What happens to nodes, and the end of all faults. Several that go down or start at once share a
 /// line.
-fn marks(film: &Film, moments: &mut Moments) {
+fn marks(film: &Recording, moments: &mut Moments) {
     let mut grouped: Vec<(StepNumber, MarkKind, Vec<LaneNumber>)> = Vec::new();
     for mark in &film.marks {
         let name = film.name(mark.lane);
@@ -150,14 +152,14 @@ fn marks(film: &Film, moments: &mut Moments) {
 
 /// The attempts of clients at operations that were tried before, in the order of time.
 struct Retries<'a> {
-    film: &'a Film,
+    film: &'a Recording,
     /// The event and the lane of each.
     attempts: Vec<(StepNumber, LaneNumber)>,
     told: usize,
 }
 
 impl<'a> Retries<'a> {
-    fn new(film: &'a Film) -> Retries<'a> {
+    fn new(film: &'a Recording) -> Retries<'a> {
         let mut tried = vec![false; film.ops.len() + 1];
         let is_client = |lane: LaneNumber| film.lanes[usize::from(lane)].kind == LaneKind::Client;
         let requests = film.letters.iter().filter(|letter| is_client(letter.from) && !letter.copy);
@@ -191,22 +193,24 @@ impl<'a> Retries<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::film::{FaultSpan, Lane, Letter, Operation, State, StateChange, Step};
+    use super::super::recording::{
+        FaultSpan, Lane, MessageRecord, Operation, State, StateChange, Step,
+    };
     use super::*;
     use crate::plan::{FaultRow, Plan};
 
     /// A run of so many events, a millisecond each, of one node and one client.
-    fn film(steps: u64) -> Film {
+    fn film(steps: u64) -> Recording {
         let lane = |kind, name: &str| Lane { name: name.to_owned(), kind };
         let step = |at| Step { at_ns: at * 1_000_000, lane: 1, kind: StepKind::Tick };
-        Film {
+        Recording {
             lanes: vec![
                 lane(LaneKind::Storm, "storm"),
                 lane(LaneKind::Node, "n1"),
                 lane(LaneKind::Client, "c1"),
             ],
             steps: (1..=steps).map(step).collect(),
-            ..Film::default()
+            ..Recording::default()
         }
     }
 
@@ -229,7 +233,8 @@ mod tests {
         let span = FaultSpan { number: 5, kind, what, start: 4, end: 7, victims: vec![1] };
         film.faults = vec![span];
         film.ops = vec![Operation { lane: 2, call: 1, ..Operation::default() }];
-        let letter = |sent| Letter { sent, from: 2, to: 1, op: 1, ..Letter::default() };
+        let letter =
+            |sent| MessageRecord { sent, from: 2, to: 1, op: 1, ..MessageRecord::default() };
         film.letters = vec![letter(1), letter(5), letter(6)];
         let skipped = Skipped { fault: 0, at_ns: 1_000_000, why: "there is no leader" };
         assert_eq!(

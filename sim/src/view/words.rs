@@ -1,13 +1,13 @@
 //! What the exports say alike: a message, a disk operation, a change, in few words.
 
-use super::film::{
-    DiskVerb, DiskWork, Fate, Film, Letter, Mark, ROLES, State, StateChange, StepNumber, TermRun,
-    condition, message_kinds,
+use super::recording::{
+    DiskVerb, DiskWork, Fate, Mark, MessageRecord, ROLES, Recording, State, StateChange,
+    StepNumber, TermRun, condition, message_kinds,
 };
 
 /// What became of a film, by event: which rows of each table belong to it.
 pub struct Index<'a> {
-    film: &'a Film,
+    film: &'a Recording,
     /// Messages by the event in which their fate was decided.
     ends: Vec<u32>,
     pub faults: Spans,
@@ -15,7 +15,7 @@ pub struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub fn new(film: &'a Film) -> Index<'a> {
+    pub fn new(film: &'a Recording) -> Index<'a> {
         let mut ends: Vec<u32> = (0..film.letters.len() as u32).collect();
         ends.sort_by_key(|row| film.letters[*row as usize].end);
         let faults = Spans::of(film.faults.iter().map(|fault| (fault.start, fault.end)));
@@ -24,7 +24,7 @@ impl<'a> Index<'a> {
     }
 
     /// The messages whose fate was decided in an event after they were sent.
-    pub fn ended(&self, step: u32) -> impl Iterator<Item = (usize, &'a Letter)> + '_ {
+    pub fn ended(&self, step: u32) -> impl Iterator<Item = (usize, &'a MessageRecord)> + '_ {
         let film = self.film;
         let end = |row: &u32| film.letters[*row as usize].end;
         let first = self.ends.partition_point(|row| end(row) < step);
@@ -34,7 +34,7 @@ impl<'a> Index<'a> {
     }
 
     /// The messages that were sent in an event.
-    pub fn sent(&self, step: u32) -> impl Iterator<Item = (usize, &'a Letter)> + use<'a> {
+    pub fn sent(&self, step: u32) -> impl Iterator<Item = (usize, &'a MessageRecord)> + use<'a> {
         rows(&self.film.letters, step, |letter| letter.sent)
     }
 
@@ -108,7 +108,7 @@ impl Spans {
 }
 
 /// Whether a message never went on its way.
-pub fn is_lost_at_once(letter: &Letter) -> bool {
+pub fn is_lost_at_once(letter: &MessageRecord) -> bool {
     matches!(
         letter.fate,
         Fate::Loss
@@ -135,7 +135,7 @@ fn entries(first: u64, runs: &[TermRun]) -> String {
 }
 
 /// A message: `Append prev=3@1 [4@2] commit=3`.
-pub fn message(film: &Film, letter: &Letter) -> String {
+pub fn message(film: &Recording, letter: &MessageRecord) -> String {
     let kind = message_kinds()[usize::from(letter.kind)];
     let mut text = kind.to_owned();
     match kind {
@@ -164,13 +164,13 @@ pub fn message(film: &Film, letter: &Letter) -> String {
 }
 
 /// Who sends or receives: `n1@2`, with the term that a message speaks for.
-pub fn sender(film: &Film, letter: &Letter) -> String {
+pub fn sender(film: &Recording, letter: &MessageRecord) -> String {
     let name = film.name(letter.from);
     if letter.term > 0 { format!("{name}@{}", letter.term) } else { name.to_owned() }
 }
 
 /// What a disk did: `writes wal-1 0..512`.
-pub fn disk(film: &Film, work: &DiskWork) -> String {
+pub fn disk(film: &Recording, work: &DiskWork) -> String {
     let file = film.text(work.file);
     let failed = if work.failed { " and fails" } else { "" };
     let what = match work.verb {
@@ -185,7 +185,7 @@ pub fn disk(film: &Film, work: &DiskWork) -> String {
 }
 
 /// What happened to somebody: `crash: 2 unsynced sectors lost`.
-pub fn mark(film: &Film, mark: &Mark) -> String {
+pub fn mark(film: &Recording, mark: &Mark) -> String {
     match film.text(mark.text) {
         "" => mark.kind.name().to_owned(),
         text => format!("{}: {text}", mark.kind.name()),
@@ -194,7 +194,7 @@ pub fn mark(film: &Film, mark: &Mark) -> String {
 
 /// How a node has changed: `becomes leader of term 3, appends 4@3, commits 4`. Empty if nobody would
 /// want to know.
-pub fn change(film: &Film, before: &State, last: u64, change: &StateChange) -> String {
+pub fn change(film: &Recording, before: &State, last: u64, change: &StateChange) -> String {
     let now = &change.state;
     let mut parts = Vec::new();
     if now.condition & condition::UP != 0 && (before.role, before.term) != (now.role, now.term) {

@@ -58,7 +58,7 @@ fn show(id: SnapshotId) -> String {
 }
 
 impl RaftChecker {
-    /// The world has damaged the disk of `id`.
+    /// The simulation has damaged the disk of `id`.
     pub fn damaged(&mut self, id: NodeId) {
         let wound = &mut self.nodes.entry(id).or_default().wound;
         (wound.latent, wound.noticed_in) = (true, None);

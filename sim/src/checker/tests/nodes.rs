@@ -48,7 +48,7 @@ struct Place {
 }
 
 /// The nodes, and the tape as it grows.
-pub(super) struct Recorder {
+pub(super) struct FailureRecorder {
     now_ns: u64,
     places: BTreeMap<NodeId, Place>,
     work: VecDeque<(NodeId, Effect)>,
@@ -57,11 +57,11 @@ pub(super) struct Recorder {
     fed: Vec<Fed>,
 }
 
-impl Recorder {
+impl FailureRecorder {
     /// An election, commands, one of them twice, a read; the leader loses its power, the others go
     /// on, past a snapshot; it comes back and catches up.
     pub fn story() -> Tape {
-        let mut nodes = Recorder::start_all();
+        let mut nodes = FailureRecorder::start_all();
         let first = nodes.elected();
         let Reply::SessionOpened(session) = nodes.ask(first, Request::OpenSession) else {
             panic!("no session");
@@ -89,7 +89,7 @@ impl Recorder {
     }
 
     fn start_all() -> Self {
-        let mut nodes = Recorder {
+        let mut nodes = FailureRecorder {
             now_ns: 0,
             places: BTreeMap::new(),
             work: VecDeque::new(),
@@ -216,12 +216,12 @@ impl Recorder {
         let driver = Driver::<Kv>::start(config, &mut port).expect("the disk is good");
         let fed = port.watch.fed;
         place.driver = Some(driver);
-        // As in the world: what it found is judged before what it did.
+        // As in the simulation: what it found is judged before what it did.
         self.fed.push(Fed::Recovered(id, self.seen(id)));
         self.happened(id, fed, effects);
     }
 
-    // ---- the world ----
+    // ---- the simulation ----
 
     fn tick(&mut self) {
         self.now_ns += 10_000_000;

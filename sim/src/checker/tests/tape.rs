@@ -15,7 +15,7 @@ use stormkv::wire::{Kind, Message};
 
 use super::super::view::View;
 use super::super::{Broken, Safety};
-use super::nodes::Recorder;
+use super::nodes::FailureRecorder;
 use crate::kv::KeyValue;
 
 /// A node at one moment, as far as the checkers look into it.
@@ -107,7 +107,7 @@ pub(super) struct Tape {
 impl Tape {
     /// What three correct nodes do.
     pub fn honest() -> Self {
-        Recorder::story()
+        FailureRecorder::story()
     }
 
     pub fn play(&self) -> Result<Safety<KeyValue>, Broken> {

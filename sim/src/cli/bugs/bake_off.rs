@@ -14,7 +14,7 @@ use crate::explore::{Exploration, Explorer};
 use crate::parallel;
 use crate::plan::Plan;
 use crate::report;
-use crate::world::RunOptions;
+use crate::simulation::RunOptions;
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 use stormkv::bugs::Info;

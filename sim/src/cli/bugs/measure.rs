@@ -9,8 +9,8 @@ use crate::bugs::{self, Bag, Catch, Hunt, Limits, Score};
 use crate::campaign;
 use crate::plan::Plan;
 use crate::report;
+use crate::simulation::RunOptions;
 use crate::swarm::{Group, Knobs};
-use crate::world::RunOptions;
 use stormkv::bugs::{ALL, Info};
 
 use super::super::console::Console;

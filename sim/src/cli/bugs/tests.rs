@@ -4,7 +4,7 @@ use crate::bugs::SEEDS_APART;
 use crate::kv::KeyValue;
 use crate::outcome::{Class, Outcome, Violation};
 use crate::plan::Plan;
-use crate::world::RunOptions;
+use crate::simulation::RunOptions;
 use serde_json::{Value, json};
 
 use super::super::Exit;

@@ -1,0 +1,337 @@
+//! Messages between nodes: what becomes of them on their way, damage to their bytes, and what a node
+//! hears of messages and connections that were lost.
+//!
+//! A host tells its node that a peer is unreachable when it drops messages to it or loses a
+//! connection, and that it is disconnected when the connection that carries requests is lost: the
+//! simulation does as the hosts of production do.
+
+use bytes::Bytes;
+use stormkv::types::NodeId;
+use stormkv::wire::{HEADER, Kind, Lane, Message};
+
+use super::failure::{Weight, weight_of};
+use super::recorder::{self, MessageId};
+use super::trace::{describe, mix_message};
+use super::{Event, Simulation};
+use crate::checker::{Broken, Check};
+use crate::network::{Connection, DropReason, Endpoint, Fate, Parcel};
+use crate::outcome::Class;
+use crate::rng::{Draw, mix};
+use crate::service::Service;
+use crate::view::recording::Fate::Garbled;
+
+/// From so many chunks on, a snapshot takes several windows of the transfer.
+const MANY_CHUNKS: u64 = 16;
+
+impl<S: Service> Simulation<'_, S> {
+    pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        if let Err(broken) = self.safety.sending(from, to, &message) {
+            self.trace.note(self.now_ns, from, || {
+                format!("{} is about to be sent", describe::<S>(from, to, &message))
+            });
+            // It goes nowhere, but it is what is wrong.
+            self.trace.film(|recorder| {
+                let (mail, _) = recorder.sends::<S>((from, to), &message, Ok(None));
+                recorder.accuse(mail);
+            });
+            self.fail(Class::Safety, broken);
+            return;
+        }
+        if let Message::Chunk(chunk) = &message
+            && chunk.offset == 0
+        {
+            self.snapshot_rate.sends(from);
+        }
+        match message.kind() {
+            Kind::TimeoutNow => {
+                self.availability.disturb();
+                self.reach("leadership-transferred");
+                let term = self.roles[from.0 as usize].1;
+                self.handed_over = Some((to, term + 1));
+            }
+            Kind::VoteResp if grants(&message) => {
+                self.trace.note(self.now_ns, from, || {
+                    format!("{} is sent", describe::<S>(from, to, &message))
+                });
+            }
+            _ => {}
+        }
+        match message.kind() {
+            Kind::VoteResp if self.is_repairing(from) && grants(&message) => {
+                self.reach("damaged-member-voted");
+            }
+            _ => {}
+        }
+        let lane = Lane::of(&message);
+        let bytes = u32::try_from(message.weight()).expect("messages are far below 4 GiB");
+        let parcel = Parcel { kind: message.kind() as u8, lane: lane.number(), bytes };
+        let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
+        let fate = self.network.fate(self.now_ns, ends.0, ends.1, parcel);
+        // A refusal of a forwarded request speaks for one copy of it, so the transport must not
+        // make a second one.
+        let copies = message.kind() != Kind::Forward;
+        let (mail, copy) = self.trace.film(|recorder| {
+            let fate = match fate {
+                Fate::Delivered { again_ns, .. } => Ok(again_ns.filter(|_| copies)),
+                Fate::Dropped(reason) => Err(reason),
+            };
+            recorder.sends::<S>((from, to), &message, fate)
+        });
+        let Fate::Delivered { at_ns, again_ns, garbled, connection, .. } = fate else {
+            if let Fate::Dropped(reason) = fate {
+                self.tell_of_loss(from, to, parcel, lane, reason);
+            }
+            return;
+        };
+        if let Some(portrait) = &mut self.portrait {
+            portrait.sent(message.kind(), at_ns.max(again_ns.unwrap_or(0)));
+        }
+        if let Some(at_ns) = again_ns.filter(|_| copies) {
+            let event = self.delivery((from, to), message.clone(), connection, copy);
+            self.schedule.push(at_ns, event);
+        }
+        let event = match garbled {
+            None => self.delivery((from, to), message, connection, mail),
+            Some(draw) => {
+                let message = Box::new(message);
+                Event::DeliverGarbled { from, to, message, draw, connection, mail }
+            }
+        };
+        self.schedule.push(at_ns, event);
+    }
+
+    fn delivery(
+        &self,
+        (from, to): (NodeId, NodeId),
+        message: Message,
+        connection: Connection,
+        mail: MessageId,
+    ) -> Event {
+        if self.encodes() {
+            return Event::DeliverFrame { from, to, frame: message.encode(), connection, mail };
+        }
+        Event::Deliver { from, to, message: Box::new(message), connection, mail }
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        message: Message,
+        connection: Connection,
+        mail: MessageId,
+    ) {
+        self.trace.mix(2 ^ from.0 << 8 ^ to.0 << 16);
+        self.trace.turn_to(Some(to), weight_of(&message));
+        if !self.gets_through((from, to), &message, connection, mail) {
+            return;
+        }
+        self.trace.film(|recorder| recorder.arrives(mail, to, &message));
+        self.trace.line(self.now_ns, || describe::<S>(from, to, &message));
+        if matches!(message, Message::Raft(_)) {
+            self.messages += 1;
+            self.note_heard(from, to);
+        }
+        if let Message::Chunk(chunk) = &message
+            && chunk.offset + chunk.data.len() as u64 == chunk.total
+            && chunk.offset >= MANY_CHUNKS * u64::from(self.plan.cluster.chunk_bytes)
+        {
+            self.reach("snapshot-in-many-chunks");
+        }
+        if message.kind() == Kind::Forward {
+            self.reach("request-forwarded");
+        }
+        self.with(to, None, |driver| driver.receive(from, message));
+    }
+
+    /// Whether a message that was on its way finds its receiver.
+    fn gets_through(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        message: &Message,
+        connection: Connection,
+        mail: MessageId,
+    ) -> bool {
+        mix_message(&mut self.trace, message);
+        let up = self.slot(to).is_some_and(|slot| slot.is_up());
+        let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
+        let arrives = if up { self.network.arrives(ends.0, ends.1, connection) } else { Ok(()) };
+        if arrives == Err(DropReason::Reset) && message.kind() == Kind::Chunk {
+            self.reach("chunk-lost-in-reset");
+        }
+        if !up {
+            // That says nothing that its state does not say.
+            self.trace.turn_to(None, Weight::Mere);
+        }
+        if let Some(fate) = recorder::stopped(up, arrives) {
+            self.trace.film(|recorder| recorder.ends(mail, fate, false));
+            self.trace
+                .line(self.now_ns, || format!("{} is lost", describe::<S>(from, to, message)));
+        }
+        up && arrives.is_ok()
+    }
+
+    /// A frame arrives whose bytes were damaged on the way: its receiver must notice, and closes
+    /// the connection.
+    pub(super) fn deliver_garbled(
+        &mut self,
+        (from, to): (NodeId, NodeId),
+        message: Message,
+        draw: Draw,
+        connection: Connection,
+        mail: MessageId,
+    ) {
+        self.trace.mix(13 ^ from.0 << 8 ^ to.0 << 16);
+        if !self.gets_through((from, to), &message, connection, mail) {
+            return;
+        }
+        self.trace.film(|recorder| recorder.ends(mail, Garbled, false));
+        let frame = damaged(&message.encode(), draw);
+        self.receive_damaged(from, to, &message, &frame);
+    }
+
+    /// What is left of `message` reaches the decoder of its receiver.
+    pub(super) fn receive_damaged(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        message: &Message,
+        frame: &Bytes,
+    ) {
+        self.safety.count(Check::FrameIntegrity, 1);
+        match Message::decode(frame) {
+            Err(error) => {
+                self.trace.line(self.now_ns, || {
+                    format!("{} is refused: {error}", describe::<S>(from, to, message))
+                });
+                self.reach("frame-garbled-and-refused");
+                self.break_connection(from, to, Lane::of(message));
+            }
+            Ok(read) => {
+                let message = format!(
+                    "{to} took a damaged frame for a message: {}; {from} had sent {}",
+                    describe::<S>(from, to, &read),
+                    describe::<S>(from, to, message)
+                );
+                self.fail(Class::Safety, Broken::new("frame-integrity", message));
+            }
+        }
+    }
+
+    /// The connection on which one node sends to the other breaks; the sender will notice.
+    pub(super) fn break_connection(&mut self, from: NodeId, to: NodeId, lane: Lane) {
+        let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
+        let at_ns = self.network.reset(self.now_ns, ends.0, ends.1, lane.number());
+        self.tell(at_ns, from, to, lane == Lane::Bulk);
+    }
+
+    /// A message was dropped when it was sent: its sender may hear of it.
+    fn tell_of_loss(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        parcel: Parcel,
+        lane: Lane,
+        reason: DropReason,
+    ) {
+        let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
+        let notice = self.network.notice(self.now_ns, ends.0, ends.1, parcel, reason);
+        let Some(notice) = notice else { return };
+        if reason == DropReason::QueueFull {
+            self.reach("queue-full-told");
+        }
+        self.tell(notice.at_ns, from, to, notice.broken && lane == Lane::Bulk);
+    }
+
+    fn tell(&mut self, at_ns: u64, node: NodeId, peer: NodeId, disconnected: bool) {
+        let Some(slot) = self.slot(node).filter(|slot| slot.is_up()) else { return };
+        let life = slot.life;
+        self.schedule.push(at_ns, Event::Unreachable { node, life, peer, disconnected });
+    }
+
+    /// A node hears that messages to a peer were lost; and if it is disconnected, that requests
+    /// may have been.
+    pub(super) fn unreachable(
+        &mut self,
+        node: NodeId,
+        life: u64,
+        peer: NodeId,
+        disconnected: bool,
+    ) {
+        self.trace.mix(14 ^ node.0 << 8 ^ peer.0 << 16);
+        self.trace.line(self.now_ns, || {
+            let what = if disconnected { "disconnected" } else { "unreachable" };
+            format!("{node} hears that {peer} is {what}")
+        });
+        if self.leads(node) {
+            self.reach("leader-told-unreachable");
+        }
+        self.with(node, Some(life), |driver| {
+            driver.unreachable(peer);
+            if disconnected {
+                driver.disconnected(peer);
+            }
+        });
+    }
+}
+
+/// Damages a frame. Only in ways that a length and a CRC-32 notice with certainty, so that a run
+/// never depends on luck: bytes missing or too many, one or two bits anywhere, up to 32 bits in a
+/// row of what the CRC covers, or the CRC itself. (Of arbitrary damage, one in 2^32 gets past a
+/// CRC-32.)
+fn damaged(frame: &[u8], draw: Draw) -> Bytes {
+    let number = |i| Draw(mix(draw.0, 0, i));
+    let below = |i, n: usize| number(i).below(n as u64) as usize;
+    let mut bytes = frame.to_vec();
+    let flip = |bytes: &mut [u8], bit: usize| bytes[bit / 8] ^= 1 << (bit % 8);
+    // Its first byte is not zero.
+    let burst = (number(3).0 as u32 | 1).to_le_bytes();
+    let start = match below(0, 5) {
+        0 => {
+            bytes.truncate(below(1, frame.len()));
+            return bytes.into();
+        }
+        1 => {
+            let more = 1 + below(1, 64) as u64;
+            bytes.extend((0..more).map(|i| number(4 + i).0 as u8));
+            return bytes.into();
+        }
+        2 => {
+            let (one, another) = (below(1, 8 * frame.len()), below(2, 8 * frame.len()));
+            flip(&mut bytes, one);
+            if another != one {
+                flip(&mut bytes, another);
+            }
+            return bytes.into();
+        }
+        3 => HEADER - 4,
+        _ => HEADER + below(1, frame.len() - HEADER),
+    };
+    bytes[start..].iter_mut().zip(burst).for_each(|(byte, damage)| *byte ^= damage);
+    bytes.into()
+}
+
+fn grants(message: &Message) -> bool {
+    matches!(message, Message::Raft(message) if !message.reject())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_of_every_kind_is_refused() {
+        for message in [Message::Removed, Message::ReadIndex { id: u64::MAX }] {
+            let frame = message.encode();
+            assert_eq!(Message::decode(&frame), Ok(message));
+            let mut lengths = [0; 3];
+            for i in 0..20_000 {
+                let damaged = damaged(&frame, Draw(i));
+                assert_ne!(damaged, frame, "draw {i} does no damage");
+                assert!(Message::decode(&damaged).is_err(), "draw {i} is not noticed");
+                lengths[(damaged.len().cmp(&frame.len()) as i8 + 1) as usize] += 1;
+            }
+            // Shorter, as long, longer.
+            assert!(lengths.iter().all(|count| *count > 3000), "{lengths:?}");
+        }
+    }
+}
