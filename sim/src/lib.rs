@@ -65,6 +65,7 @@ pub mod disk;
 pub mod explore;
 pub mod histogram;
 pub mod history;
+mod kernel;
 pub mod kv;
 pub mod names;
 pub mod network;

@@ -5,27 +5,33 @@
 //! phase faults strike. Then the core, a quorum or more, is healed, and must answer everything that
 //! is still open and agree within the plan's bound.
 //!
-//! - `node.rs` is a node's place: its disk, and who judges what it does,
-//! - `event.rs` carries out one event and what comes of it, `life.rs` starts and stops nodes,
+//! Components:
+//! - the kernel (`kernel.rs` of the crate) has time, the queue of events and the seed,
+//! - `cluster.rs` has the nodes, `node.rs` one of them with its disk, clock and faults,
+//! - the network, `links.rs` sets it up as the plan says,
+//! - `client.rs` has the clients,
+//! - `observe.rs` has the observers: trace hash, text, recording, coverage.
+//!
+//! What happens:
+//! - `event.rs` is an event, `step.rs` carries one out and what comes of it,
+//! - `life.rs` starts and stops nodes, `inbox.rs` is where inputs wait for a slow node,
 //! - `message.rs` has the messages between nodes, and the connections that they travel on,
-//! - `availability.rs` demands service of a healthy quorum, `catch_up.rs` that members catch up,
-//! - `links.rs` says how the plan sets up the network,
-//! - `fault.rs` injects and mends faults, `atlas.rs` keeps damage within what can be repaired,
-//! - `inbox.rs` is where inputs wait for a slow node,
-//! - `client.rs` and `request.rs` are the clients, `answer.rs` judges what they are answered,
-//! - `chance.rs` names the messages that chance has lost, doubled or delayed,
-//! - `portrait.rs` is a coarse picture of the cluster, for a search for new behaviour,
-//! - `soak.rs` strings windows of a long run together,
-//! - `end.rs` heals, waits for agreement and judges the history,
-//! - `displaced.rs` counts commands that are committed although a new leader lacked them,
-//! - `core.rs` says who is healed in the end, and how the others are lost,
-//! - `recovery.rs` waits until the core has recovered, and `stall.rs` says why it does not,
-//! - `end.rs` compares the members and judges the history,
+//! - `request.rs` is what clients do, `answer.rs` judges what they are answered,
+//! - `fault.rs` injects and clears faults, `atlas.rs` keeps damage within what can be repaired,
+//! - `core.rs` chooses the nodes that are healed in the end, and how the others are lost,
 //! - `founding.rs` makes the backup that a cluster may be founded with,
-//! - `fork.rs` lets a run go on in another way than it did,
+//! - `fork.rs` lets a run go on in another way than it did, `soak.rs` strings windows of a long run
+//!   together, `chance.rs` names the messages that chance has lost, doubled or delayed.
+//!
+//! What is demanded:
+//! - `availability.rs` demands service of a healthy quorum, `catch_up.rs` that members catch up,
+//!   `prudence.rs` that no leader makes a change that loses the quorum,
+//! - `recovery.rs` waits until the core has recovered, and `stall.rs` explains why it does not,
+//! - `end.rs` compares the members and judges the history, `survivors.rs` what disks alone hold,
 //! - `goodput.rs` judges what is answered under too much load,
-//! - `trace.rs` is the hash and the readable line, `recorder.rs` what a page about a failure needs,
-//! - `recorder.rs` films a run for those who want to look at all of it.
+//! - `displaced.rs` counts commands that are committed although a new leader lacked them,
+//! - `in_force.rs` knows the memberships that may be in force, `waypoints.rs` names the situations that
+//!   a campaign should reach.
 
 mod answer;
 mod atlas;
@@ -33,11 +39,11 @@ mod availability;
 mod catch_up;
 mod chance;
 mod client;
+mod cluster;
 mod core;
 mod displaced;
 mod end;
 mod event;
-mod failure;
 mod fault;
 mod fork;
 mod founding;
@@ -48,59 +54,52 @@ mod life;
 mod links;
 mod message;
 mod node;
-mod portrait;
+mod observe;
 mod prudence;
-mod recorder;
 mod recovery;
 mod request;
 mod soak;
 mod stall;
+mod step;
 mod survivors;
 #[cfg(test)]
 mod tests;
-mod trace;
 mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stormkv::api::{Reply, Request};
-use stormkv::env::{Completion, DiskQueue, FileName, Work};
-use stormkv::node::{Membership, Role};
-use stormkv::types::{LogIndex, NodeId, Term, Ticket};
-use stormkv::wire::Message;
+use stormkv::types::{NodeId, Term};
 
 pub use self::client::action;
-pub use self::failure::{
+pub use self::fork::Fork;
+pub use self::observe::failure::{
     Choice, FailureReport, Line, NodeRecord, Operation, Record, State, Struck,
 };
-pub use self::fork::Fork;
-pub use self::portrait::Pictures;
-pub use self::recorder::RecordingSink;
+pub use self::observe::fingerprint::Pictures;
+pub use self::observe::recorder::RecordingSink;
+pub use self::observe::{Digest, Sink};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
-pub use self::trace::{Digest, Sink};
 pub use self::waypoints::WAYPOINTS;
 
 use self::atlas::Atlas;
 use self::availability::Availability;
 use self::catch_up::CatchUp;
 use self::client::Clients;
+use self::cluster::Cluster;
 use self::displaced::Displaced;
-use self::failure::Weight;
+use self::event::{Event, EventKind, Target};
 use self::founding::Founding;
-use self::in_force::Past;
 use self::inbox::Inbox;
 use self::links::{capacity, endpoint, network_config};
 use self::node::SimNode;
-use self::portrait::Portrait;
-use self::recorder::MessageId;
-use self::trace::Trace;
+use self::observe::{Observation, Observers, Stamp};
 use crate::checker::{Bounds, Broken, Safety, SnapshotRate, checkers};
 use crate::history::History;
-use crate::network::{Connection, NetAction, NetRule, Network};
-use crate::outcome::{Class, Outcome, Recovery, Skipped, Violation};
+use crate::kernel::Kernel;
+use crate::network::{NetAction, NetRule, Network};
+use crate::outcome::{Class, Outcome, Recovery, Violation};
 use crate::plan::{self, NetEffect, Plan, Wire};
 use crate::port::Effect;
-use crate::rng::Draw;
 use crate::service::Service;
 
 /// How to run.
@@ -122,7 +121,7 @@ pub struct RunOptions {
     /// Gets what a page about the failure needs, once the run is over and if it has failed.
     pub record: Option<Record>,
     /// Gets the run as data, once it is over.
-    pub film: Option<RecordingSink>,
+    pub recording: Option<RecordingSink>,
 }
 
 /// Takes what chance did to single messages.
@@ -132,17 +131,9 @@ pub type Chances = Box<dyn FnMut(Vec<plan::NetRow>)>;
 pub fn run<S: Service>(plan: &Plan, options: &mut RunOptions) -> Outcome {
     let _planted = plant(plan);
     let mut simulation = Simulation::<S>::new(plan);
-    simulation.trace.sink = options.trace.take();
-    simulation.trace.digest = options.digest.take();
-    simulation.portrait = options.pictures.take().map(|sink| Box::new(Portrait::new(sink)));
+    simulation.observers.attach(options, plan, &simulation.clients);
     if options.chances.is_some() {
         simulation.network.note_chances();
-    }
-    if options.record.is_some() {
-        simulation.trace.failure = Some(Box::default());
-    }
-    if options.film.is_some() {
-        simulation.start_filming();
     }
     let until_step = options.until_step.unwrap_or(u64::MAX);
     if let Some(Fork { after, salt }) = options.fork {
@@ -150,18 +141,17 @@ pub fn run<S: Service>(plan: &Plan, options: &mut RunOptions) -> Outcome {
         simulation.fork(salt);
     }
     let outcome = simulation.run(until_step);
-    if let Some(sink) = &mut options.film
-        && let Some(film) = simulation.take_film(outcome.violation.is_some())
+    if let Some(sink) = &mut options.recording
+        && let Some(recording) = simulation.take_recording(outcome.violation.is_some())
     {
-        sink(film);
+        sink(recording);
     }
     if let Some(record) = &mut options.record
         && let Some(recorded) = simulation.take_record().filter(|_| outcome.violation.is_some())
     {
         record(recorded);
     }
-    options.trace = simulation.trace.sink.take();
-    options.pictures = simulation.portrait.take().map(|portrait| portrait.sink);
+    simulation.observers.detach(options);
     if let Some(chances) = &mut options.chances {
         chances(chance::rows(simulation.network.take_noted()));
     }
@@ -189,99 +179,12 @@ fn plant(_: &Plan) -> Option<std::convert::Infallible> {
     None
 }
 
-/// Something that happens at a moment.
-enum Event {
-    /// A node's timer is due.
-    Tick { node: NodeId, life: u64, timer: u64 },
-    /// A message arrives.
-    Deliver {
-        from: NodeId,
-        to: NodeId,
-        message: Box<Message>,
-        connection: Connection,
-        mail: MessageId,
-    },
-    /// As bytes.
-    DeliverFrame {
-        from: NodeId,
-        to: NodeId,
-        frame: bytes::Bytes,
-        connection: Connection,
-        mail: MessageId,
-    },
-    /// As bytes, which are damaged on the way.
-    DeliverGarbled {
-        from: NodeId,
-        to: NodeId,
-        message: Box<Message>,
-        draw: Draw,
-        connection: Connection,
-        mail: MessageId,
-    },
-    /// A node hears from its host that messages to a peer were lost, and perhaps that the
-    /// connection for requests was.
-    Unreachable { node: NodeId, life: u64, peer: NodeId, disconnected: bool },
-    /// A client's request arrives at a node.
-    Ask {
-        client: u32,
-        token: u64,
-        node: NodeId,
-        request: Box<Request>,
-        connection: Connection,
-        mail: MessageId,
-    },
-    /// A reply arrives at its client.
-    Tell {
-        client: u32,
-        token: u64,
-        node: NodeId,
-        reply: Box<Reply>,
-        connection: Connection,
-        mail: MessageId,
-    },
-    /// A client's process dies and a new one begins.
-    Restart { client: u32 },
-    /// A client begins, or its patience ends.
-    Client { client: u32, token: u64 },
-    /// The next operation of a node's batch is carried out.
-    DiskStep { node: NodeId, life: u64, queue: DiskQueue },
-    /// A read of a node's disk is done.
-    Fetched { node: NodeId, life: u64, ticket: Ticket, file: FileName, offset: u64, len: u32 },
-    /// Work beside a node is done.
-    Worked { node: NodeId, life: u64, ticket: Ticket, work: Box<Work> },
-    /// A node acts on the inputs that it was given.
-    Flush { node: NodeId, life: u64 },
-    /// A slow node hears what has become of its work for the disk.
-    Complete { node: NodeId, life: u64, completion: Box<Completion> },
-    /// A slow node takes the next input.
-    Serve { node: NodeId },
-    /// A node in a crash loop crashes once more.
-    CrashAgain { node: NodeId, life: u64 },
-    /// A fault strikes.
-    Fault(usize),
-    /// A fault ends.
-    Mend(usize),
-    /// A node is started again.
-    Start { node: NodeId },
-    /// All faults end.
-    Heal,
-    /// Has the cluster come to rest?
-    Rest,
-}
-
 pub(crate) struct Simulation<'p, S: Service> {
     plan: &'p Plan,
-    /// What chance is keyed with: the plan's, or that of a fork.
-    seed: u64,
-    now_ns: u64,
-    /// When the plan's time began: 0, except in a window of a long run.
-    base_ns: u64,
-    step: u64,
-    schedule: crate::schedule::Schedule<Event>,
+    kernel: Kernel<Event>,
     network: Network,
     founding: Founding,
-    /// By id; place 0 is empty.
-    slots: Vec<Option<SimNode<S>>>,
+    cluster: Cluster<S>,
     clients: Clients<S>,
     safety: Safety<S>,
     bounds: Bounds,
@@ -290,13 +193,8 @@ pub(crate) struct Simulation<'p, S: Service> {
     availability: Availability,
     catch_up: CatchUp,
     displaced: Displaced,
-    trace: Trace,
-    portrait: Option<Box<Portrait>>,
+    observers: Observers<S>,
     effects: Vec<Effect>,
-    messages: u64,
-    faults: BTreeMap<&'static str, u64>,
-    skipped: Vec<Skipped>,
-    waypoints: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
     healed_ns: Option<u64>,
     rested: bool,
@@ -305,15 +203,10 @@ pub(crate) struct Simulation<'p, S: Service> {
     recovery: Recovery,
     /// Operations that were open when the faults stopped, and still are.
     open_at_heal: usize,
-    /// The membership as of the highest index that anybody has ever applied.
-    newest: (LogIndex, Membership),
-    past: Past,
     /// What each fault hit, for its end.
     victims: BTreeMap<usize, Vec<NodeId>>,
     /// Whom the latest fault on "the leader" hit.
     last_leader_hit: Option<NodeId>,
-    /// Role and term of each node before the present event.
-    roles: Vec<(Role, Term)>,
     /// Whom a leader told last to take over, and the term in which it would lead.
     handed_over: Option<(NodeId, Term)>,
 }
@@ -325,13 +218,9 @@ impl<'p, S: Service> Simulation<'p, S> {
         let config = life::config(plan, NodeId(1), false, 0);
         let mut simulation = Simulation {
             plan,
-            seed: plan.seed,
-            now_ns: 0,
-            base_ns: 0,
-            step: 0,
-            schedule: crate::schedule::Schedule::new(),
+            kernel: Kernel::new(plan.seed),
             network: Network::new(plan.seed, network_config(&plan.network)),
-            slots: Vec::new(),
+            cluster: Cluster::new(),
             clients: Clients::new(plan),
             safety: safety.founded(founding.id, &founding.commands),
             founding,
@@ -341,24 +230,16 @@ impl<'p, S: Service> Simulation<'p, S> {
             availability: Availability::new(plan),
             catch_up: CatchUp::new(plan),
             displaced: Displaced::default(),
-            trace: Trace::default(),
-            portrait: None,
+            observers: Observers::default(),
             effects: Vec::new(),
-            messages: 0,
-            faults: BTreeMap::new(),
-            skipped: Vec::new(),
-            waypoints: BTreeMap::new(),
             violation: None,
             healed_ns: None,
             rested: false,
             core: None,
             recovery: Recovery::default(),
             open_at_heal: 0,
-            newest: (0, Membership::default()),
-            past: Past::default(),
             victims: BTreeMap::new(),
             last_leader_hit: None,
-            roles: Vec::new(),
             handed_over: None,
         };
         simulation.except_messages();
@@ -368,7 +249,7 @@ impl<'p, S: Service> Simulation<'p, S> {
         }
         for id in plan.voters().chain(plan.learners()) {
             simulation.place(id, true);
-            simulation.schedule.push(0, Event::Start { node: id });
+            simulation.kernel.at(0, Event::start(id));
         }
         simulation.enter();
         simulation
@@ -376,18 +257,28 @@ impl<'p, S: Service> Simulation<'p, S> {
 
     /// Schedules what the plan says, from now on.
     fn enter(&mut self) {
-        let (plan, base_ns) = (self.plan, self.base_ns);
+        let plan = self.plan;
         for (at, row) in plan.faults.iter().enumerate() {
-            self.schedule.push(base_ns + row.at_us * 1000, Event::Fault(at));
+            self.kernel.at(
+                self.kernel.plan_time_ns(row.at_us),
+                Event::cluster(EventKind::FaultBegins(at)),
+            );
             if let Some(until_us) = row.until_us {
-                self.schedule.push(base_ns + until_us * 1000, Event::Mend(at));
+                self.kernel.at(
+                    self.kernel.plan_time_ns(until_us),
+                    Event::cluster(EventKind::FaultEnds(at)),
+                );
             }
         }
         for row in plan.ops.iter().filter(|row| row.call.op == plan::Op::Restart) {
-            let event = Event::Restart { client: row.client };
-            self.schedule.push(base_ns + row.at_us * 1000, event);
+            let event = Event {
+                target: Target::Client(row.client),
+                ..Event::cluster(EventKind::ClientRestart)
+            };
+            self.kernel.at(self.kernel.plan_time_ns(row.at_us), event);
         }
-        self.schedule.push(base_ns + plan.heal_at_us() * 1000, Event::Heal);
+        self.kernel
+            .at(self.kernel.plan_time_ns(plan.heal_at_us()), Event::cluster(EventKind::Heal));
         for client in 0..self.clients.all.len() as u32 {
             self.begin(client);
         }
@@ -411,40 +302,26 @@ impl<'p, S: Service> Simulation<'p, S> {
 
     /// Makes room for a node.
     fn place(&mut self, id: NodeId, founder: bool) {
-        let at = id.0 as usize;
-        if self.slots.len() <= at {
-            self.slots.resize_with(at + 1, || None);
-            self.roles.resize(at + 1, (Role::Follower, 0));
-        }
-        if self.slots[at].is_none() {
-            // When all is healed, an operator has made room.
-            let size = self.plan.disk.size_bytes().filter(|_| self.healed_ns.is_none());
-            let mut slot = SimNode::new(self.seed, id, founder, Inbox::of(&self.plan.cpu));
-            slot.disk.set_size(size);
-            self.slots[at] = Some(slot);
-        }
-    }
-
-    fn slot(&mut self, id: NodeId) -> Option<&mut SimNode<S>> {
-        self.slots.get_mut(id.0 as usize)?.as_mut()
-    }
-
-    fn ids(&self) -> Vec<NodeId> {
-        self.slots.iter().flatten().map(|slot| slot.id).collect()
+        // When all is healed, an operator has made room.
+        let size = self.plan.disk.size_bytes().filter(|_| self.healed_ns.is_none());
+        let (seed, cpu) = (self.kernel.seed(), &self.plan.cpu);
+        self.cluster.place(id, || {
+            let mut node = SimNode::new(seed, id, founder, Inbox::of(cpu));
+            node.disk.set_size(size);
+            node
+        });
     }
 
     fn reach(&mut self, waypoint: &'static str) {
-        debug_assert!(WAYPOINTS.contains(&waypoint), "{waypoint} is not declared");
-        *self.waypoints.entry(waypoint).or_default() += 1;
+        self.observers.coverage.reach(waypoint);
     }
 
     fn fail(&mut self, class: Class, broken: Broken) {
         if self.violation.is_none() {
             let Broken { checker, message, node, ops } = broken;
             debug_assert!(checkers().any(|name| name == checker), "{checker} is not declared");
-            self.trace.blame(node, &ops);
-            self.trace.film(|recorder| recorder.blame(node, &ops));
-            let (step, at_ns) = (self.step, self.now_ns);
+            self.observers.see(&Observation::Violated(node, &ops));
+            let (step, at_ns) = (self.kernel.step(), self.kernel.now_ns());
             self.violation = Some(Violation { class, checker, message, step, at_ns });
         }
     }
@@ -469,27 +346,23 @@ impl<'p, S: Service> Simulation<'p, S> {
 
     /// Lets one event happen after the other, up to this step or the end.
     fn pass(&mut self, until_step: u64) {
-        while self.violation.is_none() && !self.rested && self.step < until_step {
-            let Some((at_ns, event)) = self.schedule.pop() else { break };
-            self.now_ns = at_ns;
-            self.step += 1;
-            self.trace.begin(self.step, at_ns);
-            self.film_step();
+        while self.violation.is_none() && !self.rested && self.kernel.step() < until_step {
+            let Some(event) = self.kernel.next() else { break };
+            self.observers.begin(Stamp { step: self.kernel.step(), at_ns: self.kernel.now_ns() });
             self.handle(event);
             if self.violation.is_none() {
                 self.watch_availability();
             }
             if self.healed_ns.is_some() && self.violation.is_none() {
-                self.trace.turn_to(None, Weight::Mere);
+                self.observers.see(&Observation::Aside);
                 self.watch_recovery();
             }
-            self.film_all();
-            self.trace.end();
+            self.observers.end(&self.cluster, &self.network, &self.safety);
         }
     }
 
     fn outcome(&mut self) -> Outcome {
-        let mut faults = std::mem::take(&mut self.faults);
+        let mut faults = self.observers.coverage.take_faults();
         let network = self.network.stats();
         let mut counted = vec![
             ("message-lost", network.lost + network.lost_to_weather + network.excepted),
@@ -501,10 +374,10 @@ impl<'p, S: Service> Simulation<'p, S> {
             ("message-queued", network.queued),
             ("message-queue-full", network.queue_full),
             ("message-reset", network.lost_in_reset),
-            ("clock-offset", self.slots.iter().flatten().count() as u64),
+            ("clock-offset", self.cluster.iter().count() as u64),
         ];
         let (cut, reset) = (network.cut_in_flight, network.lost_in_reset);
-        for slot in self.slots.iter().flatten() {
+        for slot in self.cluster.iter() {
             let disk = slot.disk.stats();
             counted.push(("disk-sector-lost", disk.sectors_lost));
             counted.push(("disk-sector-torn", disk.sectors_torn));
@@ -522,7 +395,7 @@ impl<'p, S: Service> Simulation<'p, S> {
         self.recovery.unled_ns = self.availability.longest_unled_ns();
         let mut checks = self.safety.counts();
         checks.extend(self.availability.excuses());
-        let mut waypoints = std::mem::take(&mut self.waypoints);
+        let mut waypoints = self.observers.coverage.take_waypoints();
         let (truncations, of_several) = self.safety.truncations();
         let late = [
             ("message-cut-in-flight", cut),
@@ -533,17 +406,17 @@ impl<'p, S: Service> Simulation<'p, S> {
         waypoints.extend(late.into_iter().filter(|(_, count)| *count > 0));
         Outcome {
             violation: self.violation.take(),
-            trace_hash: self.trace.hash(),
-            events: self.step,
-            messages: self.messages,
+            trace_hash: self.observers.hash(),
+            events: self.kernel.step(),
+            messages: self.observers.coverage.raft_messages(),
             acknowledged: self.clients.acknowledged,
-            sim_ns: self.now_ns,
+            sim_ns: self.kernel.now_ns(),
             faults,
             waypoints,
             checks,
             peaks: self.bounds.peaks().named(),
             recovery: self.recovery,
-            skipped: std::mem::take(&mut self.skipped),
+            skipped: self.observers.coverage.take_skipped(),
         }
     }
 }

@@ -3,13 +3,13 @@
 //!
 //! A trace is text for a person who reads from top to bottom. Here the same run is a handful of
 //! tables, so that a program can ask what a node held after event 812, where a message went that was
-//! sent in it, and which events the violation follows from. A run is filmed only if it is asked for
-//! ([`RunOptions::film`](crate::simulation::RunOptions::film)), and the same run either way.
+//! sent in it, and which events the violation follows from. A run is recorded only if it is asked for
+//! ([`RunOptions::recording`](crate::simulation::RunOptions::recording)), and the same run either way.
 //!
-//! - [`film`] has the tables, as they are filled while the run goes on,
+//! - [`recording`] has the tables, as they are filled while the run goes on,
 //! - [`past`] finds the events that may have led to the violation,
 //! - [`curve`] runs continuations, to find the event that sealed it,
-//! - [`block`] is the data block: the film as versioned JSON, and what a reader has to know,
+//! - [`block`] is the data block: the recording as versioned JSON, and what a reader has to know,
 //! - [`html`] puts the block into a page that shows it,
 //! - [`text`] has a line for each event, [`shiviz`] a log for ShiViz, [`perfetto`] a trace for
 //!   Perfetto, with `wire.rs` for its encoding; `words.rs` is what they say alike,
@@ -34,7 +34,7 @@ pub use recording::Recording;
 
 use crate::outcome::Violation;
 
-/// What the film does not know by itself: what was run, and what came of it.
+/// What the recording does not know by itself: what was run, and what came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
     /// What was run, in a few words, for example `seed 7`.

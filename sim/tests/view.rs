@@ -51,11 +51,11 @@ fn small() -> Plan {
     scenario::parse::<KeyValue>("small.toml", SCENARIO).expect("a scenario")
 }
 
-fn film(plan: &Plan) -> (About, Recording) {
+fn recording(plan: &Plan) -> (About, Recording) {
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
-    let film = Box::new(move |film| *sink.borrow_mut() = Some(film));
-    let mut options = RunOptions { film: Some(film), ..RunOptions::default() };
+    let recording = Box::new(move |recording| *sink.borrow_mut() = Some(recording));
+    let mut options = RunOptions { recording: Some(recording), ..RunOptions::default() };
     let outcome = kv::run(plan, &mut options);
     let about = About {
         title: plan.name.clone(),
@@ -66,12 +66,14 @@ fn film(plan: &Plan) -> (About, Recording) {
         violation: outcome.violation,
         curve: None,
     };
-    (about, kept.take().expect("it was filmed"))
+    (about, kept.take().expect("it was recorded"))
 }
 
 /// Some runs that are different in kind, with all that happens in a storm.
-fn films() -> impl Iterator<Item = (About, Recording)> {
-    std::iter::once(small()).chain((0..8).map(swarm::generate::<KeyValue>)).map(|plan| film(&plan))
+fn records() -> impl Iterator<Item = (About, Recording)> {
+    std::iter::once(small())
+        .chain((0..8).map(swarm::generate::<KeyValue>))
+        .map(|plan| recording(&plan))
 }
 
 // ---- the data block ----
@@ -131,23 +133,23 @@ fn fields(state: &State) -> Vec<u64> {
 
 #[test]
 fn a_block_that_is_read_as_its_description_says_holds_the_film() {
-    for (about, film) in films() {
-        let block: Value = serde_json::from_str(&block::json(&film, &about)).expect("JSON");
+    for (about, recording) in records() {
+        let block: Value = serde_json::from_str(&block::json(&recording, &about)).expect("JSON");
         assert_eq!((&block["format"], &block["version"]), (&"stormkv-view".into(), &1.into()));
         let times = column(&block["steps"], "time_delta");
-        assert_eq!(times.len(), film.steps.len());
-        assert_eq!(times.last(), film.steps.last().map(|step| &step.at_ns));
+        assert_eq!(times.len(), recording.steps.len());
+        assert_eq!(times.last(), recording.steps.last().map(|step| &step.at_ns));
         let messages = &block["messages"];
         let (sent, took) = (column(messages, "sent_delta"), column(messages, "took"));
-        for (row, letter) in film.letters.iter().enumerate() {
+        for (row, letter) in recording.messages.iter().enumerate() {
             assert_eq!(sent[row], u64::from(letter.sent));
             if letter.fate != Fate::UnderWay {
                 assert_eq!(sent[row] + took[row], u64::from(letter.end));
             }
         }
         let rows = states(&block);
-        assert_eq!(rows.len(), film.states.len());
-        for ((step, lane, read, log), change) in rows.iter().zip(&film.states) {
+        assert_eq!(rows.len(), recording.states.len());
+        for ((step, lane, read, log), change) in rows.iter().zip(&recording.states) {
             assert_eq!((*step, *lane), (change.step.into(), change.lane.into()));
             assert_eq!(read, &fields(&change.state));
             if let Some(change) = change.log.as_ref().filter(|change| !change.runs.is_empty()) {
@@ -176,8 +178,8 @@ fn a_block_that_is_read_as_its_description_says_holds_the_film() {
             read.extend(step + 1..=step + turn[1]);
             step += turn[1];
         }
-        let all = 1..=film.steps.len() as u32;
-        let there = all.filter(|step| film.is_past(*step)).map(u64::from);
+        let all = 1..=recording.steps.len() as u32;
+        let there = all.filter(|step| recording.is_past(*step)).map(u64::from);
         assert_eq!(read, there.collect());
     }
 }
@@ -188,13 +190,13 @@ fn a_block_that_is_read_as_its_description_says_holds_the_film() {
 #[test]
 fn the_block_of_a_small_run_is_as_it_was() {
     let plan = small();
-    let (mut about, film) = film(&plan);
+    let (mut about, recording) = recording(&plan);
     let violation = about.violation.as_ref().expect("a bound that nobody can keep");
     let (last, checker) = (violation.step as u32, Some(violation.checker));
     let original = Original { plan: &plan, last, checker };
     let run = |plan: &Plan, mut options| kv::run(plan, &mut options);
     about.curve = Some(curve::curve(&original, 4, 2, &run, &mut |_, _| ()));
-    let block = block::json(&film, &about).replace(report::BUILD, "BUILD");
+    let block = block::json(&recording, &about).replace(report::BUILD, "BUILD");
     // A line for each table.
     let mut lines = String::new();
     let object: serde_json::Map<String, Value> = serde_json::from_str(&block).expect("an object");
@@ -212,52 +214,53 @@ fn the_block_of_a_small_run_is_as_it_was() {
     assert_eq!(kept.lines().count(), lines.lines().count());
 }
 
-/// What films say of failures whose cause is known, because it was planted.
+/// What records say of failures whose cause is known, because it was planted.
 #[cfg(feature = "bugs")]
 mod bugs {
     use stormkv_sim::view::recording::{MarkKind, MessageRecord, Operation};
 
     use super::*;
 
-    /// A story of a planted bug, as the failure and the film of it.
+    /// A story of a planted bug, as the failure and the recording of it.
     fn story(name: &str) -> (About, Recording) {
         let path = format!("{}/../scenarios/bugs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let source = std::fs::read_to_string(&path).expect("each bug has a story");
-        let (about, film) = film(&scenario::parse::<KeyValue>(&path, &source).expect("a scenario"));
+        let (about, recording) =
+            recording(&scenario::parse::<KeyValue>(&path, &source).expect("a scenario"));
         assert!(about.violation.is_some(), "{name} breaks nothing");
-        (about, film)
+        (about, recording)
     }
 
-    fn proof(film: &Recording) -> Vec<&Operation> {
-        film.ops.iter().filter(|op| op.proof).collect()
+    fn proof(recording: &Recording) -> Vec<&Operation> {
+        recording.ops.iter().filter(|op| op.proof).collect()
     }
 
     #[test]
     fn a_write_that_never_took_effect_has_no_point() {
-        let (about, film) = story("completed-by-index");
+        let (about, recording) = story("completed-by-index");
         let sentence = &about.violation.expect("a lie").message;
         assert!(sentence.ends_with("was answered as if it were another request"), "{sentence}");
-        let [delete] = proof(&film)[..] else { panic!("{:?}", film.ops) };
+        let [delete] = proof(&recording)[..] else { panic!("{:?}", recording.ops) };
         assert_eq!(delete.point, 0, "{delete:?}");
     }
 
     #[test]
     fn a_stale_read_has_no_point() {
-        let (_, film) = story("lease-survives-transfer");
-        let [.., write, get] = proof(&film)[..] else { panic!("{:?}", film.ops) };
+        let (_, recording) = story("lease-survives-transfer");
+        let [.., write, get] = proof(&recording)[..] else { panic!("{:?}", recording.ops) };
         assert!((write.call..=write.ret).contains(&write.point), "{write:?}");
         assert_eq!(get.point, 0, "what it has seen was over when it was called");
     }
 
     /// The message that a violation is, as the text has it, and the block.
-    fn lie(about: &About, film: &Recording) -> (MessageRecord, String) {
-        let block: Value = serde_json::from_str(&block::json(film, about)).expect("JSON");
-        assert_eq!(block["violation"]["message"], film.lie);
-        let row = film.lie.checked_sub(1).expect("it is a message");
-        let text = text::render(film, |_| true);
+    fn lie(about: &About, recording: &Recording) -> (MessageRecord, String) {
+        let block: Value = serde_json::from_str(&block::json(recording, about)).expect("JSON");
+        assert_eq!(block["violation"]["message"], recording.lie);
+        let row = recording.lie.checked_sub(1).expect("it is a message");
+        let text = text::render(recording, |_| true);
         let marked: Vec<&str> = text.lines().filter(|line| line.contains("(the viol")).collect();
         let [line] = marked[..] else { panic!("{marked:?}") };
-        (film.letters[row as usize].clone(), line.to_owned())
+        (recording.messages[row as usize].clone(), line.to_owned())
     }
 
     #[test]
@@ -270,44 +273,49 @@ mod bugs {
             "removal-drops-hard-state",
             "appends-glued",
         ] {
-            let (about, film) = story(name);
-            let (letter, line) = lie(&about, &film);
+            let (about, recording) = story(name);
+            let (letter, line) = lie(&about, &recording);
             let violation = about.violation.expect("there is one");
             assert_eq!(violation.checker, "promise-durability", "{name}");
-            let (from, to) = (film.name(letter.from), film.name(letter.to));
+            let (from, to) = (recording.name(letter.from), recording.name(letter.to));
             assert!(violation.message.starts_with(&format!("{from} tells {to} ")), "{name}");
             assert_eq!((letter.fate, letter.end), (Fate::UnderWay, 0), "{name}");
             assert_eq!(u64::from(letter.sent), violation.step, "{name}");
             assert!(line.ends_with(" (under way) (the violation)"), "{name}: {line}");
-            assert_eq!(film.blamed, Some(letter.from), "{name}");
+            assert_eq!(recording.blamed, Some(letter.from), "{name}");
         }
     }
 
     #[test]
     fn an_answer_that_must_not_be_given_is_in_the_film() {
-        let (about, film) = story("read-index-forwarded");
-        let (letter, line) = lie(&about, &film);
+        let (about, recording) = story("read-index-forwarded");
+        let (letter, line) = lie(&about, &recording);
         assert!(line.contains("n4 -> c4 Reply ") && letter.fate == Fate::UnderWay, "{line}");
-        assert!(film.ops[letter.op as usize - 1].proof, "it is about the read");
+        assert!(recording.ops[letter.op as usize - 1].proof, "it is about the read");
         // The bug is that raft's own message is used; no other kind says what it is.
-        let text = text::render(&film, |_| true);
+        let text = text::render(&recording, |_| true);
         assert!(text.contains(" n3 -> n4 Other MsgReadIndex\n"), "{text}");
-        let (about, film) = story("acknowledged-on-append");
-        let (letter, line) = lie(&about, &film);
+        let (about, recording) = story("acknowledged-on-append");
+        let (letter, line) = lie(&about, &recording);
         assert!(line.contains(" -> c5 Reply applied at "), "{line}");
         assert_eq!(letter.fate, Fate::Delivered);
     }
 
     #[test]
     fn a_violation_is_about_the_node_that_was_started_although_more_has_hit_it() {
-        let (about, film) = story("unreadable-hard-state-is-default");
+        let (about, recording) = story("unreadable-hard-state-is-default");
         let sentence = about.violation.expect("a forgotten term").message;
         assert!(sentence.starts_with("n2 has lost"), "{sentence}");
-        assert_eq!(film.blamed.map(|lane| film.name(lane)), Some("n2"));
-        let last = film.marks.last().expect("it was started");
-        assert_eq!((last.kind, last.step), (MarkKind::Damage, film.steps.len() as u32));
-        let others = (1..).zip(&film.steps).filter(|(_, step)| film.name(step.lane) != "n2");
-        assert!(others.map(|(step, _)| step).any(|step| !film.is_past(step)), "{:?}", film.past);
+        assert_eq!(recording.blamed.map(|lane| recording.name(lane)), Some("n2"));
+        let last = recording.marks.last().expect("it was started");
+        assert_eq!((last.kind, last.step), (MarkKind::Damage, recording.steps.len() as u32));
+        let others =
+            (1..).zip(&recording.steps).filter(|(_, step)| recording.name(step.lane) != "n2");
+        assert!(
+            others.map(|(step, _)| step).any(|step| !recording.is_past(step)),
+            "{:?}",
+            recording.past
+        );
     }
 }
 
@@ -315,22 +323,23 @@ mod bugs {
 
 #[test]
 fn a_text_has_a_line_for_each_event_in_columns() {
-    for (_, film) in films() {
-        let text = text::render(&film, |_| true);
+    for (_, recording) in records() {
+        let text = text::render(&recording, |_| true);
         let mut told = BTreeSet::new();
         for line in text.lines() {
             let step: u32 = line[..7].trim().parse().expect("a number");
             told.insert(step);
             assert_eq!((&line[14..15], &line[18..23]), (".", " ms  "), "{line}");
-            let at_us = film.time_ns(step) / 1000;
+            let at_us = recording.time_ns(step) / 1000;
             let time = format!("{:>6}.{:03}", at_us / 1000, at_us % 1000);
             assert_eq!(line[8..18], time, "{line}");
         }
         let untold: Vec<u32> =
-            (1..=film.steps.len() as u32).filter(|step| !told.contains(step)).collect();
-        let kinds: Vec<_> = untold.iter().map(|at| film.steps[*at as usize - 1].kind).collect();
+            (1..=recording.steps.len() as u32).filter(|step| !told.contains(step)).collect();
+        let kinds: Vec<_> =
+            untold.iter().map(|at| recording.steps[*at as usize - 1].kind).collect();
         assert!(untold.is_empty(), "{untold:?}: {kinds:?}");
-        let half = text::render(&film, |step| step % 2 == 0);
+        let half = text::render(&recording, |step| step % 2 == 0);
         let kept = text.lines().filter(|line| line[..7].trim().parse::<u32>().unwrap() % 2 == 0);
         assert!(kept.eq(half.lines()), "leaving out events changes no other line");
     }
@@ -338,8 +347,8 @@ fn a_text_has_a_line_for_each_event_in_columns() {
 
 #[test]
 fn a_text_tells_a_message_with_an_arrow() {
-    let (_, film) = film(&small());
-    let text = text::render(&film, |_| true);
+    let (_, recording) = recording(&small());
+    let text = text::render(&recording, |_| true);
     let is_append = |line: &&str| line.contains("@2 -> n") && line.contains(" Append prev=");
     let append = text.lines().find(is_append).expect("a leader of term 2");
     assert!(append.contains("[2@2] commit="), "{append}");
@@ -359,11 +368,11 @@ fn clock(line: &str) -> (String, BTreeMap<String, u64>) {
 
 #[test]
 fn the_clocks_for_shiviz_grow_by_one_and_know_what_was_sent() {
-    for (about, film) in films() {
-        let whole = shiviz::render(&film, |_| true);
+    for (about, recording) in records() {
+        let whole = shiviz::render(&recording, |_| true);
         let mut logs = vec![whole];
         if about.violation.is_some() {
-            logs.push(shiviz::render(&film, |step| film.is_past(step)));
+            logs.push(shiviz::render(&recording, |step| recording.is_past(step)));
         }
         for log in logs {
             let mut lines = log.lines();
@@ -435,8 +444,8 @@ fn message(bytes: &[u8]) -> Vec<(u32, Field)> {
 
 #[test]
 fn a_trace_for_perfetto_has_tracks_nested_slices_and_flows() {
-    for (_, film) in films() {
-        let bytes = perfetto::render(&film, |_| true);
+    for (_, recording) in records() {
+        let bytes = perfetto::render(&recording, |_| true);
         let (mut tracks, mut open) = (BTreeMap::new(), BTreeMap::<u64, u64>::new());
         let (mut begun, mut ended) = (BTreeSet::new(), BTreeSet::new());
         let mut last_ns = 0;
@@ -466,7 +475,7 @@ fn a_trace_for_perfetto_has_tracks_nested_slices_and_flows() {
                 assert!(!event[&23].text().is_empty());
                 let annotation = event[&4].message();
                 assert_eq!(annotation[&10].text(), "step");
-                assert_eq!(film.time_ns(annotation[&3].number() as u32), at_ns);
+                assert_eq!(recording.time_ns(annotation[&3].number() as u32), at_ns);
             }
             begun.extend(event.get(&47).map(Field::number));
             if let Some(flow) = event.get(&48).map(Field::number) {
@@ -475,9 +484,10 @@ fn a_trace_for_perfetto_has_tracks_nested_slices_and_flows() {
             }
         }
         assert!(open.values().all(|open| *open == 0), "all slices end: {open:?}");
-        let delivered = film.letters.iter().filter(|letter| letter.fate == Fate::Delivered).count();
+        let delivered =
+            recording.messages.iter().filter(|letter| letter.fate == Fate::Delivered).count();
         assert_eq!((begun.len(), ended.len()), (delivered, delivered));
-        assert_eq!(last_ns, film.time_ns(film.steps.len() as u32));
+        assert_eq!(last_ns, recording.time_ns(recording.steps.len() as u32));
         let nodes = tracks.values().filter(|name| name.starts_with('n')).count();
         assert!(nodes >= 1, "{tracks:?}");
     }

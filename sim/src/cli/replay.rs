@@ -41,16 +41,17 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
     let kept = Kept::default();
     let mut options =
         RunOptions { trace: trace(args, console), until_step: args.until, ..RunOptions::default() };
-    let film = Rc::new(RefCell::new(None));
+    let recording = Rc::new(RefCell::new(None));
     if !args.json {
-        let sink = Rc::clone(&film);
-        options.film = Some(Box::new(move |film| *sink.borrow_mut() = Some(film)));
+        let sink = Rc::clone(&recording);
+        options.recording = Some(Box::new(move |recording| *sink.borrow_mut() = Some(recording)));
     }
     let options = kept.recording(options);
     let (outcome, wall) = engine::timed(|| campaign::guarded(|| (engine.run_plan)(&plan, options)));
     let planted = plan.bug.clone().filter(|_| cfg!(feature = "bugs"));
     let stopped = args.until.filter(|until| *until <= outcome.events);
-    let timeline = film.take().map(|film| timeline::render(&film, &outcome.skipped, &plan));
+    let timeline =
+        recording.take().map(|recording| timeline::render(&recording, &outcome.skipped, &plan));
     let telling = Telling {
         subject,
         plan_hash: plan.hash(),

@@ -44,8 +44,8 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     bugs::warn_if_missing(&subject, &plan, console);
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
-    let film = move |film| *sink.borrow_mut() = Some(film);
-    let options = RunOptions { film: Some(Box::new(film)), ..RunOptions::default() };
+    let recording = move |recording| *sink.borrow_mut() = Some(recording);
+    let options = RunOptions { recording: Some(Box::new(recording)), ..RunOptions::default() };
     let outcome = campaign::guarded(|| (engine.run_plan)(&plan, options));
     let mut about = About {
         title: replay::title(&subject),
@@ -56,20 +56,22 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
         violation: outcome.violation,
         curve: None,
     };
-    let film = kept.take();
-    about.curve = film.as_ref().and_then(|film| curve(args, &plan, film, &about, engine, console));
+    let recording = kept.take();
+    about.curve = recording
+        .as_ref()
+        .and_then(|recording| curve(args, &plan, recording, &about, engine, console));
     let (stream, paint) = match to_file {
         true => (&console.out, console.paint()),
         false => (&console.err, console.err_paint()),
     };
-    match &film {
-        // A panic outside of a node ends the run before there is a film.
+    match &recording {
+        // A panic outside of a node ends the run before there is a recording.
         None => stream.print("note: the run panicked, so there is nothing to show\n"),
-        Some(film) => {
-            let written = written(args, film, &about)?;
+        Some(recording) => {
+            let written = written(args, recording, &about)?;
             if to_file {
                 file::write(&args.output, &written)?;
-                stream.print(&summary(film, &about, (&args.output, written.len())));
+                stream.print(&summary(recording, &about, (&args.output, written.len())));
             } else {
                 console.out.write(&written);
             }
@@ -90,7 +92,7 @@ const CONTINUATIONS: u32 = 20;
 fn curve(
     args: &ViewArgs,
     plan: &Plan,
-    film: &Recording,
+    recording: &Recording,
     about: &About,
     engine: &Engine,
     console: &Console,
@@ -101,7 +103,7 @@ fn curve(
     if runs == 0 || !has_room {
         return None;
     }
-    let events = film.steps.len() as StepNumber;
+    let events = recording.steps.len() as StepNumber;
     let original = Original {
         plan,
         last: failure.map_or(events, |failure| failure.step as StepNumber),
@@ -141,20 +143,22 @@ fn refuse(args: &ViewArgs) -> Result<(), Usage> {
 }
 
 /// What goes into the file.
-fn written(args: &ViewArgs, film: &Recording, about: &About) -> Result<Vec<u8>, Usage> {
+fn written(args: &ViewArgs, recording: &Recording, about: &About) -> Result<Vec<u8>, Usage> {
     if args.past && about.violation.is_none() {
         let title = &about.title;
         return Err(Usage(format!(
             "{title} is clean, so there is nothing to look for the past of; leave out --past"
         )));
     }
-    let wanted = |step| !args.past || film.is_past(step);
+    let wanted = |step| !args.past || recording.is_past(step);
     Ok(match args.format {
-        ViewFormat::Html => html::render(&block::json(film, about), &title(about)).into_bytes(),
-        ViewFormat::Text => text::render(film, wanted).into_bytes(),
-        ViewFormat::Shiviz => shiviz::render(film, wanted).into_bytes(),
-        ViewFormat::Perfetto => perfetto::render(film, wanted),
-        ViewFormat::Json => (block::json(film, about) + "\n").into_bytes(),
+        ViewFormat::Html => {
+            html::render(&block::json(recording, about), &title(about)).into_bytes()
+        }
+        ViewFormat::Text => text::render(recording, wanted).into_bytes(),
+        ViewFormat::Shiviz => shiviz::render(recording, wanted).into_bytes(),
+        ViewFormat::Perfetto => perfetto::render(recording, wanted),
+        ViewFormat::Json => (block::json(recording, about) + "\n").into_bytes(),
     })
 }
 
@@ -164,9 +168,9 @@ fn title(about: &About) -> String {
 }
 
 /// What was written where: `seed 7: clean, 12,345 events, 1,204 KB in run.json`.
-fn summary(film: &Recording, about: &About, (path, bytes): (&Path, usize)) -> String {
+fn summary(recording: &Recording, about: &About, (path, bytes): (&Path, usize)) -> String {
     let verdict = report::verdict(about.violation.as_ref());
-    let events = report::thousands(film.steps.len() as u128);
+    let events = report::thousands(recording.steps.len() as u128);
     let size = report::thousands(bytes.div_ceil(1000) as u128);
     let name = report::one_line(&path.to_string_lossy());
     format!("{}: {verdict}, {events} events, {size} KB in {name}\n", about.title)

@@ -119,12 +119,12 @@ fn smaller_values(ops: &[Op]) -> Vec<Vec<Op>> {
 /// Keys are `a`, `b` and so on, values `1`, `2` and so on, in the order in which they come.
 fn shorter_names(ops: &[Op]) -> Vec<Vec<Op>> {
     let (keys, values) = words(ops);
-    let letters = |at: usize| match u8::try_from(at) {
+    let messages = |at: usize| match u8::try_from(at) {
         Ok(at) if at < 26 => char::from(b'a' + at).to_string(),
         _ => format!("k{at}"),
     };
     let short_keys: BTreeMap<String, String> =
-        keys.into_iter().enumerate().map(|(at, key)| (key, letters(at))).collect();
+        keys.into_iter().enumerate().map(|(at, key)| (key, messages(at))).collect();
     let short_values: BTreeMap<Value, Value> = values
         .into_iter()
         .zip(1..)

@@ -9,7 +9,7 @@ use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::Simulation;
 use super::client::{self, Asked};
-use super::recorder::MessageId;
+use super::observe::{MessageId, Observation};
 use crate::checker::{Broken, Check};
 use crate::history::{Answer, Outcome};
 use crate::outcome::Class;
@@ -53,7 +53,7 @@ impl<S: Service> Simulation<'_, S> {
             return Err(self.stale(node, broken, recorded, (index, floor)));
         }
         let (life, applied) =
-            self.slot(node).map_or((0, 0), |slot| (slot.life, slot.surely_applied()));
+            self.cluster.get_mut(node).map_or((0, 0), |slot| (slot.life, slot.surely_applied()));
         self.shows(number, (node, life), index)?;
         self.safety
             .queried(node, &query, (index, applied), response)
@@ -103,8 +103,7 @@ impl<S: Service> Simulation<'_, S> {
         (index, floor): (u64, u64),
     ) -> Broken {
         let name = op.map_or_else(String::new, |op| self.clients.history.name(op) + ": ");
-        let line = || format!("{node} is about to answer as of {index}");
-        self.trace.attempt(op, self.now_ns, line);
+        self.observers.see(&Observation::StaleAnswer { node, index, recorded: op });
         // What the answer does not show.
         let effects = self.safety.effects().iter();
         let missed = effects.rev().skip_while(|(at, ..)| *at > floor);
@@ -134,7 +133,7 @@ impl<S: Service> Simulation<'_, S> {
             && let Err(broken) = self.judge_write(number, index, response, read)
         {
             let broken = self.about(recorded, broken);
-            self.trace.film(|recorder| recorder.accuse(mail));
+            self.observers.see(&Observation::Accused(mail));
             return self.fail(Class::Safety, broken.shown_by(recorded));
         }
         if call.manner == Manner::Reused {
@@ -158,10 +157,10 @@ impl<S: Service> Simulation<'_, S> {
                 self.finish(number, outcome);
             }
             Err(reason) => {
-                let who = self.clients.all[number as usize].name();
+                let who = self.clients.all[number as usize].name().to_owned();
                 let message =
                     format!("the answer to {} of {who} is none to that: {reason}", call.op);
-                self.trace.film(|recorder| recorder.accuse(mail));
+                self.observers.see(&Observation::Accused(mail));
                 self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
             }
         }
@@ -191,7 +190,7 @@ impl<S: Service> Simulation<'_, S> {
         };
         if let Err(broken) = judged {
             let broken = self.about(recorded, broken);
-            self.trace.film(|recorder| recorder.accuse(mail));
+            self.observers.see(&Observation::Accused(mail));
             return self.fail(Class::Safety, broken.shown_by(recorded));
         }
         self.reach("answer-not-kept");
@@ -305,7 +304,7 @@ impl<S: Service> Simulation<'_, S> {
         match judged {
             Ok(()) => self.finish(number, Outcome::Ok(Answer::Done)),
             Err(broken) => {
-                self.trace.film(|recorder| recorder.accuse(mail));
+                self.observers.see(&Observation::Accused(mail));
                 self.fail(Class::Safety, broken);
             }
         }
@@ -314,7 +313,7 @@ impl<S: Service> Simulation<'_, S> {
     /// A client has got the session that its operation needs.
     pub(super) fn opened(&mut self, (number, mail): (u32, MessageId), session: SessionId) {
         if let Err(broken) = self.safety.opened(session) {
-            self.trace.film(|recorder| recorder.accuse(mail));
+            self.observers.see(&Observation::Accused(mail));
             return self.fail(Class::Safety, broken);
         }
         let client = &mut self.clients.all[number as usize];

@@ -316,10 +316,10 @@ fn is_absent<S: Service>(slot: &SimNode<S>) -> bool {
 impl<S: Service> Simulation<'_, S> {
     /// After an event: looks at the members if it is time to.
     pub(super) fn watch_availability(&mut self) {
-        if self.now_ns < self.availability.next_look_ns {
+        if self.kernel.now_ns() < self.availability.next_look_ns {
             return;
         }
-        self.availability.next_look_ns = self.now_ns + LOOK_NS;
+        self.availability.next_look_ns = self.kernel.now_ns() + LOOK_NS;
         let mut empty = std::mem::take(&mut self.availability.empty);
         empty.retain(|id| !self.has_all(*id));
         self.availability.empty = empty;
@@ -330,7 +330,7 @@ impl<S: Service> Simulation<'_, S> {
             }
             Ok(situation) => {
                 self.safety.count(Check::Availability, 1);
-                if let Err(broken) = self.availability.judge(self.now_ns, &situation) {
+                if let Err(broken) = self.availability.judge(self.kernel.now_ns(), &situation) {
                     return self.fail(Class::Liveness, broken);
                 }
                 match situation.leader {
@@ -347,8 +347,9 @@ impl<S: Service> Simulation<'_, S> {
     pub(super) fn note_new_voters(&mut self, before: &Membership) {
         self.availability.disturb();
         // Of one that is down it is not known; it is no part of the fit voters anyway.
-        let has_nothing = |id: &NodeId| self.node(*id).is_some_and(|n| n.status().last.index == 0);
-        let new = self.newest.1.voters().iter().filter(|id| !before.votes(**id));
+        let has_nothing =
+            |id: &NodeId| self.cluster.node(*id).is_some_and(|n| n.status().last.index == 0);
+        let new = self.cluster.membership().voters().iter().filter(|id| !before.votes(**id));
         let empty: Vec<NodeId> = new.copied().filter(has_nothing).collect();
         // The first membership that is seen is that of the founders.
         if !before.voters().is_empty() {
@@ -357,14 +358,14 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     fn situation(&self) -> Result<Situation, Excuse> {
-        let membership = &self.newest.1;
+        let membership = self.cluster.membership();
         if membership.is_joint() || self.is_operated() {
             return Err(Excuse::MembershipChange);
         }
         let (mut fit, mut is_settled) = (Vec::new(), true);
-        for slot in self.slots.iter().flatten().filter(|slot| membership.contains(slot.id)) {
+        for slot in self.cluster.iter().filter(|slot| membership.contains(slot.id)) {
             let is_cut_off = self.is_cut_off(slot.id);
-            if is_fit(slot, self.now_ns) && !is_cut_off {
+            if is_fit(slot, self.kernel.now_ns()) && !is_cut_off {
                 let node = slot.driver.as_ref().expect("it is up").node();
                 if node.damage().is_some() {
                     return Err(Excuse::Repair);
@@ -388,15 +389,15 @@ impl<S: Service> Simulation<'_, S> {
         if !membership.is_quorum(is_current) {
             return Err(Excuse::CatchUp);
         }
-        let up = self.slots.iter().flatten().filter(|slot| can_lead(slot, self.now_ns));
+        let up = self.cluster.iter().filter(|slot| can_lead(slot, self.kernel.now_ns()));
         let leader = up.map(|slot| slot.id).find_map(|id| self.leads_fit(id, &fit));
         let is_slowed =
             |slot: &&SimNode<S>| slot.inbox.as_ref().is_some_and(|inbox| inbox.is_slowed());
-        let mut slow = self.slots.iter().flatten().filter(is_slowed);
+        let mut slow = self.cluster.iter().filter(is_slowed);
         if leader.is_none() && slow.any(|slot| self.leads_fit(slot.id, &fit).is_some()) {
             return Err(Excuse::SlowLeader);
         }
-        let status = leader.and_then(|(id, _)| self.node(id)).map(|node| node.status());
+        let status = leader.and_then(|(id, _)| self.cluster.node(id)).map(|node| node.status());
         let (last, applied) = status.map_or((0, 0), |s| (s.last.index, s.applied.index));
         let has_empty = fit.iter().any(|id| is_empty(*id));
         let has_spare = fit.len() > membership.voters().len() / 2 + 1;
@@ -408,7 +409,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Returns whether a node has all that is committed.
     fn has_all(&self, id: NodeId) -> bool {
         let commit = self.safety.commit();
-        self.node(id).is_some_and(|node| node.status().last.index >= commit)
+        self.cluster.node(id).is_some_and(|node| node.status().last.index >= commit)
     }
 
     /// The operator has a request under way that may move the leadership.
@@ -420,7 +421,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// The member is outside of the core: it never gets well again.
     fn is_lost(&self, id: NodeId) -> bool {
-        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        let slot = self.cluster.get(id);
         slot.is_some_and(|slot| slot.lost.is_some())
     }
 
@@ -468,19 +469,20 @@ impl<S: Service> Simulation<'_, S> {
     /// Returns whether a message from one to the other arrives late because of a fault, which may be over.
     pub(super) fn is_late(&self, from: NodeId, to: NodeId) -> bool {
         let (from, to) = (Endpoint::Node(from.0), Endpoint::Node(to.0));
-        self.network.last_arrival_ns(from, to) > self.now_ns + self.availability.late_ns
+        self.network.last_arrival_ns(from, to) > self.kernel.now_ns() + self.availability.late_ns
     }
 
     /// Whether a quorum of these follows this one, and in which term.
     fn leads_fit(&self, id: NodeId, fit: &[NodeId]) -> Option<(NodeId, Term)> {
-        if !self.leads(id) {
+        if !self.cluster.leads(id) {
             return None;
         }
-        let term = self.node(id)?.status().hard_state.term;
+        let term = self.cluster.node(id)?.status().hard_state.term;
         let follows = |peer: NodeId| {
-            let status = self.node(peer).filter(|_| fit.contains(&peer)).map(|node| node.status());
+            let status =
+                self.cluster.node(peer).filter(|_| fit.contains(&peer)).map(|node| node.status());
             status.is_some_and(|s| s.leader == Some(id) && s.hard_state.term == term)
         };
-        self.newest.1.is_quorum(follows).then_some((id, term))
+        self.cluster.membership().is_quorum(follows).then_some((id, term))
     }
 }

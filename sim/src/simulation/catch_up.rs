@@ -141,7 +141,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         // A full disk has no room for a snapshot that the members could be sent.
         let is_short = |node: &Node<S::Machine>| node.disk_space().is_short;
-        if self.node(leader.0).is_some_and(is_short) {
+        if self.cluster.node(leader.0).is_some_and(is_short) {
             return self.catch_up.restart(None);
         }
         let commit = self.safety.commit();
@@ -151,8 +151,8 @@ impl<S: Service> Simulation<'_, S> {
                 self.catch_up.members.remove(&id);
                 continue;
             };
-            let lagged_ns = self.catch_up.observe(self.now_ns, id, applied, commit);
-            let lagged_ns = lagged_ns.min(self.now_ns - since_ns);
+            let lagged_ns = self.catch_up.observe(self.kernel.now_ns(), id, applied, commit);
+            let lagged_ns = lagged_ns.min(self.kernel.now_ns() - since_ns);
             if lagged_ns > 0 {
                 self.safety.count(Check::CatchUp, 1);
             }
@@ -180,9 +180,10 @@ impl<S: Service> Simulation<'_, S> {
 
     /// The members, each with the index that it has applied, or nothing if nothing is demanded of it.
     fn demanded(&self, leader: NodeId) -> Vec<(NodeId, Option<LogIndex>)> {
-        let members = self.slots.iter().flatten().filter(|slot| self.newest.1.contains(slot.id));
+        let members =
+            self.cluster.iter().filter(|slot| self.cluster.membership().contains(slot.id));
         let applied = |slot: &SimNode<S>| {
-            let is_demanded = is_fit(slot, self.now_ns)
+            let is_demanded = is_fit(slot, self.kernel.now_ns())
                 && (slot.id == leader || self.are_connected(leader, slot.id));
             let node = slot.driver.as_ref().filter(|_| is_demanded)?.node();
             // A full disk takes no entries.
@@ -196,7 +197,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Bytes of the snapshot that a leader can send, and of the log behind it.
     fn bytes_to_send(&self, leader: NodeId) -> u64 {
-        let Some(slot) = self.slots[leader.0 as usize].as_ref() else { return 0 };
+        let Some(slot) = self.cluster.get(leader) else { return 0 };
         let Some(node) = slot.driver.as_ref().map(|driver| driver.node()) else { return 0 };
         let snapshot = node.status().snapshot;
         let file = slot.disk.look(FileName::Snapshot(snapshot.index, snapshot.term));

@@ -69,8 +69,7 @@ impl<S: Service> Current<S> {
 pub(super) struct Client<S: Service> {
     /// Whose hand it is.
     pub number: u32,
-    /// Which one, from 0.
-    pub hand: u32,
+    name: String,
     pub rows: VecDeque<usize>,
     pub session: Option<SessionId>,
     /// The number of the newest command in the session.
@@ -170,7 +169,8 @@ impl<S: Service> Clients<S> {
             .zip(places.filter(|(number, hand)| *hand < hands(*number)))
             .map(|(lane, (number, hand))| Client {
                 number,
-                hand,
+
+                name: name(number, hand),
                 rows: VecDeque::new(),
                 session: None,
                 command: 0,
@@ -184,7 +184,7 @@ impl<S: Service> Clients<S> {
             .collect();
         deal(&mut all, plan);
         // A new process of a client has a number that is greater by the number of lanes.
-        let names = all.iter().map(Client::name).collect();
+        let names = all.iter().map(|client| client.name.clone()).collect();
         Clients {
             all,
             history: History::new(Model::Kv).called(names),
@@ -221,12 +221,14 @@ impl<S: Service> Client<S> {
         })
     }
 
-    /// How traces call it.
-    pub fn name(&self) -> String {
-        match self.hand {
-            0 => format!("c{}", self.number),
-            hand => format!("c{}.{}", self.number, hand + 1),
-        }
+    /// Its name in traces.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it waits for an answer with this token.
+    pub fn waits_for(&self, token: u64) -> bool {
+        self.current.as_ref().is_some_and(|current| token >= current.first_token)
     }
 
     /// The operation in the history that an attempt belongs to, if it is the present one.
@@ -276,6 +278,14 @@ impl<S: Service> Client<S> {
                 }
             },
         }
+    }
+}
+
+/// How traces call a worker of a client.
+fn name(number: u32, hand: u32) -> String {
+    match hand {
+        0 => format!("c{number}"),
+        hand => format!("c{number}.{}", hand + 1),
     }
 }
 

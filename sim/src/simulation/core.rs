@@ -10,13 +10,12 @@ use std::collections::BTreeSet;
 use stormkv::types::NodeId;
 
 use super::Simulation;
-use super::failure::Weight;
+use super::observe::Observation;
 use crate::disk::Crash;
 use crate::network::{Endpoint, Rule, Side};
 use crate::plan::{Core, LinkFault, MAX_NODE_ID, Member, Op};
 use crate::rng::{Purpose, Stream};
 use crate::service::{Service, parsed};
-use crate::view::recording::MarkKind;
 
 /// Numbers of the faults that are never mended: this plus the node's number.
 const FOR_GOOD: u32 = u32::MAX - MAX_NODE_ID;
@@ -121,13 +120,13 @@ impl<S: Service> Simulation<'_, S> {
             Core::Only(nodes) => Some(nodes.clone()),
             Core::Random => self.voters_in_force().and_then(|in_force| {
                 let votes = |id: &NodeId| in_force.iter().any(|voters| voters.contains(id));
-                let all = self.slots.iter().flatten().filter(|slot| !slot.retired);
+                let all = self.cluster.iter().filter(|slot| !slot.retired);
                 let present: Vec<NodeId> = all
                     .map(|slot| slot.id)
-                    .filter(|id| self.newest.1.contains(*id) || votes(id))
+                    .filter(|id| self.cluster.membership().contains(*id) || votes(id))
                     .collect();
                 is_unsettled = in_force.len() > 1;
-                choose(self.seed, &in_force, &present, |id| self.is_intact(id))
+                choose(self.kernel.seed(), &in_force, &present, |id| self.is_intact(id))
             }),
         };
         if is_unsettled && core.is_some() {
@@ -140,7 +139,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether a member still has all that it has ever promised to keep. Only intact members count
     /// when it is asked what a quorum can repair.
     pub(super) fn is_intact(&self, id: NodeId) -> bool {
-        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        let slot = self.cluster.get(id);
         slot.is_some_and(|slot| !slot.wiped) && !self.atlas.is_damaged(id)
     }
 
@@ -156,7 +155,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// How a node outside of the core has failed already, if that keeps all of it from the core.
     pub(super) fn present_loss(&self, id: NodeId) -> Option<Loss> {
-        let slot = self.slots.get(id.0 as usize)?.as_ref()?;
+        let slot = self.cluster.get(id)?;
         if !slot.is_up() {
             return Some(Loss::Down);
         }
@@ -195,28 +194,25 @@ impl<S: Service> Simulation<'_, S> {
     /// A node outside of the core: as it has failed it stays, and if it has not, it fails now.
     pub(super) fn lose(&mut self, id: NodeId, present: Option<Loss>) {
         let loss = present.unwrap_or_else(|| {
-            let draw = Stream::new(self.seed, Purpose::Lost, [id.0]).at(0);
+            let draw = self.kernel.stream(Purpose::Lost, [id.0]).at(0);
             Loss::ALL[draw.below(Loss::ALL.len() as u64) as usize]
         });
         // A leader learns that its disk hangs when it has something to write.
-        let is_unnoticed = loss == Loss::Hung && self.leads(id) && !self.has_writes_left();
+        let is_unnoticed = loss == Loss::Hung && self.cluster.leads(id) && !self.has_writes_left();
         let loss = if is_unnoticed { Loss::Killed } else { loss };
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         slot.lost = Some(loss);
         slot.deferred.clear();
-        *self.faults.entry(loss.kind()).or_default() += 1;
-        self.trace.mix(13 ^ id.0 << 8 ^ (loss as u64) << 16);
-        self.trace.turn_to(Some(id), Weight::Full);
-        self.trace.line(self.now_ns, || format!("{id} {}", loss.describe()));
-        self.trace.film(|recorder| recorder.mark(Some(id), MarkKind::Lost, loss.describe()));
+        self.observers.coverage.count(loss.kind());
+        self.observers.see(&Observation::Lost(id, loss));
         let fault = FOR_GOOD + id.0 as u32;
         let end = Endpoint::Node(id.0);
         match loss {
             Loss::Down => {}
             Loss::Crashed => self.crash(id, Crash::PowerLoss, fault),
             Loss::Killed => self.crash(id, Crash::Kill, fault),
-            Loss::Paused => self.slot(id).expect("it is there").paused = true,
-            Loss::Hung => self.slot(id).expect("it is there").stalled = true,
+            Loss::Paused => self.cluster.get_mut(id).expect("it is there").paused = true,
+            Loss::Hung => self.cluster.get_mut(id).expect("it is there").stalled = true,
             Loss::Isolated => self.network.cut(fault, Rule::Isolate(vec![end])),
             Loss::Mute => {
                 let (from, to) = (Side::Only(vec![end]), Side::Everybody);
@@ -247,7 +243,7 @@ impl<S: Service> Simulation<'_, S> {
     /// member that has noticed has stopped with a clear error, or says that it is not whole and waits
     /// for others. Those who stopped because nobody came are started again, and stop again.
     pub(super) fn excuse(&self) -> Option<String> {
-        let waits = |id: NodeId| self.node(id).is_some_and(|node| node.damage().is_some());
+        let waits = |id: NodeId| self.cluster.node(id).is_some_and(|node| node.damage().is_some());
         let proven = self.plan.end.beyond_quorum
             && self.atlas.is_exceeded()
             && self.atlas.marks().any(|(_, mark)| mark.stopped)

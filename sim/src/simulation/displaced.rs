@@ -19,10 +19,10 @@ pub(super) struct Displaced(BTreeSet<(LogIndex, Term)>);
 impl<S: Service> Simulation<'_, S> {
     /// Notes what others have and a new leader lacks.
     pub(super) fn note_displaced(&mut self, leader: NodeId) {
-        let Some(node) = self.node(leader) else { return };
+        let Some(node) = self.cluster.node(leader) else { return };
         let commit = self.safety.commit();
         let mut found = Vec::new();
-        for other in self.ids().into_iter().filter_map(|id| self.node(id)) {
+        for other in self.cluster.ids().into_iter().filter_map(|id| self.cluster.node(id)) {
             let lacked = (commit + 1..=other.status().last.index)
                 .filter_map(|index| Some((index, other.term_at(index)?)))
                 .filter(|(index, term)| node.term_at(*index) != Some(*term));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Simulation;
-use super::failure::Weight;
+use super::observe::Observation;
 use crate::checker::linearizable::{self, Limits};
 use crate::checker::{Broken, Check, witness};
 use crate::history;
@@ -19,7 +19,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Notes how far the membership has come from what it was.
     pub(super) fn note_membership(&mut self) {
         let plan = self.plan;
-        let leader = self.leader().and_then(|id| self.slot(id));
+        let leader = self.cluster.leader().and_then(|id| self.cluster.get_mut(id));
         let Some(driver) = leader.and_then(|slot| slot.driver.as_ref()) else { return };
         let membership = driver.node().membership();
         let voters = membership.voters().len();
@@ -38,7 +38,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// At rest, every member holds exactly what the committed log makes of it.
     pub(super) fn compare_contents(&mut self) {
-        for slot in self.slots.iter().flatten() {
+        for slot in self.cluster.iter() {
             let Some(driver) = &slot.driver else { continue };
             let node = driver.node();
             // A node that was removed, or not yet added, may lag behind.
@@ -96,8 +96,8 @@ impl<S: Service> Simulation<'_, S> {
         if self.violation.is_some() && !stalled {
             return;
         }
-        self.trace.turn_to(None, Weight::Mere);
-        self.trace.film(|recorder| recorder.over());
+        self.observers.see(&Observation::Aside);
+        self.observers.see(&Observation::Over);
         for (&(session, number), &(attempts, refused)) in &self.clients.refused {
             if let Err(broken) = self.safety.refused(session, number, attempts, refused) {
                 self.violation = None;

@@ -11,52 +11,40 @@ mod process;
 
 use std::collections::BTreeSet;
 
-use stormkv::node::Role;
 use stormkv::types::NodeId;
 
 use super::Simulation;
 use super::node::SimNode;
+use super::observe::Observation;
 use super::stall::list;
 use crate::clock::TRUE_RATE;
 use crate::disk::Crash;
 use crate::outcome::Skipped;
 use crate::plan::{DiskFault, Fault, Who};
 use crate::service::Service;
-use crate::view::recording::MarkKind;
 
 /// Why a fault that waited for its moment is skipped in the end.
 const NO_MOMENT: &str = "its moment did not come";
 
 impl<S: Service> Simulation<'_, S> {
-    pub(super) fn leads(&self, id: NodeId) -> bool {
-        self.roles.get(id.0 as usize).is_some_and(|(role, _)| *role == Role::Leader)
-    }
-
-    /// Whoever leads in the newest term, right now.
-    pub(super) fn leader(&self) -> Option<NodeId> {
-        let leaders = self.roles.iter().enumerate().filter(|(_, (role, _))| *role == Role::Leader);
-        leaders.max_by_key(|(_, (_, term))| *term).map(|(id, _)| NodeId(id as u64))
-    }
-
     fn find(&mut self, who: Who) -> Option<NodeId> {
         match who {
             Who::Node(id) => Some(id),
             Who::Same => self.last_leader_hit,
             Who::Leader => {
-                let leader = self.leader();
+                let leader = self.cluster.leader();
                 if leader.is_some() {
                     self.last_leader_hit = leader;
                 }
                 leader
             }
         }
-        .filter(|id| self.slot(*id).is_some_and(|slot| !slot.is_gone()))
+        .filter(|id| self.cluster.get_mut(*id).is_some_and(|slot| !slot.is_gone()))
     }
 
     pub(super) fn strike(&mut self, at: usize) {
         let row = &self.plan.faults[at];
-        self.trace.mix(9 ^ (at as u64) << 8);
-        self.trace.line(self.now_ns, || format!("fault {at}: {}", row.fault));
+        self.observers.see(&Observation::FaultDue(at, &row.fault));
         if self.healed_ns.is_some() {
             return self.skip(at, "all faults had ended");
         }
@@ -66,14 +54,8 @@ impl<S: Service> Simulation<'_, S> {
             Ok(false) => return,
             Err(why) => return self.skip(at, why),
         }
-        let victim = row.fault.who().and(self.victims.get(&at)).and_then(|ids| ids.first());
-        self.trace.strikes(at, self.now_ns, || match (row.fault.who(), victim) {
-            (Some(Who::Leader | Who::Same), Some(id)) => format!("{} ({id})", row.fault),
-            _ => row.fault.to_string(),
-        });
         let victims = self.victims.get(&at).map_or(&[][..], Vec::as_slice);
-        let (kind, what) = (row.fault.kind(), &row.fault);
-        self.trace.film(|recorder| recorder.strikes(at, kind, &what.to_string(), victims));
+        self.observers.see(&Observation::FaultBegun(at, &row.fault, victims));
         debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
         self.count(row.fault.kind());
     }
@@ -90,7 +72,7 @@ impl<S: Service> Simulation<'_, S> {
             Fault::CrashAll | Fault::KillAll => {
                 let power_loss = plan.faults[at].fault == Fault::CrashAll;
                 let crash = if power_loss { Crash::PowerLoss } else { Crash::Kill };
-                let ids = self.ids();
+                let ids = self.cluster.ids();
                 for id in &ids {
                     self.crash(*id, crash, at as u32);
                 }
@@ -110,7 +92,7 @@ impl<S: Service> Simulation<'_, S> {
             Who::Same => "no `leader` before it has hit a node that is still there",
             Who::Node(_) => "its node is not part of the cluster",
         })?;
-        let was_up = self.slot(id).is_some_and(|slot| slot.is_up());
+        let was_up = self.cluster.get_mut(id).is_some_and(|slot| slot.is_up());
         self.victims.insert(at, vec![id]);
         match (self.strike_node(at, id), &plan.faults[at].fault) {
             (true, _) => Ok(true),
@@ -122,8 +104,8 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A fault has hit nothing.
     fn skip(&mut self, fault: usize, why: &'static str) {
-        self.trace.line(self.now_ns, || format!("fault {fault} is skipped: {why}"));
-        self.skipped.push(Skipped { fault, at_ns: self.now_ns, why });
+        self.observers.see(&Observation::FaultSkipped(fault, why));
+        self.observers.coverage.skip(Skipped { fault, at_ns: self.kernel.now_ns(), why });
     }
 
     /// Faults that wait for their moment on a node are given up.
@@ -140,7 +122,7 @@ impl<S: Service> Simulation<'_, S> {
     fn strike_node(&mut self, at: usize, id: NodeId) -> bool {
         let plan = self.plan;
         let fault = at as u32;
-        self.trace.note(self.now_ns, id, || format!("fault {at}: {}", plan.faults[at].fault));
+        self.observers.see(&Observation::FaultHits(at, &plan.faults[at].fault, id));
         match &plan.faults[at].fault {
             Fault::Crash(_) => self.crash_if_up(id, Crash::PowerLoss, fault),
             Fault::Kill(_) => self.crash_if_up(id, Crash::Kill, fault),
@@ -149,7 +131,9 @@ impl<S: Service> Simulation<'_, S> {
             Fault::Process(_, kind) => self.strike_process(id, *kind, fault),
             Fault::Disk(_, fault) => self.strike_disk(id, *fault, at),
             other => {
-                let Some(slot) = self.slot(id).filter(|slot| slot.is_up()) else { return false };
+                let Some(slot) = self.cluster.get_mut(id).filter(|slot| slot.is_up()) else {
+                    return false;
+                };
                 match other {
                     Fault::CrashAtOutput(_, count) => slot.fuse = Some((*count, fault)),
                     Fault::CrashAtDisk(_, count) => slot.disk_fuse = Some((*count, fault)),
@@ -162,28 +146,26 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     fn crash_if_up(&mut self, id: NodeId, crash: Crash, fault: u32) -> bool {
-        let up = self.slot(id).is_some_and(|slot| slot.is_up());
+        let up = self.cluster.get_mut(id).is_some_and(|slot| slot.is_up());
         self.crash(id, crash, fault);
         up
     }
 
     pub(super) fn mend(&mut self, at: usize) {
         let fault = &self.plan.faults[at].fault;
-        self.trace.mix(10 ^ (at as u64) << 8);
-        self.trace.line(self.now_ns, || format!("fault {at} ends: {fault}"));
+        self.observers.see(&Observation::FaultOver(at, fault));
         if self.healed_ns.is_some() {
             return;
         }
         self.availability.disturb();
-        self.trace.mends(Some(at), self.now_ns);
-        self.trace.film(|recorder| recorder.mends(Some(at)));
+        self.observers.see(&Observation::FaultCleared(at));
         self.network.mend(at as u32);
         for id in self.victims.remove(&at).unwrap_or_default() {
             let number = at as u32;
-            let Some(slot) = self.slot(id) else { continue };
+            let Some(slot) = self.cluster.get_mut(id) else { continue };
             let armed = slot.armed().into_iter().find(|armed| *armed == number);
             self.give_up(armed, NO_MOMENT);
-            let slot = self.slot(id).expect("it is there");
+            let slot = self.cluster.get_mut(id).expect("it is there");
             slot.fuse = slot.fuse.filter(|(_, fault)| *fault != number);
             slot.disk_fuse = slot.disk_fuse.filter(|(_, fault)| *fault != number);
             slot.name_fuse = slot.name_fuse.filter(|(_, fault)| *fault != number);
@@ -201,39 +183,33 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A paused node goes on: what happened meanwhile happens now.
     pub(super) fn resume(&mut self, id: NodeId) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         slot.paused = false;
         for event in std::mem::take(&mut slot.deferred) {
-            self.schedule.push(self.now_ns, event);
+            self.kernel.after(0, event);
         }
     }
 
     /// All faults end: every node of the core that belongs to the cluster runs, every link between
     /// them works. The others are lost.
     pub(super) fn heal(&mut self) {
-        self.trace.mix(11);
         self.availability.disturb();
-        let now_ns = self.now_ns;
+        let now_ns = self.kernel.now_ns();
         self.core = self.choose_core();
         let core = match &self.core {
             None => "all is healed".to_owned(),
             Some(core) => format!("the core {} is healed", list(core.clone())),
         };
-        self.trace.line(now_ns, || core.clone());
+        self.observers.see(&Observation::Heals(&core));
         // What waits on nodes that were lost before belongs to another plan.
-        let present = self.slots.iter().flatten().filter(|slot| slot.lost.is_none());
+        let present = self.cluster.iter().filter(|slot| slot.lost.is_none());
         let armed: BTreeSet<u32> = present.flat_map(SimNode::armed).collect();
         self.give_up(armed, NO_MOMENT);
         let stays = |slot: &&SimNode<S>| !slot.retired && !self.is_core(slot.id);
-        let outside: Vec<NodeId> =
-            self.slots.iter().flatten().filter(stays).map(|slot| slot.id).collect();
+        let outside: Vec<NodeId> = self.cluster.iter().filter(stays).map(|slot| slot.id).collect();
         let present: Vec<_> = outside.iter().map(|id| self.present_loss(*id)).collect();
         self.begin_recovery();
-        self.trace.mends(None, now_ns);
-        self.trace.film(|recorder| {
-            recorder.mends(None);
-            recorder.mark(None, MarkKind::Healed, &core);
-        });
+        self.observers.see(&Observation::Healed(&core));
         self.network.calm();
         for at in 0..self.plan.faults.len() {
             self.network.mend(at as u32);
@@ -241,11 +217,13 @@ impl<S: Service> Simulation<'_, S> {
         for (id, present) in outside.into_iter().zip(present) {
             self.lose(id, present);
         }
-        for slot in self.slots.iter_mut().flatten() {
+        for slot in self.cluster.iter_mut() {
             slot.disk.set_size(None);
         }
-        for id in self.ids() {
-            let Some(slot) = self.slot(id).filter(|slot| slot.lost.is_none()) else { continue };
+        for id in self.cluster.ids() {
+            let Some(slot) = self.cluster.get_mut(id).filter(|slot| slot.lost.is_none()) else {
+                continue;
+            };
             (slot.fuse, slot.disk_fuse, slot.slowness) = (None, None, 1);
             (slot.crash_loop, slot.jitter) = (None, None);
             (slot.name_fuse, slot.stale) = (None, None);

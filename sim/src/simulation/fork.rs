@@ -11,7 +11,6 @@
 
 use super::Simulation;
 use super::node::SimNode;
-use crate::rng;
 use crate::service::Service;
 
 /// Where a run parts from the one that its plan describes.
@@ -27,10 +26,11 @@ impl<S: Service> Simulation<'_, S> {
     /// From now on, chance decides as in the fork with this salt. Whoever draws must be told of it
     /// here, or draw from a stream that is keyed with the simulation's seed at that moment.
     pub(super) fn fork(&mut self, salt: u64) {
-        self.seed = rng::fork(self.seed, salt);
+        self.kernel.fork(salt);
         self.network.fork(salt);
-        for slot in self.slots.iter_mut().flatten() {
-            slot.fork(self.seed, salt);
+        let seed = self.kernel.seed();
+        for slot in self.cluster.iter_mut() {
+            slot.fork(seed, salt);
         }
         for client in &mut self.clients.all {
             client.choices.fork(salt);

@@ -92,7 +92,7 @@ fn closure(mut open: Vec<Voters>, steps: &[Step]) -> Option<BTreeSet<Voters>> {
 impl<S: Service> Simulation<'_, S> {
     /// The membership was another one `before`.
     pub(super) fn note_promises(&mut self, before: &Membership) {
-        let now = &self.newest.1;
+        let now = self.cluster.membership();
         let made = now.learners().iter().any(|id| now.is_promised(*id) && !before.is_promised(*id));
         let kept = now.voters().iter().any(|id| before.is_promised(*id));
         if made {
@@ -105,10 +105,10 @@ impl<S: Service> Simulation<'_, S> {
 
     /// The voters of every membership that may be in force, now or later. `None` if that is not known.
     pub(super) fn voters_in_force(&self) -> Option<BTreeSet<Voters>> {
-        let newest = &self.newest.1;
-        let members = self.slots.iter().flatten().filter(|slot| newest.contains(slot.id));
+        let newest = self.cluster.membership();
+        let members = self.cluster.iter().filter(|slot| newest.contains(slot.id));
         let least = members.filter(|slot| !slot.is_gone()).map(SimNode::surely_applied).min()?;
-        let past: Vec<&Membership> = self.past.since(least)?.collect();
+        let past: Vec<&Membership> = self.cluster.past().since(least)?.collect();
         let mut steps = Vec::new();
         for data in self.safety.changes_behind(least) {
             // At first only what takes effect at once, and then all.

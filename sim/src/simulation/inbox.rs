@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use stormkv::env::Completion;
 use stormkv::types::NodeId;
 
-use super::{Event, Simulation, failure, recorder};
+use super::observe::Observation;
+use super::{Event, EventKind, Simulation};
 use crate::plan::Cpu;
 use crate::service::Service;
 use crate::view::recording::Fate;
@@ -78,24 +79,21 @@ impl Inbox {
 impl<S: Service> Simulation<'_, S> {
     /// Lets an event wait if its node is slow and busy; otherwise gives it back.
     pub(super) fn queue_up(&mut self, id: NodeId, event: Event) -> Option<Event> {
-        let now_ns = self.now_ns;
-        let Some(inbox) = self.slot(id).and_then(|slot| slot.inbox.as_mut()) else {
+        let now_ns = self.kernel.now_ns();
+        let Some(inbox) = self.cluster.get_mut(id).and_then(|slot| slot.inbox.as_mut()) else {
             return Some(event);
         };
         // The disk and the inbox itself do not wait for the node.
-        if matches!(event, Event::DiskStep { .. } | Event::Serve { .. }) {
+        if !event.is_input() {
             return Some(event);
         }
         if inbox.waiting.is_empty() && inbox.busy_until_ns <= now_ns {
             inbox.busy_until_ns = now_ns + inbox.input_ns;
             return Some(event);
         }
-        let may_be_lost =
-            matches!(event, Event::Deliver { .. } | Event::DeliverFrame { .. } | Event::Ask { .. });
-        if may_be_lost && inbox.waiting.len() >= MAX_WAITING {
+        if event.may_be_lost() && inbox.waiting.len() >= MAX_WAITING {
             self.reach("inbox-full");
-            let mail = recorder::mail(&event);
-            self.trace.film(|recorder| recorder.ends(mail, Fate::InboxFull, false));
+            self.observers.see(&Observation::Forgotten(event.message, Fate::InboxFull));
             return None;
         }
         inbox.waiting.push_back(event);
@@ -108,20 +106,24 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Schedules the moment when the node takes the next input.
     fn serve_later(&mut self, id: NodeId) {
-        let now_ns = self.now_ns;
-        let Some(inbox) = self.slot(id).and_then(|slot| slot.inbox.as_mut()) else { return };
+        let now_ns = self.kernel.now_ns();
+        let Some(inbox) = self.cluster.get_mut(id).and_then(|slot| slot.inbox.as_mut()) else {
+            return;
+        };
         if inbox.serve_ns.is_some() || inbox.waiting.is_empty() {
             return;
         }
         let at_ns = inbox.busy_until_ns.max(now_ns);
         inbox.serve_ns = Some(at_ns);
-        self.schedule.push(at_ns, Event::Serve { node: id });
+        self.kernel.at(at_ns, Event::node(id, EventKind::Serve));
     }
 
     /// The node takes the next input, if this is the moment that was set.
     pub(super) fn serve(&mut self, id: NodeId) {
-        let now_ns = self.now_ns;
-        let Some(inbox) = self.slot(id).and_then(|slot| slot.inbox.as_mut()) else { return };
+        let now_ns = self.kernel.now_ns();
+        let Some(inbox) = self.cluster.get_mut(id).and_then(|slot| slot.inbox.as_mut()) else {
+            return;
+        };
         if inbox.serve_ns.is_none_or(|at_ns| now_ns < at_ns) {
             return;
         }
@@ -130,25 +132,26 @@ impl<S: Service> Simulation<'_, S> {
             && let Some(event) = inbox.waiting.pop_front()
         {
             inbox.busy_until_ns = now_ns + inbox.input_ns;
-            self.trace.turn_to(Some(id), failure::weight(&event));
+            self.observers.see(&Observation::Taken(id, &event));
             self.dispatch_to_disk(event);
         }
         self.serve_later(id);
     }
 
     /// The disk has done a batch: an input like others for a slow node.
-    pub(super) fn completed(&mut self, id: NodeId, life: u64, completion: Completion) {
-        if self.slot(id).is_some_and(|slot| slot.inbox.is_some()) {
+    pub(super) fn completed(&mut self, id: NodeId, completion: Completion) {
+        if let Some(slot) = self.cluster.get_mut(id).filter(|slot| slot.inbox.is_some()) {
+            let life = slot.life;
             let completion = Box::new(completion);
-            self.schedule.push(self.now_ns, Event::Complete { node: id, life, completion });
+            self.kernel.after(0, Event::incarnation(id, life, EventKind::Complete { completion }));
         } else {
-            self.with(id, Some(life), |driver| driver.complete(completion));
+            self.with(id, |driver| driver.complete(completion));
         }
     }
 
     /// The node takes so long from now on, for each input and for each entry that it applies.
     pub(super) fn slow_down(&mut self, id: NodeId, input_ns: u64, apply_ns: u64) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         let inbox = slot.inbox.get_or_insert_default();
         inbox.input_ns = inbox.input_ns.max(input_ns);
         inbox.apply_ns = inbox.apply_ns.max(apply_ns);
@@ -157,10 +160,10 @@ impl<S: Service> Simulation<'_, S> {
     /// The node is as fast as usual again: what waits arrives anew.
     pub(super) fn speed_up(&mut self, id: NodeId) {
         let usual = Inbox::of(&self.plan.cpu);
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         let Some(inbox) = std::mem::replace(&mut slot.inbox, usual) else { return };
         for event in inbox.waiting {
-            self.schedule.push(self.now_ns, event);
+            self.kernel.after(0, event);
         }
     }
 }

@@ -10,8 +10,8 @@ use stormkv::node::Role;
 use stormkv::session::SessionLimits;
 use stormkv::types::{NodeId, SnapshotId};
 
-use super::failure::Weight;
 use super::node::{Judge, Starting};
+use super::observe::Observation;
 use super::{Event, Simulation};
 use crate::caught::caught;
 use crate::checker::Broken;
@@ -19,9 +19,9 @@ use crate::disk::{self, Crash};
 use crate::outcome::Class;
 use crate::plan::Cluster;
 use crate::port::Port;
-use crate::rng::{Purpose, Stream};
+use crate::rng::Purpose;
 use crate::service::Service;
-use crate::view::recording::MarkKind;
+use crate::view::recording::Fate;
 
 /// A node whose disk could not be read is started again after this time.
 pub(super) const START_AGAIN_NS: u64 = 100_000_000;
@@ -36,10 +36,12 @@ impl<S: Service> Simulation<'_, S> {
     /// A node that has stopped by itself leaves its place.
     pub(super) fn consider_stop(&mut self, id: NodeId) {
         let damaged = self.atlas.is_damaged(id);
-        let Some(error) = self.node(id).and_then(|node| node.stopped()).cloned() else { return };
+        let Some(error) = self.cluster.node(id).and_then(|node| node.stopped()).cloned() else {
+            return;
+        };
         let reason = error.to_string();
-        self.trace.film(|recorder| recorder.mark(Some(id), MarkKind::Stop, &reason));
-        let slot = self.slot(id).expect("it has stopped");
+        self.observers.see(&Observation::Stopped(id, &error));
+        let slot = self.cluster.get_mut(id).expect("it has stopped");
         match error {
             Error::Removed => {
                 slot.retired = true;
@@ -48,8 +50,7 @@ impl<S: Service> Simulation<'_, S> {
             }
             Error::Disk(fault) if disk::is_fault(&fault) => self.reach("node-stopped-by-disk"),
             Error::BeyondRepair { .. } if damaged => {
-                let message = error.to_string();
-                return self.gives_up(id, &message);
+                return self.gives_up(id, &error);
             }
             error => {
                 let message = format!("{id} stopped: {error}");
@@ -57,41 +58,41 @@ impl<S: Service> Simulation<'_, S> {
             }
         }
         let healed = self.healed_ns.is_some();
-        let slot = self.slot(id).expect("it has just been used");
+        let slot = self.cluster.get_mut(id).expect("it has just been used");
         slot.stops += u32::from(healed);
         slot.stopped = Some(reason);
         self.take_down(id, Crash::Kill, u32::MAX, false);
         if healed {
-            self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
+            self.kernel.after(START_AGAIN_NS, Event::start(id));
         }
     }
 
     pub(super) fn crash(&mut self, id: NodeId, crash: Crash, fault: u32) {
-        if self.slot(id).is_some_and(|slot| slot.is_up()) {
+        if self.cluster.get_mut(id).is_some_and(|slot| slot.is_up()) {
             self.take_down(id, crash, fault, crash == Crash::Kill);
         }
     }
 
     pub(super) fn take_down(&mut self, id: NodeId, crash: Crash, fault: u32, cache_survives: bool) {
         self.availability.disturb();
-        self.trace.turn_to(Some(id), Weight::Full);
-        self.trace.line(self.now_ns, || format!("{id} is down"));
-        if self.roles[id.0 as usize].0 == Role::Leader {
+        self.observers.see(&Observation::Down(id));
+        if self.cluster.set_role(id, (Role::Follower, 0)).0 == Role::Leader {
             self.reach("crash-of-leader");
         }
-        self.roles[id.0 as usize] = (Role::Follower, 0);
-        let slot = self.slot(id).expect("it is up");
+        let slot = self.cluster.get_mut(id).expect("it is up");
         let fuses = slot.fuses().filter(|armed| *armed != fault).collect::<Vec<_>>();
         self.give_up(fuses, "its node went down before its moment");
-        let slot = self.slot(id).expect("it is up");
+        let slot = self.cluster.get_mut(id).expect("it is up");
         slot.remember_membership();
         let status = slot.driver.take().map(|driver| driver.node().status());
         if let Some(status) = status {
             slot.snapshot = status.snapshot.index;
-            self.trace.leaves(id, status);
+            self.observers.see(&Observation::Left(id, &status));
         }
-        self.film_forgotten(id);
-        let slot = self.slot(id).expect("it was up");
+        let waiting = slot.inbox.iter().flat_map(|inbox| inbox.waiting());
+        for event in slot.deferred.iter().chain(waiting).filter(|event| event.message > 0) {
+            self.observers.see(&Observation::Forgotten(event.message, Fate::Forgotten));
+        }
         let unsynced = std::mem::take(&mut slot.batches).iter().any(Option::is_some);
         (slot.fuse, slot.disk_fuse, slot.name_fuse) = (None, None, None);
         slot.stuck.clear();
@@ -108,12 +109,15 @@ impl<S: Service> Simulation<'_, S> {
             self.reach("killed-before-disk-error-was-known");
         }
         let cache_survives = cache_survives && !disk_failed;
-        self.film_down(id, crash, disk);
+        let slot = self.cluster.get(id).expect("it was up");
+        let after = slot.disk.stats();
+        let crashed = Observation::DiskCrashed { node: id, crash, before: &disk, after };
+        self.observers.see(&crashed);
         self.safety.crashed(id, cache_survives);
         if unsynced {
             self.reach("crash-with-unsynced-writes");
         }
-        if self.slots.iter().flatten().all(|slot| !slot.is_up()) {
+        if self.cluster.iter().all(|slot| !slot.is_up()) {
             self.reach("all-nodes-down");
         }
         self.start_in_loop(id);
@@ -121,16 +125,15 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A node does not start, which must have a reason.
     fn refused(&mut self, id: NodeId, error: Error) {
-        self.trace.line(self.now_ns, || format!("{id} does not start: {error}"));
-        self.trace.film(|recorder| recorder.mark(Some(id), MarkKind::Refused, &error.to_string()));
+        self.observers.see(&Observation::StartRefused(id, &error));
         self.effects.clear();
         let healed = self.healed_ns.is_some();
-        let slot = self.slot(id).expect("it was to start");
+        let slot = self.cluster.get_mut(id).expect("it was to start");
         slot.stops += u32::from(healed);
         slot.stopped = Some(error.to_string());
         match (error, self.atlas.is_exceeded(), self.atlas.mark(id)) {
             (Error::Disk(fault), ..) if disk::is_fault(&fault) => {
-                self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
+                self.kernel.after(START_AGAIN_NS, Event::start(id));
             }
             (Error::Corrupt { .. }, true, Some(mark)) => mark.stopped = true,
             (error, ..) => {
@@ -141,25 +144,22 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     pub(super) fn start(&mut self, id: NodeId) {
-        self.trace.mix(4 ^ id.0 << 8);
-        let starts = self.slot(id).is_some_and(|slot| !slot.is_up() && !slot.is_gone());
-        let weight = if starts { Weight::Full } else { Weight::Mere };
-        self.trace.turn_to(Some(id), weight);
-        self.trace.line(self.now_ns, || format!("{id} starts"));
-        let (plan, seed) = (self.plan, self.seed);
-        let now_ns = self.now_ns;
-        let Some(slot) = self.slots.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let starts = self.cluster.get_mut(id).is_some_and(|slot| !slot.is_up() && !slot.is_gone());
+        self.observers.see(&Observation::StartDue { node: id, starts });
+        let (plan, seed) = (self.plan, self.kernel.seed());
+        let now_ns = self.kernel.now_ns();
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         if slot.is_up() || slot.is_gone() {
             return;
         }
         if slot.stalled {
-            slot.stuck.push(Event::Start { node: id });
+            slot.stuck.push(Event::start(id));
             return;
         }
         self.availability.disturb();
-        self.trace.film(|recorder| recorder.mark(Some(id), MarkKind::Start, ""));
+        self.observers.see(&Observation::Started(id));
         self.strike_at_start(id);
-        let slot = self.slots[id.0 as usize].as_mut().expect("it has a place");
+        let slot = self.cluster.get_mut(id).expect("it has a place");
         slot.life += 1;
         slot.heard.clear();
         let life = slot.life;
@@ -173,7 +173,7 @@ impl<S: Service> Simulation<'_, S> {
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
         // A start takes a while, so nodes do not tick in step.
         let took_ns =
-            Stream::new(seed, Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
+            self.kernel.stream(Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
         let mut port = Port { now_ns: slot.clock.at(now_ns) + took_ns, disk, effects, watch };
         let started = caught(|| Driver::start(config, &mut port));
         let kept = port.watch.starting.unwrap_or_default();
@@ -191,15 +191,15 @@ impl<S: Service> Simulation<'_, S> {
             .and_then(|()| kept.applied.iter().try_for_each(|a| self.safety.applied(id, a)));
         let status = driver.node().status();
         self.snapshot_rate.started(id, status.applied.index);
-        self.slots[id.0 as usize].as_mut().expect("it was just started").driver =
-            Some(Box::new(driver));
+        self.cluster.get_mut(id).expect("it was just started").driver = Some(Box::new(driver));
         if let Err(broken) = judged {
             return self.fail(Class::Safety, broken);
         }
         if torn {
             self.reach("torn-tail-recovered");
         }
-        if std::mem::take(&mut self.slot(id).expect("it was just started").has_old_files) {
+        if std::mem::take(&mut self.cluster.get_mut(id).expect("it was just started").has_old_files)
+        {
             self.reach("old-files-read");
         }
         self.note_recovery(id);

@@ -9,16 +9,16 @@ use bytes::Bytes;
 use stormkv::types::NodeId;
 use stormkv::wire::{HEADER, Kind, Lane, Message};
 
-use super::failure::{Weight, weight_of};
-use super::recorder::{self, MessageId};
-use super::trace::{describe, mix_message};
-use super::{Event, Simulation};
+use super::event::Payload;
+use super::observe::text::{self, grants_vote};
+use super::observe::{MessageId, Observation};
+use super::{Event, EventKind, Simulation};
 use crate::checker::{Broken, Check};
 use crate::network::{Connection, DropReason, Endpoint, Fate, Parcel};
 use crate::outcome::Class;
 use crate::rng::{Draw, mix};
 use crate::service::Service;
-use crate::view::recording::Fate::Garbled;
+use crate::view::recording;
 
 /// From so many chunks on, a snapshot takes several windows of the transfer.
 const MANY_CHUNKS: u64 = 16;
@@ -26,14 +26,10 @@ const MANY_CHUNKS: u64 = 16;
 impl<S: Service> Simulation<'_, S> {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         if let Err(broken) = self.safety.sending(from, to, &message) {
-            self.trace.note(self.now_ns, from, || {
-                format!("{} is about to be sent", describe::<S>(from, to, &message))
-            });
             // It goes nowhere, but it is what is wrong.
-            self.trace.film(|recorder| {
-                let (mail, _) = recorder.sends::<S>((from, to), &message, Ok(None));
-                recorder.accuse(mail);
-            });
+            let id = self.observers.number_message();
+            let ends = (from, to);
+            self.observers.see(&Observation::Forbidden { ends, message: &message, id });
             self.fail(Class::Safety, broken);
             return;
         }
@@ -46,18 +42,13 @@ impl<S: Service> Simulation<'_, S> {
             Kind::TimeoutNow => {
                 self.availability.disturb();
                 self.reach("leadership-transferred");
-                let term = self.roles[from.0 as usize].1;
+                let term = self.cluster.role(from).1;
                 self.handed_over = Some((to, term + 1));
-            }
-            Kind::VoteResp if grants(&message) => {
-                self.trace.note(self.now_ns, from, || {
-                    format!("{} is sent", describe::<S>(from, to, &message))
-                });
             }
             _ => {}
         }
         match message.kind() {
-            Kind::VoteResp if self.is_repairing(from) && grants(&message) => {
+            Kind::VoteResp if self.is_repairing(from) && grants_vote(&message) => {
                 self.reach("damaged-member-voted");
             }
             _ => {}
@@ -66,69 +57,84 @@ impl<S: Service> Simulation<'_, S> {
         let bytes = u32::try_from(message.weight()).expect("messages are far below 4 GiB");
         let parcel = Parcel { kind: message.kind() as u8, lane: lane.number(), bytes };
         let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
-        let fate = self.network.fate(self.now_ns, ends.0, ends.1, parcel);
+        let fate = self.network.fate(self.kernel.now_ns(), ends.0, ends.1, parcel);
         // A refusal of a forwarded request speaks for one copy of it, so the transport must not
         // make a second one.
         let copies = message.kind() != Kind::Forward;
-        let (mail, copy) = self.trace.film(|recorder| {
-            let fate = match fate {
-                Fate::Delivered { again_ns, .. } => Ok(again_ns.filter(|_| copies)),
-                Fate::Dropped(reason) => Err(reason),
-            };
-            recorder.sends::<S>((from, to), &message, fate)
-        });
-        let Fate::Delivered { at_ns, again_ns, garbled, connection, .. } = fate else {
-            if let Fate::Dropped(reason) = fate {
+        let (again_ns, dropped) = match fate {
+            Fate::Delivered { again_ns, .. } => (again_ns.filter(|_| copies), None),
+            Fate::Dropped(reason) => (None, Some(reason)),
+        };
+        let id = self.observers.number_message();
+        let copy = again_ns.map(|_| self.observers.number_message());
+        let ends = (from, to);
+        self.observers.see(&Observation::Sent { ends, message: &message, id, copy, dropped });
+        let Fate::Delivered { at_ns, garbled, connection, .. } = fate else {
+            if let Some(reason) = dropped {
                 self.tell_of_loss(from, to, parcel, lane, reason);
             }
             return;
         };
-        if let Some(portrait) = &mut self.portrait {
+        if let Some(portrait) = &mut self.observers.fingerprint {
             portrait.sent(message.kind(), at_ns.max(again_ns.unwrap_or(0)));
         }
-        if let Some(at_ns) = again_ns.filter(|_| copies) {
-            let event = self.delivery((from, to), message.clone(), connection, copy);
-            self.schedule.push(at_ns, event);
+        if let (Some(at_ns), Some(copy)) = (again_ns, copy) {
+            let payload = self.payload(message.clone());
+            let event =
+                Event::node(to, EventKind::Deliver { from, payload, connection }).about(copy);
+            self.kernel.at(at_ns, event);
         }
-        let event = match garbled {
-            None => self.delivery((from, to), message, connection, mail),
-            Some(draw) => {
-                let message = Box::new(message);
-                Event::DeliverGarbled { from, to, message, draw, connection, mail }
-            }
+        let payload = match garbled {
+            None => self.payload(message),
+            Some(draw) => Payload::Corrupt(Box::new(message), draw),
         };
-        self.schedule.push(at_ns, event);
+        let event = Event::node(to, EventKind::Deliver { from, payload, connection }).about(id);
+        self.kernel.at(at_ns, event);
     }
 
-    fn delivery(
-        &self,
-        (from, to): (NodeId, NodeId),
-        message: Message,
+    fn payload(&self, message: Message) -> Payload {
+        match self.encodes() {
+            true => Payload::Frame(message.encode()),
+            false => Payload::Value(Box::new(message)),
+        }
+    }
+
+    /// A message arrives at the end of its link.
+    pub(super) fn arrive(
+        &mut self,
+        ends: (NodeId, NodeId),
+        payload: Payload,
         connection: Connection,
         mail: MessageId,
-    ) -> Event {
-        if self.encodes() {
-            return Event::DeliverFrame { from, to, frame: message.encode(), connection, mail };
+    ) {
+        match payload {
+            Payload::Value(message) => self.deliver(ends, *message, connection, mail),
+            Payload::Frame(frame) => {
+                let message = Message::decode(&frame).expect("this frame is not damaged");
+                self.deliver(ends, message, connection, mail);
+            }
+            Payload::Corrupt(message, draw) => {
+                self.deliver_corrupt(ends, *message, draw, connection, mail);
+            }
         }
-        Event::Deliver { from, to, message: Box::new(message), connection, mail }
     }
 
-    pub(super) fn deliver(
+    fn deliver(
         &mut self,
         (from, to): (NodeId, NodeId),
         message: Message,
         connection: Connection,
         mail: MessageId,
     ) {
-        self.trace.mix(2 ^ from.0 << 8 ^ to.0 << 16);
-        self.trace.turn_to(Some(to), weight_of(&message));
+        let arrives = Observation::Arrives { ends: (from, to), message: &message, damaged: false };
+        self.observers.see(&arrives);
         if !self.gets_through((from, to), &message, connection, mail) {
             return;
         }
-        self.trace.film(|recorder| recorder.arrives(mail, to, &message));
-        self.trace.line(self.now_ns, || describe::<S>(from, to, &message));
+        let ends = (from, to);
+        self.observers.see(&Observation::Delivered { ends, message: &message, id: mail });
         if matches!(message, Message::Raft(_)) {
-            self.messages += 1;
+            self.observers.coverage.raft_message();
             self.note_heard(from, to);
         }
         if let Message::Chunk(chunk) = &message
@@ -140,7 +146,7 @@ impl<S: Service> Simulation<'_, S> {
         if message.kind() == Kind::Forward {
             self.reach("request-forwarded");
         }
-        self.with(to, None, |driver| driver.receive(from, message));
+        self.with(to, |driver| driver.receive(from, message));
     }
 
     /// Whether a message that was on its way finds its receiver.
@@ -151,28 +157,22 @@ impl<S: Service> Simulation<'_, S> {
         connection: Connection,
         mail: MessageId,
     ) -> bool {
-        mix_message(&mut self.trace, message);
-        let up = self.slot(to).is_some_and(|slot| slot.is_up());
+        let up = self.cluster.get_mut(to).is_some_and(|slot| slot.is_up());
         let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
         let arrives = if up { self.network.arrives(ends.0, ends.1, connection) } else { Ok(()) };
         if arrives == Err(DropReason::Reset) && message.kind() == Kind::Chunk {
             self.reach("chunk-lost-in-reset");
         }
-        if !up {
-            // That says nothing that its state does not say.
-            self.trace.turn_to(None, Weight::Mere);
-        }
-        if let Some(fate) = recorder::stopped(up, arrives) {
-            self.trace.film(|recorder| recorder.ends(mail, fate, false));
-            self.trace
-                .line(self.now_ns, || format!("{} is lost", describe::<S>(from, to, message)));
+        if let Some(fate) = lost(up, arrives) {
+            let ends = (from, to);
+            self.observers.see(&Observation::LostOnArrival { ends, message, id: mail, fate });
         }
         up && arrives.is_ok()
     }
 
     /// A frame arrives whose bytes were damaged on the way: its receiver must notice, and closes
     /// the connection.
-    pub(super) fn deliver_garbled(
+    fn deliver_corrupt(
         &mut self,
         (from, to): (NodeId, NodeId),
         message: Message,
@@ -180,11 +180,12 @@ impl<S: Service> Simulation<'_, S> {
         connection: Connection,
         mail: MessageId,
     ) {
-        self.trace.mix(13 ^ from.0 << 8 ^ to.0 << 16);
+        let arrives = Observation::Arrives { ends: (from, to), message: &message, damaged: true };
+        self.observers.see(&arrives);
         if !self.gets_through((from, to), &message, connection, mail) {
             return;
         }
-        self.trace.film(|recorder| recorder.ends(mail, Garbled, false));
+        self.observers.see(&Observation::Corrupted(mail));
         let frame = damaged(&message.encode(), draw);
         self.receive_damaged(from, to, &message, &frame);
     }
@@ -200,17 +201,16 @@ impl<S: Service> Simulation<'_, S> {
         self.safety.count(Check::FrameIntegrity, 1);
         match Message::decode(frame) {
             Err(error) => {
-                self.trace.line(self.now_ns, || {
-                    format!("{} is refused: {error}", describe::<S>(from, to, message))
-                });
+                let (ends, error) = ((from, to), &error);
+                self.observers.see(&Observation::FrameRefused { ends, message, error });
                 self.reach("frame-garbled-and-refused");
                 self.break_connection(from, to, Lane::of(message));
             }
             Ok(read) => {
                 let message = format!(
                     "{to} took a damaged frame for a message: {}; {from} had sent {}",
-                    describe::<S>(from, to, &read),
-                    describe::<S>(from, to, message)
+                    text::message(S::describe, from, to, &read),
+                    text::message(S::describe, from, to, message)
                 );
                 self.fail(Class::Safety, Broken::new("frame-integrity", message));
             }
@@ -220,7 +220,7 @@ impl<S: Service> Simulation<'_, S> {
     /// The connection on which one node sends to the other breaks; the sender will notice.
     pub(super) fn break_connection(&mut self, from: NodeId, to: NodeId, lane: Lane) {
         let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
-        let at_ns = self.network.reset(self.now_ns, ends.0, ends.1, lane.number());
+        let at_ns = self.network.reset(self.kernel.now_ns(), ends.0, ends.1, lane.number());
         self.tell(at_ns, from, to, lane == Lane::Bulk);
     }
 
@@ -234,7 +234,7 @@ impl<S: Service> Simulation<'_, S> {
         reason: DropReason,
     ) {
         let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
-        let notice = self.network.notice(self.now_ns, ends.0, ends.1, parcel, reason);
+        let notice = self.network.notice(self.kernel.now_ns(), ends.0, ends.1, parcel, reason);
         let Some(notice) = notice else { return };
         if reason == DropReason::QueueFull {
             self.reach("queue-full-told");
@@ -243,9 +243,12 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     fn tell(&mut self, at_ns: u64, node: NodeId, peer: NodeId, disconnected: bool) {
-        let Some(slot) = self.slot(node).filter(|slot| slot.is_up()) else { return };
+        let Some(slot) = self.cluster.get_mut(node).filter(|slot| slot.is_up()) else { return };
         let life = slot.life;
-        self.schedule.push(at_ns, Event::Unreachable { node, life, peer, disconnected });
+        self.kernel.at(
+            at_ns,
+            Event::incarnation(node, life, EventKind::Unreachable { peer, disconnected }),
+        );
     }
 
     /// A node hears that messages to a peer were lost; and if it is disconnected, that requests
@@ -253,19 +256,18 @@ impl<S: Service> Simulation<'_, S> {
     pub(super) fn unreachable(
         &mut self,
         node: NodeId,
-        life: u64,
+        is_void: bool,
         peer: NodeId,
         disconnected: bool,
     ) {
-        self.trace.mix(14 ^ node.0 << 8 ^ peer.0 << 16);
-        self.trace.line(self.now_ns, || {
-            let what = if disconnected { "disconnected" } else { "unreachable" };
-            format!("{node} hears that {peer} is {what}")
-        });
-        if self.leads(node) {
+        self.observers.see(&Observation::LossReported { node, peer, disconnected });
+        if self.cluster.leads(node) {
             self.reach("leader-told-unreachable");
         }
-        self.with(node, Some(life), |driver| {
+        if is_void {
+            return;
+        }
+        self.with(node, |driver| {
             driver.unreachable(peer);
             if disconnected {
                 driver.disconnected(peer);
@@ -310,8 +312,14 @@ fn damaged(frame: &[u8], draw: Draw) -> Bytes {
     bytes.into()
 }
 
-fn grants(message: &Message) -> bool {
-    matches!(message, Message::Raft(message) if !message.reject())
+/// What stops a message at its end.
+pub(super) fn lost(up: bool, arrives: Result<(), DropReason>) -> Option<recording::Fate> {
+    match arrives {
+        _ if !up => Some(recording::Fate::Down),
+        Err(DropReason::Partition) => Some(recording::Fate::Cut),
+        Err(_) => Some(recording::Fate::Reset),
+        Ok(()) => None,
+    }
 }
 
 #[cfg(test)]

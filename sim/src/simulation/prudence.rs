@@ -51,7 +51,7 @@ fn judge(
 impl<S: Service> Simulation<'_, S> {
     /// A message of raft from this node has reached that one.
     pub(super) fn note_heard(&mut self, from: NodeId, to: NodeId) {
-        if let Some(slot) = self.slot(to) {
+        if let Some(slot) = self.cluster.get_mut(to) {
             slot.heard.insert(from, slot.timer);
         }
     }
@@ -62,7 +62,7 @@ impl<S: Service> Simulation<'_, S> {
         if cfg!(feature = "bugs") && self.plan.bug.as_deref() == Some("voter-added-at-once") {
             return;
         }
-        let Some(node) = self.node(id) else { return };
+        let Some(node) = self.cluster.node(id) else { return };
         let entries = (last + 1..=node.status().last.index).filter_map(|index| node.entry(index));
         let changes = entries.filter(|entry| entry.kind == EntryKind::Membership);
         let steps: Vec<Reconfigure> =
@@ -81,7 +81,7 @@ impl<S: Service> Simulation<'_, S> {
             return;
         }
         let silent_after = silent_after(self.plan);
-        let Some(slot) = self.slots.get(id.0 as usize).and_then(Option::as_ref) else { return };
+        let Some(slot) = self.cluster.get(id) else { return };
         let Some(driver) = &slot.driver else { return };
         let may_be_there = |peer: NodeId| {
             let heard = slot.heard.get(&peer);
@@ -107,7 +107,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Why no quorum comes back, if that is the operator's doing: an imprudent change was accepted when
     /// nothing spoke against it, because the leader could not know yet that a disk is gone.
     pub(super) fn excuse_imprudence(&self) -> Option<String> {
-        let newest = &self.newest.1;
+        let newest = self.cluster.membership();
         let proven = self.clients.was_imprudent && !newest.is_quorum(|id| !self.is_wiped(id));
         proven.then(|| {
             let wiped = newest.voters().iter().copied().filter(|id| self.is_wiped(*id));

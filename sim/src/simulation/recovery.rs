@@ -8,8 +8,9 @@
 
 use stormkv::types::NodeId;
 
+use super::observe::Observation;
 use super::stall::Missing;
-use super::{Event, Simulation};
+use super::{Event, EventKind, Simulation};
 use crate::checker::{Broken, Check};
 use crate::outcome::Class;
 use crate::plan::Plan;
@@ -38,7 +39,7 @@ fn leader_bound_ns(plan: &Plan) -> u64 {
 impl<S: Service> Simulation<'_, S> {
     /// The faults have stopped, and the time begins to count.
     pub(super) fn begin_recovery(&mut self) {
-        self.healed_ns = Some(self.now_ns);
+        self.healed_ns = Some(self.kernel.now_ns());
         self.judge_survivors();
         self.open_at_heal =
             self.clients.all.iter().filter(|client| client.current.is_some()).count();
@@ -47,11 +48,11 @@ impl<S: Service> Simulation<'_, S> {
             let operators = self.clients.all.iter_mut().filter(|client| client.number == 0);
             operators.for_each(|operator| operator.rows.clear());
         }
-        self.schedule.push(self.now_ns + 1, Event::Rest);
+        self.kernel.after(1, Event::cluster(EventKind::CheckRest));
     }
 
     fn since_heal_ns(&self) -> u64 {
-        self.now_ns - self.healed_ns.unwrap_or(self.now_ns)
+        self.kernel.now_ns() - self.healed_ns.unwrap_or(self.kernel.now_ns())
     }
 
     /// A client's operation has ended. Those that were open at the heal end before any later one of
@@ -73,11 +74,11 @@ impl<S: Service> Simulation<'_, S> {
                 return;
             }
             self.recovery.leader_ns = Some(self.since_heal_ns());
-            self.trace.line(self.now_ns, || "the core has a leader".to_owned());
+            self.observers.see(&Observation::CoreLed);
         }
         let idle = self.clients.all.iter().all(|c| c.current.is_none() && c.rows.is_empty());
         if idle && self.missing().is_none() {
-            self.trace.line(self.now_ns, || "at rest".to_owned());
+            self.observers.see(&Observation::AtRest);
             self.recovery.converged_ns = Some(self.since_heal_ns());
             self.rested = true;
             self.safety.count(Check::Convergence, 1);
@@ -94,13 +95,15 @@ impl<S: Service> Simulation<'_, S> {
     /// followed by a quorum of the core. A leader that has lost its followers and does not know it
     /// yet is none.
     fn is_led(&self) -> bool {
-        let Some(leader) = self.core_leader().filter(|id| self.leader() == Some(*id)) else {
+        let Some(leader) = self.core_leader().filter(|id| self.cluster.leader() == Some(*id))
+        else {
             return false;
         };
-        let Some(node) = self.node(leader) else { return false };
+        let Some(node) = self.cluster.node(leader) else { return false };
         let term = node.status().hard_state.term;
         let follows = |id: NodeId| {
-            let status = self.node(id).filter(|_| self.is_core(id)).map(|node| node.status());
+            let status =
+                self.cluster.node(id).filter(|_| self.is_core(id)).map(|node| node.status());
             status.is_some_and(|s| s.leader == Some(leader) && s.hard_state.term == term)
         };
         node.term_at(node.status().hard_state.commit) == Some(term)
@@ -109,19 +112,20 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Looks whether the cluster takes too long.
     pub(super) fn look_for_stall(&mut self) {
-        self.trace.mix(12);
+        self.observers.see(&Observation::RestChecked);
         let since_heal_ns = self.since_heal_ns();
         let bound_ns = self.plan.end.bound_us * 1000;
         // A backlog of operations may take its time, as long as one after the other is answered,
         // and nothing is late before the next operation is due.
         let asks = |client: &super::client::Client<S>| {
-            let next = client.rows.front().map(|at| self.base_ns + self.plan.ops[*at].at_us * 1000);
-            client.current.is_some() || next.is_some_and(|due_ns| due_ns <= self.now_ns)
+            let next =
+                client.rows.front().map(|at| self.kernel.plan_time_ns(self.plan.ops[*at].at_us));
+            client.current.is_some() || next.is_some_and(|due_ns| due_ns <= self.kernel.now_ns())
         };
         let is_due = self.clients.all.iter().any(asks)
             || self.clients.all.iter().all(|client| client.rows.is_empty());
         let last_ns = self.healed_ns.unwrap_or(0).max(self.clients.progress_ns);
-        let idle_ns = if is_due { self.now_ns - last_ns } else { 0 };
+        let idle_ns = if is_due { self.kernel.now_ns() - last_ns } else { 0 };
         let waited_ns = if self.recovery.leader_ns.is_none() {
             (since_heal_ns > bound_ns.min(leader_bound_ns(self.plan))).then_some(since_heal_ns)
         } else if self.open_at_heal > 0 {
@@ -129,12 +133,12 @@ impl<S: Service> Simulation<'_, S> {
         } else {
             (idle_ns > bound_ns).then_some(idle_ns)
         };
-        if self.trace.sink.is_some() {
+        if self.observers.has_text() {
             let lacking = self.explain_stall();
-            self.trace.line(self.now_ns, || format!("not at rest: {lacking}"));
+            self.observers.see(&Observation::NotAtRest(&lacking));
         }
         match waited_ns {
-            None => self.schedule.push(self.now_ns + LOOK_NS, Event::Rest),
+            None => self.kernel.after(LOOK_NS, Event::cluster(EventKind::CheckRest)),
             Some(waited_ns) => self.stalled(waited_ns),
         }
     }
@@ -142,13 +146,13 @@ impl<S: Service> Simulation<'_, S> {
     /// The cluster has been waited for long enough.
     fn stalled(&mut self, waited_ns: u64) {
         if let Some(excuse) = self.excuse_imprudence() {
-            self.trace.line(self.now_ns, || format!("excused: {excuse}"));
+            self.observers.see(&Observation::Excused(&excuse));
             self.reach("quorum-lost-imprudently");
             self.rested = true;
             return;
         }
         if let Some(excuse) = self.excuse() {
-            self.trace.line(self.now_ns, || format!("excused: {excuse}"));
+            self.observers.see(&Observation::Excused(&excuse));
             self.count("stopped-beyond-quorum");
             self.rested = true;
             return;

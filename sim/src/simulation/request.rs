@@ -4,17 +4,16 @@ use stormkv::api::{Reply, Request, RequestId};
 use stormkv::types::NodeId;
 
 use super::client::{self, Client, Current, Next};
+use super::message::lost;
 use super::node::SimNode;
-use super::recorder::{self, MessageId};
-use super::{Event, Simulation};
+use super::observe::{MessageId, Observation};
+use super::{Event, EventKind, Simulation};
 use crate::checker::Broken;
 use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
 use crate::plan::{Manner, MessageKind, Op, Part, Phase, Plan};
 use crate::service::{self, Pending, Service, parsed};
-use crate::view::recording;
-use crate::words;
 
 /// How long a client waits after a refusal.
 const PAUSE_NS: u64 = 20_000_000;
@@ -34,14 +33,14 @@ impl<S: Service> Simulation<'_, S> {
         }
         let Some(&at) = client.rows.front() else { return };
         let row = &plan.ops[at];
-        let due_ns = self.base_ns + row.at_us * 1000;
-        if due_ns > self.now_ns {
+        let due_ns = self.kernel.plan_time_ns(row.at_us);
+        if due_ns > self.kernel.now_ns() {
             client.token += 1;
-            let event = Event::Client { client: number, token: client.token };
-            self.schedule.push(due_ns, event);
+            let event = Event::worker(number, EventKind::ClientTimer { token: client.token });
+            self.kernel.at(due_ns, event);
             return;
         }
-        let late_us = (self.now_ns - due_ns) / 1000;
+        let late_us = (self.kernel.now_ns() - due_ns) / 1000;
         if late_us > plan.clients.give_up_us
             && plan.load.phase_at(row.at_us) == Some(Phase::Overload)
         {
@@ -59,8 +58,8 @@ impl<S: Service> Simulation<'_, S> {
             // Nobody should be removed while the others may be needed for a repair; once all is
             // healed, what nobody has noticed is never noticed.
             client.token += 1;
-            let event = Event::Client { client: number, token: client.token };
-            self.schedule.push(self.now_ns + UNTIL_REPAIRED_NS, event);
+            let event = Event::worker(number, EventKind::ClientTimer { token: client.token });
+            self.kernel.after(UNTIL_REPAIRED_NS, event);
             return;
         }
         client.rows.pop_front();
@@ -72,12 +71,12 @@ impl<S: Service> Simulation<'_, S> {
         if reused && !self.clients.all[number as usize].can_reuse_for(&row.call.op, plan) {
             return self.begin(number);
         }
-        self.clients.progress_ns = self.now_ns;
+        self.clients.progress_ns = self.kernel.now_ns();
         self.clients.was_imprudent |= imprudent;
         let removes_leader = match &row.call.op {
-            Op::Remove(id) | Op::Replace { old: id, .. } => self.leader() == Some(*id),
+            Op::Remove(id) | Op::Replace { old: id, .. } => self.cluster.leader() == Some(*id),
             Op::Change(parts) => {
-                self.leader().is_some_and(|leader| parts.contains(&Part::Remove(leader)))
+                self.cluster.leader().is_some_and(|leader| parts.contains(&Part::Remove(leader)))
             }
             op => op.is_aimed(),
         };
@@ -86,21 +85,22 @@ impl<S: Service> Simulation<'_, S> {
         let members = u64::from(plan.cluster.nodes);
         let target = row.call.node.unwrap_or(NodeId(1 + client.choices.below(members)));
         let op = &row.call.op;
-        let aim = self.leader().filter(|_| op.is_aimed());
-        let learns = matches!(op, Op::Move { node, .. } if self.newest.1.learners().contains(node));
+        let aim = self.cluster.leader().filter(|_| op.is_aimed());
+        let learns = matches!(op, Op::Move { node, .. } if self.cluster.membership().learners().contains(node));
         let client = &mut self.clients.all[number as usize];
         let pending = parsed::<S>(op).map(|op| service::Client::begin(&client.memory, op));
         let action = pending
             .as_ref()
             .and_then(|pending| client::recorded_action::<S>(row.call.manner, pending.op()));
-        let recorded =
-            action.map(|action| self.clients.history.invoke(client.process, action, self.now_ns));
-        self.trace.begins(recorded, at);
-        self.trace.film(|recorder| recorder.calls::<S>(number, &row.call, recorded));
+        let recorded = action.map(|action| {
+            self.clients.history.invoke(client.process, action, self.kernel.now_ns())
+        });
+        let called = Observation::Called { lane: number, row: at, call: &row.call, recorded };
+        self.observers.see(&called);
         let current = client.current.insert(Current {
             row: at,
             recorded,
-            since_ns: self.now_ns,
+            since_ns: self.kernel.now_ns(),
             first_token: client.token + 1,
             attempts: 0,
             sent: 0,
@@ -117,7 +117,7 @@ impl<S: Service> Simulation<'_, S> {
             learns,
         });
         if current.is_command() && !reused {
-            self.clients.goodput.asked(&plan.load, (self.now_ns - self.base_ns) / 1000);
+            self.clients.goodput.asked(&plan.load, self.kernel.plan_now_us());
         }
         for id in row.call.op.new_nodes() {
             self.place(id, false);
@@ -132,7 +132,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether it gives a member the address that another one has.
     fn is_taken(&self, op: &Op) -> bool {
         let Op::Move { node, address } = op else { return false };
-        self.newest.1.addresses().iter().any(|(id, at)| id != node && at == address)
+        self.cluster.membership().addresses().iter().any(|(id, at)| id != node && at == address)
     }
 
     /// Notes that a client, or the operator, has several operations under way.
@@ -146,12 +146,12 @@ impl<S: Service> Simulation<'_, S> {
 
     pub(super) fn attempt(&mut self, number: u32) {
         let plan = self.plan;
-        let (commit, leader) = (self.safety.commit(), self.leader());
+        let (commit, leader) = (self.safety.commit(), self.cluster.leader());
         let client = &mut self.clients.all[number as usize];
         let current = client.current.as_mut().expect("an operation is under way");
         // Once the faults have stopped everything must be answered in the end.
         let patient = self.healed_ns.is_some();
-        if !patient && self.now_ns >= current.since_ns + plan.clients.give_up_us * 1000 {
+        if !patient && self.kernel.now_ns() >= current.since_ns + plan.clients.give_up_us * 1000 {
             let outcome = if current.ambiguous { Outcome::Info } else { Outcome::Fail };
             return self.finish(number, outcome);
         }
@@ -187,17 +187,28 @@ impl<S: Service> Simulation<'_, S> {
         client.token += 1;
         let token = client.token;
         let retry_ns = plan.clients.retry_us * 1000;
-        let patience = self.now_ns + (retry_ns << backoff).min(retry_ns.max(LONGEST_NS));
-        self.schedule.push(patience, Event::Client { client: number, token });
+        let patience = self.kernel.now_ns() + (retry_ns << backoff).min(retry_ns.max(LONGEST_NS));
+        self.kernel.at(patience, Event::worker(number, EventKind::ClientTimer { token }));
         let ends = (client.endpoint(), Endpoint::Node(node.0));
-        let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Request.code());
-        let mail = self.trace.film(|recorder| {
-            recorder.asks(number, node, &words::request(S::describe, &request), arrival(fate))
+        let fate =
+            self.network.fate(self.kernel.now_ns(), ends.0, ends.1, MessageKind::Request.code());
+        let id = self.observers.number_message();
+        let dropped = dropped(fate);
+        self.observers.see(&Observation::RequestSent {
+            lane: number,
+            node,
+            request: &request,
+            id,
+            dropped,
         });
         if let Fate::Delivered { at_ns, connection, .. } = fate {
             let request = Box::new(request);
-            let event = Event::Ask { client: number, token, node, request, connection, mail };
-            self.schedule.push(at_ns, event);
+            let event = Event::node(
+                node,
+                EventKind::ClientRequest { lane: number, token, request, connection },
+            )
+            .about(id);
+            self.kernel.at(at_ns, event);
         }
     }
 
@@ -209,30 +220,24 @@ impl<S: Service> Simulation<'_, S> {
         connection: Connection,
         mail: MessageId,
     ) {
-        self.trace.mix(5 ^ node.0 << 8 ^ token << 16);
         let client = &self.clients.all[number as usize];
         let ends = (client.endpoint(), Endpoint::Node(node.0));
         let arrives = self.network.arrives(ends.0, ends.1, connection);
-        let slot = self.slots.get(node.0 as usize).and_then(Option::as_ref);
-        let fate = recorder::stopped(slot.is_some_and(SimNode::is_up), arrives);
-        let stale = !recorder::waits(client, token);
-        self.trace.film(|recorder| {
-            recorder.ends(
-                mail,
-                fate.unwrap_or(recording::Fate::Delivered),
-                fate.is_none() && stale,
-            );
+        let up = self.cluster.get(node).is_some_and(SimNode::is_up);
+        self.observers.see(&Observation::RequestArrives {
+            client: client.name(),
+            node,
+            token,
+            request: &request,
+            id: mail,
+            lost: lost(up, arrives),
+            stale: !client.waits_for(token),
+            recorded: client.recorded(token),
+            passes: arrives.is_ok(),
         });
-        let arrives = arrives.is_ok();
-        let line = || {
-            let (name, what) = (client.name(), words::request(S::describe, &request));
-            format!("{name} -> {node} {what}{}", if arrives { "" } else { " is lost" })
-        };
-        self.trace.line(self.now_ns, line);
-        self.trace.attempt(client.recorded(token), self.now_ns, line);
-        if arrives {
+        if arrives.is_ok() {
             let id = RequestId(token);
-            self.with(node, None, |driver| driver.request(id, request));
+            self.with(node, |driver| driver.request(id, request));
         }
     }
 
@@ -244,33 +249,39 @@ impl<S: Service> Simulation<'_, S> {
         }
         if let Reply::Value { index, response } = &reply {
             if let Err(broken) = self.judge_read((number, request.0), node, *index, response) {
-                self.trace.film(|recorder| {
-                    let what = words::reply(S::describe, &reply);
-                    let mail = recorder.replies(number, node, (&what, true), Ok(()));
-                    recorder.accuse(mail);
-                });
+                let id = self.observers.number_message();
+                let (lane, reply) = (number, &reply);
+                let sent =
+                    Observation::ReplySent { lane, node, reply, id, waits: true, dropped: None };
+                self.observers.see(&sent);
+                self.observers.see(&Observation::Accused(id));
                 return self.fail(Class::Safety, broken);
             }
-            if !self.leads(node) {
+            if !self.cluster.leads(node) {
                 self.reach("read-by-follower");
             }
         }
         let ends = (Endpoint::Node(node.0), self.clients.all[number as usize].endpoint());
-        let fate = self.network.fate(self.now_ns, ends.0, ends.1, MessageKind::Reply.code());
+        let fate =
+            self.network.fate(self.kernel.now_ns(), ends.0, ends.1, MessageKind::Reply.code());
         let token = request.0;
-        let waits = recorder::waits(&self.clients.all[number as usize], token);
-        let mail = self.trace.film(|recorder| {
-            recorder.replies(
-                number,
-                node,
-                (&words::reply(S::describe, &reply), waits),
-                arrival(fate),
-            )
+        let waits = self.clients.all[number as usize].waits_for(token);
+        let id = self.observers.number_message();
+        let dropped = dropped(fate);
+        self.observers.see(&Observation::ReplySent {
+            lane: number,
+            node,
+            reply: &reply,
+            id,
+            waits,
+            dropped,
         });
         if let Fate::Delivered { at_ns, connection, .. } = fate {
             let reply = Box::new(reply);
-            let event = Event::Tell { client: number, token, node, reply, connection, mail };
-            self.schedule.push(at_ns, event);
+            let event =
+                Event::worker(number, EventKind::ClientResponse { node, token, reply, connection })
+                    .about(id);
+            self.kernel.at(at_ns, event);
         }
     }
 
@@ -282,27 +293,21 @@ impl<S: Service> Simulation<'_, S> {
         connection: Connection,
         mail: MessageId,
     ) {
-        self.trace.mix(6 ^ node.0 << 8 ^ token << 16);
         let client = &mut self.clients.all[number as usize];
         let ends = (Endpoint::Node(node.0), client.endpoint());
         let arrives = self.network.arrives(ends.0, ends.1, connection);
-        let fate = recorder::stopped(true, arrives);
-        let stale = !recorder::waits(client, token);
-        self.trace.film(|recorder| {
-            recorder.ends(
-                mail,
-                fate.unwrap_or(recording::Fate::Delivered),
-                fate.is_none() && stale,
-            );
-            recorder.hears(number, told_index(&reply));
+        self.observers.see(&Observation::ReplyArrives {
+            lane: number,
+            client: client.name(),
+            node,
+            token,
+            reply: &reply,
+            id: mail,
+            lost: lost(true, arrives),
+            stale: !client.waits_for(token),
+            recorded: client.recorded(token),
         });
         let arrives = arrives.is_ok();
-        let line = || {
-            let (name, what) = (client.name(), words::reply(S::describe, &reply));
-            format!("{node} -> {name} {what}{}", if arrives { "" } else { " is lost" })
-        };
-        self.trace.line(self.now_ns, line);
-        self.trace.attempt(client.recorded(token), self.now_ns, line);
         let (newest, is_healed) = (client.token == token, self.healed_ns.is_some());
         let Some(current) = client.current.as_mut() else { return };
         if !arrives || token < current.first_token {
@@ -400,8 +405,9 @@ impl<S: Service> Simulation<'_, S> {
         let current = client.current.take().expect("an operation is under way");
         client.token += 1;
         let token = client.token;
-        self.trace.ends(number, &current, self.now_ns, &outcome);
-        self.trace.film(|recorder| recorder.returns(number, &outcome));
+        let (row, since_ns) = (current.row, current.since_ns);
+        let returned = Observation::Returned { lane: number, row, since_ns, outcome: &outcome };
+        self.observers.see(&returned);
         let (op, call) = (&plan.ops[current.row].call.op, &plan.ops[current.row].call);
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));
@@ -433,13 +439,13 @@ impl<S: Service> Simulation<'_, S> {
                     self.reach("unknown-without-session");
                 }
             }
-            self.clients.history.complete(recorded, outcome, self.now_ns);
+            self.clients.history.complete(recorded, outcome, self.kernel.now_ns());
         }
         self.clients.acknowledged += u64::from(accepted);
         if accepted && current.is_command() {
-            self.clients.goodput.answered(&plan.load, (self.now_ns - self.base_ns) / 1000);
+            self.clients.goodput.answered(&plan.load, self.kernel.plan_now_us());
         }
-        self.clients.progress_ns = self.now_ns;
+        self.clients.progress_ns = self.kernel.now_ns();
         self.note_answer(current.since_ns);
         if unknown {
             self.reach("outcome-unknown");
@@ -450,8 +456,8 @@ impl<S: Service> Simulation<'_, S> {
                 self.reach("leader-removed");
             }
         }
-        let at_ns = self.now_ns + plan.clients.think_us * 1000;
-        self.schedule.push(at_ns, Event::Client { client: number, token });
+        let at_ns = self.kernel.now_ns() + plan.clients.think_us * 1000;
+        self.kernel.at(at_ns, Event::worker(number, EventKind::ClientTimer { token }));
     }
 
     fn changed(&mut self, op: &Op) {
@@ -476,8 +482,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A client's process dies and forgets what it had under way; a new one takes its place.
     pub(super) fn restart_client(&mut self, number: u32) {
-        self.trace.mix(13 ^ u64::from(number) << 8);
-        self.trace.line(self.now_ns, || format!("c{number} restarts"));
+        self.observers.see(&Observation::ClientRestarts(number));
         let lanes = self.clients.all.len() as u64;
         for lane in 0..lanes as u32 {
             let client = &self.clients.all[lane as usize];
@@ -495,7 +500,7 @@ impl<S: Service> Simulation<'_, S> {
             }
             let client = &mut self.clients.all[lane as usize];
             client.session = None;
-            self.trace.film(|recorder| recorder.client_restarts(lane));
+            self.observers.see(&Observation::WorkerRestarts(lane));
             client.process = process + lanes;
             if session.is_some() {
                 self.reach("client-restarted");
@@ -504,13 +509,11 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     pub(super) fn client_timer(&mut self, number: u32, token: u64) {
-        self.trace.mix(8 ^ u64::from(number) << 8 ^ token << 16);
         let client = &mut self.clients.all[number as usize];
         let valid = client.token == token;
-        self.trace.line(self.now_ns, || {
-            let name = client.name();
-            format!("{name} {}", if valid { "goes on" } else { "has gone on already" })
-        });
+        let (lane, client_name) = (number, client.name());
+        let timer = Observation::ClientTimer { lane, client: client_name, token, valid };
+        self.observers.see(&timer);
         if !valid {
             return;
         }
@@ -537,13 +540,8 @@ impl<S: Service> Simulation<'_, S> {
 
     /// The next attempt goes to another node.
     fn elsewhere(&mut self, number: u32) {
-        let ids: Vec<NodeId> = self
-            .slots
-            .iter()
-            .flatten()
-            .filter(|slot| !slot.is_gone())
-            .map(|slot| slot.id)
-            .collect();
+        let ids: Vec<NodeId> =
+            self.cluster.iter().filter(|slot| !slot.is_gone()).map(|slot| slot.id).collect();
         let client = &mut self.clients.all[number as usize];
         let Some(current) = &mut client.current else { return };
         let pick = client.choices.below(ids.len() as u64) as usize;
@@ -560,25 +558,16 @@ impl<S: Service> Simulation<'_, S> {
         client.token += 1;
         let backoff = backoff(plan, patient, current.attempts);
         let wait = (PAUSE_NS / 2 + client.choices.below(PAUSE_NS)) << backoff;
-        let event = Event::Client { client: number, token: client.token };
-        self.schedule.push(self.now_ns + wait, event);
+        let event = Event::worker(number, EventKind::ClientTimer { token: client.token });
+        self.kernel.after(wait, event);
     }
 }
 
-/// Whether a message goes on its way.
-fn arrival(fate: Fate) -> Result<(), DropReason> {
+/// Why a message does not go on its way, if it does not.
+fn dropped(fate: Fate) -> Option<DropReason> {
     match fate {
-        Fate::Delivered { .. } => Ok(()),
-        Fate::Dropped(reason) => Err(reason),
-    }
-}
-
-/// The place in the log that an answer speaks of; 0 if it speaks of none.
-fn told_index(reply: &Reply) -> u64 {
-    match reply {
-        Reply::Applied { index, .. } | Reply::Value { index, .. } => *index,
-        Reply::Reconfigured { index } | Reply::NotKept { index, .. } => *index,
-        _ => 0,
+        Fate::Delivered { .. } => None,
+        Fate::Dropped(reason) => Some(reason),
     }
 }
 

@@ -102,8 +102,8 @@ pub fn soak<S: Service>(
         remembered[quarter] = facts.max(remembered[quarter]);
         progress(&SoakProgress {
             windows: (done, windows),
-            sim_ns: idle.now_ns,
-            events: idle.step,
+            sim_ns: idle.kernel.now_ns(),
+            events: idle.kernel.step(),
             remembered: facts,
         });
     }
@@ -139,79 +139,56 @@ impl<S: Service> Simulation<'_, S> {
     fn under(self, plan: &Plan) -> Simulation<'_, S> {
         let Simulation {
             plan: _,
-            seed: _,
-            now_ns,
-            base_ns: _,
+            mut kernel,
             founding,
-            step,
-            schedule,
             network,
-            slots,
+            cluster,
             clients,
             safety,
             bounds,
             snapshot_rate,
-            trace,
+            observers,
             effects,
-            messages,
-            faults,
-            skipped,
-            waypoints,
             violation,
             healed_ns,
             rested,
             victims,
             last_leader_hit,
-            roles,
             core,
             recovery,
             open_at_heal,
-            newest,
-            past,
             handed_over,
             atlas,
-            portrait,
             availability,
             catch_up,
             displaced,
         } = self;
+        kernel.begin_epoch(plan.seed);
         Simulation {
             plan,
-            seed: plan.seed,
-            now_ns,
-            base_ns: now_ns,
+            kernel,
             founding,
-            step,
-            schedule,
             network,
-            slots,
+            cluster,
             clients,
             safety,
             bounds,
             snapshot_rate,
-            trace,
+            observers,
             effects,
-            messages,
-            faults,
-            skipped,
-            waypoints,
             violation,
             healed_ns,
             rested,
             victims,
             last_leader_hit,
-            roles,
             core,
             recovery,
             open_at_heal,
-            newest,
-            past,
             handed_over,
             atlas,
             availability,
             catch_up,
             displaced,
-            portrait,
         }
     }
 
@@ -220,9 +197,9 @@ impl<S: Service> Simulation<'_, S> {
         (self.healed_ns, self.rested, self.last_leader_hit) = (None, false, None);
         (self.core, self.recovery, self.open_at_heal) = (None, Recovery::default(), 0);
         self.victims.clear();
-        self.skipped.clear();
+        self.observers.coverage.forget_skipped();
         let mut present: Vec<(NodeId, u64)> = Vec::new();
-        for slot in self.slots.iter_mut().flatten() {
+        for slot in self.cluster.iter_mut() {
             if slot.retired {
                 slot.disk = SimDisk::new(0, slot.id.0);
             } else {
@@ -243,8 +220,8 @@ impl<S: Service> Simulation<'_, S> {
             Action::Other { .. } => Answer::Unsaid,
             _ => Answer::Txn { succeeded: true, results: None },
         };
-        let op = history.invoke(0, state, self.now_ns);
-        history.complete(op, End::Ok(answer), self.now_ns);
+        let op = history.invoke(0, state, self.kernel.now_ns());
+        history.complete(op, End::Ok(answer), self.kernel.now_ns());
         self.clients.before = Some(witness::Applied { index, op });
     }
 
@@ -261,8 +238,8 @@ impl<S: Service> Simulation<'_, S> {
         open.sort_unstable();
         for (command, op) in open {
             let op = &old.ops()[op];
-            let kept = history.invoke(op.process, op.action.clone(), self.now_ns);
-            history.complete(kept, op.outcome.clone(), self.now_ns);
+            let kept = history.invoke(op.process, op.action.clone(), self.kernel.now_ns());
+            history.complete(kept, op.outcome.clone(), self.kernel.now_ns());
             self.clients.owner.insert(command, kept);
         }
         let done: BTreeSet<usize> = loose.iter().map(|applied| applied.op).collect();
@@ -272,8 +249,8 @@ impl<S: Service> Simulation<'_, S> {
                 loose.index = Some(0);
                 continue;
             }
-            loose.recorded = history.invoke(op.process, op.action.clone(), self.now_ns);
-            history.complete(loose.recorded, End::Info, self.now_ns);
+            loose.recorded = history.invoke(op.process, op.action.clone(), self.kernel.now_ns());
+            history.complete(loose.recorded, End::Info, self.kernel.now_ns());
         }
         self.clients.loose.retain(|loose| loose.index.is_none());
         let safety = &self.safety;
@@ -321,11 +298,11 @@ mod tests {
         let lie = history::Value::text("never written");
         for (told, breaks) in [(value, false), (lie, true)] {
             let action = Action::Get { key: Arc::from(key.as_str()) };
-            let get = simulation.clients.history.invoke(1, action, simulation.now_ns);
+            let get = simulation.clients.history.invoke(1, action, simulation.kernel.now_ns());
             simulation.clients.history.complete(
                 get,
                 End::Ok(Answer::Value(Some(told))),
-                simulation.now_ns,
+                simulation.kernel.now_ns(),
             );
             simulation.judge_history();
             let found = simulation.violation.take().map(|violation| violation.checker);

@@ -7,10 +7,11 @@
 use crate::service::Service;
 use std::collections::BTreeSet;
 
-use stormkv::node::{Membership, Node, Promise, Role, Status};
+use stormkv::node::{Membership, Node, Promise, Status};
 use stormkv::types::{LogIndex, NodeId};
 
 use super::Simulation;
+use super::observe::text;
 
 /// What the cluster lacks to be at rest. All but the first name the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,30 +59,16 @@ pub(super) fn list(ids: impl IntoIterator<Item = NodeId>) -> String {
     if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }
 
-pub(super) fn role(role: Role) -> &'static str {
-    match role {
-        Role::Follower => "a follower",
-        Role::PreCandidate => "a pre-candidate",
-        Role::Candidate => "a candidate",
-        Role::Leader => "a leader",
-    }
-}
-
 impl<S: Service> Simulation<'_, S> {
-    pub(super) fn node(&self, id: NodeId) -> Option<&Node<S::Machine>> {
-        Some(self.slots.get(id.0 as usize)?.as_ref()?.driver.as_ref()?.node())
-    }
-
-    /// Whoever leads in the newest term that anybody in the core leads.
+    /// The leader of the newest term that any node of the core leads.
     pub(super) fn core_leader(&self) -> Option<NodeId> {
-        let leads = |id: &NodeId| self.leads(*id) && self.is_core(*id);
-        let ids = (0..self.roles.len() as u64).map(NodeId).filter(leads);
-        ids.max_by_key(|id| self.roles[id.0 as usize].1)
+        self.cluster.leader_of(|id| self.is_core(id))
     }
 
     /// What the core lacks to be at rest; costs little if that is soon clear.
     pub(super) fn missing(&self) -> Option<Missing> {
-        let Some((leader, node)) = self.core_leader().and_then(|id| Some((id, self.node(id)?)))
+        let Some((leader, node)) =
+            self.core_leader().and_then(|id| Some((id, self.cluster.node(id)?)))
         else {
             return Some(Missing::Leader);
         };
@@ -104,7 +91,7 @@ impl<S: Service> Simulation<'_, S> {
         members
             .copied()
             .filter(demanded)
-            .find_map(|id| match self.node(id) {
+            .find_map(|id| match self.cluster.node(id) {
                 None => Some(Missing::Running(leader, id)),
                 Some(peer) if peer.status().applied != status.applied => {
                     Some(Missing::Agreement(leader, id))
@@ -145,13 +132,15 @@ impl<S: Service> Simulation<'_, S> {
             Missing::Vote(leader, id) => {
                 format!("leader {leader} has promised {id} a vote, and does not give it")
             }
-            Missing::Applied(leader) => self.status(leader).map_or_else(String::new, |status| {
-                let uncommitted = self.explain_uncommitted(leader);
-                let (applied, last) = (status.applied.index, status.last.index);
-                format!("leader {leader} has applied {applied} of {last} entries{uncommitted}")
-            }),
+            Missing::Applied(leader) => {
+                self.cluster.status(leader).map_or_else(String::new, |status| {
+                    let uncommitted = self.explain_uncommitted(leader);
+                    let (applied, last) = (status.applied.index, status.last.index);
+                    format!("leader {leader} has applied {applied} of {last} entries{uncommitted}")
+                })
+            }
             Missing::Repair(leader, id) => {
-                let floor = self.node(id).and_then(|node| Some(node.damage()?.floor));
+                let floor = self.cluster.node(id).and_then(|node| Some(node.damage()?.floor));
                 let floor = floor.unwrap_or_default();
                 format!(
                     "{id} is damaged and lacks what was before entry {}@{} of its log (leader {leader})",
@@ -159,7 +148,7 @@ impl<S: Service> Simulation<'_, S> {
                 )
             }
             Missing::Requests(id) => {
-                let pending = self.node(id).map_or(0, Node::pending);
+                let pending = self.cluster.node(id).map_or(0, Node::pending);
                 let requests = if pending == 1 { "request" } else { "requests" };
                 format!("{id} keeps {pending} {requests} waiting that nobody asks for any more")
             }
@@ -169,24 +158,25 @@ impl<S: Service> Simulation<'_, S> {
         what + &self.explain_stops()
     }
 
-    fn status(&self, id: NodeId) -> Option<Status> {
-        self.node(id).map(Node::status)
-    }
-
     /// The voters of the newest membership, of both halves if it is joint.
     fn voters(&self) -> BTreeSet<NodeId> {
-        self.newest.1.voters().union(self.newest.1.outgoing()).copied().collect()
+        self.cluster
+            .membership()
+            .voters()
+            .union(self.cluster.membership().outgoing())
+            .copied()
+            .collect()
     }
 
     /// Whether it can take part: it is up, and not lost.
     fn takes_part(&self, id: NodeId) -> bool {
-        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        let slot = self.cluster.get(id);
         slot.is_some_and(|slot| slot.is_up() && slot.lost.is_none()) && self.is_core(id)
     }
 
     /// What has become of a node that cannot take part.
     fn whereabouts(&self, id: NodeId) -> String {
-        let Some(slot) = self.slots.get(id.0 as usize).and_then(Option::as_ref) else {
+        let Some(slot) = self.cluster.get(id) else {
             return format!("{id} was never started");
         };
         match (&slot.stopped, slot.lost) {
@@ -202,7 +192,7 @@ impl<S: Service> Simulation<'_, S> {
         let voters = self.voters();
         let taking_part: Vec<NodeId> =
             voters.iter().copied().filter(|id| self.takes_part(*id)).collect();
-        if !self.newest.1.is_quorum(|id| taking_part.contains(&id)) {
+        if !self.cluster.membership().is_quorum(|id| taking_part.contains(&id)) {
             let absent = voters.iter().filter(|id| !taking_part.contains(id));
             let why: Vec<String> = absent.map(|id| self.whereabouts(*id)).collect();
             return format!(
@@ -214,7 +204,7 @@ impl<S: Service> Simulation<'_, S> {
             );
         }
         let logs: Vec<(NodeId, Status)> =
-            taking_part.iter().filter_map(|id| Some((*id, self.status(*id)?))).collect();
+            taking_part.iter().filter_map(|id| Some((*id, self.cluster.status(*id)?))).collect();
         let end = |status: &Status| (status.last.term, status.last.index);
         let refuse = |candidate: &Status| {
             let longer = logs.iter().filter(|(_, voter)| end(voter) > end(candidate));
@@ -227,7 +217,7 @@ impl<S: Service> Simulation<'_, S> {
                     longer if longer.is_empty() => String::new(),
                     longer => format!(", and is refused by {}", list(longer)),
                 };
-                let disk = match self.slots[id.0 as usize].as_ref() {
+                let disk = match self.cluster.get(*id) {
                     Some(slot) if slot.batches.iter().any(Option::is_some) => {
                         ", and waits for its disk"
                     }
@@ -235,7 +225,7 @@ impl<S: Service> Simulation<'_, S> {
                 };
                 format!(
                     "{id} is {} in term {}, its log ends at {}@{}{refused}{disk}",
-                    role(status.role),
+                    text::role(status.role),
                     status.hard_state.term,
                     status.last.index,
                     status.last.term,
@@ -244,7 +234,9 @@ impl<S: Service> Simulation<'_, S> {
             .collect();
         let could_win = logs.iter().filter(|(_, status)| {
             let refusing = refuse(status);
-            self.newest.1.is_quorum(|id| taking_part.contains(&id) && !refusing.contains(&id))
+            self.cluster
+                .membership()
+                .is_quorum(|id| taking_part.contains(&id) && !refusing.contains(&id))
         });
         let could_win: Vec<NodeId> = could_win.map(|(id, _)| *id).collect();
         format!(
@@ -284,12 +276,13 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Who holds the first entry of the leader's log that is not committed.
     fn explain_uncommitted(&self, leader: NodeId) -> String {
-        let Some(node) = self.node(leader) else { return String::new() };
+        let Some(node) = self.cluster.node(leader) else { return String::new() };
         let index = node.status().hard_state.commit + 1;
         let Some(term) = node.term_at(index) else { return String::new() };
         let voters = self.voters();
-        let holds =
-            |id: &NodeId| self.node(*id).is_some_and(|node| node.term_at(index) == Some(term));
+        let holds = |id: &NodeId| {
+            self.cluster.node(*id).is_some_and(|node| node.term_at(index) == Some(term))
+        };
         let absent: Vec<String> = voters
             .iter()
             .filter(|id| !self.takes_part(**id))
@@ -306,7 +299,7 @@ impl<S: Service> Simulation<'_, S> {
 
     fn explain_lag(&self, leader: NodeId, id: NodeId) -> String {
         let (Some(node), Some(ours), Some(theirs)) =
-            (self.node(leader), self.status(leader), self.status(id))
+            (self.cluster.node(leader), self.cluster.status(leader), self.cluster.status(id))
         else {
             return format!("{id} or leader {leader} is gone");
         };
@@ -316,7 +309,7 @@ impl<S: Service> Simulation<'_, S> {
         );
         // From here on its log differs from the leader's.
         let agrees = |index: LogIndex| {
-            self.node(id).is_some_and(|peer| peer.term_at(index) == node.term_at(index))
+            self.cluster.node(id).is_some_and(|peer| peer.term_at(index) == node.term_at(index))
         };
         let lacks = (theirs.applied.index + 1..=ours.last.index).find(|index| !agrees(*index));
         let Some(lacks) = lacks else {
@@ -332,9 +325,9 @@ impl<S: Service> Simulation<'_, S> {
         }
         let term = node.term_at(lacks).unwrap_or(0);
         let has = |other: &NodeId| {
-            self.node(*other).is_some_and(|other| other.term_at(lacks) == Some(term))
+            self.cluster.node(*other).is_some_and(|other| other.term_at(lacks) == Some(term))
         };
-        let holders = list(self.ids().into_iter().filter(has));
+        let holders = list(self.cluster.ids().into_iter().filter(has));
         let sending = node.progress().find(|progress| progress.id == id);
         let sending = sending.map_or_else(String::new, |progress| match progress.in_snapshot {
             true => "; the leader is sending it a snapshot".to_owned(),
@@ -345,7 +338,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Who stops by itself, again and again.
     fn explain_stops(&self) -> String {
-        let restless = self.slots.iter().flatten().filter(|slot| slot.stops > 0);
+        let restless = self.cluster.iter().filter(|slot| slot.stops > 0);
         let told = restless.map(|slot| {
             let reason = slot.stopped.as_deref().unwrap_or("it did not say why");
             format!("; {} has stopped by itself {} times since ({reason})", slot.id, slot.stops)

@@ -36,7 +36,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         let mut survivors = Vec::new();
         let mut judged = Ok(());
-        for slot in self.slots.iter().flatten().filter(|slot| !slot.wiped) {
+        for slot in self.cluster.iter().filter(|slot| !slot.wiped) {
             match self.survivor(slot) {
                 Ok(survivor) => survivors.extend(survivor.map(|survivor| (slot.id, survivor))),
                 Err(broken) => judged = Err(broken),

@@ -2,9 +2,10 @@
 
 mod liveness;
 
-use stormkv::env::FileName;
+use stormkv::env::{Completion, DiskQueue, FileName};
 use stormkv::error::{DiskError, DiskErrorKind};
 use stormkv::types::NodeId;
+use stormkv::wire::Message;
 
 use super::*;
 use crate::disk::Crash;
@@ -61,10 +62,8 @@ fn after_events(plan: &Plan, steps: u64) -> Simulation<'_, KeyValue> {
 
 /// Lets everything happen that is due up to this moment; nothing may break.
 fn pass_until(simulation: &mut Simulation<'_, KeyValue>, until_ms: u64) {
-    while simulation.schedule.next_at().is_some_and(|at_ns| at_ns <= until_ms * 1_000_000) {
-        let (at_ns, event) = simulation.schedule.pop().expect("there is one");
-        simulation.now_ns = at_ns;
-        simulation.step += 1;
+    while simulation.kernel.next_at_ns().is_some_and(|at_ns| at_ns <= until_ms * 1_000_000) {
+        let event = simulation.kernel.next().expect("there is one");
         simulation.handle(event);
         assert_eq!(simulation.violation, None);
     }
@@ -84,7 +83,7 @@ fn a_cluster_that_needs_longer_than_the_bound_breaks_convergence() {
 fn a_node_that_panics_is_reported_under_its_name() {
     let plan = plan(10_000);
     let mut simulation = after_events(&plan, 100);
-    simulation.with(N1, None, |_| panic!("a bug of the node"));
+    simulation.with(N1, |_| panic!("a bug of the node"));
     let violation = simulation.violation.expect("it was caught");
     assert_eq!((violation.class, violation.checker), (Class::Safety, "panic"));
     let start = "n1, a follower in term 2, panicked: a bug of the node (at ";
@@ -99,11 +98,12 @@ fn a_node_that_stops_without_a_reason_breaks_fail_stop() {
     let (mut simulation, ticket) = (1..100)
         .find_map(|events| {
             let mut simulation = after_events(&plan, events);
-            let ticket = simulation.slot(N1)?.batches[DiskQueue::Log as usize].as_ref()?.ticket;
+            let ticket =
+                simulation.cluster.get_mut(N1)?.batches[DiskQueue::Log as usize].as_ref()?.ticket;
             Some((simulation, ticket))
         })
         .expect("it writes");
-    simulation.with(N1, None, |driver| {
+    simulation.with(N1, |driver| {
         let error = DiskError {
             operation: "sync",
             file: None,
@@ -134,7 +134,7 @@ do = "put a 1"
 /// What comes of a node whose disk was damaged without anybody being told.
 fn after_secret_damage(plan: &Plan) -> Option<(Class, &'static str)> {
     let mut simulation = after_events(plan, 300);
-    let slot = simulation.slot(N1).expect("it is there");
+    let slot = simulation.cluster.get_mut(N1).expect("it is there");
     // In the header, which is synced before anything else is written.
     assert!(slot.disk.decay(FileName::Segment(1), 30, &[0xff]));
     simulation.crash(N1, Crash::Kill, 0);

@@ -1,4 +1,4 @@
-//! The data block: a film as one JSON object, for a viewer or any other program.
+//! The data block: a recording as one JSON object, for a viewer or any other program.
 //!
 //! # Rules
 //! `format` is `stormkv-view` and `version` is 1. A reader must refuse another format or version, and
@@ -314,49 +314,49 @@ struct CurveObject {
     same: Column,
 }
 
-/// The data block of a film, without a line break.
-pub fn json(film: &Recording, about: &About) -> String {
+/// The data block of a recording, without a line break.
+pub fn json(recording: &Recording, about: &About) -> String {
     let block = Block {
         format: FORMAT,
         version: VERSION,
-        about: about_object(film, about),
+        about: about_object(recording, about),
         names: names(),
-        strings: film.strings.all(),
+        strings: recording.strings.all(),
         lanes: Lanes {
-            name: film.lanes.iter().map(|lane| lane.name.as_str()).collect(),
-            kind: column(&film.lanes, |lane| lane.kind as u64),
+            name: recording.lanes.iter().map(|lane| lane.name.as_str()).collect(),
+            kind: column(&recording.lanes, |lane| lane.kind as u64),
         },
         steps: Steps {
-            time_delta: deltas(film.steps.iter().map(|step| step.at_ns)),
-            lane: column(&film.steps, |step| step.lane.into()),
-            kind: column(&film.steps, |step| step.kind as u64),
+            time_delta: deltas(recording.steps.iter().map(|step| step.at_ns)),
+            lane: column(&recording.steps, |step| step.lane.into()),
+            kind: column(&recording.steps, |step| step.kind as u64),
         },
-        messages: messages(film),
-        disk: disk(film),
+        messages: messages(recording),
+        disk: disk(recording),
         marks: Marks {
-            step_delta: deltas(film.marks.iter().map(|mark| mark.step.into())),
-            lane: column(&film.marks, |mark| mark.lane.into()),
-            kind: column(&film.marks, |mark| mark.kind as u64),
-            text: column(&film.marks, |mark| mark.text.into()),
+            step_delta: deltas(recording.marks.iter().map(|mark| mark.step.into())),
+            lane: column(&recording.marks, |mark| mark.lane.into()),
+            kind: column(&recording.marks, |mark| mark.kind as u64),
+            text: column(&recording.marks, |mark| mark.text.into()),
         },
-        states: states(film),
-        ops: ops(film),
-        faults: faults(film),
+        states: states(recording),
+        ops: ops(recording),
+        faults: faults(recording),
         cuts: CutTable {
-            step: column(&film.cuts, |cuts| cuts.step.into()),
-            pairs: film.cuts.iter().map(|cuts| pairs(&cuts.pairs)).collect(),
+            step: column(&recording.cuts, |cuts| cuts.step.into()),
+            pairs: recording.cuts.iter().map(|cuts| pairs(&cuts.pairs)).collect(),
         },
         entries: Entries {
-            index: column(&film.entries, |entry| entry.index),
-            term: column(&film.entries, |entry| entry.term),
-            text: column(&film.entries, |entry| entry.text.into()),
+            index: column(&recording.entries, |entry| entry.index),
+            term: column(&recording.entries, |entry| entry.term),
+            text: column(&recording.entries, |entry| entry.text.into()),
         },
         commits: Commits {
-            index_delta: deltas(film.commits.iter().map(|(index, _)| *index)),
-            step_delta: deltas(film.commits.iter().map(|(_, step)| (*step).into())),
+            index_delta: deltas(recording.commits.iter().map(|(index, _)| *index)),
+            step_delta: deltas(recording.commits.iter().map(|(_, step)| (*step).into())),
         },
-        violation: about.violation.as_ref().map(|violation| violation_object(film, violation)),
-        past: about.violation.as_ref().map(|_| past(&film.past)),
+        violation: about.violation.as_ref().map(|violation| violation_object(recording, violation)),
+        past: about.violation.as_ref().map(|_| past(&recording.past)),
         curve: about.curve.as_ref().map(curve_object),
     };
     serde_json::to_string(&block).expect("our objects have string keys")
@@ -373,7 +373,7 @@ fn deltas(numbers: impl Iterator<Item = u64>) -> Column {
     numbers.map(|number| number - std::mem::replace(&mut last, number)).collect()
 }
 
-fn about_object<'a>(film: &Recording, about: &'a About) -> AboutObject<'a> {
+fn about_object<'a>(recording: &Recording, about: &'a About) -> AboutObject<'a> {
     AboutObject {
         build: BUILD,
         title: &about.title,
@@ -382,8 +382,8 @@ fn about_object<'a>(film: &Recording, about: &'a About) -> AboutObject<'a> {
         trace_hash: format!("{:016x}", about.trace_hash),
         bug: about.bug.as_deref(),
         verdict: verdict(about.violation.as_ref()),
-        steps: film.steps.len(),
-        sim_ns: film.time_ns(film.steps.len() as StepNumber),
+        steps: recording.steps.len(),
+        sim_ns: recording.time_ns(recording.steps.len() as StepNumber),
     }
 }
 
@@ -402,8 +402,8 @@ fn names() -> Names {
     }
 }
 
-fn messages(film: &Recording) -> Messages {
-    let rows = &film.letters;
+fn messages(recording: &Recording) -> Messages {
+    let rows = &recording.messages;
     let carries = rows.iter().enumerate().filter(|(_, letter)| !letter.entries.is_empty());
     Messages {
         sent_delta: deltas(rows.iter().map(|letter| letter.sent.into())),
@@ -431,8 +431,8 @@ fn flat(runs: &[TermRun]) -> impl Iterator<Item = u64> + '_ {
     runs.iter().flat_map(|run| [run.count, run.term])
 }
 
-fn disk(film: &Recording) -> Disk {
-    let rows = &film.disk;
+fn disk(recording: &Recording) -> Disk {
+    let rows = &recording.disk;
     let failed = rows.iter().enumerate().filter(|(_, work)| work.failed);
     Disk {
         step_delta: deltas(rows.iter().map(|work| work.step.into())),
@@ -462,14 +462,14 @@ fn fields(state: &State) -> [u64; STATE.len() - 1] {
     ]
 }
 
-fn states(film: &Recording) -> States {
-    let mut known = vec![State::default(); film.lanes.len()];
+fn states(recording: &Recording) -> States {
+    let mut known = vec![State::default(); recording.lanes.len()];
     let mut table = States {
-        step_delta: deltas(film.states.iter().map(|change| change.step.into())),
-        lane: column(&film.states, |change| change.lane.into()),
+        step_delta: deltas(recording.states.iter().map(|change| change.step.into())),
+        lane: column(&recording.states, |change| change.lane.into()),
         ..States::default()
     };
-    for StateChange { lane, state, log, .. } in &film.states {
+    for StateChange { lane, state, log, .. } in &recording.states {
         let before = std::mem::replace(&mut known[usize::from(*lane)], *state);
         let mut mask = 0;
         for (bit, (old, new)) in fields(&before).into_iter().zip(fields(state)).enumerate() {
@@ -488,8 +488,8 @@ fn states(film: &Recording) -> States {
     table
 }
 
-fn ops(film: &Recording) -> Ops {
-    let rows = &film.ops;
+fn ops(recording: &Recording) -> Ops {
+    let rows = &recording.ops;
     Ops {
         lane: column(rows, |op| op.lane.into()),
         call_delta: deltas(rows.iter().map(|op| op.call.into())),
@@ -503,8 +503,8 @@ fn ops(film: &Recording) -> Ops {
     }
 }
 
-fn faults(film: &Recording) -> Faults {
-    let rows = &film.faults;
+fn faults(recording: &Recording) -> Faults {
+    let rows = &recording.faults;
     Faults {
         number: column(rows, |fault| fault.number.into()),
         kind: column(rows, |fault| fault.kind.into()),
@@ -519,10 +519,10 @@ fn pairs(pairs: &[(u16, u16)]) -> Column {
     pairs.iter().flat_map(|(from, to)| [u64::from(*from), u64::from(*to)]).collect()
 }
 
-fn violation_object<'a>(film: &Recording, violation: &'a Violation) -> ViolationObject<'a> {
+fn violation_object<'a>(recording: &Recording, violation: &'a Violation) -> ViolationObject<'a> {
     let message = violation.message.as_str();
     let (sentence, detail) = message.split_once("\n\n").unwrap_or((message, ""));
-    let proof = film.ops.iter().enumerate().filter(|(_, op)| op.proof);
+    let proof = recording.ops.iter().enumerate().filter(|(_, op)| op.proof);
     ViolationObject {
         class: violation.class,
         checker: violation.checker,
@@ -530,9 +530,9 @@ fn violation_object<'a>(film: &Recording, violation: &'a Violation) -> Violation
         detail,
         step: violation.step,
         time: violation.at_ns,
-        lane: film.blamed.unwrap_or(0).into(),
+        lane: recording.blamed.unwrap_or(0).into(),
         ops: proof.map(|(row, _)| row as u64).collect(),
-        message: film.lie.into(),
+        message: recording.lie.into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A page that shows one run, all in one file: a film is passed on as easily as a picture.
+//! A page that shows one run, all in one file: a recording is passed on as easily as a picture.
 //!
 //! The page itself is made in `sim/viewer`, and kept as one file with two places to fill in. One is
 //! its title. The other becomes the [data block](super::block), compressed and in base64, so that

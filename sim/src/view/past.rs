@@ -13,31 +13,31 @@ use super::recording::{Fate, LaneKind, LaneNumber, Recording, STORM, StepKind, S
 
 /// Finds the past of the violation, as ranges of events, the last included. `late` if it was found
 /// when all was over, and its last event has nothing to do with it.
-pub fn find(film: &Recording, late: bool) -> Vec<(StepNumber, StepNumber)> {
-    let end = film.steps.len();
+pub fn find(recording: &Recording, late: bool) -> Vec<(StepNumber, StepNumber)> {
+    let end = recording.steps.len();
     if end == 0 {
         return Vec::new();
     }
-    let lanes = lanes(film);
+    let lanes = lanes(recording);
     let mut is_past = vec![false; end + 1];
     // Up to which event each lane is part of it.
-    let mut until = vec![0; film.lanes.len()];
+    let mut until = vec![0; recording.lanes.len()];
     let mut reach = |lane: LaneNumber, step: StepNumber| {
         let until = &mut until[usize::from(lane)];
         *until = step.max(*until);
     };
     let last = end as StepNumber;
-    let proof = || film.ops.iter().filter(|op| op.proof);
+    let proof = || recording.ops.iter().filter(|op| op.proof);
     for op in proof() {
         let ret = if op.ret == 0 { last } else { op.ret };
         reach(op.lane, ret);
         if op.point > 0 {
-            reach(film.steps[op.point as usize - 1].lane, op.point);
+            reach(recording.steps[op.point as usize - 1].lane, op.point);
         }
     }
-    match film.blamed {
+    match recording.blamed {
         Some(lane) => reach(lane, last),
-        None if proof().next().is_none() => (0..film.lanes.len()).for_each(|lane| {
+        None if proof().next().is_none() => (0..recording.lanes.len()).for_each(|lane| {
             reach(lane as LaneNumber, last);
         }),
         None => {}
@@ -46,8 +46,8 @@ pub fn find(film: &Recording, late: bool) -> Vec<(StepNumber, StepNumber)> {
         lanes[end].iter().for_each(|lane| reach(*lane, last));
     }
     // A message reaches from a lane into an earlier event of another one.
-    let mut arrivals: Vec<(StepNumber, StepNumber, LaneNumber)> = film
-        .letters
+    let mut arrivals: Vec<(StepNumber, StepNumber, LaneNumber)> = recording
+        .messages
         .iter()
         .filter(|letter| letter.fate == Fate::Delivered)
         .map(|letter| (letter.end, letter.sent, letter.from))
@@ -76,7 +76,7 @@ pub fn find(film: &Recording, late: bool) -> Vec<(StepNumber, StepNumber)> {
     }
     // It was seen in the last event, even if that happens to nobody.
     is_past[end] |= !late;
-    for fault in film.faults.iter().filter(|fault| fault.victims.is_empty()) {
+    for fault in recording.faults.iter().filter(|fault| fault.victims.is_empty()) {
         is_past[fault.start as usize] = true;
         is_past[fault.end as usize] = true;
     }
@@ -84,29 +84,29 @@ pub fn find(film: &Recording, late: bool) -> Vec<(StepNumber, StepNumber)> {
 }
 
 /// The lanes of each event: of whom it happens to, and of whom a fault hits in it.
-fn lanes(film: &Recording) -> Vec<Vec<LaneNumber>> {
-    let own = film.steps.iter().map(|step| match step {
+fn lanes(recording: &Recording) -> Vec<Vec<LaneNumber>> {
+    let own = recording.steps.iter().map(|step| match step {
         // What is put off has not happened yet.
         step if step.lane == STORM || step.kind == StepKind::PutOff => Vec::new(),
         step => vec![step.lane],
     });
     let mut lanes: Vec<Vec<LaneNumber>> = std::iter::once(Vec::new()).chain(own).collect();
-    for fault in &film.faults {
+    for fault in &recording.faults {
         for step in [fault.start, fault.end] {
             lanes[step as usize].extend(&fault.victims);
         }
     }
     // Events in which somebody else is started, too.
-    for letter in &film.letters {
+    for letter in &recording.messages {
         lanes[letter.sent as usize].push(letter.from);
     }
-    for change in &film.states {
+    for change in &recording.states {
         lanes[change.step as usize].push(change.lane);
     }
-    let is_node = |lane: &LaneNumber| film.lanes[usize::from(*lane)].kind == LaneKind::Node;
-    for (at, step) in film.steps.iter().enumerate() {
+    let is_node = |lane: &LaneNumber| recording.lanes[usize::from(*lane)].kind == LaneKind::Node;
+    for (at, step) in recording.steps.iter().enumerate() {
         if step.kind == StepKind::Heal {
-            lanes[at + 1].extend((0..film.lanes.len() as LaneNumber).filter(is_node));
+            lanes[at + 1].extend((0..recording.lanes.len() as LaneNumber).filter(is_node));
         }
     }
     lanes[0].clear();
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     /// Two nodes, a third that nobody hears, and a client; so many events of these lanes.
-    fn film(lanes: &[LaneNumber], letters: &[(StepNumber, StepNumber, Fate)]) -> Recording {
+    fn recording(lanes: &[LaneNumber], messages: &[(StepNumber, StepNumber, Fate)]) -> Recording {
         let lane = |name: &str, kind| Lane { name: name.to_owned(), kind };
         let step = |(at, lane): (usize, &LaneNumber)| Step {
             at_ns: at as u64,
@@ -161,7 +161,7 @@ mod tests {
                 lane("c1", LaneKind::Client),
             ],
             steps: lanes.iter().enumerate().map(step).collect(),
-            letters: letters.iter().map(letter).collect(),
+            messages: messages.iter().map(letter).collect(),
             ..Recording::default()
         }
     }
@@ -169,32 +169,32 @@ mod tests {
     #[test]
     fn messages_that_arrive_are_causes_and_those_that_are_lost_are_not() {
         let (delivered, cut) = (Fate::Delivered, Fate::Cut);
-        let mut film = film(&[1, 3, 2, 3, 1, 2, 1], &[(2, 7, cut), (3, 5, delivered)]);
-        film.blamed = Some(1);
+        let mut recording = recording(&[1, 3, 2, 3, 1, 2, 1], &[(2, 7, cut), (3, 5, delivered)]);
+        recording.blamed = Some(1);
         // n2's second event (6) comes too late, n3's are never heard of.
-        assert_eq!(find(&film, false), [(1, 1), (3, 3), (5, 5), (7, 7)]);
-        film.letters[0].fate = delivered;
-        assert_eq!(find(&film, false), [(1, 3), (5, 5), (7, 7)]);
+        assert_eq!(find(&recording, false), [(1, 1), (3, 3), (5, 5), (7, 7)]);
+        recording.messages[0].fate = delivered;
+        assert_eq!(find(&recording, false), [(1, 3), (5, 5), (7, 7)]);
     }
 
     #[test]
     fn a_fault_is_part_of_the_past_of_its_victims() {
-        let mut film = film(&[2, STORM, STORM, STORM, 1], &[]);
+        let mut recording = recording(&[2, STORM, STORM, STORM, 1], &[]);
         let fault =
             |start, victims| FaultSpan { number: 0, kind: 0, what: 0, start, end: 0, victims };
-        film.faults = vec![fault(2, vec![2]), fault(3, vec![1]), fault(4, Vec::new())];
-        film.blamed = Some(1);
-        assert_eq!(find(&film, false), [(3, 5)]);
+        recording.faults = vec![fault(2, vec![2]), fault(3, vec![1]), fault(4, Vec::new())];
+        recording.blamed = Some(1);
+        assert_eq!(find(&recording, false), [(3, 5)]);
     }
 
     #[test]
     fn a_proof_leads_to_its_operations_and_where_they_took_effect() {
-        let mut film = film(&[4, 1, 2, 4, 2, 4], &[(1, 2, Fate::Delivered)]);
+        let mut recording = recording(&[4, 1, 2, 4, 2, 4], &[(1, 2, Fate::Delivered)]);
         let op =
             Operation { lane: 4, call: 1, ret: 4, point: 2, proof: true, ..Operation::default() };
-        film.ops = vec![op];
-        assert_eq!(find(&film, true), [(1, 2), (4, 4)]);
-        film.ops.clear();
-        assert_eq!(find(&film, true), [(1, 6)], "it is about nobody");
+        recording.ops = vec![op];
+        assert_eq!(find(&recording, true), [(1, 2), (4, 4)]);
+        recording.ops.clear();
+        assert_eq!(find(&recording, true), [(1, 6)], "it is about nobody");
     }
 }

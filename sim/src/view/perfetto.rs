@@ -1,4 +1,4 @@
-//! A film as a trace for Perfetto (<https://ui.perfetto.dev>): protocol buffers, TrackEvents, with
+//! A recording as a trace for Perfetto (<https://ui.perfetto.dev>): protocol buffers, TrackEvents, with
 //! simulated nanoseconds as time.
 //!
 //! Each node has a track with its role and term, and `down`, `paused` and `disk hangs`; below it are
@@ -68,35 +68,35 @@ fn fault_track(row: usize) -> u64 {
     1 << 32 | row as u64
 }
 
-/// The trace of a film, of all events for which `wanted` is true. Roles, faults and operations are
+/// The trace of a recording, of all events for which `wanted` is true. Roles, faults and operations are
 /// always told.
-pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> Vec<u8> {
-    let mut trace = Trace { film, bytes: Message::default() };
+pub fn render(recording: &Recording, wanted: impl Fn(StepNumber) -> bool) -> Vec<u8> {
+    let mut trace = Trace { recording, bytes: Message::default() };
     trace.tracks();
-    let index = Index::new(film);
-    let mut slices: Vec<Vec<String>> = vec![Vec::new(); film.lanes.len()];
-    let mut states = vec![State::default(); film.lanes.len()];
-    let mut lasts = vec![0; film.lanes.len()];
+    let index = Index::new(recording);
+    let mut slices: Vec<Vec<String>> = vec![Vec::new(); recording.lanes.len()];
+    let mut states = vec![State::default(); recording.lanes.len()];
+    let mut lasts = vec![0; recording.lanes.len()];
     let (faults, ops) = (&index.faults, &index.ops);
-    for step in (1..).take(film.steps.len()) {
+    for step in (1..).take(recording.steps.len()) {
         for row in faults.ends(step) {
             trace.end(step, fault_track(row));
         }
         for row in faults.begins(step) {
-            let what = film.text(film.faults[row].what);
+            let what = recording.text(recording.faults[row].what);
             trace.event(step, (SLICE_BEGIN, fault_track(row)), ("fault", what), None);
         }
         for row in ops.ends(step) {
-            trace.end(step, track(film.ops[row].lane, Part::Main));
+            trace.end(step, track(recording.ops[row].lane, Part::Main));
         }
         for row in ops.begins(step) {
-            let op = &film.ops[row];
-            let what = format!("{}: {}", film.text(op.what), answer(film, row));
+            let op = &recording.ops[row];
+            let what = format!("{}: {}", recording.text(op.what), answer(recording, row));
             trace.event(step, (SLICE_BEGIN, track(op.lane, Part::Main)), ("op", &what), None);
         }
         for change in index.states(step) {
             let lane = usize::from(change.lane);
-            let what = words::change(film, &states[lane], lasts[lane], change);
+            let what = words::change(recording, &states[lane], lasts[lane], change);
             (states[lane], lasts[lane]) = (change.state, words::last(lasts[lane], change));
             trace.turn(step, change.lane, &mut slices[lane], wanted_slices(&change.state));
             if wanted(step) && !what.is_empty() {
@@ -108,17 +108,17 @@ pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> Vec<u8> 
             trace.instants(step, &index);
         }
     }
-    let last = film.steps.len() as StepNumber;
+    let last = recording.steps.len() as StepNumber;
     for (lane, open) in slices.iter().enumerate() {
         open.iter().for_each(|_| trace.end(last, track(lane as LaneNumber, Part::Main)));
     }
     faults.open().for_each(|row| trace.end(last, fault_track(row)));
-    ops.open().for_each(|row| trace.end(last, track(film.ops[row].lane, Part::Main)));
+    ops.open().for_each(|row| trace.end(last, track(recording.ops[row].lane, Part::Main)));
     trace.bytes.bytes().to_vec()
 }
 
-fn answer(film: &Recording, row: usize) -> &str {
-    match film.text(film.ops[row].answer) {
+fn answer(recording: &Recording, row: usize) -> &str {
+    match recording.text(recording.ops[row].answer) {
         "" => "open",
         answer => answer,
     }
@@ -142,7 +142,7 @@ fn wanted_slices(state: &State) -> Vec<String> {
 }
 
 struct Trace<'a> {
-    film: &'a Recording,
+    recording: &'a Recording,
     bytes: Message,
 }
 
@@ -150,7 +150,7 @@ impl Trace<'_> {
     fn packet(&mut self, what: u64, content: &Message, at: Option<StepNumber>) {
         let mut packet = Message::default();
         if let Some(step) = at {
-            packet.number(field::TIMESTAMP, self.film.time_ns(step));
+            packet.number(field::TIMESTAMP, self.recording.time_ns(step));
         }
         packet.number(field::SEQUENCE, SEQUENCE).message(what, content);
         self.bytes.message(field::TRACE_PACKET, &packet);
@@ -166,8 +166,8 @@ impl Trace<'_> {
     }
 
     fn tracks(&mut self) {
-        let film = self.film;
-        for (lane, Lane { name, kind }) in (0..).zip(&film.lanes) {
+        let recording = self.recording;
+        for (lane, Lane { name, kind }) in (0..).zip(&recording.lanes) {
             let main = track(lane, Part::Main);
             self.track(main, None, name);
             match kind {
@@ -180,8 +180,8 @@ impl Trace<'_> {
             }
         }
         let storm = track(STORM, Part::Main);
-        for (row, FaultSpan { kind, .. }) in film.faults.iter().enumerate() {
-            self.track(fault_track(row), Some(storm), film.text(*kind));
+        for (row, FaultSpan { kind, .. }) in recording.faults.iter().enumerate() {
+            self.track(fault_track(row), Some(storm), recording.text(*kind));
         }
     }
 
@@ -231,9 +231,9 @@ impl Trace<'_> {
     }
 
     fn instants(&mut self, step: StepNumber, index: &Index<'_>) {
-        let film = self.film;
+        let recording = self.recording;
         for (row, letter) in index.ended(step) {
-            let (what, from) = (words::message(film, letter), film.name(letter.from));
+            let (what, from) = (words::message(recording, letter), recording.name(letter.from));
             let (lost, flow) = match letter.fate {
                 Fate::Delivered => (String::new(), Some((field::FLOW_END, row as u64 + 1))),
                 fate => (format!(" lost: {}", fate.name()), None),
@@ -243,14 +243,14 @@ impl Trace<'_> {
         }
         for mark in index.marks(step) {
             let on = (INSTANT, track(mark.lane, Part::Events));
-            self.event(step, on, ("mark", &words::mark(film, mark)), None);
+            self.event(step, on, ("mark", &words::mark(recording, mark)), None);
         }
         for work in index.disk(step) {
             let on = (INSTANT, track(work.lane, Part::Disk));
-            self.event(step, on, ("disk", &words::disk(film, work)), None);
+            self.event(step, on, ("disk", &words::disk(recording, work)), None);
         }
         for (row, letter) in index.sent(step) {
-            let (what, to) = (words::message(film, letter), film.name(letter.to));
+            let (what, to) = (words::message(recording, letter), recording.name(letter.to));
             let (lost, flow) = match letter.fate {
                 Fate::Delivered => (String::new(), Some((field::FLOW, row as u64 + 1))),
                 Fate::UnderWay => (String::new(), None),

@@ -1,4 +1,4 @@
-//! The tables of a film. Each is in the order of the events; an event is named by its number, from 1,
+//! The tables of a recording. Each is in the order of the events; an event is named by its number, from 1,
 //! which is also the number that a replay stops at.
 //!
 //! Rows are small and hold numbers; what is text is interned. A hundred thousand events take some
@@ -497,7 +497,7 @@ pub struct Recording {
     /// By number - 1.
     pub steps: Vec<Step>,
     /// In the order in which they were sent.
-    pub letters: Vec<MessageRecord>,
+    pub messages: Vec<MessageRecord>,
     /// What disks did.
     pub disk: Vec<DiskWork>,
     /// What else happened.

@@ -1,4 +1,4 @@
-//! A film as text: at least one line for each event, in fixed columns, for `grep` and `less`.
+//! A recording as text: at least one line for each event, in fixed columns, for `grep` and `less`.
 //!
 //! ```text
 //!    812     12.034 ms  n2     n1@2 -> n2 Append prev=3@1 [4@2] commit=3
@@ -14,20 +14,20 @@ use std::fmt::Write as _;
 use super::recording::{Fate, MessageRecord, Recording, STORM, State, StepKind, StepNumber};
 use super::words::{self, Index};
 
-/// The lines of a film, of all events for which `wanted` is true.
-pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {
-    let index = Index::new(film);
-    let mut lines = Lines::new(film);
-    for (step, event) in (1..).zip(&film.steps) {
+/// The lines of a recording, of all events for which `wanted` is true.
+pub fn render(recording: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {
+    let index = Index::new(recording);
+    let mut lines = Lines::new(recording);
+    for (step, event) in (1..).zip(&recording.steps) {
         lines.step = step;
         lines.wanted = wanted(step);
         lines.event(&index, event.kind);
         lines.faults(&index);
         for mark in index.marks(step) {
-            lines.push(mark.lane, &words::mark(film, mark));
+            lines.push(mark.lane, &words::mark(recording, mark));
         }
         for work in index.disk(step) {
-            lines.push(work.lane, &words::disk(film, work));
+            lines.push(work.lane, &words::disk(recording, work));
         }
         lines.changes(&index);
         for (row, letter) in index.sent(step) {
@@ -46,7 +46,7 @@ pub fn render(film: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {
 }
 
 struct Lines<'a> {
-    film: &'a Recording,
+    recording: &'a Recording,
     text: String,
     step: StepNumber,
     wanted: bool,
@@ -57,15 +57,15 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn new(film: &'a Recording) -> Lines<'a> {
+    fn new(recording: &'a Recording) -> Lines<'a> {
         Lines {
-            film,
+            recording,
             text: String::new(),
             step: 0,
             wanted: true,
             told: false,
-            states: vec![State::default(); film.lanes.len()],
-            lasts: vec![0; film.lanes.len()],
+            states: vec![State::default(); recording.lanes.len()],
+            lasts: vec![0; recording.lanes.len()],
         }
     }
 
@@ -75,9 +75,9 @@ impl<'a> Lines<'a> {
             return;
         }
         if self.wanted {
-            let at_us = self.film.time_ns(self.step) / 1000;
+            let at_us = self.recording.time_ns(self.step) / 1000;
             let (ms, us) = (at_us / 1000, at_us % 1000);
-            let name = if lane == STORM { "" } else { self.film.name(lane) };
+            let name = if lane == STORM { "" } else { self.recording.name(lane) };
             // What follows a sentence in another line is no other event.
             let what = what.replace('\n', " ");
             writeln!(self.text, "{:>7} {ms:>6}.{us:03} ms  {name:<5}  {what}", self.step)
@@ -87,9 +87,9 @@ impl<'a> Lines<'a> {
     }
 
     fn message(&mut self, (row, letter): (usize, &MessageRecord), arrow: &str, end: &str) {
-        let (from, to) = (words::sender(self.film, letter), self.film.name(letter.to));
-        let what = words::message(self.film, letter);
-        let lie = if row + 1 == self.film.lie as usize { " (the violation)" } else { "" };
+        let (from, to) = (words::sender(self.recording, letter), self.recording.name(letter.to));
+        let what = words::message(self.recording, letter);
+        let lie = if row + 1 == self.recording.lie as usize { " (the violation)" } else { "" };
         let what = format!("{from} {arrow} {to} {what}{end}{lie}");
         let lane = if letter.end > letter.sent { letter.to } else { letter.from };
         self.push(lane, &what);
@@ -110,22 +110,25 @@ impl<'a> Lines<'a> {
     }
 
     fn faults(&mut self, index: &Index<'_>) {
-        let film = self.film;
+        let recording = self.recording;
         let begun = index.faults.begins(self.step).map(|row| (row, ""));
         for (row, ends) in begun.chain(index.faults.ends(self.step).map(|row| (row, " ends"))) {
-            let fault = &film.faults[row];
+            let fault = &recording.faults[row];
             let lane = match fault.victims.as_slice() {
                 [lane] => *lane,
                 _ => STORM,
             };
-            self.push(lane, &format!("fault {}{ends}: {}", fault.number, film.text(fault.what)));
+            self.push(
+                lane,
+                &format!("fault {}{ends}: {}", fault.number, recording.text(fault.what)),
+            );
         }
     }
 
     fn changes(&mut self, index: &Index<'_>) {
         for change in index.states(self.step) {
             let lane = usize::from(change.lane);
-            let what = words::change(self.film, &self.states[lane], self.lasts[lane], change);
+            let what = words::change(self.recording, &self.states[lane], self.lasts[lane], change);
             self.push(change.lane, &what);
             self.states[lane] = change.state;
             self.lasts[lane] = words::last(self.lasts[lane], change);
@@ -133,13 +136,13 @@ impl<'a> Lines<'a> {
     }
 
     fn operations(&mut self, index: &Index<'_>) {
-        let film = self.film;
-        for op in index.ops.ends(self.step).map(|row| &film.ops[row]) {
-            let (what, answer) = (film.text(op.what), film.text(op.answer));
+        let recording = self.recording;
+        for op in index.ops.ends(self.step).map(|row| &recording.ops[row]) {
+            let (what, answer) = (recording.text(op.what), recording.text(op.answer));
             self.push(op.lane, &format!("returns from {what}: {answer}"));
         }
-        for op in index.ops.begins(self.step).map(|row| &film.ops[row]) {
-            self.push(op.lane, &format!("calls {}", film.text(op.what)));
+        for op in index.ops.begins(self.step).map(|row| &recording.ops[row]) {
+            self.push(op.lane, &format!("calls {}", recording.text(op.what)));
         }
     }
 

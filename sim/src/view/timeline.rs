@@ -1,4 +1,4 @@
-//! A film in a few dozen lines: what a person would tell of a run.
+//! A recording in a few dozen lines: what a person would tell of a run.
 //!
 //! ```text
 //!   1071.513 ms  n3 leads in term 1
@@ -25,22 +25,22 @@ const LAST: usize = 35;
 /// The number of a leader's role.
 const LEADER: u64 = 3;
 
-/// The lines of a film and of the faults that it does not show because they hit nothing.
-pub fn render(film: &Recording, skipped: &[Skipped], plan: &crate::plan::Plan) -> String {
+/// The lines of a recording and of the faults that it does not show because they hit nothing.
+pub fn render(recording: &Recording, skipped: &[Skipped], plan: &crate::plan::Plan) -> String {
     let mut moments = Vec::new();
-    leaders(film, &mut moments);
-    faults(film, &mut moments);
-    marks(film, &mut moments);
+    leaders(recording, &mut moments);
+    faults(recording, &mut moments);
+    marks(recording, &mut moments);
     for Skipped { fault, at_ns, why } in skipped {
         let what = &plan.faults[*fault].fault;
-        let step = film.steps.partition_point(|step| step.at_ns <= *at_ns) as StepNumber;
+        let step = recording.steps.partition_point(|step| step.at_ns <= *at_ns) as StepNumber;
         moments.push((step, format!("fault {fault}: {what} is skipped: {why}")));
     }
     // Stable: what happens in one event stays in the order of its tables.
     moments.sort_by_key(|(step, _)| *step);
     let cut = moments.len().saturating_sub(FIRST + LAST);
     let mut text = String::new();
-    let mut retries = Retries::new(film);
+    let mut retries = Retries::new(recording);
     for (at, (step, what)) in moments.iter().enumerate() {
         if cut > 0 && (FIRST..FIRST + cut).contains(&at) {
             if at == FIRST {
@@ -50,7 +50,7 @@ pub fn render(film: &Recording, skipped: &[Skipped], plan: &crate::plan::Plan) -
             continue;
         }
         retries.until(*step, &mut text);
-        let at_us = film.time_ns(*step) / 1000;
+        let at_us = recording.time_ns(*step) / 1000;
         let (ms, us) = (at_us / 1000, at_us % 1000);
         text.push_str(&format!("{ms:>6}.{us:03} ms  {what}\n"));
     }
@@ -61,11 +61,11 @@ pub fn render(film: &Recording, skipped: &[Skipped], plan: &crate::plan::Plan) -
 type Moments = Vec<(StepNumber, String)>;
 
 /// Who begins to lead, and who ceases to.
-fn leaders(film: &Recording, moments: &mut Moments) {
-    let mut leads = vec![None; film.lanes.len()];
-    for change in &film.states {
+fn leaders(recording: &Recording, moments: &mut Moments) {
+    let mut leads = vec![None; recording.lanes.len()];
+    for change in &recording.states {
         let (state, lane) = (&change.state, usize::from(change.lane));
-        let name = film.name(change.lane);
+        let name = recording.name(change.lane);
         let is_up = state.condition & condition::UP != 0;
         let now = (is_up && state.role == LEADER).then_some(state.term);
         let before = std::mem::replace(&mut leads[lane], now);
@@ -86,18 +86,18 @@ fn leaders(film: &Recording, moments: &mut Moments) {
     }
 }
 
-fn faults(film: &Recording, moments: &mut Moments) {
-    for fault in &film.faults {
-        let (number, what) = (fault.number, film.text(fault.what));
+fn faults(recording: &Recording, moments: &mut Moments) {
+    for fault in &recording.faults {
+        let (number, what) = (fault.number, recording.text(fault.what));
         // A fault that names its node needs no other word about it.
-        let hit: Vec<&str> = fault.victims.iter().map(|lane| film.name(*lane)).collect();
+        let hit: Vec<&str> = fault.victims.iter().map(|lane| recording.name(*lane)).collect();
         let names = |word: &str| what.split_whitespace().any(|part| part == word);
         let hit = match names("leader") || names("same") {
             true => format!(" (hits {})", hit.join(", ")),
             false => String::new(),
         };
         moments.push((fault.start, format!("fault {number}: {what}{hit}")));
-        let ends_with_all = film.steps.get(fault.end.wrapping_sub(1) as usize);
+        let ends_with_all = recording.steps.get(fault.end.wrapping_sub(1) as usize);
         if ends_with_all.is_some_and(|step| step.kind != StepKind::Heal) {
             moments.push((fault.end, format!("fault {number} ends: {what}")));
         }
@@ -106,18 +106,18 @@ fn faults(film: &Recording, moments: &mut Moments) {
 
 /// What happens to nodes, and the end of all faults. Several that go down or start at once share a
 /// line.
-fn marks(film: &Recording, moments: &mut Moments) {
+fn marks(recording: &Recording, moments: &mut Moments) {
     let mut grouped: Vec<(StepNumber, MarkKind, Vec<LaneNumber>)> = Vec::new();
-    for mark in &film.marks {
-        let name = film.name(mark.lane);
+    for mark in &recording.marks {
+        let name = recording.name(mark.lane);
         let what = match mark.kind {
             // At the beginning, all start.
-            MarkKind::Start if film.time_ns(mark.step) == 0 => continue,
+            MarkKind::Start if recording.time_ns(mark.step) == 0 => continue,
             MarkKind::Crash | MarkKind::Kill | MarkKind::Start => {
-                let at_ns = film.time_ns(mark.step);
+                let at_ns = recording.time_ns(mark.step);
                 match grouped.last_mut() {
                     Some((step, kind, lanes))
-                        if *kind == mark.kind && film.time_ns(*step) == at_ns =>
+                        if *kind == mark.kind && recording.time_ns(*step) == at_ns =>
                     {
                         lanes.push(mark.lane);
                     }
@@ -126,17 +126,17 @@ fn marks(film: &Recording, moments: &mut Moments) {
                 continue;
             }
             MarkKind::Torn | MarkKind::DiskError | MarkKind::Damage => continue,
-            MarkKind::Healed => format!("all faults end: {}", film.text(mark.text)),
+            MarkKind::Healed => format!("all faults end: {}", recording.text(mark.text)),
             MarkKind::Whole => format!("{name} has everything again"),
             MarkKind::ClientRestart => format!("{name} restarts"),
             MarkKind::Stop | MarkKind::Panic | MarkKind::Refused | MarkKind::Lost => {
-                format!("{name} {}", words::mark(film, mark))
+                format!("{name} {}", words::mark(recording, mark))
             }
         };
         moments.push((mark.step, what.replace('\n', " ")));
     }
     for (step, kind, lanes) in grouped {
-        let names: Vec<&str> = lanes.iter().map(|lane| film.name(*lane)).collect();
+        let names: Vec<&str> = lanes.iter().map(|lane| recording.name(*lane)).collect();
         let (names, one) = (names.join(", "), lanes.len() == 1);
         let what = match (kind, one) {
             (MarkKind::Crash, true) => "loses its power",
@@ -152,23 +152,25 @@ fn marks(film: &Recording, moments: &mut Moments) {
 
 /// The attempts of clients at operations that were tried before, in the order of time.
 struct Retries<'a> {
-    film: &'a Recording,
+    recording: &'a Recording,
     /// The event and the lane of each.
     attempts: Vec<(StepNumber, LaneNumber)>,
     told: usize,
 }
 
 impl<'a> Retries<'a> {
-    fn new(film: &'a Recording) -> Retries<'a> {
-        let mut tried = vec![false; film.ops.len() + 1];
-        let is_client = |lane: LaneNumber| film.lanes[usize::from(lane)].kind == LaneKind::Client;
-        let requests = film.letters.iter().filter(|letter| is_client(letter.from) && !letter.copy);
+    fn new(recording: &'a Recording) -> Retries<'a> {
+        let mut tried = vec![false; recording.ops.len() + 1];
+        let is_client =
+            |lane: LaneNumber| recording.lanes[usize::from(lane)].kind == LaneKind::Client;
+        let requests =
+            recording.messages.iter().filter(|letter| is_client(letter.from) && !letter.copy);
         let again = requests.filter(|letter| {
             let op = letter.op as usize;
             letter.op != 0 && std::mem::replace(&mut tried[op], true)
         });
         let attempts = again.map(|letter| (letter.sent, letter.from)).collect();
-        Retries { film, attempts, told: 0 }
+        Retries { recording, attempts, told: 0 }
     }
 
     /// Adds a line about the attempts before an event, if there are any.
@@ -183,7 +185,8 @@ impl<'a> Retries<'a> {
         lanes.sort_unstable();
         lanes.dedup();
         const NAMED: usize = 6;
-        let names: Vec<&str> = lanes.iter().take(NAMED).map(|lane| self.film.name(*lane)).collect();
+        let names: Vec<&str> =
+            lanes.iter().take(NAMED).map(|lane| self.recording.name(*lane)).collect();
         let more = if lanes.len() > NAMED { ", .." } else { "" };
         let what = if count == 1 { "1 request is" } else { &format!("{count} requests are") };
         let names = names.join(", ");
@@ -200,7 +203,7 @@ mod tests {
     use crate::plan::{FaultRow, Plan};
 
     /// A run of so many events, a millisecond each, of one node and one client.
-    fn film(steps: u64) -> Recording {
+    fn recording(steps: u64) -> Recording {
         let lane = |kind, name: &str| Lane { name: name.to_owned(), kind };
         let step = |at| Step { at_ns: at * 1_000_000, lane: 1, kind: StepKind::Tick };
         Recording {
@@ -223,22 +226,23 @@ mod tests {
 
     #[test]
     fn leaders_faults_and_retries_are_in_the_order_of_time() {
-        let mut film = film(9);
+        let mut recording = recording(9);
         let state = |step, role, term| {
             let state = State { condition: condition::UP, role, term, ..State::default() };
             StateChange { step, lane: 1, state, log: None }
         };
-        film.states = vec![state(2, LEADER, 3), state(3, LEADER, 3), state(8, 0, 4)];
-        let (kind, what) = (film.strings.number("isolate"), film.strings.number("isolate leader"));
+        recording.states = vec![state(2, LEADER, 3), state(3, LEADER, 3), state(8, 0, 4)];
+        let (kind, what) =
+            (recording.strings.number("isolate"), recording.strings.number("isolate leader"));
         let span = FaultSpan { number: 5, kind, what, start: 4, end: 7, victims: vec![1] };
-        film.faults = vec![span];
-        film.ops = vec![Operation { lane: 2, call: 1, ..Operation::default() }];
+        recording.faults = vec![span];
+        recording.ops = vec![Operation { lane: 2, call: 1, ..Operation::default() }];
         let letter =
             |sent| MessageRecord { sent, from: 2, to: 1, op: 1, ..MessageRecord::default() };
-        film.letters = vec![letter(1), letter(5), letter(6)];
+        recording.messages = vec![letter(1), letter(5), letter(6)];
         let skipped = Skipped { fault: 0, at_ns: 1_000_000, why: "there is no leader" };
         assert_eq!(
-            render(&film, &[skipped], &plan("crash leader")),
+            render(&recording, &[skipped], &plan("crash leader")),
             "     1.000 ms  fault 0: crash leader is skipped: there is no leader\n     \
              2.000 ms  n1 leads in term 3\n     \
              4.000 ms  fault 5: isolate leader (hits n1)\n               \
@@ -250,12 +254,12 @@ mod tests {
 
     #[test]
     fn the_middle_of_a_long_run_is_left_out() {
-        let mut film = film(500);
-        let (kind, what) = (film.strings.number("pause"), film.strings.number("pause 1"));
-        film.faults = (1..=400)
+        let mut recording = recording(500);
+        let (kind, what) = (recording.strings.number("pause"), recording.strings.number("pause 1"));
+        recording.faults = (1..=400)
             .map(|start| FaultSpan { number: start, kind, what, start, end: 0, victims: vec![1] })
             .collect();
-        let text = render(&film, &[], &Plan::new("x", 0));
+        let text = render(&recording, &[], &Plan::new("x", 0));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), FIRST + LAST + 1);
         assert_eq!(lines[FIRST].trim_start(), ".. 350 lines are left out");

@@ -5,9 +5,9 @@ use super::recording::{
     StepNumber, TermRun, condition, message_kinds,
 };
 
-/// What became of a film, by event: which rows of each table belong to it.
+/// What became of a recording, by event: which rows of each table belong to it.
 pub struct Index<'a> {
-    film: &'a Recording,
+    recording: &'a Recording,
     /// Messages by the event in which their fate was decided.
     ends: Vec<u32>,
     pub faults: Spans,
@@ -15,42 +15,42 @@ pub struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub fn new(film: &'a Recording) -> Index<'a> {
-        let mut ends: Vec<u32> = (0..film.letters.len() as u32).collect();
-        ends.sort_by_key(|row| film.letters[*row as usize].end);
-        let faults = Spans::of(film.faults.iter().map(|fault| (fault.start, fault.end)));
-        let ops = Spans::of(film.ops.iter().map(|op| (op.call, op.ret)));
-        Index { film, ends, faults, ops }
+    pub fn new(recording: &'a Recording) -> Index<'a> {
+        let mut ends: Vec<u32> = (0..recording.messages.len() as u32).collect();
+        ends.sort_by_key(|row| recording.messages[*row as usize].end);
+        let faults = Spans::of(recording.faults.iter().map(|fault| (fault.start, fault.end)));
+        let ops = Spans::of(recording.ops.iter().map(|op| (op.call, op.ret)));
+        Index { recording, ends, faults, ops }
     }
 
     /// The messages whose fate was decided in an event after they were sent.
     pub fn ended(&self, step: u32) -> impl Iterator<Item = (usize, &'a MessageRecord)> + '_ {
-        let film = self.film;
-        let end = |row: &u32| film.letters[*row as usize].end;
+        let recording = self.recording;
+        let end = |row: &u32| recording.messages[*row as usize].end;
         let first = self.ends.partition_point(|row| end(row) < step);
         let rows = self.ends[first..].iter().take_while(move |row| end(row) == step);
-        let rows = rows.map(move |row| (*row as usize, &film.letters[*row as usize]));
+        let rows = rows.map(move |row| (*row as usize, &recording.messages[*row as usize]));
         rows.filter(|(_, letter)| !is_lost_at_once(letter))
     }
 
     /// The messages that were sent in an event.
     pub fn sent(&self, step: u32) -> impl Iterator<Item = (usize, &'a MessageRecord)> + use<'a> {
-        rows(&self.film.letters, step, |letter| letter.sent)
+        rows(&self.recording.messages, step, |letter| letter.sent)
     }
 
     /// What disks did in an event.
     pub fn disk(&self, step: u32) -> impl Iterator<Item = &'a DiskWork> + use<'a> {
-        rows(&self.film.disk, step, |work| work.step).map(|(_, work)| work)
+        rows(&self.recording.disk, step, |work| work.step).map(|(_, work)| work)
     }
 
     /// What else happened in an event.
     pub fn marks(&self, step: u32) -> impl Iterator<Item = &'a Mark> + use<'a> {
-        rows(&self.film.marks, step, |mark| mark.step).map(|(_, mark)| mark)
+        rows(&self.recording.marks, step, |mark| mark.step).map(|(_, mark)| mark)
     }
 
     /// What an event has changed.
     pub fn states(&self, step: u32) -> impl Iterator<Item = &'a StateChange> + use<'a> {
-        rows(&self.film.states, step, |change| change.step).map(|(_, change)| change)
+        rows(&self.recording.states, step, |change| change.step).map(|(_, change)| change)
     }
 }
 
@@ -135,7 +135,7 @@ fn entries(first: u64, runs: &[TermRun]) -> String {
 }
 
 /// A message: `Append prev=3@1 [4@2] commit=3`.
-pub fn message(film: &Recording, letter: &MessageRecord) -> String {
+pub fn message(recording: &Recording, letter: &MessageRecord) -> String {
     let kind = message_kinds()[usize::from(letter.kind)];
     let mut text = kind.to_owned();
     match kind {
@@ -152,7 +152,7 @@ pub fn message(film: &Recording, letter: &MessageRecord) -> String {
         _ => {}
     }
     if letter.text > 0 {
-        text += &format!(" {}", film.text(letter.text));
+        text += &format!(" {}", recording.text(letter.text));
     }
     for (is, word) in [(letter.reject, "refused"), (letter.copy, "again"), (letter.stale, "stale")]
     {
@@ -164,14 +164,14 @@ pub fn message(film: &Recording, letter: &MessageRecord) -> String {
 }
 
 /// Who sends or receives: `n1@2`, with the term that a message speaks for.
-pub fn sender(film: &Recording, letter: &MessageRecord) -> String {
-    let name = film.name(letter.from);
+pub fn sender(recording: &Recording, letter: &MessageRecord) -> String {
+    let name = recording.name(letter.from);
     if letter.term > 0 { format!("{name}@{}", letter.term) } else { name.to_owned() }
 }
 
 /// What a disk did: `writes wal-1 0..512`.
-pub fn disk(film: &Recording, work: &DiskWork) -> String {
-    let file = film.text(work.file);
+pub fn disk(recording: &Recording, work: &DiskWork) -> String {
+    let file = recording.text(work.file);
     let failed = if work.failed { " and fails" } else { "" };
     let what = match work.verb {
         DiskVerb::Create => format!("creates {file} with {} bytes", work.len),
@@ -185,8 +185,8 @@ pub fn disk(film: &Recording, work: &DiskWork) -> String {
 }
 
 /// What happened to somebody: `crash: 2 unsynced sectors lost`.
-pub fn mark(film: &Recording, mark: &Mark) -> String {
-    match film.text(mark.text) {
+pub fn mark(recording: &Recording, mark: &Mark) -> String {
+    match recording.text(mark.text) {
         "" => mark.kind.name().to_owned(),
         text => format!("{}: {text}", mark.kind.name()),
     }
@@ -194,7 +194,7 @@ pub fn mark(film: &Recording, mark: &Mark) -> String {
 
 /// How a node has changed: `becomes leader of term 3, appends 4@3, commits 4`. Empty if nobody would
 /// want to know.
-pub fn change(film: &Recording, before: &State, last: u64, change: &StateChange) -> String {
+pub fn change(recording: &Recording, before: &State, last: u64, change: &StateChange) -> String {
     let now = &change.state;
     let mut parts = Vec::new();
     if now.condition & condition::UP != 0 && (before.role, before.term) != (now.role, now.term) {
@@ -205,7 +205,7 @@ pub fn change(film: &Recording, before: &State, last: u64, change: &StateChange)
         parts.push(part);
     }
     if before.vote != now.vote && now.vote > 0 {
-        parts.push(format!("votes for {}", film.name(now.vote as u16)));
+        parts.push(format!("votes for {}", recording.name(now.vote as u16)));
     }
     if let Some(log) = &change.log {
         if log.from <= last {

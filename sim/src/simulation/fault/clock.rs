@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use stormkv::types::NodeId;
 
-use super::super::{Event, Simulation};
+use super::super::{Event, EventKind, Simulation};
 use crate::clock::TRUE_RATE;
 use crate::plan::ClockFault;
-use crate::rng::{Purpose, Stream};
+use crate::rng::Purpose;
 use crate::service::Service;
 
 impl<S: Service> Simulation<'_, S> {
     /// Begins the fault with this number. The clock belongs to the machine: it is hit even if the
     /// node is down.
     pub(super) fn strike_clock(&mut self, id: NodeId, fault: ClockFault, number: u32) -> bool {
-        let (seed, now_ns) = (self.seed, self.now_ns);
-        let Some(slot) = self.slot(id) else { return false };
+        let now_ns = self.kernel.now_ns();
+        let Some(slot) = self.cluster.get_mut(id) else { return false };
         match fault {
             ClockFault::Drift(rate) => slot.clock.set_rate(now_ns, rate),
             ClockFault::Step(by_us) => slot.clock.step(now_ns, by_us * 1000),
             ClockFault::Jitter(us) => {
-                let draws = Stream::new(seed, Purpose::Jitter, [u64::from(number), id.0]);
+                let draws = self.kernel.stream(Purpose::Jitter, [u64::from(number), id.0]);
                 slot.jitter = Some((us * 1000, draws));
             }
         }
@@ -30,8 +30,8 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Ends it.
     pub(super) fn mend_clock(&mut self, id: NodeId, fault: ClockFault) {
-        let now_ns = self.now_ns;
-        let Some(slot) = self.slot(id) else { return };
+        let now_ns = self.kernel.now_ns();
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         match fault {
             ClockFault::Drift(_) => slot.clock.set_rate(now_ns, TRUE_RATE),
             ClockFault::Step(by_us) => slot.clock.step(now_ns, -by_us * 1000),
@@ -42,8 +42,8 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Sets the timer of a node anew, by its own clock. Voids the one that was set before.
     pub(in crate::simulation) fn set_timer(&mut self, id: NodeId) {
-        let now_ns = self.now_ns;
-        let Some(slot) = self.slot(id) else { return };
+        let now_ns = self.kernel.now_ns();
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         let Some(driver) = &slot.driver else { return };
         let due_in = driver.due_in(Duration::from_nanos(slot.clock.at(now_ns)));
         let takes_ns = slot.clock.takes(due_in.as_nanos() as u64).max(1);
@@ -52,7 +52,7 @@ impl<S: Service> Simulation<'_, S> {
             None => 0,
         };
         slot.timer += 1;
-        let event = Event::Tick { node: id, life: slot.life, timer: slot.timer };
-        self.schedule.push(now_ns + takes_ns + late_ns, event);
+        let event = Event::incarnation(id, slot.life, EventKind::Tick { timer: slot.timer });
+        self.kernel.at(now_ns + takes_ns + late_ns, event);
     }
 }

@@ -8,17 +8,18 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use stormkv::env::FileName;
+use stormkv::error::Error;
 use stormkv::types::{EntryKind, NodeId};
 use stormkv::wal::{Vouched, vouched};
 
 use super::super::life::START_AGAIN_NS;
 use super::super::node::SimNode;
+use super::super::observe::Observation;
 use super::super::{Event, Simulation};
 use crate::disk::{Crash, SECTOR, SimDisk};
 use crate::plan::{DiskFault, DiskPart, Rot};
 use crate::rng::{Purpose, Stream};
 use crate::service::Service;
-use crate::view::recording::MarkKind;
 
 /// The last so many records of a log are as likely to be hit as all the others together.
 const NEWEST: usize = 4;
@@ -35,9 +36,8 @@ impl<S: Service> Simulation<'_, S> {
     /// Damages the disk of a node, if the atlas allows it. Returns whether anything was damaged.
     pub(super) fn strike_silently(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
         let kind = self.plan.faults[at].fault.kind();
-        let seed = self.seed;
-        let mut draws = Stream::new(seed, Purpose::DiskRot, [id.0, at as u64]);
-        let Some(slot) = self.slot(id) else { return false };
+        let mut draws = self.kernel.stream(Purpose::DiskRot, [id.0, at as u64]);
+        let Some(slot) = self.cluster.get_mut(id) else { return false };
         let targets = targets(&slot.disk, fault.part());
         let Some(target) = choose(&targets, &mut draws) else {
             self.count("damage-found-nothing");
@@ -45,7 +45,7 @@ impl<S: Service> Simulation<'_, S> {
         };
         let (file, bytes, promise) = (target.file, target.bytes.clone(), target.promise);
         let Some(within) = self.may_damage(id) else { return false };
-        let slot = self.slot(id).expect("just used");
+        let slot = self.cluster.get_mut(id).expect("just used");
         let hit = match fault {
             DiskFault::Rot(_, rot) => slot.rot(&targets, file, bytes, rot, &mut draws),
             DiskFault::Misdirect(_) => slot.misdirect(&targets, file, bytes, &mut draws),
@@ -61,9 +61,7 @@ impl<S: Service> Simulation<'_, S> {
         if self.repair_goes_on() {
             self.reach("second-damage-during-repair");
         }
-        self.trace.line(self.now_ns, || format!("{id} {file} is damaged"));
-        let what = || format!("{kind}: {file}");
-        self.trace.film(|recorder| recorder.mark(Some(id), MarkKind::Damage, &what()));
+        self.observers.see(&Observation::Damaged { node: id, file, fault: kind });
         self.atlas.damaged(id, kind, within);
         self.safety.damaged(id);
         true
@@ -72,12 +70,14 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether a member has noticed damage and is not whole yet. Who was removed needs nobody any
     /// more, even if it never learns of that.
     pub(in crate::simulation) fn repair_goes_on(&self) -> bool {
-        self.atlas.is_repairing(|id| self.newest.1.has_left(id))
+        self.atlas.is_repairing(|id| self.cluster.membership().has_left(id))
     }
 
     /// A stale read waits for the next start, and strikes only then; see the fault.
     pub(in crate::simulation) fn strike_at_start(&mut self, id: NodeId) {
-        let Some((fault, at)) = self.slot(id).and_then(|slot| slot.stale.take()) else { return };
+        let Some((fault, at)) = self.cluster.get_mut(id).and_then(|slot| slot.stale.take()) else {
+            return;
+        };
         if self.healed_ns.is_none() && self.strike_silently(id, fault, at) {
             self.count("stale-read");
         }
@@ -86,7 +86,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether the atlas allows damage to `id`: within what a quorum can repair, or, if the plan
     /// says so, beyond it. `None` if not.
     fn may_damage(&mut self, id: NodeId) -> Option<bool> {
-        let slots = || self.slots.iter().flatten();
+        let slots = || self.cluster.iter();
         let memberships = slots().filter_map(SimNode::membership);
         let gone = |peer: NodeId| slots().any(|slot| slot.id == peer && slot.is_gone());
         let within = self.atlas.allows(id, memberships, gone) && !self.is_reconfiguring();
@@ -100,13 +100,13 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether a change of the membership is on its way: the operator waits for one, or somebody
     /// has one in its log that it has not applied.
     fn is_reconfiguring(&self) -> bool {
-        self.has_change_open() || self.slots.iter().flatten().any(|slot| slot.is_reconfiguring())
+        self.has_change_open() || self.cluster.iter().any(|slot| slot.is_reconfiguring())
     }
 
     /// Looks whether the damage of a member is noticed, or over. To be called after each event.
     pub(in crate::simulation) fn watch_damage(&mut self, id: NodeId) {
         let Some(mark) = self.atlas.mark(id) else { return };
-        let slot = self.slots[id.0 as usize].as_ref().expect("it was damaged");
+        let slot = self.cluster.get(id).expect("it was damaged");
         let Some(driver) = &slot.driver else { return };
         if driver.node().damage().is_some() || (mark.cached && driver.is_writing()) {
             return;
@@ -122,7 +122,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Whether a node says that it is damaged.
     pub(in crate::simulation) fn is_repairing(&self, id: NodeId) -> bool {
-        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        let slot = self.cluster.get(id);
         let driver = slot.and_then(|slot| slot.driver.as_ref());
         driver.is_some_and(|driver| driver.node().damage().is_some())
     }
@@ -130,7 +130,7 @@ impl<S: Service> Simulation<'_, S> {
     /// A member has just read its disk.
     pub(in crate::simulation) fn note_recovery(&mut self, id: NodeId) {
         let Some(mark) = self.atlas.mark(id) else { return };
-        let slot = self.slots[id.0 as usize].as_ref().expect("it has started");
+        let slot = self.cluster.get(id).expect("it has started");
         let Some(driver) = &slot.driver else { return };
         mark.fresh = false;
         // What it has regained may only be cached: `watch_damage` waits until it is durable.
@@ -148,14 +148,14 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A damaged member that nobody has repaired in time stops, and is started again: who could
     /// repair it may be back by then.
-    pub(in crate::simulation) fn gives_up(&mut self, id: NodeId, error: &str) {
+    pub(in crate::simulation) fn gives_up(&mut self, id: NodeId, error: &Error) {
         self.reach("damaged-member-gave-up");
-        self.trace.line(self.now_ns, || format!("{id} stopped: {error}"));
+        self.observers.see(&Observation::GaveUp(id, error));
         if let Some(mark) = self.atlas.mark(id) {
             mark.stopped = true;
         }
         self.take_down(id, Crash::Kill, u32::MAX, false);
-        self.schedule.push(self.now_ns + START_AGAIN_NS, Event::Start { node: id });
+        self.kernel.after(START_AGAIN_NS, Event::start(id));
     }
 
     fn end_damage(&mut self, id: NodeId) {
@@ -163,8 +163,7 @@ impl<S: Service> Simulation<'_, S> {
         if mark.noticed {
             self.reach_refilled(mark.in_snapshot);
         }
-        self.trace.line(self.now_ns, || format!("{id} is whole again"));
-        self.trace.film(|recorder| recorder.mark(Some(id), MarkKind::Whole, ""));
+        self.observers.see(&Observation::Whole(id));
     }
 
     fn reach_refilled(&mut self, in_snapshot: bool) {
@@ -175,7 +174,7 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     pub(in crate::simulation) fn count(&mut self, what: &'static str) {
-        *self.faults.entry(what).or_default() += 1;
+        self.observers.coverage.count(what);
     }
 }
 

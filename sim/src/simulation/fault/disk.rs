@@ -3,10 +3,11 @@
 use stormkv::env::{DiskOp, DiskQueue};
 use stormkv::types::NodeId;
 
+use super::super::observe::Observation;
 use super::super::{Event, Simulation};
 use crate::disk::{Crash, FaultKind};
 use crate::plan::DiskFault;
-use crate::rng::{Purpose, Stream};
+use crate::rng::Purpose;
 use crate::service::Service;
 
 /// A power loss that takes names waits for one of the next so many disk operations at which there
@@ -17,11 +18,10 @@ impl<S: Service> Simulation<'_, S> {
     /// Begins the fault with this number. Returns whether it did anything.
     pub(super) fn strike_disk(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
         let number = at as u32;
-        let seed = self.seed;
         if fault.is_silent() && !matches!(fault, DiskFault::StaleRead(_)) {
             return self.strike_silently(id, fault, at);
         }
-        let Some(slot) = self.slot(id) else { return false };
+        let Some(slot) = self.cluster.get_mut(id) else { return false };
         if let DiskFault::StaleRead(_) = fault {
             // Counted when it strikes.
             slot.stale = Some((fault, at));
@@ -40,7 +40,7 @@ impl<S: Service> Simulation<'_, S> {
             DiskFault::Slow(factor) => slot.slowness = u64::from(factor),
             DiskFault::Stall => slot.stalled = true,
             DiskFault::LoseEntry => {
-                let draws = Stream::new(seed, Purpose::DiskFault, [id.0, number.into()]);
+                let draws = self.kernel.stream(Purpose::DiskFault, [id.0, number.into()]);
                 let steps = 1 + draws.at(0).below(NAME_STEPS) as u32;
                 slot.name_fuse = Some((steps, number));
             }
@@ -53,7 +53,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Ends it. What it has armed is disarmed already.
     pub(super) fn mend_disk(&mut self, id: NodeId, fault: DiskFault, at: usize) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         match fault {
             DiskFault::Slow(_) => slot.slowness = 1,
             DiskFault::Stall => self.end_stall(id),
@@ -67,27 +67,21 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A disk that hung goes on: what waited for it happens now.
     pub(super) fn end_stall(&mut self, id: NodeId) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         slot.stalled = false;
         for event in std::mem::take(&mut slot.stuck) {
-            self.schedule.push(self.now_ns, event);
+            self.kernel.after(0, event);
         }
     }
 
     /// Keeps an event back that needs a disk that hangs.
     pub(in crate::simulation) fn waits_for_disk(&mut self, event: Event) -> Option<Event> {
-        let node = match &event {
-            Event::DiskStep { node, .. } | Event::Fetched { node, .. } | Event::Start { node } => {
-                *node
-            }
-            Event::Worked { node, work, .. } if work.reads() > 0 => *node,
-            _ => return Some(event),
-        };
-        match self.slot(node) {
+        let Some(node) = event.needs_disk() else { return Some(event) };
+        match self.cluster.get_mut(node) {
             Some(slot) if slot.stalled => {
                 slot.stuck.push(event);
                 self.reach("disk-stalled");
-                self.trace.line(self.now_ns, || format!("the disk of {node} hangs"));
+                self.observers.see(&Observation::DiskHangs(node));
                 None
             }
             _ => Some(event),
@@ -96,7 +90,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Whether the power goes before this operation, and takes names with it.
     pub(in crate::simulation) fn loses_names(&mut self, id: NodeId, queue: DiskQueue) -> bool {
-        let Some(slot) = self.slot(id) else { return false };
+        let Some(slot) = self.cluster.get_mut(id) else { return false };
         let Some((left, fault)) = &mut slot.name_fuse else { return false };
         let next = slot.batches[queue as usize].as_ref().and_then(|batch| batch.ops.front());
         // Otherwise the change has been made but is not durable.
@@ -110,7 +104,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         let fault = *fault;
         self.reach("names-lost");
-        self.trace.line(self.now_ns, || format!("{id} loses its power and its newest names"));
+        self.observers.see(&Observation::NamesLost(id));
         self.crash(id, Crash::LosesEntries, fault);
         true
     }

@@ -78,7 +78,7 @@ impl<S: Service> Simulation<'_, S> {
             LinkFault::Reset { left, right } => return self.reset(left, right),
             LinkFault::ResetNode(_) => {
                 let Some(id) = hit else { return false };
-                let nodes = self.ids().into_iter().filter(|other| *other != id);
+                let nodes = self.cluster.ids().into_iter().filter(|other| *other != id);
                 let clients = (1..=plan.clients.count).map(Member::Client);
                 let others: Vec<Member> = nodes.map(Member::Node).chain(clients).collect();
                 return self.reset(&[Member::Node(id)], &others);
@@ -106,7 +106,7 @@ impl<S: Service> Simulation<'_, S> {
                 (Member::Node(from), Member::Node(to)) => self.break_connection(*from, *to, lane),
                 // A client notices nothing; its patience ends some time.
                 _ => {
-                    let (now_ns, lane) = (self.now_ns, lane.number());
+                    let (now_ns, lane) = (self.kernel.now_ns(), lane.number());
                     self.network.reset(now_ns, endpoint(from), endpoint(to), lane);
                 }
             }

@@ -4,7 +4,8 @@ use stormkv::node::Membership;
 use stormkv::types::NodeId;
 
 use super::super::node::SimNode;
-use super::super::{Event, Simulation};
+use super::super::observe::Observation;
+use super::super::{Event, EventKind, Simulation};
 use crate::disk::{Crash, older};
 use crate::plan::{Again, Op, ProcessFault};
 use crate::service::Service;
@@ -15,7 +16,7 @@ const RESTART_NS: u64 = 10_000_000;
 impl<S: Service> Simulation<'_, S> {
     /// Begins the fault with this number. Says whether there was something to hit.
     pub(super) fn strike_process(&mut self, id: NodeId, fault: ProcessFault, number: u32) -> bool {
-        let Some(slot) = self.slot(id) else { return false };
+        let Some(slot) = self.cluster.get_mut(id) else { return false };
         let up = slot.is_up();
         match fault {
             ProcessFault::Slow(us) => self.slow_down(id, us * 1000, 0),
@@ -39,7 +40,7 @@ impl<S: Service> Simulation<'_, S> {
         match fault {
             ProcessFault::Slow(_) | ProcessFault::SlowApply(_) => self.speed_up(id),
             ProcessFault::CrashLoop(_) => {
-                let Some(slot) = self.slot(id) else { return };
+                let Some(slot) = self.cluster.get_mut(id) else { return };
                 slot.crash_loop = slot.crash_loop.filter(|(_, fault)| *fault != number);
                 self.start(id);
             }
@@ -52,19 +53,19 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A node has gone down: one in a crash loop is started again soon.
     pub(in crate::simulation) fn start_in_loop(&mut self, id: NodeId) {
-        if self.slot(id).is_some_and(|slot| slot.crash_loop.is_some()) {
-            self.schedule.push(self.now_ns + RESTART_NS, Event::Start { node: id });
+        if self.cluster.get_mut(id).is_some_and(|slot| slot.crash_loop.is_some()) {
+            self.kernel.after(RESTART_NS, Event::start(id));
         }
     }
 
     /// A node has been started: one in a crash loop does not live for long.
     pub(in crate::simulation) fn crash_in_loop(&mut self, id: NodeId) {
-        let now_ns = self.now_ns;
-        let Some(slot) = self.slot(id) else { return };
+        let now_ns = self.kernel.now_ns();
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         match slot.crash_loop {
             Some((Again::After(us), _)) => {
-                let event = Event::CrashAgain { node: id, life: slot.life };
-                self.schedule.push(now_ns + us * 1000, event);
+                let event = Event::incarnation(id, slot.life, EventKind::CrashAgain);
+                self.kernel.at(now_ns + us * 1000, event);
             }
             Some((Again::AtDisk(count), fault)) => slot.disk_fuse = Some((count, fault)),
             None => return,
@@ -72,8 +73,8 @@ impl<S: Service> Simulation<'_, S> {
         self.reach("started-in-a-crash-loop");
     }
 
-    pub(in crate::simulation) fn crash_again(&mut self, id: NodeId, life: u64) {
-        let Some(slot) = self.slot(id).filter(|slot| slot.life == life) else { return };
+    pub(in crate::simulation) fn crash_again(&mut self, id: NodeId) {
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         if let Some((_, fault)) = slot.crash_loop {
             self.crash(id, Crash::PowerLoss, fault);
         }
@@ -86,17 +87,17 @@ impl<S: Service> Simulation<'_, S> {
     /// the new one, see `tcp::identity`.
     fn wipe(&mut self, id: NodeId, number: u32) -> bool {
         if !self.may_lose(id) {
-            self.trace.line(self.now_ns, || format!("{id} cannot be spared"));
+            self.observers.see(&Observation::CannotBeSpared(id));
             return false;
         }
         self.crash(id, Crash::PowerLoss, number);
-        let slot = self.slot(id).expect("it is a member");
+        let slot = self.cluster.get_mut(id).expect("it is a member");
         slot.wiped = true;
         slot.disk.wipe();
         self.atlas.whole(id);
         if self.plan.bug.as_deref() == Some("wiped-disk-rejoins") {
             self.begin_anew(id);
-            self.schedule.push(self.now_ns + RESTART_NS, Event::Start { node: id });
+            self.kernel.after(RESTART_NS, Event::start(id));
         }
         true
     }
@@ -104,7 +105,7 @@ impl<S: Service> Simulation<'_, S> {
     /// A node that should be gone for ever may start again, with an empty disk. No operator and no
     /// host of ours would let it; two of the bugs that can be planted do.
     pub(in crate::simulation) fn begin_anew(&mut self, id: NodeId) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         if slot.is_gone() && slot.lost.is_none() {
             (slot.wiped, slot.retired) = (false, false);
             slot.disk.wipe();
@@ -130,13 +131,13 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     pub(in crate::simulation) fn is_wiped(&self, id: NodeId) -> bool {
-        let slot = self.slots.get(id.0 as usize).and_then(Option::as_ref);
+        let slot = self.cluster.get(id);
         slot.is_some_and(|slot| slot.wiped)
     }
 
     /// Every membership that a node goes by, or will when it is started again.
     fn memberships(&self) -> impl Iterator<Item = &Membership> {
-        let slots = self.slots.iter().flatten().filter(|slot| !slot.is_gone());
+        let slots = self.cluster.iter().filter(|slot| !slot.is_gone());
         slots.filter_map(SimNode::membership).filter(|membership| !membership.voters().is_empty())
     }
 
@@ -153,9 +154,7 @@ impl<S: Service> Simulation<'_, S> {
                 };
                 // Promoting a node that was never added would make a voter of nobody.
                 let new = op.new_nodes();
-                let is_there = |id: &NodeId| {
-                    new.contains(id) || self.slots.get(id.0 as usize).is_some_and(Option::is_some)
-                };
+                let is_there = |id: &NodeId| new.contains(id) || self.cluster.get(*id).is_some();
                 op.nodes().iter().all(is_there) && !self.memberships().any(has_wiped)
             }
             _ => true,
@@ -177,7 +176,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// The files of a node become what an earlier release would have left.
     fn age_files(&mut self, id: NodeId) {
-        let Some(slot) = self.slot(id) else { return };
+        let Some(slot) = self.cluster.get_mut(id) else { return };
         for file in slot.disk.list() {
             if let Some(bytes) = slot.disk.look(file)
                 && let Some(bytes) = older(file, &bytes)

@@ -16,7 +16,7 @@ fn plan(faults: &str) -> Plan {
 /// How often each node woke between two moments, given in milliseconds.
 fn wakes(simulation: &mut Simulation<'_, KeyValue>, until_ms: u64) -> Vec<u64> {
     let timers = |simulation: &Simulation<'_, KeyValue>| -> Vec<u64> {
-        simulation.slots.iter().flatten().map(|slot| slot.timer).collect()
+        simulation.cluster.iter().map(|slot| slot.timer).collect()
     };
     let before = timers(simulation);
     pass_until(simulation, until_ms);
@@ -32,10 +32,10 @@ fn a_node_ticks_by_its_own_clock() {
     let mut simulation = Simulation::<KeyValue>::new(&plan);
     let calm = wakes(&mut simulation, 999);
     assert!(calm.iter().all(|count| (98..=102).contains(count)), "{calm:?}");
-    let leader = simulation.leader().expect("somebody leads by now");
+    let leader = simulation.cluster.leader().expect("somebody leads by now");
     wakes(&mut simulation, 1000);
     let drifting = wakes(&mut simulation, 2000);
-    for (id, count) in simulation.ids().into_iter().zip(&drifting) {
+    for (id, count) in simulation.cluster.ids().into_iter().zip(&drifting) {
         let expected = match id {
             id if id == leader => 49..=53,
             N1 => 119..=123,
@@ -56,21 +56,19 @@ fn nodes_do_not_tick_in_step_and_show_different_times() {
     wakes(&mut simulation, 500);
     let mut phases: Vec<u64> = Vec::new();
     for _ in 0..60 {
-        let (at_ns, event) = simulation.schedule.pop().expect("there is always a timer");
-        if let Event::Tick { .. } = event {
-            phases.push(at_ns % 10_000_000);
+        let event = simulation.kernel.next().expect("there is always a timer");
+        if let EventKind::Tick { .. } = event.kind {
+            phases.push(simulation.kernel.now_ns() % 10_000_000);
         }
-        simulation.now_ns = at_ns;
         simulation.handle(event);
     }
     phases.sort_unstable();
     phases.dedup();
     assert_eq!(phases.len(), 3);
     let mut shown: Vec<u64> = simulation
-        .slots
+        .cluster
         .iter()
-        .flatten()
-        .map(|slot| slot.clock.at(simulation.now_ns) / SECOND)
+        .map(|slot| slot.clock.at(simulation.kernel.now_ns()) / SECOND)
         .collect();
     shown.dedup();
     assert_eq!(shown.len(), 3);
@@ -85,20 +83,21 @@ fn a_clock_that_is_set_costs_less_than_a_few_ticks() {
         ));
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         wakes(&mut simulation, 999);
-        let (roles, leader) = (simulation.roles.clone(), simulation.leader());
-        let shown = simulation.slots[1].as_ref().expect("a founder").clock.at(999_000_000);
+        let (roles, leader) =
+            (simulation.cluster.roles().collect::<Vec<_>>(), simulation.cluster.leader());
+        let shown = simulation.cluster.get(NodeId(1)).expect("a founder").clock.at(999_000_000);
         let woke = wakes(&mut simulation, 1499);
         assert!(woke.iter().all(|count| (48..=53).contains(count)), "{step}: {woke:?}");
         let woke = wakes(&mut simulation, 2990);
         assert!(woke.iter().all(|count| (147..=153).contains(count)), "{step}: {woke:?}");
         // At until it was set right.
-        let right = simulation.slots[1].as_ref().expect("a founder").clock.at(2_000_000_000);
+        let right = simulation.cluster.get(NodeId(1)).expect("a founder").clock.at(2_000_000_000);
         assert!(leader == Some(N1) || right - shown == 1_001_000_000, "{step}");
         let outcome = simulation.outcome();
         let kind = if step.starts_with('-') { "clock-step-back" } else { "clock-step-forward" };
         assert_eq!(outcome.faults[kind], 2);
         // Two ticks more or less depose nobody.
-        assert_eq!(simulation.roles, roles, "{step}");
+        assert_eq!(simulation.cluster.roles().collect::<Vec<_>>(), roles, "{step}");
     }
 }
 

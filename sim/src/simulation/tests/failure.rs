@@ -58,7 +58,7 @@ fn a_clean_run_is_not_recorded() {
 fn a_proof_is_told_with_what_its_client_asked_and_heard() {
     let plan = plan(10_000);
     let mut simulation = Simulation::<KeyValue>::new(&plan);
-    simulation.trace.failure = Some(Box::default());
+    simulation.observers.record_failure();
     simulation.drive(u64::MAX);
     let broken = Broken::new("response", "a lie".to_owned());
     simulation.fail(Class::Safety, broken.shown_by([0]));
@@ -76,7 +76,7 @@ fn a_proof_is_told_with_what_its_client_asked_and_heard() {
 fn whom_the_violation_is_about_comes_first() {
     let plan = plan(10_000);
     let mut simulation = Simulation::<KeyValue>::new(&plan);
-    simulation.trace.failure = Some(Box::default());
+    simulation.observers.record_failure();
     pass_until(&mut simulation, 450);
     simulation.fail(Class::Safety, Broken::new("content", "a lie".to_owned()).at(NodeId(3)));
     let recorded = simulation.take_record().expect("it was recorded");

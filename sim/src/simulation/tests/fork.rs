@@ -69,7 +69,7 @@ fn nodes_that_run_draw_anew_too() {
     let plan = swarm::generate::<KeyValue>(1);
     let ends = [None, Some(1), Some(2)].map(|seed| {
         let mut simulation = after_events(&plan, 100);
-        for slot in simulation.slots.iter_mut().flatten() {
+        for slot in simulation.cluster.iter_mut() {
             if let (Some(seed), Some(driver)) = (seed, &mut slot.driver) {
                 driver.reseed(seed);
             }

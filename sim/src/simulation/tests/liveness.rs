@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use stormkv::node::Role;
+
 use super::super::core::Loss;
 use super::super::stall::Missing;
 use super::*;
@@ -40,7 +42,7 @@ fn run_until(
     reached: impl Fn(&Simulation<'_, KeyValue>) -> bool,
 ) {
     while !reached(simulation) {
-        let outcome = simulation.run(simulation.step + 1);
+        let outcome = simulation.run(simulation.kernel.step() + 1);
         assert_eq!(verdict(&outcome), None, "{:?}", outcome.violation);
         assert!(!simulation.rested, "it ended before");
     }
@@ -144,7 +146,11 @@ fn who_has_failed_already_stays_as_it_is() {
         plan.end.core = core.clone();
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         run_until(&mut simulation, |simulation| simulation.healed_ns.is_some());
-        assert_eq!(simulation.slot(N3).expect("it is there").lost, Some(loss), "{fault}");
+        assert_eq!(
+            simulation.cluster.get_mut(N3).expect("it is there").lost,
+            Some(loss),
+            "{fault}"
+        );
     }
     // What does not keep all of it from the core is not enough.
     let mut plan = busy("[[fault]]\nat_ms = 700\ndo = \"oneway 3 -> 1\"\n");
@@ -168,8 +174,8 @@ fn members_that_are_lost_for_good_do_not_disturb_the_core() {
             last.at_us = 8_000_000;
             plan.end.core = Core::Only(core.clone());
             let mut simulation = Simulation::<KeyValue>::new(&plan);
-            run_until(&mut simulation, |simulation| simulation.now_ns > 900_000_000);
-            assert_eq!(simulation.leader(), Some(NodeId(to)), "as the story wants it");
+            run_until(&mut simulation, |simulation| simulation.kernel.now_ns() > 900_000_000);
+            assert_eq!(simulation.cluster.leader(), Some(NodeId(to)), "as the story wants it");
             // In the place of the heal, which would draw how they are lost.
             simulation.core = Some(core.clone());
             simulation.begin_recovery();
@@ -177,10 +183,10 @@ fn members_that_are_lost_for_good_do_not_disturb_the_core() {
             simulation.lose(NodeId(5), Some(loss));
             run_until(&mut simulation, is_established);
             let leader = simulation.core_leader().expect("it is established");
-            let term = simulation.roles[leader.0 as usize].1;
+            let term = simulation.cluster.role(leader).1;
             assert!(core.contains(&leader), "{leader}");
-            run_until(&mut simulation, |simulation| simulation.now_ns > 7_900_000_000);
-            let now = simulation.roles[leader.0 as usize];
+            run_until(&mut simulation, |simulation| simulation.kernel.now_ns() > 7_900_000_000);
+            let now = simulation.cluster.role(leader);
             assert_eq!(now, (Role::Leader, term), "{loss:?}, leads: {leads}");
             assert_eq!(simulation.violation, None, "{loss:?}, leads: {leads}");
         }
@@ -191,8 +197,8 @@ fn members_that_are_lost_for_good_do_not_disturb_the_core() {
 fn a_core_that_cannot_elect_is_explained_by_its_logs() {
     let plan = busy("");
     let mut simulation = Simulation::<KeyValue>::new(&plan);
-    run_until(&mut simulation, |simulation| simulation.now_ns > 600_000_000);
-    let leader = simulation.leader().expect("somebody leads");
+    run_until(&mut simulation, |simulation| simulation.kernel.now_ns() > 600_000_000);
+    let leader = simulation.cluster.leader().expect("somebody leads");
     // The leader goes on for itself, so its log grows, and then nobody reaches anybody.
     let alone = |id: u64| vec![Endpoint::Node(id)];
     let apart = Rule::Groups([1, 2, 3].map(alone).to_vec());
@@ -288,7 +294,7 @@ fn a_member_that_stops_again_and_again_is_named_with_its_error() {
     let leader = simulation.core_leader().expect("it is established");
     let follower = if leader == N3 { N2 } else { N3 };
     for fault in 0..100 {
-        let slot = simulation.slot(follower).expect("it is there");
+        let slot = simulation.cluster.get_mut(follower).expect("it is there");
         slot.disk.fail_next(FaultKind::SyncFails, UNKNOWN_FAULT + fault);
     }
     let message = stall(simulation);

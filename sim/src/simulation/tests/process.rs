@@ -22,7 +22,7 @@ fn puts(from_ms: u64, until_ms: u64) -> String {
 }
 
 fn applied(simulation: &Simulation<'_, KeyValue>, id: u64) -> u64 {
-    let slot = simulation.slots[id as usize].as_ref().expect("it is there");
+    let slot = simulation.cluster.get(NodeId(id)).expect("it is there");
     slot.driver.as_ref().expect("it is up").node().status().applied.index
 }
 
@@ -64,13 +64,13 @@ fn a_crash_loop_ends_with_its_row() {
         let plan = plan("", &puts(600, 2500), &faults);
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         pass_until(&mut simulation, 2000);
-        let lives = simulation.slot(N1).expect("a founder").life;
+        let lives = simulation.cluster.get_mut(N1).expect("a founder").life;
         assert!((least..=105).contains(&lives), "{again}: {lives} lives");
         let outcome = simulation.run(u64::MAX);
         assert_eq!(outcome.violation, None, "{again}");
         assert_eq!(outcome.faults["crash-loop"], 1);
         assert!(outcome.waypoints["started-in-a-crash-loop"] > 20);
-        assert!(simulation.slot(N1).expect("a founder").life <= lives + 1, "{again}");
+        assert!(simulation.cluster.get_mut(N1).expect("a founder").life <= lives + 1, "{again}");
     }
 }
 
@@ -102,7 +102,7 @@ fn a_wiped_member_never_starts_again_and_nobody_demands_it() {
     // The second crash has nobody to hit, and a second wipe would take the quorum.
     assert_eq!(outcome.faults["wipe"], 1);
     assert_eq!(outcome.faults["crash"], 0);
-    let slot = simulation.slots[3].as_ref().expect("a founder");
+    let slot = simulation.cluster.get(NodeId(3)).expect("a founder");
     assert!(slot.wiped && !slot.is_up() && slot.disk.list().is_empty());
     assert_eq!(slot.life, 1);
 }
@@ -125,7 +125,7 @@ fn who_may_lose_its_disk() {
         let plan = plan(cluster, ops, "");
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         pass_until(&mut simulation, at_ms);
-        let ids = simulation.ids().into_iter();
+        let ids = simulation.cluster.ids().into_iter();
         ids.filter(|id| simulation.may_lose(*id)).map(|id| id.0).collect()
     };
     let late = r#"{ at_ms = 3000, client = 1, do = "put a 1" }"#;
@@ -155,7 +155,7 @@ fn the_operator_puts_off_a_change_that_would_need_the_lost_disk() {
 
 /// What the whole files of node 1 say about their versions.
 fn versions(simulation: &Simulation<'_, KeyValue>) -> Vec<(FileName, u32)> {
-    let disk = &simulation.slots[1].as_ref().expect("a founder").disk;
+    let disk = &simulation.cluster.get(NodeId(1)).expect("a founder").disk;
     let version = |file| {
         let bytes = disk.look(file).expect("it is listed");
         u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"))
@@ -225,7 +225,7 @@ fn a_node_refuses_files_of_a_newer_release_and_names_both_versions() {
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         pass_until(&mut simulation, 1400);
         simulation.crash(N1, Crash::Kill, 0);
-        let slot = simulation.slot(N1).expect("a founder");
+        let slot = simulation.cluster.get_mut(N1).expect("a founder");
         let is_it = |file: &FileName| match file {
             FileName::Snapshot(..) => newer_snapshot,
             FileName::Segment(_) => !newer_snapshot,

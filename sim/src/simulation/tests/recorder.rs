@@ -1,4 +1,4 @@
-//! What a film holds is what was there, and filming changes nothing.
+//! What a recording holds is what was there, and recording changes nothing.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,29 +9,29 @@ use crate::swarm;
 use crate::view::Recording;
 use crate::view::recording::{Answered, Fate, LaneKind, MessageRecord, State, condition};
 
-/// Runs a plan and keeps the film.
-fn film(plan: &Plan) -> (Outcome, Recording) {
+/// Runs a plan and keeps the recording.
+fn recording(plan: &Plan) -> (Outcome, Recording) {
     let kept = Rc::new(RefCell::new(None));
     let sink = Rc::clone(&kept);
-    let take: RecordingSink = Box::new(move |film| *sink.borrow_mut() = Some(film));
+    let take: RecordingSink = Box::new(move |recording| *sink.borrow_mut() = Some(recording));
     let outcome =
-        run::<KeyValue>(plan, &mut RunOptions { film: Some(take), ..RunOptions::default() });
-    (outcome, kept.take().expect("it was filmed"))
+        run::<KeyValue>(plan, &mut RunOptions { recording: Some(take), ..RunOptions::default() });
+    (outcome, kept.take().expect("it was recorded"))
 }
 
 #[test]
 fn a_run_that_is_filmed_is_the_same_run() {
     for seed in 0..12 {
         let plan = swarm::generate::<KeyValue>(seed);
-        let (outcome, film) = film(&plan);
+        let (outcome, recording) = recording(&plan);
         assert_eq!(outcome, run::<KeyValue>(&plan, &mut RunOptions::default()), "seed {seed}");
-        assert_eq!(film.steps.len() as u64, outcome.events);
-        assert_eq!(film.time_ns(film.steps.len() as u32), outcome.sim_ns);
-        let delivered = film.letters.iter().filter(|letter| letter.fate == Fate::Delivered);
+        assert_eq!(recording.steps.len() as u64, outcome.events);
+        assert_eq!(recording.time_ns(recording.steps.len() as u32), outcome.sim_ns);
+        let delivered = recording.messages.iter().filter(|letter| letter.fate == Fate::Delivered);
         assert!(delivered.count() as u64 >= outcome.messages, "raft messages, and others");
-        let answered = film.ops.iter().filter(|op| op.outcome == Answered::Ok).count();
+        let answered = recording.ops.iter().filter(|op| op.outcome == Answered::Ok).count();
         assert_eq!(answered as u64, outcome.acknowledged, "seed {seed}");
-        assert_eq!(film.past, []);
+        assert_eq!(recording.past, []);
     }
 }
 
@@ -41,13 +41,15 @@ fn the_changes_of_a_node_come_to_what_it_is() {
     for seed in 0..12 {
         let plan = swarm::generate::<KeyValue>(seed);
         let mut simulation = Simulation::<KeyValue>::new(&plan);
-        simulation.start_filming();
+        simulation.observers.record(&plan, &simulation.clients);
         simulation.drive(u64::MAX);
-        let film = simulation.take_film(false).expect("it was filmed");
-        for (lane, name) in film.lanes.iter().enumerate().filter(|(_, l)| l.kind == LaneKind::Node)
+        let recording = simulation.take_recording(false).expect("it was recorded");
+        for (lane, name) in
+            recording.lanes.iter().enumerate().filter(|(_, l)| l.kind == LaneKind::Node)
         {
             let (mut state, mut log) = (State::default(), Vec::new());
-            for change in film.states.iter().filter(|change| usize::from(change.lane) == lane) {
+            for change in recording.states.iter().filter(|change| usize::from(change.lane) == lane)
+            {
                 state = change.state;
                 if let Some(change) = &change.log {
                     log.retain(|(index, _)| *index < change.from);
@@ -58,7 +60,7 @@ fn the_changes_of_a_node_come_to_what_it_is() {
                 log.retain(|(index, _)| *index >= state.first);
             }
             let id = NodeId(name.name[1..].parse().expect("nodes are called by their number"));
-            let Some(node) = simulation.node(id) else {
+            let Some(node) = simulation.cluster.node(id) else {
                 assert_eq!(state.condition & condition::UP, 0, "seed {seed} {id}");
                 continue;
             };
@@ -79,10 +81,10 @@ fn the_changes_of_a_node_come_to_what_it_is() {
 
 #[test]
 fn a_node_without_a_membership_says_so() {
-    let (_, film) = film(&swarm::generate_beyond::<KeyValue>(4));
+    let (_, recording) = recording(&swarm::generate_beyond::<KeyValue>(4));
     let mut unknown = 0;
-    for change in film.states.iter().filter(|row| row.state.condition & condition::UP != 0) {
-        let members = film.text(change.state.members as u32);
+    for change in recording.states.iter().filter(|row| row.state.condition & condition::UP != 0) {
+        let members = recording.text(change.state.members as u32);
         assert!(!members.is_empty(), "{change:?}");
         if members == "none known" {
             assert_ne!(change.state.condition & condition::DAMAGED, 0, "{change:?}");
@@ -97,10 +99,10 @@ fn a_node_without_a_membership_says_so() {
 fn a_point_lies_between_call_and_return() {
     let mut placed = 0;
     for seed in 0..12 {
-        let (_, film) = film(&swarm::generate::<KeyValue>(seed));
+        let (_, recording) = recording(&swarm::generate::<KeyValue>(seed));
         let mut points = Vec::new();
-        for op in film.ops.iter().filter(|op| op.outcome == Answered::Ok) {
-            let what = film.text(op.what);
+        for op in recording.ops.iter().filter(|op| op.outcome == Answered::Ok) {
+            let what = recording.text(op.what);
             if what.contains("!stale") || what.starts_with("move") {
                 // It is answered as of any moment, or is the operator's.
                 continue;
@@ -110,7 +112,7 @@ fn a_point_lies_between_call_and_return() {
                 continue;
             }
             assert!((op.call..=op.ret).contains(&op.point), "seed {seed}: {op:?}");
-            let is_read = film.text(op.what).starts_with(['g', 's']);
+            let is_read = recording.text(op.what).starts_with(['g', 's']);
             points.extend((!is_read).then_some((op.index, op.point)));
             placed += 1;
         }
@@ -124,11 +126,11 @@ fn a_point_lies_between_call_and_return() {
 fn every_message_comes_to_an_end_that_is_after_its_beginning() {
     let (mut copies, mut stale, mut lost) = (0, 0, 0);
     for seed in 0..12 {
-        let (_, film) = film(&swarm::generate::<KeyValue>(seed));
-        for pair in film.letters.windows(2).filter(|pair| pair[1].copy) {
+        let (_, recording) = recording(&swarm::generate::<KeyValue>(seed));
+        for pair in recording.messages.windows(2).filter(|pair| pair[1].copy) {
             assert_eq!((pair[0].sent, pair[0].kind), (pair[1].sent, pair[1].kind));
         }
-        for letter in &film.letters {
+        for letter in &recording.messages {
             match letter.fate {
                 Fate::UnderWay => assert_eq!(letter.end, 0),
                 _ => assert!(letter.end >= letter.sent, "{letter:?}"),
@@ -145,15 +147,16 @@ fn every_message_comes_to_an_end_that_is_after_its_beginning() {
 fn a_message_for_a_term_that_its_receiver_has_left_is_stale() {
     // In the last two, nodes hear of a term and act on it some events later.
     for seed in [0, 1, 2, 28, 37] {
-        let (_, film) = film(&swarm::generate::<KeyValue>(seed));
+        let (_, recording) = recording(&swarm::generate::<KeyValue>(seed));
         let for_a_term = |letter: &&MessageRecord| letter.fate == Fate::Delivered && letter.op == 0;
-        let is_node = |lane| film.lanes[usize::from(lane)].kind == LaneKind::Node;
-        let mut letters: Vec<&MessageRecord> = film.letters.iter().filter(for_a_term).collect();
-        letters.retain(|letter| is_node(letter.from) && is_node(letter.to));
-        letters.sort_by_key(|letter| letter.end);
-        let mut terms = vec![0; film.lanes.len()];
-        let mut changes = film.states.iter().peekable();
-        for letter in letters {
+        let is_node = |lane| recording.lanes[usize::from(lane)].kind == LaneKind::Node;
+        let mut messages: Vec<&MessageRecord> =
+            recording.messages.iter().filter(for_a_term).collect();
+        messages.retain(|letter| is_node(letter.from) && is_node(letter.to));
+        messages.sort_by_key(|letter| letter.end);
+        let mut terms = vec![0; recording.lanes.len()];
+        let mut changes = recording.states.iter().peekable();
+        for letter in messages {
             while let Some(change) = changes.next_if(|change| change.step < letter.end) {
                 terms[usize::from(change.lane)] = change.state.term;
             }
@@ -165,19 +168,19 @@ fn a_message_for_a_term_that_its_receiver_has_left_is_stale() {
 
 #[test]
 fn a_stall_follows_from_everybody_and_a_lie_from_its_teller() {
-    let (outcome, film) = film(&plan(1));
+    let (outcome, recording) = recording(&plan(1));
     assert_eq!(verdict(&outcome), Some((Class::Liveness, "convergence")));
-    let last = film.steps.len() as u32;
-    assert!(film.is_past(1) && film.is_past(last), "{:?}", film.past);
+    let last = recording.steps.len() as u32;
+    assert!(recording.is_past(1) && recording.is_past(last), "{:?}", recording.past);
 
     let plan = plan(10_000);
     let mut simulation = Simulation::<KeyValue>::new(&plan);
-    simulation.start_filming();
+    simulation.observers.record(&plan, &simulation.clients);
     simulation.drive(250);
     simulation.fail(Class::Safety, Broken::new("content", "a lie".to_owned()).at(NodeId(3)));
-    let film = simulation.take_film(true).expect("it was filmed");
-    assert_eq!(film.blamed.map(|lane| film.name(lane)), Some("n3"));
-    let outside = (1..).zip(&film.steps).filter(|(step, _)| !film.is_past(*step));
-    let names: Vec<&str> = outside.map(|(_, step)| film.name(step.lane)).collect();
+    let recording = simulation.take_recording(true).expect("it was recorded");
+    assert_eq!(recording.blamed.map(|lane| recording.name(lane)), Some("n3"));
+    let outside = (1..).zip(&recording.steps).filter(|(step, _)| !recording.is_past(*step));
+    let names: Vec<&str> = outside.map(|(_, step)| recording.name(step.lane)).collect();
     assert!(!names.is_empty() && !names.contains(&"n3"), "{names:?}");
 }

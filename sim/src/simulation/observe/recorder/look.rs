@@ -3,7 +3,7 @@
 use stormkv::node::{Membership, Node, Role};
 use stormkv::types::{LogIndex, NodeId};
 
-use super::super::node::SimNode;
+use super::super::super::node::SimNode;
 use super::{Known, Recorder, runs};
 use crate::caught::caught;
 use crate::network::{Endpoint, Network};
@@ -14,7 +14,7 @@ use crate::view::recording::{
 use crate::words;
 
 impl Recorder {
-    pub(super) fn look<S: Service>(&mut self, slot: &SimNode<S>, durable: LogIndex) {
+    pub(in super::super) fn look<S: Service>(&mut self, slot: &SimNode<S>, durable: LogIndex) {
         let at = slot.id.0 as usize;
         let Some(mut known) = self.known.get_mut(at).map(std::mem::take) else { return };
         let mut state = State { durable, ..known.state };
@@ -33,7 +33,7 @@ impl Recorder {
         if known.state != state || log.is_some() {
             let (step, lane) = (self.step, self.node(slot.id));
             known.state = state;
-            self.film.states.push(StateChange { step, lane, state, log: log.map(Box::new) });
+            self.recording.states.push(StateChange { step, lane, state, log: log.map(Box::new) });
         }
         known.wrote = false;
         self.known[at] = known;
@@ -100,12 +100,12 @@ impl Recorder {
         let Some(entry) = node.entry(index) else { return };
         if self.told.insert((index, entry.term)) {
             let text = self.text(&words::entry(S::describe, entry.kind, &entry.data));
-            self.film.entries.push(EntryText { index, term: entry.term, text });
+            self.recording.entries.push(EntryText { index, term: entry.term, text });
         }
     }
 
     /// Notes who cannot reach whom, if that has changed.
-    pub(super) fn look_at_links(&mut self, network: &Network) {
+    pub(in super::super) fn look_at_links(&mut self, network: &Network) {
         if std::mem::replace(&mut self.weather, network.version()) == network.version() {
             return;
         }
@@ -116,9 +116,9 @@ impl Recorder {
             }
         }
         pairs.sort_unstable();
-        let before = self.film.cuts.last().map_or(&[][..], |cuts| &cuts.pairs);
+        let before = self.recording.cuts.last().map_or(&[][..], |cuts| &cuts.pairs);
         if before != pairs.as_slice() {
-            self.film.cuts.push(Cuts { step: self.step, pairs });
+            self.recording.cuts.push(Cuts { step: self.step, pairs });
         }
     }
 

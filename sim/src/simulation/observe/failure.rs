@@ -1,26 +1,26 @@
-//! What a page about a failure needs of its run: collected only when a run is made for that page,
-//! and free of charge otherwise.
+//! What a report about a failure needs of its run: collected only when a run is made for that report.
 //!
 //! A line belongs to the node that the event happens to, never to whatever its text mentions: a
 //! message to its receiver when it arrives, a vote that is granted to its sender, too. Ticks,
 //! heartbeats and the like keep a cluster alive and explain nothing; they are left out. What
-//! clients ask and hear belongs to their operations, and what a disk does is only told of the node
-//! that the violation is about. What the recorder alone is told ([`Trace::note`]) is no part of a
-//! trace.
+//! clients ask and hear belongs to their operations, and what a disk does is only shown of the node
+//! that the violation is about.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use stormkv::node::{Role, Status};
 use stormkv::types::NodeId;
-use stormkv::wire::{Kind, Message};
 
-use super::client::Current;
-use super::node::SimNode;
-use super::trace::Trace;
-use super::{Event, Simulation};
+use super::super::Simulation;
+use super::super::client::Current;
+use super::super::event::Weight;
+use super::super::node::SimNode;
+use super::{Observation, Stamp, text};
 use crate::caught::caught;
 use crate::history::{Answer, Outcome, describe_answer};
-use crate::service::Service;
+use crate::plan::Who;
+use crate::service::{Describe, Service};
+use crate::view::recording::Fate;
 
 /// How many lines of each node are kept, and how many of its disk.
 const LINES: usize = 6;
@@ -160,18 +160,6 @@ struct Ended {
     outcome: Outcome,
 }
 
-/// How much an event explains.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Weight {
-    /// Nothing by itself.
-    #[default]
-    Mere,
-    /// Something, if it happens to the disk of the node that the violation is about.
-    Disk,
-    /// Something.
-    Full,
-}
-
 /// The last lines of a node.
 #[derive(Default)]
 struct Lines {
@@ -195,7 +183,7 @@ impl Lines {
 
 /// Collects while a run goes on.
 #[derive(Default)]
-pub(super) struct FailureRecorder {
+pub(in crate::simulation) struct FailureRecorder {
     /// Whom the present event happens to.
     present: Option<NodeId>,
     weight: Weight,
@@ -234,148 +222,124 @@ fn keep<T>(queue: &mut VecDeque<T>, most: usize, item: T) {
     queue.push_back(item);
 }
 
-impl Trace {
-    /// What follows happens to this node, or to none.
-    pub fn turn_to(&mut self, node: Option<NodeId>, weight: Weight) {
-        if let Some(recorder) = &mut self.failure {
-            (recorder.present, recorder.weight, recorder.hushed) = (node, weight, None);
+impl FailureRecorder {
+    /// Takes in an observation, with the line that a trace has of it.
+    pub fn observe(
+        &mut self,
+        now: Stamp,
+        describe: Describe,
+        observation: &Observation<'_>,
+        line: Option<&str>,
+    ) {
+        self.follow(observation);
+        if let Some(line) = line {
+            self.record(now, line);
         }
-    }
-
-    /// A line of the trace.
-    pub(super) fn record(&mut self, at_ns: u64, text: &str) {
-        let Some(recorder) = &mut self.failure else { return };
-        let Some(id) = recorder.present else { return };
-        let text = text.to_owned();
-        match recorder.weight {
-            Weight::Mere => {
-                recorder.hushed = Some(Line { step: self.step, at_ns, text, times: 1 });
+        if let Some((id, text)) = text::note(describe, observation) {
+            self.push(id, Weight::Full, now.step, now.at_ns, text);
+        }
+        match observation {
+            Observation::Called { row, recorded: Some(recorded), .. } => {
+                self.rows.insert(*recorded, *row);
             }
-            weight => recorder.push(id, weight, self.step, at_ns, text),
+            Observation::RequestArrives { recorded, .. }
+            | Observation::ReplyArrives { recorded, .. } => {
+                self.attempt(now, *recorded, line.unwrap_or_default().to_owned());
+            }
+            Observation::StaleAnswer { node, index, recorded } => {
+                self.attempt(now, *recorded, format!("{node} is about to answer as of {index}"));
+            }
+            Observation::Left(id, status) => drop(self.left.insert(*id, State::from(**status))),
+            Observation::Returned { lane, row, since_ns, outcome } => {
+                let (lane, row, since_ns, at_ns) = (*lane, *row, *since_ns, now.at_ns);
+                let ended = Ended { row, lane, since_ns, at_ns, outcome: (*outcome).clone() };
+                keep(&mut self.ended, OPERATIONS, ended);
+            }
+            Observation::FaultBegun(at, fault, victims) => {
+                let what = match (fault.who(), victims.first()) {
+                    (Some(Who::Leader | Who::Same), Some(id)) => format!("{fault} ({id})"),
+                    _ => fault.to_string(),
+                };
+                let struck = Struck { at_ns: now.at_ns, end_ns: None, what };
+                keep(&mut self.faults, FAULTS, (*at, struck));
+            }
+            Observation::FaultCleared(at) => self.cleared(now, |number| number == *at),
+            Observation::Healed(_) => self.cleared(now, |_| true),
+            Observation::Violated(node, proof) => self.blame(*node, proof),
+            _ => {}
         }
     }
 
-    /// What the recorder should know of a node, and no line of the trace tells.
-    pub fn note(&mut self, at_ns: u64, id: NodeId, text: impl FnOnce() -> String) {
-        if let Some(recorder) = &mut self.failure {
-            recorder.push(id, Weight::Full, self.step, at_ns, text());
+    /// Follows the node that the lines to come belong to.
+    fn follow(&mut self, observation: &Observation<'_>) {
+        let (node, weight) = match observation {
+            Observation::Due(event) => (event.concerns(), event.weight()),
+            Observation::Taken(id, event) => (Some(*id), event.weight()),
+            Observation::Paused(_) | Observation::Busy(_) | Observation::Aside => {
+                (None, Weight::None)
+            }
+            // That says nothing that its receiver's state does not say.
+            Observation::LostOnArrival { fate: Fate::Down, .. } => (None, Weight::None),
+            Observation::Arrives { ends: (_, to), message, damaged: false } => {
+                (Some(*to), Weight::of(message))
+            }
+            Observation::StartDue { node, starts } => {
+                (Some(*node), if *starts { Weight::Full } else { Weight::None })
+            }
+            Observation::Down(id) | Observation::Lost(id, _) => (Some(*id), Weight::Full),
+            _ => return,
+        };
+        (self.present, self.weight, self.hushed) = (node, weight, None);
+    }
+
+    fn record(&mut self, now: Stamp, text: &str) {
+        let Some(id) = self.present else { return };
+        let Stamp { step, at_ns } = now;
+        let text = text.to_owned();
+        match self.weight {
+            Weight::None => self.hushed = Some(Line { step, at_ns, text, times: 1 }),
+            weight => self.push(id, weight, step, at_ns, text),
         }
     }
 
     /// What a client asked or heard of an operation.
-    pub fn attempt(&mut self, op: Option<usize>, at_ns: u64, text: impl FnOnce() -> String) {
-        if let (Some(recorder), Some(op)) = (&mut self.failure, op) {
-            let line = Line { step: self.step, at_ns, text: text(), times: 1 };
-            keep(recorder.attempts.entry(op).or_default(), ATTEMPTS, line);
+    fn attempt(&mut self, now: Stamp, op: Option<usize>, text: String) {
+        let Some(op) = op else { return };
+        let line = Line { step: now.step, at_ns: now.at_ns, text, times: 1 };
+        keep(self.attempts.entry(op).or_default(), ATTEMPTS, line);
+    }
+
+    /// These faults are over.
+    fn cleared(&mut self, now: Stamp, which: impl Fn(usize) -> bool) {
+        let open = self.faults.iter_mut().filter(|(_, struck)| struck.end_ns.is_none());
+        let over = open.filter(|(number, _)| which(*number));
+        over.for_each(|(_, struck)| struck.end_ns = Some(now.at_ns));
+    }
+
+    /// The run has failed because of a node, or else because of the one that the present event
+    /// concerns; these operations prove it.
+    fn blame(&mut self, node: Option<NodeId>, proof: &[usize]) {
+        self.about = node.or(self.present);
+        if let (Some(id), Some(line)) = (self.present, self.hushed.take()) {
+            let lines = self.lines.entry(id).or_default().of(Weight::Full);
+            let at = lines.iter().position(|other| other.step >= line.step);
+            lines.insert(at.unwrap_or(lines.len()), line);
         }
-    }
-
-    /// A node goes down.
-    pub fn leaves(&mut self, id: NodeId, status: Status) {
-        if let Some(recorder) = &mut self.failure {
-            recorder.left.insert(id, status.into());
-        }
-    }
-
-    /// An operation in the history is from this row of the plan.
-    pub fn begins(&mut self, recorded: Option<usize>, row: usize) {
-        if let (Some(recorder), Some(recorded)) = (&mut self.failure, recorded) {
-            recorder.rows.insert(recorded, row);
-        }
-    }
-
-    /// An operation has ended.
-    pub fn ends<S: Service>(
-        &mut self,
-        lane: u32,
-        current: &Current<S>,
-        at_ns: u64,
-        outcome: &Outcome,
-    ) {
-        if let Some(recorder) = &mut self.failure {
-            let (row, since_ns) = (current.row, current.since_ns);
-            let ended = Ended { row, lane, since_ns, at_ns, outcome: outcome.clone() };
-            keep(&mut recorder.ended, OPERATIONS, ended);
-        }
-    }
-
-    /// A fault strikes.
-    pub fn strikes(&mut self, number: usize, at_ns: u64, what: impl FnOnce() -> String) {
-        if let Some(recorder) = &mut self.failure {
-            let struck = Struck { at_ns, end_ns: None, what: what() };
-            keep(&mut recorder.faults, FAULTS, (number, struck));
-        }
-    }
-
-    /// A fault ends; all do if it has no number.
-    pub fn mends(&mut self, number: Option<usize>, at_ns: u64) {
-        if let Some(recorder) = &mut self.failure {
-            let ended = recorder.faults.iter_mut().filter(|(at, struck)| {
-                number.is_none_or(|number| number == *at) && struck.end_ns.is_none()
-            });
-            ended.for_each(|(_, struck)| struck.end_ns = Some(at_ns));
-        }
-    }
-
-    /// The run has failed because of a node, or else because of whom the present event happens to;
-    /// these operations prove it.
-    pub fn blame(&mut self, node: Option<NodeId>, proof: &[usize]) {
-        if let Some(recorder) = &mut self.failure {
-            recorder.about = node.or(recorder.present);
-            if let (Some(id), Some(line)) = (recorder.present, recorder.hushed.take()) {
-                let lines = recorder.lines.entry(id).or_default().of(Weight::Full);
-                let at = lines.iter().position(|other| other.step >= line.step);
-                lines.insert(at.unwrap_or(lines.len()), line);
-            }
-            recorder.proof = proof.to_vec();
-            recorder.late = recorder.about.is_none() && !proof.is_empty();
-        }
-    }
-}
-
-/// Whom an event happens to, whether or not it is up.
-pub(super) fn owner(event: &Event) -> Option<NodeId> {
-    match event {
-        Event::Start { node } | Event::CrashAgain { node, .. } | Event::Tell { node, .. } => {
-            Some(*node)
-        }
-        event => super::event::target(event),
-    }
-}
-
-/// How much an event explains.
-pub(super) fn weight(event: &Event) -> Weight {
-    match event {
-        Event::Tick { .. }
-        | Event::Flush { .. }
-        | Event::Serve { .. }
-        | Event::Complete { .. }
-        | Event::Ask { .. }
-        | Event::Tell { .. } => Weight::Mere,
-        Event::DiskStep { .. } | Event::Fetched { .. } | Event::Worked { .. } => Weight::Disk,
-        _ => Weight::Full,
-    }
-}
-
-/// How much a message explains: one that only says that its sender is alive nothing.
-pub(super) fn weight_of(message: &Message) -> Weight {
-    match message.kind() {
-        Kind::Heartbeat | Kind::HeartbeatResp => Weight::Mere,
-        _ => Weight::Full,
+        self.proof = proof.to_vec();
+        self.late = self.about.is_none() && !proof.is_empty();
     }
 }
 
 impl<S: Service> Simulation<'_, S> {
     /// What was recorded, of a run that is over.
-    pub(super) fn take_record(&mut self) -> Option<FailureReport> {
-        let mut recorder = *self.trace.failure.take()?;
+    pub(in crate::simulation) fn take_record(&mut self) -> Option<FailureReport> {
+        let mut recorder = *self.observers.take_failure()?;
         let (choice, operations) = self.chosen(&recorder);
         let about = recorder.about;
         let faults = recorder.faults.drain(..).map(|(_, struck)| struck).collect();
         let mut nodes: Vec<NodeRecord> = self
-            .slots
+            .cluster
             .iter()
-            .flatten()
             .map(|slot| {
                 let id = slot.id;
                 let lines = recorder.lines.remove(&id).filter(|_| !recorder.late);
@@ -384,7 +348,7 @@ impl<S: Service> Simulation<'_, S> {
                 NodeRecord { id, condition: slot.condition(), state, lines }
             })
             .collect();
-        let gone = |id: NodeId| self.slots[id.0 as usize].as_ref().is_some_and(SimNode::is_gone);
+        let gone = |id: NodeId| self.cluster.get(id).is_some_and(SimNode::is_gone);
         nodes.sort_by_key(|node| (about != Some(node.id), gone(node.id), node.id));
         Some(FailureReport { choice, operations, faults, nodes })
     }
@@ -407,7 +371,7 @@ impl<S: Service> Simulation<'_, S> {
         let ended = ended.map(|ended| Operation {
             call_ns: ended.since_ns,
             return_ns: Some(ended.at_ns),
-            client: self.clients.all[ended.lane as usize].name(),
+            client: self.clients.all[ended.lane as usize].name().to_owned(),
             what: self.plan.ops[ended.row].call.op.to_string(),
             answer: answer(&ended.outcome),
             attempts: Vec::new(),
@@ -427,7 +391,7 @@ impl<S: Service> Simulation<'_, S> {
         Operation {
             call_ns: current.since_ns,
             return_ns: None,
-            client: self.clients.all[lane as usize].name(),
+            client: self.clients.all[lane as usize].name().to_owned(),
             what: self.plan.ops[current.row].call.op.to_string(),
             answer,
             attempts: Vec::new(),

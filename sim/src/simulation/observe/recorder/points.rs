@@ -10,7 +10,7 @@
 
 use stormkv::types::LogIndex;
 
-use super::super::Simulation;
+use super::super::super::Simulation;
 use super::Recorder;
 use crate::plan::Op;
 use crate::service::{Service, parsed};
@@ -39,7 +39,7 @@ impl Asked {
 }
 
 impl<S: Service> Simulation<'_, S> {
-    /// Gives the operations of a film their indices and points.
+    /// Gives the operations of a recording their indices and points.
     pub(super) fn place_operations(&self, recorder: &mut Recorder) {
         let effects = self.safety.effects();
         let owner = &self.clients.owner;
@@ -47,24 +47,24 @@ impl<S: Service> Simulation<'_, S> {
         for (index, session, number) in effects.iter().rev() {
             let op = owner.get(&(*session, *number)).and_then(|op| recorder.recorded.get(op));
             if let Some(op) = op {
-                recorder.film.ops[*op as usize].index = *index;
+                recorder.recording.ops[*op as usize].index = *index;
             }
         }
         for applied in self.own_loose().unwrap_or_default() {
             if let Some(op) = recorder.recorded.get(&applied.op) {
-                recorder.film.ops[*op as usize].index = applied.index;
+                recorder.recording.ops[*op as usize].index = applied.index;
             }
         }
         let refuted = recorder.refuted();
-        let Recorder { film, asked, .. } = recorder;
-        for ((number, op), asked) in film.ops.iter_mut().enumerate().zip(asked) {
+        let Recorder { recording, asked, .. } = recorder;
+        for ((number, op), asked) in recording.ops.iter_mut().enumerate().zip(asked) {
             if *asked == Asked::Change && !self.safety.is_change(op.index) {
                 op.index = 0;
             }
             let next = effects.partition_point(|(index, ..)| *index <= op.index);
             let next = effects.get(next).map(|(index, ..)| *index);
             if refuted != Some(number) || *asked != Asked::Read {
-                op.point = point(op, *asked, &film.commits, next).unwrap_or(0);
+                op.point = point(op, *asked, &recording.commits, next).unwrap_or(0);
             }
         }
     }
@@ -96,8 +96,8 @@ impl Recorder {
     /// The operation that the others in the proof speak against: the one that returned last.
     fn refuted(&self) -> Option<usize> {
         let proof = self.proof.iter().filter_map(|recorded| self.recorded.get(recorded));
-        let answered = proof.map(|op| *op as usize).filter(|op| self.film.ops[*op].ret > 0);
-        answered.max_by_key(|op| self.film.ops[*op].ret)
+        let answered = proof.map(|op| *op as usize).filter(|op| self.recording.ops[*op].ret > 0);
+        answered.max_by_key(|op| self.recording.ops[*op].ret)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a recorder is told of messages: when they are sent, and what becomes of them.
 
+use stormkv::api::Reply;
 use stormkv::types::{NodeId, Term};
 use stormkv::wire::{Kind, Message};
 
-use super::{MessageId, Recorder, runs};
+use super::super::{MessageId, Observation};
+use super::{Recorder, runs};
 use crate::network::DropReason;
 use crate::plan::MessageKind;
 use crate::service::Service;
@@ -11,35 +13,63 @@ use crate::view::recording::{Fate, MessageRecord};
 use crate::words;
 
 impl Recorder {
-    fn post(
-        &mut self,
-        letter: MessageRecord,
-        fate: Result<Option<u64>, DropReason>,
-    ) -> (MessageId, MessageId) {
-        let mut letter = MessageRecord { sent: self.step, ..letter };
-        if let Err(reason) = fate {
-            (letter.fate, letter.end) = (dropped(reason), self.step);
-        }
-        let again =
-            matches!(fate, Ok(Some(_))).then(|| MessageRecord { copy: true, ..letter.clone() });
-        self.film.letters.push(letter);
-        let first = self.film.letters.len() as MessageId;
-        match again {
-            None => (first, 0),
-            Some(copy) => {
-                self.film.letters.push(copy);
-                (first, first + 1)
+    /// Takes in an observation of a message.
+    pub(super) fn observe_message<S: Service>(&mut self, observation: &Observation<'_>) {
+        match observation {
+            Observation::Sent { ends, message, id, copy, dropped } => {
+                let record = self.record_of::<S>(*ends, message);
+                self.post(*id, record, *dropped);
+                if let Some(copy) = copy {
+                    let record = self.recording.messages[*id as usize - 1].clone();
+                    self.post(*copy, MessageRecord { copy: true, ..record }, None);
+                }
             }
+            Observation::Forbidden { ends, message, id } => {
+                let record = self.record_of::<S>(*ends, message);
+                self.post(*id, record, None);
+                self.accuse(*id);
+            }
+            Observation::LostOnArrival { id, fate, .. } | Observation::Forgotten(id, fate) => {
+                self.ends(*id, *fate, false);
+            }
+            Observation::Corrupted(id) => self.ends(*id, Fate::Garbled, false),
+            Observation::Delivered { ends: (_, to), message, id } => {
+                self.arrives(*id, *to, message);
+            }
+            Observation::RequestSent { lane, node, request, id, dropped } => {
+                let what = words::request(S::describe, request);
+                self.asks(*id, *lane, *node, &what, *dropped);
+            }
+            Observation::RequestArrives { id, lost, stale, .. } => {
+                self.ends(*id, lost.unwrap_or(Fate::Delivered), lost.is_none() && *stale);
+            }
+            Observation::ReplySent { lane, node, reply, id, waits, dropped } => {
+                let what = words::reply(S::describe, reply);
+                self.replies(*id, *lane, *node, (&what, *waits), *dropped);
+            }
+            Observation::ReplyArrives { lane, reply, id, lost, stale, .. } => {
+                self.ends(*id, lost.unwrap_or(Fate::Delivered), lost.is_none() && *stale);
+                self.hears(*lane, index_of(reply));
+            }
+            _ => {}
         }
     }
 
-    /// A node sends a message. Returns the numbers of the message and of its copy.
-    pub fn sends<S: Service>(
+    fn post(&mut self, id: MessageId, record: MessageRecord, dropped: Option<DropReason>) {
+        let mut record = MessageRecord { sent: self.step, ..record };
+        if let Some(reason) = dropped {
+            (record.fate, record.end) = (self::dropped(reason), self.step);
+        }
+        self.recording.messages.push(record);
+        assert_eq!(self.recording.messages.len(), id as usize, "messages are recorded in order");
+    }
+
+    /// The row of a message between nodes.
+    fn record_of<S: Service>(
         &mut self,
         (from, to): (NodeId, NodeId),
         message: &Message,
-        fate: Result<Option<u64>, DropReason>,
-    ) -> (MessageId, MessageId) {
+    ) -> MessageRecord {
         let mut letter = MessageRecord {
             from: self.node(from),
             to: self.node(to),
@@ -80,57 +110,58 @@ impl Recorder {
             }
             Message::ReadIndex { .. } | Message::Removed | Message::DiskShort => {}
         }
-        self.post(letter, fate)
+        letter
     }
 
-    /// A client asks a node. Returns the number of the message.
-    pub fn asks(
+    /// A client asks a node.
+    fn asks(
         &mut self,
+        id: MessageId,
         lane: u32,
         node: NodeId,
         what: &str,
-        fate: Result<(), DropReason>,
-    ) -> MessageId {
+        dropped: Option<DropReason>,
+    ) {
         let (from, to, text) = (self.hand(lane), self.node(node), self.text(what));
         let op = self.open[lane as usize].map_or(0, |op| op + 1);
         let kind = row_of(MessageKind::Request);
         self.post(
+            id,
             MessageRecord { from, to, kind, text, op, ..MessageRecord::default() },
-            fate.map(|()| None),
-        )
-        .0
+            dropped,
+        );
     }
 
-    /// A node answers a client, which `waits` for that or has gone on. Returns the number of the
-    /// message.
-    pub fn replies(
+    /// A node answers a client, which `waits` for that or has gone on.
+    fn replies(
         &mut self,
+        id: MessageId,
         lane: u32,
         node: NodeId,
         (what, waits): (&str, bool),
-        fate: Result<(), DropReason>,
-    ) -> MessageId {
+        dropped: Option<DropReason>,
+    ) {
         let (from, to, text) = (self.node(node), self.hand(lane), self.text(what));
         let op = self.open[lane as usize].filter(|_| waits).map_or(0, |op| op + 1);
         let kind = row_of(MessageKind::Reply);
         self.post(
+            id,
             MessageRecord { from, to, kind, text, op, ..MessageRecord::default() },
-            fate.map(|()| None),
-        )
-        .0
+            dropped,
+        );
     }
 
     /// A message arrives at a node, which may know of a newer term. The term is that of the last
     /// look: a node that collects its inputs may have heard of it, but not acted on it yet.
-    pub fn arrives(&mut self, mail: MessageId, to: NodeId, message: &Message) {
+    fn arrives(&mut self, mail: MessageId, to: NodeId, message: &Message) {
         let term = self.known.get(to.0 as usize).map_or(0, |known| known.state.term);
         self.ends(mail, Fate::Delivered, is_over(message, term));
     }
 
     /// This is what became of a message.
-    pub fn ends(&mut self, mail: MessageId, fate: Fate, stale: bool) {
+    fn ends(&mut self, mail: MessageId, fate: Fate, stale: bool) {
         if let Some(at) = mail.checked_sub(1) {
-            let letter = &mut self.film.letters[at as usize];
+            let letter = &mut self.recording.messages[at as usize];
             (letter.fate, letter.end, letter.stale) = (fate, self.step, stale);
         }
     }
@@ -158,17 +189,16 @@ fn dropped(reason: DropReason) -> Fate {
     }
 }
 
-/// What stops a message at its end.
-pub(in crate::simulation) fn stopped(up: bool, arrives: Result<(), DropReason>) -> Option<Fate> {
-    match arrives {
-        _ if !up => Some(Fate::Down),
-        Err(DropReason::Partition) => Some(Fate::Cut),
-        Err(_) => Some(Fate::Reset),
-        Ok(()) => None,
-    }
-}
-
 /// The number of a kind of messages among all.
 fn row_of(kind: MessageKind) -> u8 {
     MessageKind::all().position(|other| other == kind).expect("it is one of them") as u8
+}
+
+/// The place in the log that an answer speaks of; 0 if it speaks of none.
+fn index_of(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Applied { index, .. } | Reply::Value { index, .. } => *index,
+        Reply::Reconfigured { index } | Reply::NotKept { index, .. } => *index,
+        _ => 0,
+    }
 }

@@ -10,7 +10,7 @@ use stormkv::node::{Role, Status};
 use stormkv::types::{LogIndex, NodeId, Term};
 use stormkv::wire::Kind;
 
-use super::Simulation;
+use super::super::Simulation;
 use crate::network::Rule;
 use crate::rng::mix;
 use crate::service::Service;
@@ -21,7 +21,7 @@ pub type Pictures = Box<dyn FnMut(u64)>;
 /// The situation of a node that is down, or does not go on.
 const DOWN: u64 = u64::MAX;
 
-pub(super) struct Portrait {
+pub(in crate::simulation) struct Portrait {
     pub sink: Pictures,
     /// Until when messages of each kind are under way.
     flying_until_ns: [u64; Kind::ALL.len()],
@@ -48,38 +48,38 @@ impl Portrait {
 
 impl<S: Service> Simulation<'_, S> {
     /// Hands the present picture to the reader, if there is one.
-    pub(super) fn portray(&mut self) {
-        let Some(mut portrait) = self.portrait.take() else { return };
+    pub(in crate::simulation) fn portray(&mut self) {
+        let Some(mut portrait) = self.observers.fingerprint.take() else { return };
         let mut situations = std::mem::take(&mut portrait.situations);
         situations.clear();
         let terms = self.newest_terms();
-        let nodes = self.slots.iter().flatten().filter(|slot| !slot.is_gone());
+        let nodes = self.cluster.iter().filter(|slot| !slot.is_gone());
         situations.extend(nodes.map(|slot| match &slot.driver {
             Some(driver) if !slot.paused => {
-                situation(&driver.node().status(), terms, self.newest.0)
+                situation(&driver.node().status(), terms, self.cluster.newest_applied())
             }
             _ => DOWN,
         }));
         // Nobody has a name.
         situations.sort_unstable();
         let weather = self.network.rules().fold(0, |bits, rule| bits | 1 << trouble(rule));
-        let mut picture = mix(weather, portrait.flying(self.now_ns), 0);
+        let mut picture = mix(weather, portrait.flying(self.kernel.now_ns()), 0);
         for situation in &situations {
             picture = mix(picture, *situation, 1);
         }
         (portrait.sink)(picture);
         portrait.situations = situations;
-        self.portrait = Some(portrait);
+        self.observers.fingerprint = Some(portrait);
     }
 
     /// The highest term of any node, and the next one below.
     fn newest_terms(&self) -> (Term, Term) {
         let (mut first, mut second) = (0, 0);
-        for (_, term) in &self.roles {
-            if *term > first {
-                (first, second) = (*term, first);
-            } else if *term < first {
-                second = second.max(*term);
+        for (_, _, term) in self.cluster.roles() {
+            if term > first {
+                (first, second) = (term, first);
+            } else if term < first {
+                second = second.max(term);
             }
         }
         (first, second)
@@ -132,7 +132,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::rc::Rc;
 
-    use super::super::{RunOptions, run};
+    use super::super::super::{RunOptions, run};
     use super::*;
     use crate::kv::KeyValue;
     use crate::swarm;
