@@ -9,6 +9,7 @@
 //! the vocabulary of [`crate::history`] but no code that decides, so that each checks the other.
 
 mod bounds;
+mod check;
 mod compile;
 mod explain;
 mod forget;
@@ -29,34 +30,10 @@ mod view;
 mod why;
 pub mod witness;
 
-/// Checkers that are not counted among the [`Check`]s: what they look for is never due.
-const UNCOUNTED: &[&str] = &[
-    "codec",
-    "damage-floor",
-    "damage-imagined",
-    "damage-prefix",
-    "damage-term",
-    "damage-unnoticed",
-    "damaged-candidate",
-    "fail-stop",
-    "invariant",
-    "leadership",
-    "log-gap",
-    "membership-hash",
-    "panic",
-    "recovery",
-    "snapshot-prefix",
-    "wal-format",
-];
-
-/// The names of all checkers that a violation of a run may carry.
-pub fn checkers() -> impl Iterator<Item = &'static str> {
-    Check::ALL.iter().map(|(_, name)| *name).chain(UNCOUNTED.iter().copied())
-}
-
 pub use self::bounds::{BOUNDED, Bounds, Peaks};
-pub use self::safety::{Broken, Check, Safety};
-use self::safety::{Checks, broken};
+pub use self::check::Check;
+use self::check::Checks;
+pub use self::safety::{Broken, Safety};
 pub use self::snapshot_rate::SnapshotRate;
 pub use self::view::View;
 pub use self::why::Why;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::checker::checkers;
+use crate::checker::Check;
 use crate::outcome::{Outcome, Skipped};
 use crate::plan::{Expect, Place, Plan, Problem, SCHEMA, nearest};
 use crate::service::{Service, checked};
@@ -114,9 +114,10 @@ fn check_operations<S: Service>(plan: &mut Plan) -> Result<(), Problem> {
 /// Whether there are checkers and waypoints of the names that are expected. A misspelt one could
 /// never be met.
 fn check_names(expect: &Expect) -> Result<(), Problem> {
-    let is_checker = |name: &String| checkers().any(|checker| checker == name);
+    let checks = || Check::ALL.iter().map(|check| check.name());
+    let is_checker = |name: &String| checks().any(|check| check == name);
     if let Some(name) = expect.violation.as_ref().filter(|name| !is_checker(name)) {
-        return unknown("violation", "checker", name, checkers());
+        return unknown("violation", "checker", name, checks());
     }
     let is_waypoint = |name: &&String| WAYPOINTS.contains(&name.as_str());
     match expect.waypoints.iter().find(|name| !is_waypoint(name)) {

@@ -93,7 +93,7 @@ use self::inbox::Inbox;
 use self::links::{capacity, endpoint, network_config};
 use self::node::SimNode;
 use self::observe::{Observation, Observers, Stamp};
-use crate::checker::{Bounds, Broken, Safety, SnapshotRate, checkers};
+use crate::checker::{Bounds, Broken, Safety, SnapshotRate};
 use crate::history::History;
 use crate::kernel::Kernel;
 use crate::network::{NetAction, NetRule, Network};
@@ -318,10 +318,10 @@ impl<'p, S: Service> Simulation<'p, S> {
 
     fn fail(&mut self, class: Class, broken: Broken) {
         if self.violation.is_none() {
-            let Broken { checker, message, node, ops } = broken;
-            debug_assert!(checkers().any(|name| name == checker), "{checker} is not declared");
+            let Broken { check, message, node, ops } = broken;
             self.observers.see(&Observation::Violated(node, &ops));
             let (step, at_ns) = (self.kernel.step(), self.kernel.now_ns());
+            let checker = check.name();
             self.violation = Some(Violation { class, checker, message, step, at_ns });
         }
     }

@@ -12,7 +12,7 @@ use stormkv::env::FileName;
 use stormkv::node::{Load, Status};
 use stormkv::types::NodeId;
 
-use super::{Broken, broken};
+use super::{Broken, Check};
 
 /// What is bounded, in the order of [`Peaks`].
 pub const BOUNDED: &[&str] = &[
@@ -219,7 +219,7 @@ impl Bounds {
                 if value > limit {
                     let message =
                         format!("{id} keeps {value} {}, but the bound is {limit}", BOUNDED[at]);
-                    return Err(broken("bounds", message));
+                    return Err(Broken::new(Check::Bounds, message));
                 }
             }
         }
@@ -292,7 +292,7 @@ mod tests {
             let mut bounds = bounds();
             bounds.node(NodeId(1), &quiet, &status(5), 1).expect("that is little");
             let broken = bounds.node(NodeId(1), &load, &status(5), 1).expect_err(name);
-            assert_eq!(broken.checker, "bounds");
+            assert_eq!(broken.check.name(), "bounds");
             assert!(broken.message.contains(&format!(" {name}, ")), "{}", broken.message);
         }
         let broken =

@@ -14,7 +14,7 @@ use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
 
 use super::ledger::Version;
-use super::{Broken, Check, Checks, broken};
+use super::{Broken, Check, Checks};
 use crate::service::{Model, Service, Shown};
 
 /// The longest response that a node keeps, in bytes.
@@ -91,8 +91,8 @@ impl<S: Service> MachineChecker<S> {
             return Ok(());
         }
         match Proposal::decode(&version.data) {
-            None => Err(broken(
-                "codec",
+            None => Err(Broken::new(
+                Check::Codec,
                 format!("committed entry {index} holds no proposal that can be read"),
             )),
             Some(Proposal::OpenSession) => {
@@ -161,7 +161,7 @@ impl<S: Service> MachineChecker<S> {
         let loose = self.loose.get_mut(&index).expect("it stands there");
         if std::mem::replace(&mut loose.acknowledged, true) {
             let message = format!("`{what}` at entry {index} was acknowledged to two clients");
-            return Err(broken("response", message));
+            return Err(Broken::new(Check::Response, message));
         }
         if *loose.response == *response {
             return Ok(());
@@ -171,7 +171,7 @@ impl<S: Service> MachineChecker<S> {
             S::describe(Shown::Response(response)),
             S::describe(Shown::Response(&loose.response))
         );
-        Err(broken("response", message))
+        Err(Broken::new(Check::Response, message))
     }
 
     /// The same for an acknowledgement that carries only the length of the response.
@@ -192,7 +192,7 @@ impl<S: Service> MachineChecker<S> {
              has {}",
             response.len()
         );
-        Err(broken("response", message))
+        Err(Broken::new(Check::Response, message))
     }
 
     pub fn acknowledged(
@@ -206,19 +206,19 @@ impl<S: Service> MachineChecker<S> {
         checks.hit(Check::Response);
         let name = format!("command {number} of session {}", session.0);
         match self.responses.get(&(session, number)) {
-            None => Err(broken(
-                "response",
+            None => Err(Broken::new(
+                Check::Response,
                 format!(
                     "{name} was acknowledged (entry {index}) but has not taken effect in the \
                      committed log"
                 ),
             )),
-            Some((first, _)) if *first > index => Err(broken(
-                "response",
+            Some((first, _)) if *first > index => Err(Broken::new(
+                Check::Response,
                 format!("{name} was acknowledged at entry {index}, before its effect at {first}"),
             )),
-            Some((first, expected)) if **expected != *response => Err(broken(
-                "response",
+            Some((first, expected)) if **expected != *response => Err(Broken::new(
+                Check::Response,
                 format!(
                     "{name} took effect at entry {first}, but its client was told `{}` instead of \
                      `{}`",
@@ -227,14 +227,16 @@ impl<S: Service> MachineChecker<S> {
                 ),
             )),
             // Only what applies it can know what was not kept.
-            Some((first, expected)) if *first < index && expected.len() > MOST_KEPT => Err(broken(
-                "response",
-                format!(
-                    "{name} took effect at entry {first}, and its repetition at entry {index} was \
+            Some((first, expected)) if *first < index && expected.len() > MOST_KEPT => {
+                Err(Broken::new(
+                    Check::Response,
+                    format!(
+                        "{name} took effect at entry {first}, and its repetition at entry {index} was \
                      answered with all of its {} bytes: at most {MOST_KEPT} are kept",
-                    expected.len()
-                ),
-            )),
+                        expected.len()
+                    ),
+                ))
+            }
             Some(_) => Ok(()),
         }
     }
@@ -268,7 +270,7 @@ impl<S: Service> MachineChecker<S> {
             "{name} was acknowledged at entry {index} as one whose response of {bytes} bytes was not \
              kept, but it {what}"
         );
-        Err(broken("response", message))
+        Err(Broken::new(Check::Response, message))
     }
 
     /// A query was answered with this, as of `index`: the reference must answer the same, in all
@@ -283,7 +285,7 @@ impl<S: Service> MachineChecker<S> {
     ) -> Result<(), Broken> {
         checks.hit(Check::Answer);
         let Some(expected) = self.model.query(index, query) else {
-            return Err(broken("answer", format!("{id} answered what is no query")));
+            return Err(Broken::new(Check::Answer, format!("{id} answered what is no query")));
         };
         if *expected == *response {
             return Ok(());
@@ -294,7 +296,7 @@ impl<S: Service> MachineChecker<S> {
             "{id} answered a query as of entry {index} with `{answer}`, where the committed log makes \
              it `{right}`"
         );
-        Err(broken("answer", message))
+        Err(Broken::new(Check::Answer, message))
     }
 
     /// Each attempt leaves one entry at most, and one that was refused leaves none.
@@ -317,7 +319,7 @@ impl<S: Service> MachineChecker<S> {
             session.0,
             if refused == 1 { "was" } else { "were" }
         );
-        Err(broken("refusal", message))
+        Err(Broken::new(Check::Refusal, message))
     }
 
     pub fn content(
@@ -327,7 +329,7 @@ impl<S: Service> MachineChecker<S> {
         checks: &mut Checks,
     ) -> Result<(), Broken> {
         checks.hit(Check::Content);
-        let differs = |how| broken("content", format!("{id} {how}"));
+        let differs = |how| Broken::new(Check::Content, format!("{id} {how}"));
         self.model.compare(machine).map_err(differs)
     }
 }

@@ -22,7 +22,7 @@ use super::ledger::{Ledger, Version};
 use super::shadow::Step;
 use super::tail::Tail;
 use super::view::View;
-use super::{Broken, Check, Checks, broken};
+use super::{Broken, Check, Checks};
 use crate::service::Describe;
 
 mod damage;
@@ -88,7 +88,7 @@ impl RaftChecker {
             for record in decode_records(data) {
                 let record = record.map_err(|reason| {
                     let message = format!("{id} wrote a record that no restart can read: {reason}");
-                    broken("wal-format", message)
+                    Broken::new(Check::WalFormat, message)
                 })?;
                 let end = steps.iter().rev().find_map(Step::end);
                 steps.push(self.step(id, &record, end, checks)?);
@@ -144,7 +144,7 @@ impl RaftChecker {
         };
         let Some(mut previous) = previous else {
             let message = format!("{id} wrote entry {first} but its log holds no entry before it");
-            return Err(broken("log-gap", message));
+            return Err(Broken::new(Check::LogGap, message));
         };
         if self.nodes.get(&id).is_some_and(Watched::leads) {
             checks.hit(Check::LeaderAppendOnly);
@@ -158,7 +158,7 @@ impl RaftChecker {
                     "{id} wrote entry {}@{} with another payload or past than {other} did, although one leader made it",
                     entry.index, entry.term
                 );
-                broken("log-matching", message)
+                Broken::new(Check::LogMatching, message)
             })?;
             entries.push((entry.term, previous));
         }
@@ -195,14 +195,14 @@ impl RaftChecker {
                  committed",
                 status.hard_state.commit
             );
-            return Err(broken("committed-append-only", message));
+            return Err(Broken::new(Check::CommittedAppendOnly, message));
         }
         // With a newer term in the same record it has lost its leadership first.
         if status.role == Role::Leader && status.hard_state.term == term {
             checks.hit(Check::LeaderAppendOnly);
             let message =
                 format!("{id} leads term {term} and replaces entry {first} of its own log");
-            return Err(broken("leader-append-only", message));
+            return Err(Broken::new(Check::LeaderAppendOnly, message));
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ impl RaftChecker {
         }
         let durable = &self.nodes[&id].shadow.durable;
         let message = tell::forgotten(id, &status, durable);
-        Err(broken("durability", message))
+        Err(Broken::new(Check::Durability, message))
     }
 
     // ---- messages ----
@@ -272,8 +272,8 @@ impl RaftChecker {
         let (durable_last, _) = durable.last();
         let term = message.term();
         let lie = |what: String| {
-            Err(broken(
-                "promise-durability",
+            Err(Broken::new(
+                Check::PromiseDurability,
                 format!("{id} tells {to} {what}, which a crash of {id} now would undo"),
             ))
         };
@@ -317,7 +317,7 @@ impl RaftChecker {
         if first != vote {
             let message =
                 format!("{id} votes for {vote} in term {term}, but has voted for {first}");
-            return Err(broken("one-vote", message));
+            return Err(Broken::new(Check::OneVote, message));
         }
         Ok(())
     }
@@ -341,14 +341,14 @@ impl RaftChecker {
                 "{id} applied entry {index} after entry {}: each must be applied once, in order",
                 node.applied
             );
-            return Err(broken("applied-in-order", message));
+            return Err(Broken::new(Check::AppliedInOrder, message));
         }
         node.applied = index;
         let at = index as usize;
         self.digests.reach(at + 1, || None);
         let Some(known) = self.digests.get_mut(at) else {
             let message = format!("{id} applied entry {index}, which no log can hold any more");
-            return Err(broken("applied-in-order", message));
+            return Err(Broken::new(Check::AppliedInOrder, message));
         };
         let Some((state, membership, first)) = *known else {
             *known = Some((applied.digest, applied.membership, id));
@@ -401,7 +401,7 @@ impl RaftChecker {
                 "{id} applied index {} but knows only {} to be committed",
                 status.applied.index, status.hard_state.commit
             );
-            return Err(broken("applied-committed", message));
+            return Err(Broken::new(Check::AppliedCommitted, message));
         }
         Ok(fresh)
     }
@@ -420,7 +420,7 @@ impl RaftChecker {
                 "{id} went back from term {} and commit {} to term {} and commit {}",
                 old.term, old.commit, new.term, new.commit
             );
-            return Err(broken("monotonic-term", message));
+            return Err(Broken::new(Check::MonotonicTerm, message));
         }
         if (new.term, new.vote) == (old.term, old.vote) || new.vote == NodeId(0) || new.vote == id {
             return Ok(());
@@ -430,7 +430,7 @@ impl RaftChecker {
                 "{id} changed its vote in term {} from {} to {}",
                 new.term, old.vote, new.vote
             );
-            return Err(broken("one-vote", message));
+            return Err(Broken::new(Check::OneVote, message));
         }
         // Its log changed in the same flush, and before or after the vote is not to be seen.
         if before.last != now.last {
@@ -449,7 +449,7 @@ impl RaftChecker {
                 before.last.index,
                 before.last.term
             );
-            return Err(broken("voters-check", message));
+            return Err(Broken::new(Check::VotersCheck, message));
         }
         Ok(())
     }
@@ -471,7 +471,7 @@ impl RaftChecker {
         let first = *self.leader_of.entry(term).or_insert(id);
         if first != id {
             let message = format!("{id} leads term {term}, but {first} was elected in it already");
-            return Err(broken("election-safety", message));
+            return Err(Broken::new(Check::ElectionSafety, message));
         }
         // Everything committed in earlier terms must be in the new leader's log.
         let last = self.ledger.last_committed();
@@ -482,7 +482,7 @@ impl RaftChecker {
                     "{id} leads term {term} without entry {}@{}, which is committed",
                     last.index, last.term
                 );
-                return Err(broken("leader-completeness", message));
+                return Err(Broken::new(Check::LeaderCompleteness, message));
             }
         }
         Ok(())
@@ -510,7 +510,7 @@ impl RaftChecker {
                      only {durable} is durable there",
                     status.hard_state.term, progress.id, progress.matched
                 );
-                return Err(broken("match-durable", message));
+                return Err(Broken::new(Check::Progress, message));
             }
         }
         Ok(())
@@ -541,7 +541,7 @@ impl RaftChecker {
                      later leader may still replace it",
                     now.hard_state.term
                 );
-                return Err(broken("commits-own-term", message));
+                return Err(Broken::new(Check::CommitsOwnTerm, message));
             }
             self.check_quorum(id, commit, now.hard_state.term, checks)?;
         }
@@ -551,7 +551,7 @@ impl RaftChecker {
             let Some(hash) = self.ledger.version(index, term).map(|version| version.hash) else {
                 let message =
                     format!("{id} committed entry {index}@{term}, which nobody has ever written");
-                return Err(broken("state-machine-safety", message));
+                return Err(Broken::new(Check::StateMachineSafety, message));
             };
             match self.ledger.committed(index) {
                 None => self.ledger.push_committed(term, hash, id),
@@ -560,7 +560,7 @@ impl RaftChecker {
                     let message = format!(
                         "{id} committed entry {index}@{term}, but {by} committed {index}@{other}"
                     );
-                    return Err(broken("state-machine-safety", message));
+                    return Err(Broken::new(Check::StateMachineSafety, message));
                 }
             }
         }
@@ -597,7 +597,7 @@ impl RaftChecker {
             if holders.is_empty() { "no node".to_owned() } else { holders.join(", ") },
             now.voters().iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
         );
-        Err(broken("quorum-durable", message))
+        Err(Broken::new(Check::QuorumDurable, message))
     }
 
     /// A committed entry: its version.
@@ -611,15 +611,15 @@ impl RaftChecker {
 fn snapshot_hash(ledger: &Ledger, id: NodeId, snapshot: SnapshotId) -> Result<u64, Broken> {
     match ledger.committed(snapshot.index) {
         Some((term, hash, _)) if term == snapshot.term => Ok(hash),
-        Some((term, ..)) => Err(broken(
-            "snapshot-prefix",
+        Some((term, ..)) => Err(Broken::new(
+            Check::SnapshotPrefix,
             format!(
                 "{id} has a snapshot up to {}@{}, but committed there is term {term}",
                 snapshot.index, snapshot.term
             ),
         )),
-        None => Err(broken(
-            "snapshot-prefix",
+        None => Err(Broken::new(
+            Check::SnapshotPrefix,
             format!("{id} has a snapshot up to {}, which is not committed", snapshot.index),
         )),
     }

@@ -18,7 +18,7 @@ use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, Term};
 use super::ledger::{Ledger, Version};
 use super::machine::MachineChecker;
 use super::raft::Watched;
-use super::{Broken, Check, Checks, broken};
+use super::{Broken, Check, Checks};
 use crate::service::Service;
 use crate::words;
 
@@ -75,7 +75,7 @@ impl Repeats {
             session.0,
             words::entry(S::describe, version.kind, &version.data)
         );
-        Err(broken("repetition", message))
+        Err(Broken::new(Check::Repetition, message))
     }
 
     /// All attempts at a command so far were refused for certain: whatever copy of it there is by

@@ -13,6 +13,7 @@ use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId, Term};
 use stormkv::wire::Message;
 
+use super::check::{Check, Checks};
 use super::machine::MachineChecker;
 use super::raft::RaftChecker;
 use super::repeats::Repeats;
@@ -23,8 +24,8 @@ use crate::words;
 /// A broken promise: which checker noticed, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The checker's stable name.
-    pub checker: &'static str,
+    /// The check that failed.
+    pub check: Check,
     /// One sentence.
     pub message: String,
     /// The node that it is about, if that is not whoever the present event happens to.
@@ -35,8 +36,8 @@ pub struct Broken {
 
 impl Broken {
     /// A promise that the node breaks to whom the present event happens.
-    pub fn new(checker: &'static str, message: String) -> Broken {
-        Broken { checker, message, node: None, ops: Vec::new() }
+    pub fn new(check: Check, message: String) -> Broken {
+        Broken { check, message, node: None, ops: Vec::new() }
     }
 
     /// The same, about this node.
@@ -47,82 +48,6 @@ impl Broken {
     /// The same, proven by these operations.
     pub fn shown_by(self, ops: impl IntoIterator<Item = usize>) -> Broken {
         Broken { ops: ops.into_iter().collect(), ..self }
-    }
-}
-
-pub(super) fn broken(checker: &'static str, message: String) -> Broken {
-    Broken::new(checker, message)
-}
-
-macro_rules! checks {
-    ($($variant:ident = $name:literal,)*) => {
-        /// The checks that are counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "each is the check of that name")]
-        pub enum Check { $($variant,)* }
-
-        impl Check {
-            /// All checks, in the order of their numbers.
-            pub const ALL: &[(Check, &str)] = &[$((Check::$variant, $name),)*];
-        }
-    };
-}
-
-checks! {
-    ElectionSafety = "election-safety",
-    OneVote = "one-vote",
-    MonotonicTerm = "monotonic-term",
-    PromiseDurability = "promise-durability",
-    Durability = "durability",
-    LogMatching = "log-matching",
-    LeaderAppendOnly = "leader-append-only",
-    CommittedAppendOnly = "committed-append-only",
-    VotersCheck = "voters-check",
-    LeaderCompleteness = "leader-completeness",
-    StateMachineSafety = "state-machine-safety",
-    CommitsOwnTerm = "commits-own-term",
-    QuorumDurable = "quorum-durable",
-    Progress = "match-durable",
-    AppliedCommitted = "applied-committed",
-    AppliedInOrder = "applied-in-order",
-    StateHash = "state-hash",
-    ReadIndex = "read-index",
-    Repetition = "repetition",
-    Sessions = "sessions",
-    Response = "response",
-    Answer = "answer",
-    AnswerIndex = "answer-index",
-    ReadsGoBack = "reads-go-back",
-    Addresses = "addresses",
-    Refusal = "refusal",
-    Content = "content",
-    Bounds = "bounds",
-    Witness = "linearizability",
-    BlackBox = "linearizability-black-box",
-    BlackBoxUnknown = "linearizability-black-box-unknown",
-    Convergence = "convergence",
-    Goodput = "goodput",
-    Availability = "availability",
-    CatchUp = "catch-up",
-    SnapshotRate = "snapshot-rate",
-    FrameIntegrity = "frame-integrity",
-    DamageNoticed = "damage-noticed",
-    DamageRepaired = "damage-repaired",
-    DamagedVote = "damaged-vote",
-    Prudence = "prudence",
-    Recovery = "recovery",
-}
-
-/// How often each check bit.
-pub(super) struct Checks([u64; Check::ALL.len()]);
-
-impl Checks {
-    pub fn new() -> Self {
-        Checks([0; Check::ALL.len()])
-    }
-
-    pub fn hit(&mut self, check: Check) {
-        self.0[check as usize] += 1;
     }
 }
 
@@ -321,7 +246,7 @@ impl<S: Service> Safety<S> {
             return Ok(());
         }
         let message = format!("session {} was given to two clients", session.0);
-        Err(broken("answer-index", message))
+        Err(Broken::new(Check::AnswerIndex, message))
     }
 
     /// The operator was told that this change was made at `index`.
@@ -350,7 +275,7 @@ impl<S: Service> Safety<S> {
                 "is not committed"
             }
         );
-        Err(broken("answer-index", message))
+        Err(Broken::new(Check::AnswerIndex, message))
     }
 
     /// The committed entry at `index` must be `what` a client was told that it is.
@@ -372,7 +297,7 @@ impl<S: Service> Safety<S> {
             }
         };
         let message = format!("{what} was answered as applied at entry {index}, which {found}");
-        Err(broken("answer-index", message))
+        Err(Broken::new(Check::AnswerIndex, message))
     }
 
     /// A client was told that its command was applied at `index`, and that the response of so many
@@ -409,7 +334,7 @@ impl<S: Service> Safety<S> {
                  entry {at} held it already, yet that entry is committed",
                 session.0
             );
-            return Err(broken("refusal", message));
+            return Err(Broken::new(Check::Refusal, message));
         }
         self.machine.refused(session, number, attempts, refused, &mut self.checks)
     }
@@ -433,7 +358,7 @@ impl<S: Service> Safety<S> {
             "{id} answered a query from its state as of entry {index}, although entry \
              {floor}{what} was committed before the query was sent"
         );
-        Err(broken("read-index", message))
+        Err(Broken::new(Check::ReadIndex, message))
     }
 
     /// A node has answered a query as of `index`; it has applied everything up to `applied`.
@@ -453,7 +378,7 @@ impl<S: Service> Safety<S> {
                 "{id} answered a query as of entry {index}, but has applied only those up to \
                  {applied}"
             );
-            return Err(broken("answer-index", message));
+            return Err(Broken::new(Check::AnswerIndex, message));
         }
         self.machine.queried(id, query, index, response, &mut self.checks)
     }
@@ -485,7 +410,7 @@ impl<S: Service> Safety<S> {
                     "{id} believes that {member} is at {known:?}, but it moved to {address} at entry \
                      {index}"
                 );
-                return Err(broken("addresses", message));
+                return Err(Broken::new(Check::Addresses, message));
             }
         }
         let mut taken: BTreeMap<&str, NodeId> = BTreeMap::new();
@@ -493,7 +418,7 @@ impl<S: Service> Safety<S> {
             if let Some(other) = taken.insert(address, *member) {
                 let message =
                     format!("{id} believes that {other} and {member} both are at {address}");
-                return Err(broken("addresses", message));
+                return Err(Broken::new(Check::Addresses, message));
             }
         }
         Ok(())
@@ -544,11 +469,11 @@ impl<S: Service> Safety<S> {
 
     /// Counts a check that is made elsewhere.
     pub fn count(&mut self, check: Check, times: u64) {
-        self.checks.0[check as usize] += times;
+        self.checks.add(check, times);
     }
 
     /// How often each check bit, those that never did included.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        Check::ALL.iter().map(|(check, name)| (*name, self.checks.0[*check as usize])).collect()
+        self.checks.counts()
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use stormkv::config::Config;
 use stormkv::types::{LogIndex, NodeId};
 
-use super::{Broken, broken};
+use super::{Broken, Check};
 
 /// An allowance is counted in parts of a snapshot.
 const WHOLE: u64 = 1 << 20;
@@ -106,7 +106,7 @@ impl SnapshotRate {
                      {MOST} in a row are the most",
                     self.every, self.log_bytes
                 );
-                Err(broken("snapshot-rate", message))
+                Err(Broken::new(Check::SnapshotRate, message))
             }
         }
     }

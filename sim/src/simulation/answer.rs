@@ -39,7 +39,7 @@ impl<S: Service> Simulation<'_, S> {
         let asked = client::request(call, current);
         let Asked::Whole(Request::Query { query, consistency }) = asked else {
             let message = format!("{node} answered `{call}` as if it were a query");
-            return Err(Broken::new("answer", message).shown_by(recorded));
+            return Err(Broken::new(Check::Answer, message).shown_by(recorded));
         };
         // An earlier attempt was sent when as much was committed as at the first one, at least.
         let newest = client.token == token;
@@ -76,7 +76,7 @@ impl<S: Service> Simulation<'_, S> {
                  as of entry {}",
                 newest.1
             );
-            return Err(Broken::new("reads-go-back", message).at(node));
+            return Err(Broken::new(Check::ReadsGoBack, message).at(node));
         }
         self.safety.count(Check::ReadsGoBack, u64::from(newest.0 == life));
         *newest = (life, index);
@@ -161,7 +161,7 @@ impl<S: Service> Simulation<'_, S> {
                 let message =
                     format!("the answer to {} of {who} is none to that: {reason}", call.op);
                 self.observers.see(&Observation::Accused(mail));
-                self.fail(Class::Safety, Broken::new("response", message).shown_by(recorded));
+                self.fail(Class::Safety, Broken::new(Check::Response, message).shown_by(recorded));
             }
         }
     }
@@ -212,7 +212,7 @@ impl<S: Service> Simulation<'_, S> {
         let call = &plan.ops[current.row].call;
         if read {
             let message = format!("`{call}` was answered as if it were a query");
-            return Err(Broken::new("answer", message));
+            return Err(Broken::new(Check::Answer, message));
         }
         if call.manner == Manner::Reused {
             return self.judge_reused(call, index);
@@ -246,7 +246,7 @@ impl<S: Service> Simulation<'_, S> {
             "`{call}` was acknowledged at entry {index}, but another command of its session was applied \
              under that number, and this one was not"
         );
-        Err(Broken::new("response", message))
+        Err(Broken::new(Check::Response, message))
     }
 
     /// A client remembers what it sees, for operations that depend on it.
@@ -298,7 +298,7 @@ impl<S: Service> Simulation<'_, S> {
             (None, None) if transfers => Ok(()),
             _ => {
                 let message = format!("{op} was answered as if it were another request");
-                Err(Broken::new("answer", message).shown_by(recorded))
+                Err(Broken::new(Check::Answer, message).shown_by(recorded))
             }
         };
         match judged {
@@ -345,7 +345,7 @@ mod tests {
             (c1, n1, 2, 1, false),
         ] {
             let judged =
-                simulation.shows(lane, (node, life), index).map_err(|broken| broken.checker);
+                simulation.shows(lane, (node, life), index).map_err(|broken| broken.check.name());
             assert_eq!(judged, if fits { Ok(()) } else { Err("reads-go-back") }, "{node} {index}");
         }
     }

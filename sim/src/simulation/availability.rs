@@ -219,7 +219,7 @@ impl Availability {
                 super::stall::list(self.fit.clone()),
                 seconds(stuck_ns),
             );
-            return Err(Broken::new("availability", message).at(leader.0));
+            return Err(Broken::new(Check::Availability, message).at(leader.0));
         }
         self.keeps_office(now_ns, situation, leader)
     }
@@ -235,7 +235,7 @@ impl Availability {
             seconds(unled_ns),
             super::stall::list(self.fit.clone()),
         );
-        Err(Broken::new("availability", message))
+        Err(Broken::new(Check::Availability, message))
     }
 
     fn keeps_office(
@@ -265,7 +265,7 @@ impl Availability {
             leader.1,
             seconds(now_ns - self.since_ns),
         );
-        Err(Broken::new("leadership", message).at(before.0))
+        Err(Broken::new(Check::Leadership, message).at(before.0))
     }
 }
 

@@ -175,7 +175,7 @@ impl<S: Service> Simulation<'_, S> {
             transfer_ns / 1_000_000,
             leader.0,
         );
-        self.fail(Class::Liveness, Broken::new("catch-up", message).at(id));
+        self.fail(Class::Liveness, Broken::new(Check::CatchUp, message).at(id));
     }
 
     /// The members, each with the index that it has applied, or nothing if nothing is demanded of it.

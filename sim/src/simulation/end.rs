@@ -82,7 +82,7 @@ impl<S: Service> Simulation<'_, S> {
                     "entry {index} holds `{what}` without a session, which no client has asked for so \
                      often"
                 );
-                return Err(Broken::new("refusal", message));
+                return Err(Broken::new(Check::Refusal, message));
             };
             applied.push(witness::Applied { index, op });
         }
@@ -129,7 +129,7 @@ impl<S: Service> Simulation<'_, S> {
             }
             Err(why) => {
                 self.violation = None;
-                let broken = Broken::new("linearizability", why.sentence).shown_by(why.ops);
+                let broken = Broken::new(Check::Witness, why.sentence).shown_by(why.ops);
                 return self.fail(Class::Safety, broken);
             }
         }
@@ -144,7 +144,7 @@ impl<S: Service> Simulation<'_, S> {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };
             match linearizable::check(&self.clients.history, limits, &mut || false) {
                 linearizable::Verdict::Violation(why) => {
-                    let broken = Broken::new("linearizability-black-box", why.sentence);
+                    let broken = Broken::new(Check::BlackBox, why.sentence);
                     self.fail(Class::Safety, broken.shown_by(why.ops));
                 }
                 linearizable::Verdict::Linearizable => self.safety.count(Check::BlackBox, 1),

@@ -9,7 +9,7 @@
 //! that nobody waits for any more, or it elects a new leader again and again. The check knows none
 //! of them. A plan with faults is not judged: what they cost is not known.
 
-use crate::checker::Broken;
+use crate::checker::{Broken, Check};
 use crate::plan::{Load, Phase};
 
 /// Share of the steady rate that must be answered, in percent.
@@ -65,7 +65,7 @@ impl Goodput {
                     begin_us / 1000,
                     end_us / 1000
                 );
-                return Err(Broken::new("goodput", message));
+                return Err(Broken::new(Check::Goodput, message));
             }
         }
         Ok(true)

@@ -14,7 +14,7 @@ use super::node::{Judge, Starting};
 use super::observe::Observation;
 use super::{Event, Simulation};
 use crate::caught::caught;
-use crate::checker::Broken;
+use crate::checker::{Broken, Check};
 use crate::disk::{self, Crash};
 use crate::outcome::Class;
 use crate::plan::Cluster;
@@ -54,7 +54,7 @@ impl<S: Service> Simulation<'_, S> {
             }
             error => {
                 let message = format!("{id} stopped: {error}");
-                self.fail(Class::Safety, Broken::new("fail-stop", message).at(id));
+                self.fail(Class::Safety, Broken::new(Check::FailStop, message).at(id));
             }
         }
         let healed = self.healed_ns.is_some();
@@ -138,7 +138,7 @@ impl<S: Service> Simulation<'_, S> {
             (Error::Corrupt { .. }, true, Some(mark)) => mark.stopped = true,
             (error, ..) => {
                 let message = format!("{id} refuses to start: {error}");
-                self.fail(Class::Safety, Broken::new("recovery", message).at(id));
+                self.fail(Class::Safety, Broken::new(Check::Recovery, message).at(id));
             }
         }
     }

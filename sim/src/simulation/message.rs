@@ -212,7 +212,7 @@ impl<S: Service> Simulation<'_, S> {
                     text::message(S::describe, from, to, &read),
                     text::message(S::describe, from, to, message)
                 );
-                self.fail(Class::Safety, Broken::new("frame-integrity", message));
+                self.fail(Class::Safety, Broken::new(Check::FrameIntegrity, message));
             }
         }
     }

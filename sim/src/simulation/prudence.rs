@@ -100,7 +100,7 @@ impl<S: Service> Simulation<'_, S> {
                 stall::list(after),
                 stall::list(silent)
             );
-            self.fail(Class::Safety, Broken::new("prudence", message).at(id));
+            self.fail(Class::Safety, Broken::new(Check::Prudence, message).at(id));
         }
     }
 

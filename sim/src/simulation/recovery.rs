@@ -164,7 +164,7 @@ impl<S: Service> Simulation<'_, S> {
         };
         let ms = waited_ns / 1_000_000;
         let message = format!("for {}.{} s after {healed}, {what}", ms / 1000, ms % 1000 / 100);
-        let broken = Broken::new("convergence", message);
+        let broken = Broken::new(Check::Convergence, message);
         let broken = match self.missing().and_then(Missing::about) {
             Some(id) => broken.at(id),
             None => broken,

@@ -8,7 +8,7 @@ use super::message::lost;
 use super::node::SimNode;
 use super::observe::{MessageId, Observation};
 use super::{Event, EventKind, Simulation};
-use crate::checker::Broken;
+use crate::checker::{Broken, Check};
 use crate::history::Outcome;
 use crate::network::{Connection, DropReason, Endpoint, Fate};
 use crate::outcome::Class;
@@ -343,7 +343,7 @@ impl<S: Service> Simulation<'_, S> {
             }
             Next::AtRisk if forced => {
                 let message = format!("{node} refused a change that was to be made at any risk");
-                self.fail(Class::Safety, Broken::new("answer", message));
+                self.fail(Class::Safety, Broken::new(Check::Answer, message));
             }
             // Nobody comes back any more for whom the operator could wait.
             Next::AtRisk if newest && is_healed => {
@@ -374,7 +374,7 @@ impl<S: Service> Simulation<'_, S> {
                 if !reused {
                     let message =
                         format!("{node} refused a command for a number that was not reused");
-                    return self.fail(Class::Safety, Broken::new("answer", message));
+                    return self.fail(Class::Safety, Broken::new(Check::Answer, message));
                 }
                 self.reach("reused-number-refused");
                 self.finish(number, Outcome::Fail);
@@ -382,7 +382,7 @@ impl<S: Service> Simulation<'_, S> {
             Next::SessionLost if newest => {
                 if !uses_session {
                     let message = format!("{node} answered as if it had known a session");
-                    return self.fail(Class::Safety, Broken::new("answer", message));
+                    return self.fail(Class::Safety, Broken::new(Check::Answer, message));
                 }
                 self.reach("session-expired");
                 let client = &mut self.clients.all[number as usize];

@@ -23,7 +23,7 @@ use std::sync::LazyLock;
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::Simulation;
-use crate::checker::{Broken, Peaks, witness};
+use crate::checker::{Broken, Check, Peaks, witness};
 use crate::disk::SimDisk;
 use crate::history::{Action, Answer, History, Model, Outcome as End};
 use crate::outcome::{Class, Outcome, Recovery};
@@ -111,7 +111,7 @@ pub fn soak<S: Service>(
     if idle.violation.is_none()
         && let Some(message) = growth(&quarters[0], &quarters[3])
     {
-        idle.fail(Class::Safety, Broken::new("bounds", message));
+        idle.fail(Class::Safety, Broken::new(Check::Bounds, message));
     }
     let outcome = Outcome { peaks: all.named(), ..idle.outcome() };
     Soaked { outcome, quarters, windows: done, remembered }

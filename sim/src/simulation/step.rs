@@ -269,7 +269,7 @@ impl<S: Service> Simulation<'_, S> {
             panic.message, panic.place
         );
         self.observers.see(&Observation::Panicked(id, &panic.message));
-        self.fail(Class::Safety, Broken::new("panic", message).at(id));
+        self.fail(Class::Safety, Broken::new(Check::Panic, message).at(id));
     }
 
     /// Lets the checkers compare the node, which has this status now, with what it was before.
@@ -298,7 +298,7 @@ impl<S: Service> Simulation<'_, S> {
             && let Err(how) = invariant(driver.node().machine())
         {
             let message = format!("{id} {how}, as of entry {}", status.applied.index);
-            return self.fail(Class::Safety, Broken::new("invariant", message).at(id));
+            return self.fail(Class::Safety, Broken::new(Check::Invariant, message).at(id));
         }
         if driver.node().stopped().is_none() {
             let load = driver.node().load();

@@ -69,7 +69,7 @@ impl<S: Service> Simulation<'_, S> {
             Err(error) => {
                 let message =
                     format!("the disk of {} cannot be read for a recovery: {error}", slot.id);
-                Err(Broken::new("recovery", message).at(slot.id))
+                Err(Broken::new(Check::Recovery, message).at(slot.id))
             }
         }
     }
@@ -110,7 +110,7 @@ impl<S: Service> Simulation<'_, S> {
              which ends at {}@{} and does not contain them",
             last.index, last.term
         );
-        Err(Broken::new("recovery", message).at(*winner))
+        Err(Broken::new(Check::Recovery, message).at(*winner))
     }
 
     /// The state with which a new cluster goes on is what the reference makes of the same log.
@@ -130,7 +130,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         let (Some(query), Some(answer)) = (query, answer) else { return Ok(()) };
         self.safety.queried(id, &query, (last, last), &answer).map_err(|broken| Broken {
-            checker: "recovery",
+            check: Check::Recovery,
             message: format!(
                 "a recovery with the log of {id} has another state: {}",
                 broken.message

@@ -15,7 +15,7 @@ use stormkv::wire::{Kind, RaftMessage};
 use super::super::ledger::Ledger;
 use super::super::shadow::{Image, Shadow, Step};
 use super::super::view::View;
-use super::super::{Broken, Check, Checks, broken};
+use super::super::{Broken, Check, Checks};
 use super::RaftChecker;
 
 /// What the checker knows of the damage of one member.
@@ -100,7 +100,7 @@ impl RaftChecker {
             if rank(durable) >= rank(wound.cached) {
                 let message =
                     format!("{id} says that it is damaged, but its disk is as it was left");
-                return Err(broken("damage-imagined", message));
+                return Err(Broken::new(Check::DamageImagined, message));
             }
             // The power loss took entries that the last start had found in the cache.
             wound.owed = wound.cached;
@@ -131,7 +131,7 @@ impl RaftChecker {
                  acknowledged what it lost",
                 status.hard_state.term
             );
-            return Err(broken("damage-term", message));
+            return Err(Broken::new(Check::DamageTerm, message));
         }
         let Some(left) = what_is_left(found, shadow, &self.ledger) else {
             let message = format!(
@@ -139,7 +139,7 @@ impl RaftChecker {
                  beginning of any that there ever was",
                 show(status.last)
             );
-            return Err(broken("damage-prefix", message));
+            return Err(Broken::new(Check::DamagePrefix, message));
         };
         let before = shadow.shrink(left, status.hard_state.term);
         // One that is whole at once is bound by what it has.
@@ -199,7 +199,7 @@ impl RaftChecker {
         let candidates = match kind {
             Kind::Vote | Kind::PreVote => {
                 let message = format!("{id} stands for election in term {term}, but is not whole");
-                return Err(broken("damaged-candidate", message));
+                return Err(Broken::new(Check::DamagedCandidate, message));
             }
             Kind::VoteResp if !message.reject() => &self.candidates,
             Kind::PreVoteResp if !message.reject() => &self.pre_candidates,
@@ -214,7 +214,7 @@ impl RaftChecker {
                 show(floor),
                 show(*end)
             );
-            return Err(broken("damaged-vote", message));
+            return Err(Broken::new(Check::DamagedVote, message));
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ fn too_low(id: NodeId, floor: Option<SnapshotId>, last: SnapshotId, owed: Snapsh
                  for whoever holds {}",
                 show(floor)
             );
-            broken("damage-floor", message)
+            Broken::new(Check::DamageFloor, message)
         }
         None => {
             let message = format!(
@@ -237,7 +237,7 @@ fn too_low(id: NodeId, floor: Option<SnapshotId>, last: SnapshotId, owed: Snapsh
                  was durable, and says nothing: it may vote for a leader that lacks the rest",
                 show(last)
             );
-            broken("damage-unnoticed", message)
+            Broken::new(Check::DamageUnnoticed, message)
         }
     }
 }
@@ -248,7 +248,7 @@ fn whole_too_early(id: NodeId, last: SnapshotId, owed: SnapshotId) -> Broken {
         show(last),
         show(owed)
     );
-    broken("damage-floor", message)
+    Broken::new(Check::DamageFloor, message)
 }
 
 /// The log of a node that has lost some of it; `None` if it never was a log at all. It may be an

@@ -6,7 +6,7 @@ use stormkv::types::{LogIndex, NodeId, SnapshotId};
 use super::RaftChecker;
 use crate::checker::ledger::Version;
 use crate::checker::shadow::Image;
-use crate::checker::{Broken, broken};
+use crate::checker::{Broken, Check};
 use crate::words;
 
 impl RaftChecker {
@@ -27,7 +27,7 @@ impl RaftChecker {
                  give the same state"
             ),
         };
-        broken("state-hash", message)
+        Broken::new(Check::StateHash, message)
     }
 
     /// A node and the first one go by different memberships after the same entry.
@@ -41,7 +41,7 @@ impl RaftChecker {
             "{who} another membership than {first} had there{again}: they may count different \
              quorums"
         );
-        broken("membership-hash", message)
+        Broken::new(Check::MembershipHash, message)
     }
 
     /// An entry, and what it does: `entry 9@3 (put k1 v7)`.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::checker::Check;
 use crate::kv::KeyValue;
 use crate::simulation::{Choice, FailureReport};
 
@@ -60,7 +61,7 @@ fn a_proof_is_told_with_what_its_client_asked_and_heard() {
     let mut simulation = Simulation::<KeyValue>::new(&plan);
     simulation.observers.record_failure();
     simulation.drive(u64::MAX);
-    let broken = Broken::new("response", "a lie".to_owned());
+    let broken = Broken::new(Check::Response, "a lie".to_owned());
     simulation.fail(Class::Safety, broken.shown_by([0]));
     let recorded = simulation.take_record().expect("it was recorded");
     assert_eq!(recorded.choice, Choice::Proof);
@@ -78,7 +79,7 @@ fn whom_the_violation_is_about_comes_first() {
     let mut simulation = Simulation::<KeyValue>::new(&plan);
     simulation.observers.record_failure();
     pass_until(&mut simulation, 450);
-    simulation.fail(Class::Safety, Broken::new("content", "a lie".to_owned()).at(NodeId(3)));
+    simulation.fail(Class::Safety, Broken::new(Check::Content, "a lie".to_owned()).at(NodeId(3)));
     let recorded = simulation.take_record().expect("it was recorded");
     assert_eq!(recorded.nodes.iter().map(|node| node.id.0).collect::<Vec<_>>(), [3, 1, 2]);
     let down = &recorded.nodes[1];

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::checker::Check;
 use crate::kv::KeyValue;
 use crate::swarm;
 use crate::view::Recording;
@@ -177,7 +178,7 @@ fn a_stall_follows_from_everybody_and_a_lie_from_its_teller() {
     let mut simulation = Simulation::<KeyValue>::new(&plan);
     simulation.observers.record(&plan, &simulation.clients);
     simulation.drive(250);
-    simulation.fail(Class::Safety, Broken::new("content", "a lie".to_owned()).at(NodeId(3)));
+    simulation.fail(Class::Safety, Broken::new(Check::Content, "a lie".to_owned()).at(NodeId(3)));
     let recording = simulation.take_recording(true).expect("it was recorded");
     assert_eq!(recording.blamed.map(|lane| recording.name(lane)), Some("n3"));
     let outside = (1..).zip(&recording.steps).filter(|(step, _)| !recording.is_past(*step));
