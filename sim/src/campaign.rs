@@ -36,9 +36,10 @@ pub use file::{FileError, Kept, Manifest, Settings};
 pub use merge::{Merged, merge};
 pub use seeds::{MAX_SEEDS, Seeds, Shard, Whole};
 
-use crate::caught::caught;
+use crate::caught::guarded;
 use crate::histogram::Histogram;
 use crate::outcome::{Class, Outcome, Recovery, Violation};
+use crate::rng::fold_hash;
 
 /// The name under which the file of a campaign says that it went beyond a quorum.
 pub const BEYOND_QUORUM: &str = "beyond-quorum";
@@ -171,7 +172,7 @@ impl Totals {
     pub fn fold(&mut self, seed: u64, outcome: Outcome) {
         self.seeds += 1;
         self.canaries_due += u64::from(self.canary.takes(seed));
-        self.trace_hash = mix(mix(self.trace_hash, seed), outcome.trace_hash);
+        self.trace_hash = fold_hash(fold_hash(self.trace_hash, seed), outcome.trace_hash);
         self.events += outcome.events;
         self.messages += outcome.messages;
         self.acknowledged += outcome.acknowledged;
@@ -194,32 +195,6 @@ fn add(sums: &mut BTreeMap<&'static str, u64>, counts: &BTreeMap<&'static str, u
     for (name, count) in counts {
         *sums.entry(name).or_default() += count;
     }
-}
-
-/// One step of the rolling hash: the finalizer of SplitMix64 over both words, so that order counts.
-fn mix(hash: u64, word: u64) -> u64 {
-    let mut z = hash.rotate_left(5) ^ word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// Runs one seed; a panic inside becomes a safety violation of the checker `panic`.
-///
-/// The trace hash of such a run covers the message but not the place, which differs between
-/// machines and compilers.
-pub fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
-    caught(run).unwrap_or_else(|panic| {
-        let trace_hash = panic.message.bytes().fold(0, |hash, byte| mix(hash, byte.into()));
-        let violation = Violation {
-            class: Class::Safety,
-            checker: "panic",
-            message: format!("the run panicked: {} (at {})", panic.message, panic.place),
-            step: 0,
-            at_ns: 0,
-        };
-        Outcome { violation: Some(violation), trace_hash, ..Outcome::default() }
-    })
 }
 
 /// How many threads this machine runs at once; 1 if it does not say.
@@ -355,7 +330,7 @@ mod tests {
     /// Every seventh seed fails, every eleventh panics; early seeds take longest.
     fn pretend(seed: u64) -> Outcome {
         for _ in 0..(200u64.saturating_sub(seed)) * 50 {
-            std::hint::black_box(mix(seed, 1));
+            std::hint::black_box(fold_hash(seed, 1));
         }
         assert!(seed % 11 != 5, "seed {seed} is rotten");
         let class = if seed.is_multiple_of(2) { Class::Liveness } else { Class::Safety };
@@ -368,7 +343,7 @@ mod tests {
         };
         Outcome {
             violation: (seed % 7 == 3).then_some(violation),
-            trace_hash: mix(seed, 9),
+            trace_hash: fold_hash(seed, 9),
             events: seed,
             messages: 1,
             acknowledged: 2,
@@ -462,7 +437,7 @@ mod tests {
     #[test]
     fn a_panic_of_the_harness_ends_the_campaign_instead_of_hanging_it() {
         let seeds = Seeds::range(0, WINDOW * 4).unwrap();
-        let result = caught(|| {
+        let result = crate::caught::caught(|| {
             run(&seeds, 3, &|_| Outcome::default(), &mut |totals| {
                 assert!(totals.seeds < 10, "the bar broke");
             })

@@ -9,6 +9,9 @@ use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
 
+use crate::outcome::{Class, Outcome, Violation};
+use crate::rng::fold_hash;
+
 /// What a panic said, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
@@ -72,6 +75,24 @@ fn one_line(message: &str) -> String {
 fn portable(file: &str) -> &str {
     let Some((_, rest)) = file.split_once("registry/src/") else { return file };
     rest.split_once('/').map_or(rest, |(_, package)| package)
+}
+
+/// Makes one run; a panic inside becomes a safety violation of the checker `panic`.
+///
+/// The trace hash of such a run covers the message but not the place, which differs between
+/// machines and compilers.
+pub fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
+    caught(run).unwrap_or_else(|panic| {
+        let trace_hash = panic.message.bytes().fold(0, |hash, byte| fold_hash(hash, byte.into()));
+        let violation = Violation {
+            class: Class::Safety,
+            checker: "panic",
+            message: format!("the run panicked: {} (at {})", panic.message, panic.place),
+            step: 0,
+            at_ns: 0,
+        };
+        Outcome { violation: Some(violation), trace_hash, ..Outcome::default() }
+    })
 }
 
 #[cfg(test)]

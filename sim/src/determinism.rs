@@ -22,7 +22,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::campaign::guarded;
+use crate::caught::guarded;
 use crate::outcome::{Class, Outcome, Violation};
 use crate::simulation::RunOptions;
 

@@ -48,7 +48,7 @@
 //!   other ways to choose plans, to compare them by that,
 //! - [`shrink`] turns a failing plan into a small one,
 //! - [`testing`] makes tests of `cargo test` of scenario files and seeds,
-//! - [`view`] is a run as data, event by event, for programs that show it,
+//! - [`recording`] is a run as data, event by event, and [`view`] shows it,
 //! - [`report`] says it in words or as JSON, `words` what requests and answers are; [`main`] is the command line, and
 //!   [`testing`] makes tests of scenarios and seeds.
 
@@ -73,6 +73,7 @@ pub mod outcome;
 pub mod parallel;
 pub mod plan;
 mod port;
+pub mod recording;
 pub mod report;
 pub mod rng;
 pub mod scenario;

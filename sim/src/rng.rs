@@ -90,6 +90,14 @@ pub const fn mix(seed: u64, stream: u64, counter: u64) -> u64 {
     draw(key(seed, stream), counter)
 }
 
+/// One step of the rolling hash: the finalizer of SplitMix64 over both words, so that order counts.
+pub(crate) fn fold_hash(hash: u64, word: u64) -> u64 {
+    let mut z = hash.rotate_left(5) ^ word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// The seed of a fork: of a run that is this one up to some moment, and goes on by other draws. Forks
 /// with different salts have nothing to do with each other.
 pub const fn fork(seed: u64, salt: u64) -> u64 {

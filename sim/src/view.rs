@@ -6,8 +6,7 @@
 //! sent in it, and which events the violation follows from. A run is recorded only if it is asked for
 //! ([`RunOptions::recording`](crate::simulation::RunOptions::recording)), and the same run either way.
 //!
-//! - [`recording`] has the tables, as they are filled while the run goes on,
-//! - [`past`] finds the events that may have led to the violation,
+//! - [`recording`](crate::recording) has the tables, as they are filled while the run goes on,
 //! - [`curve`] runs continuations, to find the event that sealed it,
 //! - [`block`] is the data block: the recording as versioned JSON, and what a reader has to know,
 //! - [`html`] puts the block into a page that shows it,
@@ -20,17 +19,15 @@
 pub mod block;
 pub mod curve;
 pub mod html;
-pub mod past;
 pub mod perfetto;
-pub mod recording;
 pub mod shiviz;
 pub mod text;
 pub mod timeline;
 mod wire;
 mod words;
 
+pub use crate::recording::Recording;
 pub use curve::Curve;
-pub use recording::Recording;
 
 use crate::outcome::Violation;
 

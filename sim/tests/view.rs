@@ -11,9 +11,9 @@ use protobuf::wire_format::WireType;
 use serde_json::Value;
 use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Plan;
+use stormkv_sim::recording::{Fate, State};
 use stormkv_sim::simulation::RunOptions;
 use stormkv_sim::view::curve::{self, Original};
-use stormkv_sim::view::recording::{Fate, State};
 use stormkv_sim::view::{About, Recording, block, perfetto, shiviz, text};
 use stormkv_sim::{report, scenario, swarm};
 
@@ -217,7 +217,7 @@ fn the_block_of_a_small_run_is_as_it_was() {
 /// What records say of failures whose cause is known, because it was planted.
 #[cfg(feature = "bugs")]
 mod bugs {
-    use stormkv_sim::view::recording::{MarkKind, MessageRecord, Operation};
+    use stormkv_sim::recording::{MarkKind, MessageRecord, Operation};
 
     use super::*;
 

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::campaign::guarded;
+use crate::caught::guarded;
 use crate::outcome::{Class, Outcome};
 
 /// The seeds of a repeat are those from its number times this on.

@@ -126,7 +126,7 @@ impl Seeds {
         match &self.source {
             Source::Range { start, end } => Whole::Range { start: *start, end: *end },
             Source::List(list) => {
-                let digest = list.iter().fold(0, |hash, seed| super::mix(hash, *seed));
+                let digest = list.iter().fold(0, |hash, seed| crate::rng::fold_hash(hash, *seed));
                 Whole::List { count: list.len() as u64, digest: format!("{digest:016x}") }
             }
         }

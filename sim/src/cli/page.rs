@@ -6,7 +6,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::campaign::{self, Failure};
+use crate::campaign::Failure;
+use crate::caught::guarded;
 use crate::plan::Plan;
 use crate::report::{self, Paint};
 use crate::simulation::{FailureReport, RunOptions};
@@ -46,7 +47,7 @@ pub fn again(worst: &Failure, plan: &Plan, engine: &Engine, paint: Paint) -> Str
     }
     let kept = Kept::default();
     let options = kept.recording(RunOptions::default());
-    let outcome = campaign::guarded(|| (engine.run_plan)(plan, options));
+    let outcome = guarded(|| (engine.run_plan)(plan, options));
     match (outcome.violation, kept.take()) {
         (Some(again), Some(recorded)) if again == *violation => {
             report::page(&recorded, violation, paint) + "\n"

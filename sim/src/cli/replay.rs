@@ -6,7 +6,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::campaign::{self, Failure, Totals};
+use crate::campaign::{Failure, Totals};
+use crate::caught::guarded;
 use crate::outcome::{Outcome, Recovery, Skipped, Violation};
 use crate::plan::Plan;
 use crate::report::{self, Json, JsonFailure, Paint, Subject, Table};
@@ -47,7 +48,7 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
         options.recording = Some(Box::new(move |recording| *sink.borrow_mut() = Some(recording)));
     }
     let options = kept.recording(options);
-    let (outcome, wall) = engine::timed(|| campaign::guarded(|| (engine.run_plan)(&plan, options)));
+    let (outcome, wall) = engine::timed(|| guarded(|| (engine.run_plan)(&plan, options)));
     let planted = plan.bug.clone().filter(|_| cfg!(feature = "bugs"));
     let stopped = args.until.filter(|until| *until <= outcome.events);
     let timeline =

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::campaign::{self, Totals};
+use crate::campaign::Totals;
+use crate::caught::guarded;
 use crate::outcome::Violation;
 use crate::report::{self, Table};
 use crate::simulation::{SoakProgress, Soaked};
@@ -58,7 +59,7 @@ pub fn soak(args: &SoakArgs, engine: &Engine, console: &Console) -> Result<Exit,
     let (mut soaked, wall) = engine::timed(|| {
         let mut soaked = None;
         // A panic of the simulation itself must be told as a violation, as everywhere.
-        let outcome = campaign::guarded(|| {
+        let outcome = guarded(|| {
             let window = |number| (engine.soak_window)(args.seed, number);
             let done = (engine.soak)(windows, &window, &mut progress);
             soaked.insert(done).outcome.clone()

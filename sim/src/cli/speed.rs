@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use crate::campaign::{self, Totals};
+use crate::campaign::Totals;
+use crate::caught::guarded;
 use crate::outcome::Violation;
 use crate::plan::Plan;
 use crate::report;
@@ -103,7 +104,7 @@ fn workload(
 fn run_all(plans: &[Plan], engine: &Engine) -> Result<Totals, Failed> {
     let mut totals = Totals::default();
     for plan in plans {
-        let outcome = campaign::guarded(|| (engine.run_plan)(plan, RunOptions::default()));
+        let outcome = guarded(|| (engine.run_plan)(plan, RunOptions::default()));
         if let Some(violation) = outcome.violation {
             return Err(Failed { what: format!("the workload {}", plan.name), violation });
         }

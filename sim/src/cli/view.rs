@@ -11,12 +11,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::campaign;
+use crate::caught::guarded;
 use crate::outcome::Class;
 use crate::plan::Plan;
+use crate::recording::StepNumber;
 use crate::report;
 use crate::simulation::RunOptions;
 use crate::view::curve::{self, Original};
-use crate::view::recording::StepNumber;
 use crate::view::{About, Curve, Recording, block, html, perfetto, shiviz, text};
 
 use super::console::Console;
@@ -46,7 +47,7 @@ pub fn view(args: &ViewArgs, engine: &Engine, console: &Console) -> Result<Exit,
     let sink = Rc::clone(&kept);
     let recording = move |recording| *sink.borrow_mut() = Some(recording);
     let options = RunOptions { recording: Some(Box::new(recording)), ..RunOptions::default() };
-    let outcome = campaign::guarded(|| (engine.run_plan)(&plan, options));
+    let outcome = guarded(|| (engine.run_plan)(&plan, options));
     let mut about = About {
         title: replay::title(&subject),
         replay: subject.replay_command(),

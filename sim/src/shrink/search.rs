@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::data::Plainer;
 use super::weight::Weight;
 use super::{DoesNotFail, Fingerprint, Options, Progress, Report, Run, Shrunk, Slip, rename, told};
-use crate::campaign::guarded;
+use crate::caught::guarded;
 use crate::outcome::{Class, Outcome, Violation};
 use crate::parallel;
 use crate::plan::{Found, Plan};

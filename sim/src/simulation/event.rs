@@ -12,8 +12,8 @@ use stormkv::wire::{Kind, Message};
 
 use super::observe::MessageId;
 use crate::network::Connection;
+use crate::recording::StepKind;
 use crate::rng::Draw;
-use crate::view::recording::StepKind;
 
 /// The node or client that an event happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

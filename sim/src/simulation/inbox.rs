@@ -13,8 +13,8 @@ use stormkv::types::NodeId;
 use super::observe::Observation;
 use super::{Event, EventKind, Simulation};
 use crate::plan::Cpu;
+use crate::recording::Fate;
 use crate::service::Service;
-use crate::view::recording::Fate;
 
 /// Inputs that wait. Far fewer than in production, so that an inbox is full now and then: then
 /// messages and requests are lost, as they are by a peer whose queue for this node is full.

@@ -19,9 +19,9 @@ use crate::disk::{self, Crash};
 use crate::outcome::Class;
 use crate::plan::Cluster;
 use crate::port::Port;
+use crate::recording::Fate;
 use crate::rng::Purpose;
 use crate::service::Service;
-use crate::view::recording::Fate;
 
 /// A node whose disk could not be read is started again after this time.
 pub(super) const START_AGAIN_NS: u64 = 100_000_000;

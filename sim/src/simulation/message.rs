@@ -16,9 +16,9 @@ use super::{Event, EventKind, Simulation};
 use crate::checker::{Broken, Check};
 use crate::network::{Connection, DropReason, Endpoint, Fate, Parcel};
 use crate::outcome::Class;
+use crate::recording;
 use crate::rng::{Draw, mix};
 use crate::service::Service;
-use crate::view::recording;
 
 /// From so many chunks on, a snapshot takes several windows of the transfer.
 const MANY_CHUNKS: u64 = 16;

@@ -18,8 +18,8 @@ use crate::network::Rule;
 use crate::outcome::Class;
 use crate::plan::Delay;
 use crate::port::{Effect, Port};
+use crate::recording::Fate;
 use crate::service::Service;
-use crate::view::recording::Fate;
 
 /// The free room on a disk is reported every so many ticks.
 const REPORT_TICKS: u64 = 16;

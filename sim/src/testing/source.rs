@@ -1,6 +1,6 @@
 //! Plans and their runs: the one place that generates a plan, reads one and runs it for a test.
 
-use crate::campaign::guarded;
+use crate::caught::guarded;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::report::{self, Subject};

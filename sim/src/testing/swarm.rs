@@ -7,6 +7,7 @@ use super::files;
 use super::source::Source;
 use super::variables::Variables;
 use crate::campaign::{self, Failure, Totals};
+use crate::caught::guarded;
 use crate::plan::Plan;
 use crate::scenario;
 use crate::service::Service;
@@ -89,7 +90,7 @@ impl Swarm {
     /// # Errors
     /// With a report if the run fails.
     pub(super) fn check_seed(&self, seed: u64) -> Result<(), String> {
-        let outcome = campaign::guarded(|| self.source.run(&self.source.plan(seed)));
+        let outcome = guarded(|| self.source.run(&self.source.plan(seed)));
         match outcome.violation {
             None => Ok(()),
             Some(violation) => {

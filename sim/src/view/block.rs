@@ -112,11 +112,11 @@ use serde::Serialize;
 
 use super::About;
 use super::curve::Curve;
-use super::recording::{
+use crate::outcome::{Class, Violation};
+use crate::recording::{
     Answered, CONDITIONS, DiskVerb, Fate, LaneKind, MarkKind, ROLES, Recording, State, StateChange,
     StepKind, StepNumber, TermRun, message_kinds,
 };
-use crate::outcome::{Class, Violation};
 use crate::report::{BUILD, verdict};
 
 /// What `format` says.

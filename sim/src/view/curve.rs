@@ -15,11 +15,11 @@
 
 use std::cmp::Reverse;
 
-use super::recording::StepNumber;
-use crate::campaign;
+use crate::caught::guarded;
 use crate::outcome::{Class, Outcome};
 use crate::parallel;
 use crate::plan::Plan;
+use crate::recording::StepNumber;
 use crate::shrink::Run;
 use crate::simulation::{Fork, RunOptions};
 
@@ -116,7 +116,7 @@ fn point(original: &Original<'_>, step: StepNumber, runs: u32, jobs: usize, run:
     let judge = |salt: &u64| {
         let fork = Some(Fork { after: step.into(), salt: *salt });
         let options = RunOptions { fork, ..RunOptions::default() };
-        let outcome = campaign::guarded(|| run(original.plan, options));
+        let outcome = guarded(|| run(original.plan, options));
         failed(&outcome).map(|checker| Some(checker) == original.checker)
     };
     let failed: Vec<bool> =

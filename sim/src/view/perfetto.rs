@@ -10,12 +10,12 @@
 //! The numbers of the fields are those of Perfetto's `trace_packet.proto`, `track_descriptor.proto`,
 //! `track_event.proto` and `debug_annotation.proto`; they never change.
 
-use super::recording::{
+use super::wire::Message;
+use super::words::{self, Index};
+use crate::recording::{
     Fate, FaultSpan, Lane, LaneKind, LaneNumber, ROLES, Recording, STORM, State, StepNumber,
     condition,
 };
-use super::wire::Message;
-use super::words::{self, Index};
 
 /// Fields of the messages, in the order in which these are nested.
 mod field {

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::recording::{Fate, LaneNumber, Recording, State, StepNumber};
 use super::words::{self, Index};
+use crate::recording::{Fate, LaneNumber, Recording, State, StepNumber};
 
 /// Takes a line apart.
 pub const PARSER: &str = r"(?<host>\S+) (?<clock>\{[^}]*\}) (?<event>.*)";

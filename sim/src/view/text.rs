@@ -11,8 +11,8 @@
 
 use std::fmt::Write as _;
 
-use super::recording::{Fate, MessageRecord, Recording, STORM, State, StepKind, StepNumber};
 use super::words::{self, Index};
+use crate::recording::{Fate, MessageRecord, Recording, STORM, State, StepKind, StepNumber};
 
 /// The lines of a recording, of all events for which `wanted` is true.
 pub fn render(recording: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {

@@ -12,11 +12,11 @@
 //! sheer number (messages, operations, writes) is left to the other exports. The length is bounded: of
 //! a long run, the middle is left out.
 
-use super::recording::{
-    LaneKind, LaneNumber, MarkKind, Recording, StepKind, StepNumber, condition,
-};
 use super::words;
 use crate::outcome::Skipped;
+use crate::recording::{
+    LaneKind, LaneNumber, MarkKind, Recording, StepKind, StepNumber, condition,
+};
 
 /// How many lines there are at most from the beginning of a run, and how many from its end.
 const FIRST: usize = 15;
@@ -196,11 +196,9 @@ impl<'a> Retries<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recording::{
-        FaultSpan, Lane, MessageRecord, Operation, State, StateChange, Step,
-    };
     use super::*;
     use crate::plan::{FaultRow, Plan};
+    use crate::recording::{FaultSpan, Lane, MessageRecord, Operation, State, StateChange, Step};
 
     /// A run of so many events, a millisecond each, of one node and one client.
     fn recording(steps: u64) -> Recording {

@@ -1,6 +1,6 @@
 //! What the exports say alike: a message, a disk operation, a change, in few words.
 
-use super::recording::{
+use crate::recording::{
     DiskVerb, DiskWork, Fate, Mark, MessageRecord, ROLES, Recording, State, StateChange,
     StepNumber, TermRun, condition, message_kinds,
 };

@@ -19,8 +19,8 @@ use super::{Observation, Stamp, text};
 use crate::caught::caught;
 use crate::history::{Answer, Outcome, describe_answer};
 use crate::plan::Who;
+use crate::recording::Fate;
 use crate::service::{Describe, Service};
-use crate::view::recording::Fate;
 
 /// How many lines of each node are kept, and how many of its disk.
 const LINES: usize = 6;

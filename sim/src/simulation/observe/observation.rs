@@ -19,7 +19,7 @@ use crate::disk::{Crash, DiskStats};
 use crate::history::Outcome;
 use crate::network::DropReason;
 use crate::plan::{Call, Fault};
-use crate::view::recording::Fate;
+use crate::recording::Fate;
 
 /// Something that an observer may see. See the module.
 pub(in crate::simulation) enum Observation<'a> {

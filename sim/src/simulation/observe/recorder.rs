@@ -26,12 +26,12 @@ use super::{MessageId, Observation, Stamp, failure};
 use crate::disk::{Crash, DiskStats};
 use crate::history;
 use crate::plan::{Call, Plan};
-use crate::service::{Service, parsed};
-use crate::view::past;
-use crate::view::recording::{
+use crate::recording::past;
+use crate::recording::{
     Answered, DiskVerb, DiskWork, FaultSpan, Lane, LaneKind, LaneNumber, Mark, MarkKind, Operation,
     Recording, STORM, State, Step, StepKind, StepNumber, TermRun,
 };
+use crate::service::{Service, parsed};
 
 /// Takes the recording, once the run is over.
 pub type RecordingSink = Box<dyn FnMut(Recording)>;

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use super::*;
 use crate::checker::Check;
 use crate::kv::KeyValue;
+use crate::recording::{Answered, Fate, LaneKind, MessageRecord, State, condition};
 use crate::swarm;
 use crate::view::Recording;
-use crate::view::recording::{Answered, Fate, LaneKind, MessageRecord, State, condition};
 
 /// Runs a plan and keeps the recording.
 fn recording(plan: &Plan) -> (Outcome, Recording) {

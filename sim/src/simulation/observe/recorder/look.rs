@@ -7,10 +7,8 @@ use super::super::super::node::SimNode;
 use super::{Known, Recorder, runs};
 use crate::caught::caught;
 use crate::network::{Endpoint, Network};
+use crate::recording::{Cuts, EntryText, LaneNumber, LogChange, State, StateChange, condition};
 use crate::service::Service;
-use crate::view::recording::{
-    Cuts, EntryText, LaneNumber, LogChange, State, StateChange, condition,
-};
 use crate::words;
 
 impl Recorder {

@@ -8,8 +8,8 @@ use super::super::{MessageId, Observation};
 use super::{Recorder, runs};
 use crate::network::DropReason;
 use crate::plan::MessageKind;
+use crate::recording::{Fate, MessageRecord};
 use crate::service::Service;
-use crate::view::recording::{Fate, MessageRecord};
 use crate::words;
 
 impl Recorder {

@@ -13,8 +13,8 @@ use stormkv::types::LogIndex;
 use super::super::super::Simulation;
 use super::Recorder;
 use crate::plan::Op;
+use crate::recording::{Operation, StepNumber};
 use crate::service::{Service, parsed};
-use crate::view::recording::{Operation, StepNumber};
 
 /// The first entry, which every cluster begins with: it is committed before all events.
 const FOUNDATION: LogIndex = 1;

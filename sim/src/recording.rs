@@ -1,8 +1,12 @@
 //! The tables of a recording. Each is in the order of the events; an event is named by its number, from 1,
 //! which is also the number that a replay stops at.
 //!
+//! [`past`] finds the events that may have led to the violation.
+//!
 //! Rows are small and hold numbers; what is text is interned. A hundred thousand events take some
 //! twenty megabytes while the run goes on.
+
+pub mod past;
 
 use rustc_hash::FxHashMap;
 

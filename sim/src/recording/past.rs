@@ -9,7 +9,7 @@
 //! it, from those, up to their return, and from the commit of each. One that is about nobody, such as
 //! a cluster that does not come to rest, follows from everything.
 
-use super::recording::{Fate, LaneKind, LaneNumber, Recording, STORM, StepKind, StepNumber};
+use super::{Fate, LaneKind, LaneNumber, Recording, STORM, StepKind, StepNumber};
 
 /// Finds the past of the violation, as ranges of events, the last included. `late` if it was found
 /// when all was over, and its last event has nothing to do with it.
@@ -132,7 +132,7 @@ fn ranges(set: &[bool]) -> Vec<(StepNumber, StepNumber)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recording::{FaultSpan, Lane, MessageRecord, Operation, Step};
+    use super::super::{FaultSpan, Lane, MessageRecord, Operation, Step};
     use super::*;
 
     /// Two nodes, a third that nobody hears, and a client; so many events of these lanes.
