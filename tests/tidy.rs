@@ -44,6 +44,51 @@ const RECORDED: &[&str] = &[
 /// What nobody but those may mention: nothing points outwards.
 const BANNED_OUTSIDE_HOSTS: &[&str] = &["tokio", "crate::tcp", "crate::client"];
 
+/// The modules of the simulator by layer: a module may use those of the layers before it, and itself. Those
+/// of one layer may use each other only where that is listed in [`PAIRS`].
+const LAYERS: &[&[&str]] = &[
+    &["names", "rng", "schedule", "parallel", "histogram", "history", "plan", "version"],
+    &["outcome", "kernel", "clock", "network", "disk", "recording"],
+    &["caught", "port", "service", "swarm"],
+    &["words", "explore"],
+    &["checker"],
+    &["simulation"],
+    &["scenario", "determinism", "campaign", "bugs"],
+    &["report"],
+    &["shrink"],
+    &["view"],
+    &["kv", "testing"],
+    &["cli"],
+];
+
+/// Modules that belong together: the usual workload of a service is the swarm's, and the swarm draws the
+/// operations of a service.
+const PAIRS: &[(&str, &str)] = &[("service", "swarm"), ("swarm", "service")];
+
+/// The modules of its own crate that a file mentions, with the lines, outside of its tests.
+fn mentioned(text: &str) -> Vec<(usize, String)> {
+    let own = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(own.lines()) {
+        let mut rest = code(line);
+        while let Some((_, behind)) = rest.split_once("crate::") {
+            rest = behind;
+            let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+            let names: Vec<&str> = match behind.strip_prefix('{') {
+                // `crate::{a, b::{c, d}}`: what stands before the first `::` or comma is enough here,
+                // because groups of modules are rare and short.
+                Some(group) => group.split([',', '}']).map(str::trim).collect(),
+                None => vec![behind],
+            };
+            for name in names {
+                let name: String = name.chars().take_while(|c| is_name(*c)).collect();
+                found.extend((!name.is_empty()).then_some((number, name)));
+            }
+        }
+    }
+    found
+}
+
 fn is_host(name: &str) -> bool {
     HOSTS.iter().any(|host| name.starts_with(host))
 }
@@ -173,6 +218,61 @@ fn there_is_a_host_and_a_core() {
     for host in HOSTS {
         assert!(sources.iter().any(|(name, _)| name.starts_with(host)), "{host} is gone");
     }
+}
+
+#[test]
+fn modules_of_the_simulator_use_only_lower_layers() {
+    let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
+    let mut complaints = Vec::new();
+    let mut edges = 0;
+    for (file, text) in sources(&["sim/src"]) {
+        let inner = file.strip_prefix("sim/src/").expect("it is of the simulator");
+        let module = inner.split(['/', '.']).next().unwrap_or_default();
+        if matches!(inner, "lib.rs" | "main.rs") || inner.contains("/tests") {
+            continue;
+        }
+        let Some(from) = layer(module) else {
+            complaints.push(format!("{file}: `{module}` has no layer: add it to LAYERS"));
+            continue;
+        };
+        for (number, used) in mentioned(&text) {
+            let Some(to) = layer(&used) else { continue };
+            edges += 1;
+            if used != module && to >= from && !PAIRS.contains(&(module, used.as_str())) {
+                complaints.push(format!("{file}:{number} uses `{used}`, which is not below it"));
+            }
+        }
+    }
+    assert!(edges > 300, "only {edges} uses were found");
+    no_complaint(&complaints);
+}
+
+#[test]
+fn only_the_key_value_service_knows_its_verbs() {
+    let mut complaints = Vec::new();
+    for (file, text) in sources(&["sim/src"]) {
+        let knows = ["sim/src/kv", "sim/src/cli", "sim/src/main.rs", "sim/src/lib.rs"];
+        if knows.iter().any(|place| file.starts_with(place)) || file.contains("/tests") {
+            continue;
+        }
+        let own = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (number, line) in (1..).zip(own.lines()) {
+            if code(line).contains("stormkv::kv") || code(line).contains("crate::kv") {
+                complaints.push(format!("{file}:{number} mentions the key-value service"));
+            }
+        }
+    }
+    no_complaint(&complaints);
+}
+
+#[test]
+fn mentioned_modules_are_found_in_paths_and_groups() {
+    let text = "use crate::plan::{self, Op};\nuse crate::{swarm, view::Curve};\n// crate::cli\n\
+                let x = crate::rng::mix(1);\n#[cfg(test)]\nmod tests {\nuse crate::cli;\n}\n";
+    let names: Vec<(usize, String)> = mentioned(text);
+    let names: Vec<(usize, &str)> =
+        names.iter().map(|(line, name)| (*line, name.as_str())).collect();
+    assert_eq!(names, [(1, "plan"), (2, "swarm"), (2, "view"), (4, "rng")]);
 }
 
 #[test]

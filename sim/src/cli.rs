@@ -27,8 +27,9 @@ use std::time::Duration;
 
 use crate::campaign::{Canary, Seeds, Shard};
 use crate::outcome::{Class, Violation};
-use crate::report::{self, BUILD};
+use crate::report;
 use crate::service::Service;
+use crate::version::BUILD;
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 

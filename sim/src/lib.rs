@@ -49,7 +49,7 @@
 //! - [`shrink`] turns a failing plan into a small one,
 //! - [`testing`] makes tests of `cargo test` of scenario files and seeds,
 //! - [`recording`] is a run as data, event by event, and [`view`] shows it,
-//! - [`report`] says it in words or as JSON, `words` what requests and answers are; [`main`] is the command line, and
+//! - [`version`] names the build, [`report`] says it in words or as JSON, `words` what requests and answers are; [`main`] is the command line, and
 //!   [`testing`] makes tests of scenarios and seeds.
 
 #![forbid(unsafe_code)]
@@ -83,6 +83,7 @@ pub mod shrink;
 pub mod simulation;
 pub mod swarm;
 pub mod testing;
+pub mod version;
 pub mod view;
 mod words;
 

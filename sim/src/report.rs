@@ -22,19 +22,7 @@ pub use text::{Paint, Table, duration, one_line, thousands};
 use crate::campaign::{CANARY, Canaries, Failure, RecoveryTimes, Totals};
 use crate::determinism;
 use crate::outcome::{Class, Violation};
-
-/// The version of this build.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The git revision of this build, `-dirty` if the sources differed from it; `unknown` without git.
-pub const REVISION: &str = env!("STORMKV_REVISION");
-
-/// Version and revision, as `--version` and every failure print them.
-pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STORMKV_REVISION"), ")");
-
-/// A hash of all sources of this build. It tells builds apart that have no revision of their own:
-/// those from sources with changes, and those without git.
-pub const SOURCES: &str = env!("STORMKV_SOURCES");
+use crate::version::BUILD;
 
 /// How many failing seeds the summary of a campaign lists; `--json` lists them all.
 pub const LISTED_FAILURES: usize = 10;

@@ -11,6 +11,7 @@ use stormkv_sim::campaign::{
 };
 use stormkv_sim::outcome::{Class, Outcome, Recovery, Violation};
 use stormkv_sim::report;
+use stormkv_sim::version;
 
 /// An empty directory for one test.
 fn directory(name: &str) -> PathBuf {
@@ -227,17 +228,17 @@ fn rows_of_another_build_are_refused() {
     let value = |name: &str, value: &str| format!("\"{name}\":\"{value}\"");
     for (from, to, parts) in [
         (
-            value("version", report::VERSION),
+            value("version", version::VERSION),
             value("version", "9.9.9"),
             ["was written by version 9.9.9 (", "use that build"],
         ),
         (
-            value("revision", report::REVISION),
+            value("revision", version::REVISION),
             value("revision", "cafe"),
             ["(cafe), this is", "use that build"],
         ),
         (
-            value("sources", report::SOURCES),
+            value("sources", version::SOURCES),
             value("sources", "0011223344556677"),
             ["from other sources (0011223344556677,", "use that build"],
         ),

@@ -13,9 +13,10 @@ use stormkv_sim::kv::{self, KeyValue};
 use stormkv_sim::plan::Plan;
 use stormkv_sim::recording::{Fate, State};
 use stormkv_sim::simulation::RunOptions;
+use stormkv_sim::version;
 use stormkv_sim::view::curve::{self, Original};
 use stormkv_sim::view::{About, Recording, block, perfetto, shiviz, text};
-use stormkv_sim::{report, scenario, swarm};
+use stormkv_sim::{scenario, swarm};
 
 /// A put, the crash of a node, a partition; and a bound that nobody can keep.
 const SCENARIO: &str = r#"
@@ -196,7 +197,7 @@ fn the_block_of_a_small_run_is_as_it_was() {
     let original = Original { plan: &plan, last, checker };
     let run = |plan: &Plan, mut options| kv::run(plan, &mut options);
     about.curve = Some(curve::curve(&original, 4, 2, &run, &mut |_, _| ()));
-    let block = block::json(&recording, &about).replace(report::BUILD, "BUILD");
+    let block = block::json(&recording, &about).replace(version::BUILD, "BUILD");
     // A line for each table.
     let mut lines = String::new();
     let object: serde_json::Map<String, Value> = serde_json::from_str(&block).expect("an object");

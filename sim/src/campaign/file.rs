@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::lines::Lines;
 use super::{Canary, Seeds, Shard, Whole};
 use crate::outcome::Outcome;
-use crate::report;
+use crate::version;
 
 /// The longest that a row may be lost by a power loss.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -82,9 +82,9 @@ impl Manifest {
         Manifest {
             format: FORMAT.to_owned(),
             schema: SCHEMA,
-            version: report::VERSION.to_owned(),
-            revision: report::REVISION.to_owned(),
-            sources: report::SOURCES.to_owned(),
+            version: version::VERSION.to_owned(),
+            revision: version::REVISION.to_owned(),
+            sources: version::SOURCES.to_owned(),
             seeds: seeds.whole(),
             shard: seeds.part().k(),
             shards: seeds.part().n(),
@@ -160,19 +160,19 @@ impl Manifest {
     pub(super) fn demand_build(&self, path: &Path, then: &str) -> Result<(), FileError> {
         let name = path.display();
         let build = format!("{} ({})", self.version, self.revision);
-        if build != report::BUILD {
+        if build != version::BUILD {
             return Err(FileError::Refused(format!(
                 "{name} was written by version {build}, this is {}, and a seed means another run \
                  there; use that build, or {then}",
-                report::BUILD
+                version::BUILD
             )));
         }
-        if self.sources != report::SOURCES {
+        if self.sources != version::SOURCES {
             return Err(FileError::Refused(format!(
                 "{name} was written by version {build} from other sources ({}, these are {}), and \
                  a seed may mean another run there; use that build, or {then}",
                 self.sources,
-                report::SOURCES
+                version::SOURCES
             )));
         }
         Ok(())

@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::report::{self, Json, JsonFailure, Paint, Subject, Table};
 use crate::scenario;
 use crate::simulation::{self, FailureReport, RunOptions};
+use crate::version;
 use crate::view::timeline;
 use serde::Serialize;
 
@@ -116,7 +117,7 @@ fn another_plan(subject: &Subject, found: u64, expected: u64) -> Usage {
     Usage(format!(
         "{} is the plan {found:016x} in this version, {}, and not {expected:016x}: {reason}",
         title(subject),
-        report::BUILD
+        version::BUILD
     ))
 }
 

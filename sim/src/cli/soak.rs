@@ -8,6 +8,7 @@ use crate::caught::guarded;
 use crate::outcome::Violation;
 use crate::report::{self, Table};
 use crate::simulation::{SoakProgress, Soaked};
+use crate::version;
 use crate::{simulation::WAYPOINTS, swarm};
 use serde::Serialize;
 
@@ -118,8 +119,8 @@ fn json<'a>(
         waypoints: &totals.waypoints,
         checks: &totals.checks,
         peak_rss_mb: speed::peak_rss_mb(),
-        version: report::VERSION,
-        revision: report::REVISION,
+        version: version::VERSION,
+        revision: version::REVISION,
     }
 }
 

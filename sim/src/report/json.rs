@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{REVISION, VERSION, never_injected, never_reached, verdict};
+use super::{never_injected, never_reached, verdict};
 use crate::campaign::{Canaries, Totals};
 use crate::histogram::Histogram;
 use crate::outcome::Violation;
+use crate::version::{REVISION, VERSION};
 
 /// One object for a campaign.
 #[derive(Debug, Serialize)]

@@ -11,8 +11,8 @@ use crate::caught::guarded;
 use crate::outcome::{Class, Outcome, Violation};
 use crate::parallel;
 use crate::plan::{Found, Plan};
-use crate::report::REVISION;
 use crate::simulation::RunOptions;
+use crate::version::REVISION;
 
 /// A candidate may have this many times the events of the best plan's run ...
 const LONGER: u64 = 2;

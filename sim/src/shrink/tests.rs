@@ -8,6 +8,7 @@ use stormkv::types::NodeId;
 use super::*;
 use crate::kv::KeyValue;
 use crate::plan::{Call, Core, Fault, FaultRow, OpRow};
+use crate::version;
 use crate::{scenario, swarm};
 
 fn broken(class: Class, checker: &'static str, message: &str) -> Option<Violation> {
@@ -78,7 +79,7 @@ fn what_is_left_is_what_the_failure_needs_and_says_where_it_comes_from() {
     assert_eq!(result.outcome, pretend(&result.plan, needy));
     let mut expected = Plan::new("read-index-seed-7", 0);
     expected.story = "n1 told an old value".to_owned();
-    let rev = report::REVISION.to_owned();
+    let rev = version::REVISION.to_owned();
     expected.found = Some(Found { seed: 7, rev, events_before: result.events_before });
     expected.expect.violation = Some("read-index".to_owned());
     let text = scenario::save(&result.plan);

@@ -11,6 +11,7 @@ use crate::outcome::Violation;
 use crate::plan::{Expect, Found, Plan};
 use crate::report::{self, Paint, Subject};
 use crate::scenario;
+use crate::version;
 
 /// Reports one failing seed and saves its plan below `folder`. Ends with the lines to paste.
 pub(super) fn of_seed(source: &Source, failure: &Failure, folder: &Path) -> String {
@@ -62,7 +63,7 @@ fn save(
     let bug = plan.bug.as_ref().map_or(String::new(), |bug| format!("-{bug}"));
     let name = format!("{}{bug}", plan.name);
     let path = folder.join(format!("{name}.toml"));
-    let rev = report::REVISION.to_string();
+    let rev = version::REVISION.to_string();
     let scenario = Plan {
         name,
         story: report::sentence(&violation.message),

@@ -117,7 +117,8 @@ use crate::recording::{
     Answered, CONDITIONS, DiskVerb, Fate, LaneKind, MarkKind, ROLES, Recording, State, StateChange,
     StepKind, StepNumber, TermRun, message_kinds,
 };
-use crate::report::{BUILD, verdict};
+use crate::report::verdict;
+use crate::version::BUILD;
 
 /// What `format` says.
 pub const FORMAT: &str = "stormkv-view";

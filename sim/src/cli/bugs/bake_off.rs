@@ -15,6 +15,7 @@ use crate::parallel;
 use crate::plan::Plan;
 use crate::report;
 use crate::simulation::RunOptions;
+use crate::version;
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 use stormkv::bugs::Info;
@@ -116,8 +117,8 @@ pub fn bake_off(
             overall: overall.iter().map(OverallJson::new).collect(),
             repeats: args.repeats,
             budget_s: report::seconds(args.budget),
-            version: report::VERSION,
-            revision: report::REVISION,
+            version: version::VERSION,
+            revision: version::REVISION,
         });
     } else {
         console.out.print(&each(&rows, args).text(args.markdown));

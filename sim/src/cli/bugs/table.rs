@@ -4,6 +4,7 @@ use crate::bugs::{Found, Interval, Median};
 use crate::outcome::Class;
 use crate::report::{self, thousands};
 use crate::swarm::Group;
+use crate::version;
 use serde::Serialize;
 use stormkv::bugs::Info;
 
@@ -154,8 +155,8 @@ pub fn tell(rows: &[Row], args: &BugsArgs, console: &Console) {
             found,
             of: rows.len(),
             budget_s: report::seconds(args.budget),
-            version: report::VERSION,
-            revision: report::REVISION,
+            version: version::VERSION,
+            revision: version::REVISION,
         });
     } else {
         let grid = grid(rows, args.ablate);
