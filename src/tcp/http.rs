@@ -34,7 +34,7 @@
 //! may be empty; the `Content-Type` of an answer is `application/octet-stream`. A command is committed
 //! and applied when it is answered. The index of a command is its place in the log, or for a repetition
 //! some place behind it; the index of a query is the last entry that its answer reflects. A response is
-//! status 200 whatever it says: whether the machine has refused a command is in its own bytes. A command or
+//! status 200 whatever it says: a refusal of the machine is in its own bytes. A command or
 //! query has at most [`max_command_bytes`](crate::config::Config::max_command_bytes) (2 MiB and 5 KiB).
 //! The key-value store does not have these two: the bytes of its commands are a format of its log, not of
 //! its API, and its own routes refuse what the machine would take (the empty key).

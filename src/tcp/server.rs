@@ -117,12 +117,13 @@ impl Server {
     /// its disk and listens.
     ///
     /// Clients reach the machine with `POST /v1/command` and `POST /v1/query`, whose bodies are the
-    /// machine's own bytes; all other routes of [`http`] but those of the key-value store are there,
-    /// too. All members of a cluster must run the same machine.
+    /// machine's own bytes; the routes of every node in [`http`] are there, too. All members of a
+    /// cluster must run the same machine, and a data directory must be opened with the machine that has
+    /// written it. The node does not check this; a machine may, in
+    /// [`restore`](StateMachine::restore).
     ///
     /// # Errors
-    /// When a directory, a file, a port or the node itself refuses. A data directory of another machine
-    /// is refused if [`restore`](StateMachine::restore) does not take its snapshot.
+    /// When a directory, a file, a port or the node itself refuses.
     ///
     /// ```no_run
     /// use bytes::Bytes;
