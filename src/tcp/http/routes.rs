@@ -47,7 +47,7 @@ pub(crate) struct Call<'a> {
     pub asker: Asker<'a>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// What is behind the `?`.
+    /// Text behind the `?`.
     pub query: Option<&'a str>,
     pub body: Incoming,
     pub bodies: &'a Bodies,
