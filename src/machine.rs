@@ -29,7 +29,9 @@ pub trait StateMachine: Default + Send + 'static {
     /// error response, the same on every replica: it is committed, so there is no way back.
     fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes;
 
-    /// Answers a read-only question about the present state.
+    /// Answers a read-only question about the present state. Any bytes must be answered: they come from
+    /// clients as they are. A host sends the empty query to learn up to which index the state reflects
+    /// the log, for example before a backup, and discards the answer, which should be short.
     fn query(&self, query: &[u8]) -> Bytes;
 
     /// Returns whether a command may make the state larger. While a disk is nearly full, only commands

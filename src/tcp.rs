@@ -15,7 +15,8 @@
 //! socket. Everything around it moves bytes.
 //!
 //! The program `stormkv` is a thin shell around this: [`options::Settings`] are what a person sets,
-//! [`options::Options`] what they mean, and a [`Server`] is the node that they describe, which can
+//! [`options::Options`] what they mean, and a [`Server`] is the node that they describe, of the
+//! key-value store or of [any machine](Server::start_with), which can
 //! be asked through its [`handle::Handle`], or from outside through the REST API of [`http`], for
 //! which [`client`](crate::client) is a client. [`metrics`] lists what can be watched, [`tls`] says
 //! who must prove what, and [`certs`] makes certificates for it. [`handshake`] is the first word

@@ -89,6 +89,18 @@ fn mentioned(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// The parts of the TCP host that know the key-value store: its routes, and its node. The others serve
+/// any state machine.
+const KV_IN_HOST: &[&str] = &["src/tcp/http/kv.rs", "src/tcp/http/kv/", "src/tcp/server/kv.rs"];
+
+/// Tests of the TCP host that need some machine, and take the key-value store.
+const KV_IN_TESTS: &[&str] = &[
+    "src/tcp/disk/lives.rs",
+    "src/tcp/http/tests/",
+    "src/tcp/power_loss/",
+    "src/tcp/server/tests.rs",
+];
+
 fn is_host(name: &str) -> bool {
     HOSTS.iter().any(|host| name.starts_with(host))
 }
@@ -207,6 +219,32 @@ fn data_directory_changes_through_recorded_functions() {
         }
     }
     assert!(seen > RECORDED.len(), "only {seen} files");
+    no_complaint(&complaints);
+}
+
+#[test]
+fn tcp_host_serves_any_machine() {
+    let mut complaints = Vec::new();
+    let sources = sources(&["src/tcp"]);
+    let among = |rooms: &[&str], name: &str| rooms.iter().any(|room| name.starts_with(room));
+    for (name, text) in &sources {
+        if among(KV_IN_HOST, name) || among(KV_IN_TESTS, name) {
+            continue;
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            if code(line).contains("crate::kv") {
+                complaints.push(format!(
+                    "{name}:{number} mentions crate::kv: only the key-value store's own routes may"
+                ));
+            }
+        }
+    }
+    for room in KV_IN_HOST.iter().chain(KV_IN_TESTS) {
+        if !sources.iter().any(|(name, text)| name.starts_with(room) && text.contains("crate::kv"))
+        {
+            complaints.push(format!("{room} does not mention crate::kv: take it off its list"));
+        }
+    }
     no_complaint(&complaints);
 }
 

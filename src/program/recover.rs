@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use stormkv::kv::Kv;
 use stormkv::tcp::Recovery;
 use stormkv::tcp::identity::RestoreId;
 use stormkv::tcp::options::Settings;
@@ -66,7 +67,7 @@ pub fn recover(args: RecoverArgs) -> Result<Exit, Failure> {
     };
     let options = settings.resolve().map_err(Failure::usage)?;
     let new = options.data_dir.clone();
-    let recovery = Recovery::read(&data_dir)?;
+    let recovery = Recovery::read::<Kv>(&data_dir)?;
     println!("{recovery}\n");
     if new.exists() {
         return Err(Failure::usage(format!(

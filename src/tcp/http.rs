@@ -1,8 +1,46 @@
-//! The REST API: what a cluster looks like to its users.
+//! The REST API: the interface of a cluster for its users.
 //!
-//! raftexample's paths, so that its README works as it stands, and everything else below `/v1/`. A
-//! key is any bytes but none, percent-encoded; `+` is a plus. Every member serves everything: what
-//! only the leader can do is passed on to it.
+//! Every member serves everything: what only the leader can do is passed on to it. A node has the
+//! routes of every node, and those of its service: the key-value store
+//! ([`Server::start`](super::Server::start)), or any other machine
+//! ([`Server::start_with`](super::Server::start_with)).
+//!
+//! Every node:
+//!
+//! | method | path | body, parameters, headers | answer |
+//! |---|---|---|---|
+//! | POST | `/v1/sessions` | | 201 `{"session"}` |
+//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","client_url","role","becomes_voter","leader"}],"removed"}` |
+//! | POST | `/v1/members` | `{"id","url","learner"}`, `force` | 200 `{"index"}` |
+//! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
+//! | DELETE | `/v1/members/{id}` | `force` | 200 `{"index"}` |
+//! | POST | `/v1/members/{id}/promote` | `force` | 200 `{"index"}`; it votes once it has caught up |
+//! | POST | `/v1/members/{id}/demote` | `force` | 200 `{"index"}`; it is a learner |
+//! | POST | `/v1/leader` | `{"id"}` | 200 `{"leader"}` once it leads |
+//! | GET | `/v1/status` | | 200 term, role, indices |
+//! | GET | `/v1/backup` | | 200 a snapshot file, streamed |
+//! | GET, HEAD | `/health` | | 200 if this node runs |
+//! | GET, HEAD | `/ready` | | 200 if it can serve a linearizable read |
+//! | GET | `/metrics` | | 200 text 0.0.4 or, if `Accept` says so, OpenMetrics; see [`metrics`](super::metrics) |
+//!
+//! A machine of your own:
+//!
+//! | method | path | body, parameters, headers | answer |
+//! |---|---|---|---|
+//! | POST | `/v1/command` | the command; `Idempotency-Key` | 200 the machine's response, `ETag: "<index>"` |
+//! | POST | `/v1/query` | the query; `consistency` | 200 the machine's response, `ETag: "<index>"` |
+//!
+//! Bodies are the bytes that [`StateMachine`](crate::machine::StateMachine) is given and returns, and
+//! may be empty; the `Content-Type` of an answer is `application/octet-stream`. A command is committed
+//! and applied when it is answered. The index of a command is its place in the log, or for a repetition
+//! some place behind it; the index of a query is the last entry that its answer reflects. A response is
+//! status 200 whatever it says: a refusal of the machine is in its own bytes. A command or
+//! query has at most [`max_command_bytes`](crate::config::Config::max_command_bytes) (2 MiB and 5 KiB).
+//! The key-value store does not have these two: the bytes of its commands are a format of its log, not of
+//! its API, and its own routes refuse what the machine would take (the empty key).
+//!
+//! The key-value store. Its short paths are raftexample's, so that its README works as it stands. A
+//! key is any bytes but none, percent-encoded; `+` is a plus:
 //!
 //! | method | path | body, parameters, headers | answer |
 //! |---|---|---|---|
@@ -16,19 +54,6 @@
 //! | GET | `/v1/kv?prefix=` | `prefix`, `after`, `limit`, `consistency` | 200 `{"entries":[{"key","value","revision"}],"more","next"}` |
 //! | POST | `/v1/cas` | `{"key","expected","new"}` | 200 `{"swapped","current"}` |
 //! | POST | `/v1/txn` | `{"compare":[{"key","value"}],"then":[{"get":k},{"put":{"key","value"}},{"delete":k}],"else":[..]}` | 200 `{"succeeded","results"}` |
-//! | POST | `/v1/sessions` | | 201 `{"session"}` |
-//! | GET | `/v1/members` | `consistency` | 200 `{"members":[{"id","url","client_url","role","becomes_voter","leader"}],"removed"}` |
-//! | POST | `/v1/members` | `{"id","url","learner"}` | 200 `{"index"}` |
-//! | PUT | `/v1/members/{id}` | `{"url"}` | 200 `{"index"}` |
-//! | DELETE | `/v1/members/{id}` | `force` | 200 `{"index"}` |
-//! | POST | `/v1/members/{id}/promote` | `force` | 200 `{"index"}`; it votes once it has caught up |
-//! | POST | `/v1/members/{id}/demote` | `force` | 200 `{"index"}`; it is a learner |
-//! | POST | `/v1/leader` | `{"id"}` | 200 `{"leader"}` once it leads |
-//! | GET | `/v1/status` | | 200 term, role, indices |
-//! | GET | `/v1/backup` | | 200 a snapshot file, streamed |
-//! | GET, HEAD | `/health` | | 200 if this node runs |
-//! | GET, HEAD | `/ready` | | 200 if it can serve a linearizable read |
-//! | GET | `/metrics` | | 200 text 0.0.4 or, if `Accept` says so, OpenMetrics; see [`metrics`](super::metrics) |
 //!
 //! - A new voter is a learner until it has caught up: its `role` is `learner` and `becomes_voter` is
 //!   true. It need not run when it is added. Removing or demoting it cancels its promotion.
@@ -40,10 +65,10 @@
 //! - A field that holds bytes which are not UTF-8 stands under its name with `_base64` behind it; in
 //!   a list it is `{"base64":".."}`. Requests may use these, too. `next` is percent-encoded, ready
 //!   to be the next page's `after`.
-//! - A command (PUT and DELETE of a key, cas, txn) takes effect once, however often it is sent, with
-//!   `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a time, and
-//!   a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB. Another
-//!   command with the same key is refused: `idempotency_key_reused`.
+//! - A command (`/v1/command`, PUT and DELETE of a key, cas, txn) takes effect once, however often it is
+//!   sent, with `Idempotency-Key: <session>-<sequence>`: the sequence counts from 1, one command at a
+//!   time, and a repetition gets the first answer, or `answer_not_kept` if that was longer than 1 KiB.
+//!   Another command with the same key is refused: `idempotency_key_reused`.
 //! - A refused attempt had no effect, so the server repeats it by itself until 5 s are over. It also
 //!   repeats an attempt whose outcome is unknown, if that is a read or has an `Idempotency-Key`. So the
 //!   loss of a leader shows as a delay, except for a command without a key that was on its way to it:
@@ -81,25 +106,27 @@
 //! What is not HTTP at all, or has a head beyond the limit, is answered by hyper with a bare 400 or
 //! 431.
 //!
-//! The paths overlap (any path that is not reserved is a key, and no UTF-8), so they are matched by
-//! one function, see `routes.rs`, rather than by a router that must be told about each exception;
-//! and requests about one key, which are nearly all, pay for no layers.
+//! Paths overlap (in the key-value store any path that is not reserved is a key, and may be no UTF-8),
+//! so they are matched by functions, see `routes.rs`, rather than by a router that must know each
+//! exception; and requests to the service, which are nearly all, pay for no layers.
 //!
 //! Left out: HTTP/2, watches, several keys in one URL, content codings, CORS.
 
 mod accept;
+mod answer;
 mod ask;
 mod backup;
 mod body;
 mod cluster;
-mod data;
 mod error;
 pub(crate) mod json;
-pub mod key;
 mod kv;
+mod machine;
 mod origin;
+mod params;
 mod routes;
 mod service;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -115,13 +142,17 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::cluster::role;
 pub use self::error::Code;
-pub use self::key::{KeyError, parse_key, percent_decode, percent_encode};
-pub(crate) use self::routes::ENTRIES;
+pub(crate) use self::kv::KvRoutes;
+pub use self::kv::{KeyError, parse_key};
+pub(crate) use self::machine::MachineRoutes;
+pub use self::params::{percent_decode, percent_encode};
+pub(crate) use self::routes::Routes;
 pub use self::tokens::{Role, Tokens};
 
 use self::accept::Server;
 use self::body::Bodies;
 use self::origin::Doorman;
+use self::routes::entries;
 use self::service::{Service, now};
 use super::handle::Handle;
 use super::metrics::Metrics;
@@ -242,33 +273,43 @@ pub struct PeerRules {
     pub allow_plaintext: bool,
 }
 
-/// Serves the API until `shutdown` is ready; then accepts no more, lets the requests in flight
+/// Serves the API of the key-value store until `shutdown` is ready; then accepts no more, lets the requests in flight
 /// finish, for a bounded time, and returns.
 pub async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    options: HttpOptions,
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_routes::<KvRoutes>(listener, handle, options, shutdown).await;
+}
+
+/// The same with the API of another service.
+pub(crate) async fn serve_routes<R: Routes>(
     listener: TcpListener,
     handle: Handle,
     mut options: HttpOptions,
     shutdown: impl Future<Output = ()>,
 ) {
-    server(handle, &mut options).run(listener, shutdown).await;
+    server::<R>(handle, &mut options).run(listener, shutdown).await;
 }
 
-fn server(handle: Handle, options: &mut HttpOptions) -> Server {
-    let mut metrics = Metrics::new(handle.clone());
+fn server<R: Routes>(handle: Handle, options: &mut HttpOptions) -> Server<R> {
+    let templates = entries::<R>().map(|entry| entry.template).collect();
+    let mut metrics = Metrics::new(handle.clone(), templates);
     for register in options.register.drain(..) {
         register(metrics.registry());
     }
     let limits = &options.limits;
     let is_open = options.tokens.is_none() && !options.client_certificates;
-    let bodies = Bodies::new(limits.body, limits.body_time, limits.bodies);
     let service = Service {
+        routes: R::new(limits),
         handle,
         patience: limits.request,
         doorman: is_open.then(|| Doorman::new(options.hosts.clone())),
         client_urls: options.client_urls.clone(),
         peers: options.peers,
-        values: bodies.of_size(limits.values),
-        bodies,
+        bodies: Bodies::new(limits.body, limits.body_time, limits.bodies),
         tokens: options.tokens.clone(),
         metrics,
         backups: Arc::new(Semaphore::new(MAX_BACKUPS)),

@@ -20,10 +20,11 @@ pub(super) async fn remind(handle: Handle, id: NodeId, url: String) {
     if views.borrow().membership.contains(id) {
         return;
     }
+    let number = id.0;
     loop {
         warn!(
-            "this node is not a member of the cluster yet, and waits: add it with `stormkv ctl add {id} \
-             {url}`, or with curl http://MEMBER/{id} -XPOST -d {url}"
+            "this node is not a member of the cluster yet, and waits: add it with `stormkv ctl add {number} \
+             {url}`, or with curl http://MEMBER/v1/members -d '{{\"id\":{number},\"url\":\"{url}\"}}'"
         );
         match timeout(AGAIN, views.wait_for(|view| view.membership.contains(id))).await {
             Ok(Ok(_)) => return info!("this node was added to the cluster"),

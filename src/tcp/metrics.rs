@@ -59,7 +59,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use self::text::Format;
 use super::handle::Handle;
-use super::http::{ENTRIES, role};
+use super::http::role;
 use crate::node::Role;
 
 /// What the names of all metrics begin with, but for those of the process.
@@ -89,7 +89,9 @@ struct RouteLabel {
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    /// One per route, in the order of [`ENTRIES`], and one for no route.
+    /// The `route` of each route, and that of no route.
+    routes: Vec<&'static str>,
+    /// One for each of `routes`.
     durations: Vec<Histogram>,
     in_flight: Gauge,
     connections: Gauge,
@@ -113,7 +115,8 @@ impl Drop for Under<'_> {
 }
 
 impl Metrics {
-    pub fn new(handle: Handle) -> Metrics {
+    /// Metrics of a server with these routes.
+    pub fn new(handle: Handle, mut routes: Vec<&'static str>) -> Metrics {
         let mut root = Registry::default();
         root.register_collector(Box::new(process::Process));
         let registry = root.sub_registry_with_prefix(PREFIX);
@@ -150,10 +153,10 @@ impl Metrics {
             drop(refused.get_or_create(&ReasonLabel { reason }));
         }
         registry.register_collector(Box::new(ViewCollector(handle)));
-        let routes = ENTRIES.iter().map(|entry| entry.template).chain([NO_ROUTE]);
-        let durations =
-            routes.map(|route| duration.get_or_create_owned(&RouteLabel { route })).collect();
-        Metrics { registry: root, requests, durations, in_flight, connections, refused }
+        routes.push(NO_ROUTE);
+        let of_route = |route: &&'static str| duration.get_or_create_owned(&RouteLabel { route });
+        let durations = routes.iter().map(of_route).collect();
+        Metrics { registry: root, requests, routes, durations, in_flight, connections, refused }
     }
 
     /// For other parts of the host, before anybody is served.
@@ -171,7 +174,7 @@ impl Metrics {
         Under::new(&self.connections)
     }
 
-    /// A request was answered. `route` is its number in [`ENTRIES`].
+    /// A request was answered. `route` is its number among the routes of the server.
     pub fn answered(
         &self,
         route: Option<usize>,
@@ -179,13 +182,14 @@ impl Metrics {
         status: StatusCode,
         took: Duration,
     ) {
+        let route = route.unwrap_or(self.routes.len() - 1);
         let labels = RequestLabels {
-            route: route.map_or(NO_ROUTE, |number| ENTRIES[number].template),
+            route: self.routes[route],
             method: method_label(method),
             status: status.as_u16(),
         };
         self.requests.get_or_create(&labels).inc();
-        self.durations[route.unwrap_or(ENTRIES.len())].observe(took.as_secs_f64());
+        self.durations[route].observe(took.as_secs_f64());
     }
 
     fn refuse(&self, reason: &'static str, count: u64) {

@@ -15,7 +15,6 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::kv::{MAX_KEY, MAX_VALUE};
 use crate::tcp::address::{PeerUrl, check_plaintext};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::tls::{ServerTlsFiles, TlsFiles};
@@ -31,7 +30,7 @@ pub struct Settings {
     /// The members' peer URLs, the first one's for member 1, and so on; or `ID=URL` each
     #[arg(long, env = "STORMKV_CLUSTER", value_name = "URL,..", value_delimiter = ',')]
     pub cluster: Option<Vec<String>>,
-    /// Join an existing cluster, which was told about this member (`POST /<id>`) [default: false]
+    /// Join an existing cluster, which was told about this member (`POST /v1/members`) [default: false]
     #[arg(long, env = "STORMKV_JOIN", num_args = 0..=1, default_missing_value = "true")]
     pub join: Option<bool>,
     /// Port for clients, on the loopback address [default: 9121]
@@ -174,8 +173,9 @@ const TICK: Duration = Duration::from_millis(10);
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// The default reserve of the disk is two segments and so many of the largest commands.
 const COMMANDS_IN_RESERVE: u64 = 8;
-/// What a command has besides its values: a key, lengths, the session.
-const COMMAND_FRAME: usize = MAX_KEY + 1024;
+/// Limit of a command, in bytes: two values of 1 MiB, a key of 4 KiB, lengths and a session. Any value
+/// that can be put into the key-value store can also be compared with, and replaced by, another one.
+const MAX_COMMAND_BYTES: usize = (2 << 20) + (5 << 10);
 const DEFAULT_ELECTION_MS: u32 = 200;
 const DEFAULT_SNAPSHOT_RATE_MIB: u64 = 64;
 const DEFAULT_MAX_CONNECTIONS: usize = 4096;
@@ -364,8 +364,7 @@ impl Settings {
         }
         let ticks = |ms: u32| ms.div_ceil(TICK.as_millis() as u32);
         config.segment_bytes = SEGMENT_BYTES;
-        // Whatever value can be put can also be compared with, and replaced by, another such one.
-        config.max_command_bytes = config.max_command_bytes.max(2 * MAX_VALUE + COMMAND_FRAME);
+        config.max_command_bytes = MAX_COMMAND_BYTES;
         let election = ticks(self.election_ms.unwrap_or(DEFAULT_ELECTION_MS));
         config.tick = TICK;
         config.election_ticks = (election, election.saturating_mul(2));

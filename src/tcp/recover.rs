@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::kv::Kv;
+use crate::machine::StateMachine;
 use crate::node::Survivor;
 use crate::tcp::directory::Survey;
 use crate::tcp::identity::ClusterId;
@@ -40,12 +40,13 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Reads the data directories of members that do not run. Blocks, and holds the state in memory.
+    /// Reads the data directories of members with the machine `M` that do not run. Blocks, and holds the
+    /// state in memory.
     ///
     /// # Errors
     /// When one of them is in use, is none, or cannot be read; when they are of different clusters or of one
     /// member; and when none holds a state.
-    pub fn read(paths: &[PathBuf]) -> Result<Recovery, ServerError> {
+    pub fn read<M: StateMachine>(paths: &[PathBuf]) -> Result<Recovery, ServerError> {
         let wrong = |message: String| Err(ServerError::Settings(message));
         let surveys: Result<Vec<Survey>, _> = paths.iter().map(|path| Survey::open(path)).collect();
         let surveys = surveys?;
@@ -70,7 +71,7 @@ impl Recovery {
                 ));
             }
         }
-        let mut survivors: Vec<(Survey, Survivor<Kv>)> = Vec::new();
+        let mut survivors: Vec<(Survey, Survivor<M>)> = Vec::new();
         for mut survey in surveys {
             let config = Config::new(survey.node(), Vec::new());
             let found = Survivor::read(&config, &mut survey).map_err(ServerError::Node)?;

@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::driver::{Driver, Host};
 use crate::env::{Clock, Completion, Transport};
 use crate::error::Error;
-use crate::kv::Kv;
+use crate::machine::StateMachine;
 use crate::tcp::directory::{Directory, Expected};
 use crate::tcp::disk::{Files, OnFiles};
 use crate::tcp::identity::RestoreId;
@@ -56,12 +56,17 @@ impl OnFiles for Alone {
 
 impl Host for Alone {}
 
-/// Makes the data directory of a founder of the new cluster `id`, whose first state is `backup`. Blocks.
+/// Makes the data directory of a founder of the new cluster `id`, whose first state is `backup`, which a
+/// node with the machine `M` has made. Blocks.
 ///
 /// # Errors
 /// When the directory has been used or cannot be written, when the backup cannot be read, and for a
 /// node that joins, because that one gets the state from the others.
-pub fn restore(options: Options, backup: Bytes, id: RestoreId) -> Result<(), ServerError> {
+pub fn restore<M: StateMachine>(
+    options: Options,
+    backup: Bytes,
+    id: RestoreId,
+) -> Result<(), ServerError> {
     if options.cluster.is_none() {
         return Err(ServerError::Settings(
             "a node that joins a cluster gets its state from it: restore without --join".to_owned(),
@@ -86,7 +91,7 @@ pub fn restore(options: Options, backup: Bytes, id: RestoreId) -> Result<(), Ser
     };
     let files = Files::start(directory.clone(), config.segment_bytes, report);
     let files = files.map_err(|error| again(Error::Disk(error)))?;
-    found(config, files, &completions).map_err(again)?;
+    found::<M>(config, files, &completions).map_err(again)?;
     // Only now may a node start on it.
     Ok(directory.end_restore(state)?)
 }
@@ -98,9 +103,13 @@ fn founding_gap(id: RestoreId) -> u64 {
 }
 
 /// Writes what a founder begins with. `files` reports to the other end of `completions`.
-fn found(config: Config, files: Files, completions: &Receiver<Completion>) -> Result<(), Error> {
+fn found<M: StateMachine>(
+    config: Config,
+    files: Files,
+    completions: &Receiver<Completion>,
+) -> Result<(), Error> {
     let mut host = Alone { files };
-    let mut driver: Driver<Kv> = Driver::start(config, &mut host)?;
+    let mut driver: Driver<M> = Driver::start(config, &mut host)?;
     while driver.is_writing() {
         let Ok(completion) = completions.recv() else { break };
         driver.complete(completion);

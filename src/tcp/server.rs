@@ -17,13 +17,13 @@ use tracing::{info, warn};
 use crate::api::Request;
 use crate::env::Completion;
 use crate::error::Error;
-use crate::kv::Kv;
+use crate::machine::StateMachine;
 use crate::node::Role;
 use crate::tcp::descriptors::{self, Budget};
 use crate::tcp::directory::{Directory, DirectoryError, Expected};
 use crate::tcp::disk::Files;
 use crate::tcp::handle::{Handle, Input, View, inbox};
-use crate::tcp::http::{self, HttpOptions, Tokens};
+use crate::tcp::http::{self, HttpOptions, MachineRoutes, Routes, Tokens};
 use crate::tcp::identity::ClusterId;
 use crate::tcp::joining;
 use crate::tcp::journal::{Journal, NodeStats};
@@ -113,11 +113,69 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the node that `options` describe. Returns when it has read its disk and listens.
+    /// Starts the node that `options` describe, with `M` as its state machine. Returns when it has read
+    /// its disk and listens.
+    ///
+    /// Clients reach the machine with `POST /v1/command` and `POST /v1/query`, whose bodies are the
+    /// machine's own bytes; the routes of every node in [`http`] are there, too. All members of a
+    /// cluster must run the same machine, and a data directory must be opened with the machine that has
+    /// written it. The node does not check this; a machine may, in
+    /// [`restore`](StateMachine::restore).
     ///
     /// # Errors
     /// When a directory, a file, a port or the node itself refuses.
-    pub async fn start(options: Options) -> Result<Server, ServerError> {
+    ///
+    /// ```no_run
+    /// use bytes::Bytes;
+    /// use stormkv::machine::{Chunks, StateMachine};
+    /// use stormkv::tcp::Server;
+    /// use stormkv::tcp::options::Settings;
+    /// use stormkv::types::LogIndex;
+    ///
+    /// /// A number, and a command that adds one to it.
+    /// #[derive(Default)]
+    /// struct Tally(u64);
+    ///
+    /// impl StateMachine for Tally {
+    ///     fn apply(&mut self, _: LogIndex, _: &[u8]) -> Bytes {
+    ///         self.0 += 1;
+    ///         self.0.to_string().into()
+    ///     }
+    ///
+    ///     fn query(&self, _: &[u8]) -> Bytes {
+    ///         self.0.to_string().into()
+    ///     }
+    ///
+    ///     fn snapshot(&self) -> Chunks {
+    ///         let state = Bytes::copy_from_slice(&self.0.to_le_bytes());
+    ///         Box::new(std::iter::once(state))
+    ///     }
+    ///
+    ///     fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Tally, String> {
+    ///         let state: Bytes = chunks.flatten().collect();
+    ///         let state: [u8; 8] = state[..].try_into().map_err(|_| "a tally has 8 bytes".to_owned())?;
+    ///         Ok(Tally(u64::from_le_bytes(state)))
+    ///     }
+    ///
+    ///     fn digest(&self) -> u64 {
+    ///         self.0
+    ///     }
+    /// }
+    ///
+    /// # async fn example(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    /// // curl http://127.0.0.1:12380/v1/command -d ''
+    /// let server = Server::start_with::<Tally>(settings.resolve()?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn start_with<M: StateMachine>(options: Options) -> Result<Server, ServerError> {
+        Server::start_node::<M, MachineRoutes>(options).await
+    }
+
+    /// Starts a node with the machine `M`, and the routes `R` beside those of every node.
+    async fn start_node<M: StateMachine, R: Routes>(
+        options: Options,
+    ) -> Result<Server, ServerError> {
         let budget = Budget::of(descriptors::limit(), options.max_connections)
             .map_err(ServerError::Settings)?;
         if budget.clients < options.max_connections {
@@ -184,7 +242,7 @@ impl Server {
             view,
             stats,
         };
-        let (thread, ended) = beginning.spawn(tokio::runtime::Handle::current()).await?;
+        let (thread, ended) = beginning.spawn::<M>(tokio::runtime::Handle::current()).await?;
 
         tasks.spawn(peers.run());
         tasks.spawn(relocation::run(network.clone()));
@@ -195,9 +253,10 @@ impl Server {
             tasks.spawn(keep_fresh(secret.clone(), CERTIFICATES));
         }
         let (shutdown, told) = oneshot::channel();
-        let http = tokio::spawn(http::serve(clients, handle.clone(), http_options, async {
-            let _ = told.await;
-        }));
+        let http =
+            tokio::spawn(http::serve_routes::<R>(clients, handle.clone(), http_options, async {
+                let _ = told.await;
+            }));
         Ok(Server {
             handle,
             client_address,
@@ -320,6 +379,8 @@ fn http_options(
     let mut http = HttpOptions::default();
     http.limits.connections = budget.clients;
     http.limits.surplus = budget.surplus;
+    // The node refuses a command that is too long for it, and states its limit.
+    http.limits.body = http.limits.body.max(options.config.max_command_bytes);
     http.hosts = options.host_names.clone();
     http.peers.tls = options.peer_tls.is_some();
     http.peers.allow_plaintext = options.allow_plaintext;
@@ -363,14 +424,14 @@ struct Beginning {
 
 impl Beginning {
     /// Starts the thread, and waits until the node has read its disk.
-    async fn spawn(
+    async fn spawn<M: StateMachine>(
         self,
         runtime: tokio::runtime::Handle,
     ) -> Result<(thread::JoinHandle<()>, oneshot::Receiver<Ended>), ServerError> {
         let (begun, beginning) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let (path, node) = (self.directory.path().to_owned(), self.options.config.id);
-        let run = move || match self.start(runtime) {
+        let run = move || match self.start::<M>(runtime) {
             Ok(runner) => {
                 let _ = begun.send(Ok(()));
                 let _ = end.send(match runner.run() {
@@ -395,7 +456,7 @@ impl Beginning {
         }
     }
 
-    fn start(self, runtime: tokio::runtime::Handle) -> Result<Runner<Kv>, Error> {
+    fn start<M: StateMachine>(self, runtime: tokio::runtime::Handle) -> Result<Runner<M>, Error> {
         let mut config = self.options.config;
         // Not a counter in the directory: a backup of the whole disk would bring an old one back.
         config.incarnation = OsRng.next_u64();
@@ -443,6 +504,7 @@ async fn hand_over(handle: &Handle) {
     }
 }
 
+mod kv;
 #[cfg(test)]
 mod security;
 #[cfg(test)]

@@ -6,6 +6,9 @@
 //! that each answer is compared with. Faults, clients, checkers, shrinking and replay are the
 //! simulator's.
 //!
+//! With the feature `node`, the binary `bank-node` is a real node of the same ledger, over TCP and files,
+//! and `tests/cluster.rs` runs three of them.
+//!
 //! With `LEAKY` the snapshot of a state leaves out what does not fill a whole chunk, a mistake that no
 //! test without a restart finds.
 

@@ -32,7 +32,7 @@ use tracing::{info, warn};
 
 use super::body::Body;
 use super::error::{ApiError, Code};
-use super::routes::Route;
+use super::routes::{Route, Routes};
 use super::service::{Service, now};
 use super::watch::{Patience, Watchdog, Watched, WatchedStream};
 use super::{HttpOptions, Limits, TlsSource};
@@ -64,8 +64,8 @@ impl Accept for TcpListener {
 }
 
 /// Runs the accept loop until `shutdown`, then waits for the requests in flight.
-pub(super) struct Server {
-    service: Arc<Service>,
+pub(super) struct Server<R> {
+    service: Arc<Service<R>>,
     watchdog: Arc<Watchdog>,
     limits: Limits,
     tls: Option<TlsSource>,
@@ -77,8 +77,8 @@ pub(super) struct Server {
     connections: JoinSet<()>,
 }
 
-impl Server {
-    pub fn new(service: Arc<Service>, options: &HttpOptions) -> Server {
+impl<R: Routes> Server<R> {
+    pub fn new(service: Arc<Service<R>>, options: &HttpOptions) -> Server<R> {
         let limits = options.limits.clone();
         let patience = Patience {
             header: limits.header,
@@ -247,15 +247,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// One connection and what it needs.
-struct Connection {
-    service: Arc<Service>,
+struct Connection<R> {
+    service: Arc<Service<R>>,
     watched: Arc<Watched>,
     limits: Limits,
     /// The place of a surplus connection.
     surplus: Option<Arc<Place>>,
 }
 
-impl Connection {
+impl<R: Routes> Connection<R> {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>, place: OwnedSemaphorePermit) {
         self.speak(stream, tls).await;
         drop(place);
@@ -325,7 +325,8 @@ impl Connection {
         let Some(place) = &self.surplus else {
             return self.service.handle(request, &self.watched).await;
         };
-        let monitors = Route::find(request.uri().path()).is_ok_and(Route::is_monitoring);
+        let route = Route::<R>::find(request.uri().path());
+        let monitors = route.is_ok_and(|route| route.is_monitoring());
         let mut response = if monitors {
             place.reached(Stage::Introduced);
             self.service.handle(request, &self.watched).await

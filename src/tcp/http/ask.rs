@@ -15,7 +15,6 @@ use tokio::time::{timeout, timeout_at};
 
 use super::error::{ApiError, Code};
 use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
-use crate::kv::{Command, Query, Response};
 use crate::tcp::handle::Handle;
 use crate::types::{LogIndex, NodeId, SessionId};
 
@@ -31,7 +30,7 @@ const LEADER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The node, and how long to bother it for one request.
 #[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
+pub(crate) struct Asker<'a> {
     pub handle: &'a Handle,
     pub patience: Duration,
     /// Since when all of the request is there. Known already, so it costs no look at the clock.
@@ -81,6 +80,11 @@ fn is_repeatable(request: &Request) -> bool {
 }
 
 impl Asker<'_> {
+    /// The same, for a request whose last byte came at `at`, if it had to be waited for.
+    pub fn since(self, at: Option<Instant>) -> Self {
+        Asker { began: at.unwrap_or(self.began), ..self }
+    }
+
     /// The node's answer: anything but a refusal or "unknown".
     pub async fn ask(&self, request: Request) -> Result<Reply, ApiError> {
         // Only those that are not answered at once pay for a look at the clock.
@@ -192,33 +196,26 @@ impl Asker<'_> {
         }
     }
 
+    /// The machine's answer, and the applied index that it reflects.
     pub async fn query(
         &self,
-        query: &Query,
+        query: Bytes,
         consistency: Consistency,
-    ) -> Result<Response, ApiError> {
-        self.query_at(query, consistency).await.map(|(response, _)| response)
-    }
-
-    /// The answer, and the applied index that it reflects.
-    async fn query_at(
-        &self,
-        query: &Query,
-        consistency: Consistency,
-    ) -> Result<(Response, LogIndex), ApiError> {
-        match self.ask(Request::Query { query: query.encode(), consistency }).await? {
-            Reply::Value { index, response } => Ok((decoded(&response)?, index)),
+    ) -> Result<(Bytes, LogIndex), ApiError> {
+        match self.ask(Request::Query { query, consistency }).await? {
+            Reply::Value { index, response } => Ok((response, index)),
             other => Err(unexpected(&other)),
         }
     }
 
+    /// The machine's answer, and an index at which the state reflects the command.
     pub async fn command(
         &self,
         session: Option<(SessionId, u64)>,
-        command: &Command,
-    ) -> Result<Response, ApiError> {
-        match self.ask(Request::Command { session, command: command.encode() }).await? {
-            Reply::Applied { response, .. } => decoded(&response),
+        command: Bytes,
+    ) -> Result<(Bytes, LogIndex), ApiError> {
+        match self.ask(Request::Command { session, command }).await? {
+            Reply::Applied { response, index } => Ok((response, index)),
             Reply::NotKept { bytes, .. } => Err(not_kept(bytes)),
             other => Err(unexpected(&other)),
         }
@@ -256,9 +253,9 @@ impl Asker<'_> {
 
     /// Waits until this node reflects all that was acknowledged before. Says up to which index.
     pub async fn barrier(&self) -> Result<LogIndex, ApiError> {
-        // Nobody can have set the empty key, so the answer is small.
-        let query = Query::Get { key: Bytes::new() };
-        self.query_at(&query, Consistency::Linearizable).await.map(|(_, index)| index)
+        // The empty query: see `StateMachine::query`.
+        let answer = self.query(Bytes::new(), Consistency::Linearizable).await;
+        answer.map(|(_, index)| index)
     }
 }
 
@@ -290,18 +287,6 @@ fn not_kept(bytes: u64) -> ApiError {
          large to be kept: read to see the state, and do not send it again"
     );
     ApiError::new(Code::AnswerNotKept, message)
-}
-
-fn decoded(response: &[u8]) -> Result<Response, ApiError> {
-    match Response::decode(response) {
-        Ok(Response::Invalid { reason }) => Err(ApiError::new(Code::InvalidCommand, reason)),
-        Ok(response) => Ok(response),
-        Err(error) => {
-            let message =
-                format!("the node's answer cannot be read, what it did is unknown: {error}");
-            Err(ApiError::new(Code::OutcomeUnknown, message))
-        }
-    }
 }
 
 /// The node answered another question. That is a bug, and the client must not guess.

@@ -10,10 +10,10 @@ use hyper::Response;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::answer::Answer;
 use super::ask::Asker;
 use super::body::{Answering, Body};
 use super::error::{ApiError, Code};
-use super::kv::Answer;
 use super::watch::Watched;
 
 /// Pieces, of about 64 KiB each, that may wait for the client.

@@ -27,7 +27,7 @@ use super::watch::Watched;
 const SMALL: usize = 64 << 10;
 
 /// What bounds the bodies of requests, and together with them those of large responses.
-pub(super) struct Bodies {
+pub(crate) struct Bodies {
     max: usize,
     patience: Duration,
     /// One permit per KiB that all large bodies together may take.
@@ -35,7 +35,7 @@ pub(super) struct Bodies {
 }
 
 /// All of a request's body.
-pub(super) struct Arrived {
+pub(crate) struct Arrived {
     pub bytes: Bytes,
     /// To be kept as long as the bytes are.
     pub memory: Option<OwnedSemaphorePermit>,
@@ -126,7 +126,7 @@ impl Bodies {
     }
 
     /// Memory for the body of an answer, if there is that much.
-    pub fn room(&self, bytes: usize) -> Option<Room> {
+    fn room(&self, bytes: usize) -> Option<Room> {
         if bytes <= SMALL { Some(Room(None)) } else { self.reserve(bytes).map(Some).map(Room) }
     }
 
@@ -135,6 +135,14 @@ impl Bodies {
         let message = "too many large answers are on their way: take them faster, ask for less, or \
                        try again later";
         self.room(bytes).ok_or_else(|| ApiError::new(Code::Busy, message))
+    }
+
+    /// The same for the answer to a command. The command has taken effect, so to refuse it now would
+    /// state the opposite of what is true.
+    pub fn room_after_command(&self, bytes: usize) -> Result<Room, ApiError> {
+        let message = "the command was applied, but too many large answers are on their way to make \
+                       its own: read what it did";
+        self.room(bytes).ok_or_else(|| ApiError::new(Code::AnswerNotKept, message))
     }
 
     fn too_large(&self) -> ApiError {
@@ -173,7 +181,7 @@ impl Reserved<'_> {
 }
 
 /// Memory for the body of an answer.
-pub(super) struct Room(Option<OwnedSemaphorePermit>);
+pub(crate) struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
     /// The bytes, which give the memory back with the last of them.

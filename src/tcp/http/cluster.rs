@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::answer::Answer;
 use super::ask::Asker;
+use super::body::Body;
 use super::error::{ApiError, Code};
 use super::json;
-use super::key::Params;
-use super::kv::{Answer, no_content, number};
+use super::params::{Params, number};
 use super::{ClientUrls, PeerRules};
 use crate::api::{Consistency, Reconfigure};
 use crate::node::{Membership, Role};
@@ -30,10 +32,7 @@ const TRANSFER_AGAIN: Duration = Duration::from_millis(500);
 pub(super) fn node_id(text: &str) -> Result<NodeId, ApiError> {
     number(text).filter(|id| *id > 0).map(NodeId).ok_or_else(|| {
         let shown: String = text.chars().take(40).collect();
-        let message = format!(
-            "`{shown}` is no member id: use a number from 1 (keys are deleted with DELETE \
-             /v1/kv/<key>, and set with PUT)"
-        );
+        let message = format!("`{shown}` is no member id: use a number from 1");
         ApiError::new(Code::InvalidNodeId, message)
     })
 }
@@ -72,7 +71,12 @@ async fn add(
     reconfigure(asker, id, change, forced).await
 }
 
-async fn remove(asker: &Asker<'_>, id: NodeId, forced: bool) -> Result<LogIndex, ApiError> {
+/// Removes a member.
+pub(super) async fn remove(
+    asker: &Asker<'_>,
+    id: NodeId,
+    forced: bool,
+) -> Result<LogIndex, ApiError> {
     let view = fresh_view(asker).await?;
     member(&view, id)?;
     let change = Reconfigure { removed: vec![id], ..Reconfigure::default() };
@@ -144,24 +148,15 @@ async fn reconfigure(
     Err(ApiError::new(Code::InvalidMembershipChange, message))
 }
 
-/// `POST /<id>`, with an address as body.
-pub(super) async fn add_by_path(
+/// Adds a voter that the others reach at the address in `url`.
+pub(super) async fn add_voter(
     asker: &Asker<'_>,
-    id: &str,
-    body: &[u8],
+    id: NodeId,
+    url: &[u8],
     peers: PeerRules,
     forced: bool,
-) -> Answer {
-    let id = node_id(id)?;
-    let url = address(id, body, peers)?;
-    add(asker, id, url, false, forced).await?;
-    Ok(no_content())
-}
-
-/// `DELETE /<id>`.
-pub(super) async fn remove_by_path(asker: &Asker<'_>, id: &str, forced: bool) -> Answer {
-    remove(asker, node_id(id)?, forced).await?;
-    Ok(no_content())
+) -> Result<LogIndex, ApiError> {
+    add(asker, id, address(id, url, peers)?, false, forced).await
 }
 
 #[derive(Deserialize)]
@@ -321,8 +316,7 @@ pub(super) async fn transfer(asker: &Asker<'_>, body: &[u8]) -> Answer {
 }
 
 /// `GET /v1/status`: this node's own view of itself.
-pub(super) fn status(asker: &Asker<'_>, uptime: Duration, query: Option<&str>) -> Answer {
-    Params::parse(query, &[])?;
+pub(super) fn status(asker: &Asker<'_>, uptime: Duration) -> Response<Body> {
     let view = asker.handle.view();
     let at = |id: SnapshotId| json!({ "index": id.index, "term": id.term });
     let status = &view.status;
@@ -370,7 +364,7 @@ pub(super) fn status(asker: &Asker<'_>, uptime: Duration, query: Option<&str>) -
     if let Some(error) = &view.stopped {
         json["stopped"] = error.to_string().into();
     }
-    Ok(json::answer(&json))
+    json::answer(&json)
 }
 
 pub(crate) fn role(role: Role) -> &'static str {
@@ -390,7 +384,8 @@ pub(super) async fn ready(asker: &Asker<'_>, patience: Duration) -> Answer {
     let view = asker.handle.view();
     if view.membership.voters().is_empty() {
         let message = format!(
-            "this node is not a member of a cluster yet: add it with POST /{} at a member, and its URL as body",
+            "this node is not a member of a cluster yet: add it with POST /v1/members at a member, and \
+             {{\"id\":{},\"url\":\"..\"}} as body",
             view.status.id.0
         );
         return Err(ApiError::new(Code::NoLeader, message));
@@ -463,13 +458,7 @@ mod tests {
         for text in ["", "0", "04", "+4", "-4", "4/", "%34", "99999999999999999999", "key"] {
             let error = node_id(text).unwrap_err();
             assert_eq!(error.code(), Code::InvalidNodeId);
-            assert!(error.message().contains("DELETE /v1/kv/<key>"));
+            assert!(error.message().ends_with("use a number from 1"));
         }
-    }
-
-    #[test]
-    fn an_empty_key_reads_nothing() {
-        // What the barrier relies on: no path and no body names the empty key.
-        assert!(super::super::key::checked_key(b"").is_err());
     }
 }

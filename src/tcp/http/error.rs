@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
+use serde_json::Value;
 
 use super::body::Body;
 use crate::api::Refusal;
-use crate::types::LogIndex;
 
 /// Defines the codes once: variant, name on the wire, status, meaning.
 macro_rules! codes {
@@ -80,8 +80,8 @@ codes! {
 pub(crate) struct ApiError {
     code: Code,
     message: Cow<'static, str>,
-    /// The present revision, for a precondition that failed.
-    revision: Option<Option<LogIndex>>,
+    /// A field beside the code and the message.
+    field: Option<(&'static str, Value)>,
     /// The methods that the path has.
     allow: Option<String>,
     /// The connection is of no further use, as an unread body stands in it.
@@ -90,7 +90,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> ApiError {
-        ApiError { code, message: message.into(), revision: None, allow: None, close: false }
+        ApiError { code, message: message.into(), field: None, allow: None, close: false }
     }
 
     pub fn code(&self) -> Code {
@@ -102,24 +102,19 @@ impl ApiError {
         &self.message
     }
 
-    /// A guard that did not hold.
-    pub fn conflict(revision: Option<LogIndex>) -> ApiError {
-        let message = match revision {
-            Some(revision) => format!(
-                "the key has revision {revision}, so the condition does not hold and nothing was \
-                 changed: read it again and decide anew"
-            ),
-            None => "the key is absent, so the condition does not hold and nothing was changed: \
-                     create it with If-None-Match: *"
-                .to_owned(),
-        };
-        let error = ApiError::new(Code::PreconditionFailed, message);
-        ApiError { revision: Some(revision), ..error }
-    }
-
     pub fn method(allow: String) -> ApiError {
         let message = format!("this path has no such method: use one of {allow}");
         ApiError { allow: Some(allow), ..ApiError::new(Code::MethodNotAllowed, message) }
+    }
+
+    /// The same, with another field in its JSON.
+    pub fn and_field(self, name: &'static str, value: Value) -> ApiError {
+        ApiError { field: Some((name, value)), ..self }
+    }
+
+    /// The same, with a remark behind its message.
+    pub fn and_hint(self, hint: &str) -> ApiError {
+        ApiError { message: format!("{} ({hint})", self.message).into(), ..self }
     }
 
     /// The same, and the connection ends with it.
@@ -202,8 +197,8 @@ impl ApiError {
     /// The answer for a client.
     pub fn into_response(self) -> Response<Body> {
         let mut json = serde_json::json!({ "code": self.code.name(), "message": self.message });
-        if let Some(revision) = self.revision {
-            json["revision"] = revision.into();
+        if let Some((name, value)) = self.field {
+            json[name] = value;
         }
         let mut response = Response::new(Body::full(json.to_string()));
         let status = self.code.status();

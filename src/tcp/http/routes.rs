@@ -1,8 +1,17 @@
-//! All paths of the API, in one list: who may use which method, and what it is called in metrics.
+//! The paths of the API: who may use which method, and what it is called in metrics.
+//!
+//! Every node has those of [`NodeRoute`]. The service that it runs adds its own, as [`Routes`]: the
+//! key-value store those of keys, any other machine a command and a query. A path is looked up among
+//! the node's first, so no service can hide them.
 
-use hyper::Method;
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Method};
 
+use super::answer::Answer;
+use super::ask::Asker;
+use super::body::Bodies;
 use super::error::{ApiError, Code};
+use super::{Limits, PeerRules};
 
 /// What a request must prove to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +26,68 @@ pub(crate) enum Access {
     Admin,
 }
 
-/// A path, with its variable part as it came, still encoded.
+/// A row of a list of paths.
+pub(crate) struct Entry {
+    /// How the path is written, and the `route` in metrics.
+    pub template: &'static str,
+    /// The methods it has and who may use them.
+    pub methods: &'static [(Method, Access)],
+}
+
+pub(super) const GET: Method = Method::GET;
+pub(super) const HEAD: Method = Method::HEAD;
+pub(super) const PUT: Method = Method::PUT;
+pub(super) const POST: Method = Method::POST;
+pub(super) const DELETE: Method = Method::DELETE;
+
+use Access::{Admin, Client, Open};
+
+/// A request to a route of the service, with what is needed to answer it.
+pub(crate) struct Call<'a> {
+    pub asker: Asker<'a>,
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+    /// Text behind the `?`.
+    pub query: Option<&'a str>,
+    pub body: Incoming,
+    pub bodies: &'a Bodies,
+    pub peers: PeerRules,
+}
+
+impl Call<'_> {
+    /// Returns whether the method is GET or HEAD.
+    pub fn reads(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+/// The API of a service, beside that of every node.
+pub(crate) trait Routes: Send + Sync + 'static {
+    /// A path of it, with its variable parts.
+    type Route<'p>: Copy + Send;
+
+    /// The list of its paths.
+    const ENTRIES: &'static [Entry];
+
+    fn new(limits: &Limits) -> Self;
+
+    /// The route of a path that every node does not have.
+    fn find(path: &str) -> Option<Self::Route<'_>>;
+
+    /// Its row in the list.
+    fn number(route: Self::Route<'_>) -> usize;
+
+    /// Answers a request whose method, token and origin are permitted.
+    fn answer<'a>(
+        &'a self,
+        route: Self::Route<'a>,
+        call: Call<'a>,
+    ) -> impl Future<Output = Answer> + Send;
+}
+
+/// A path that every node has, with its variable part as it came, still encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Route<'p> {
-    /// `/{key}`, or with POST and DELETE `/{id}`: what raftexample has.
-    Short(&'p str),
-    Key(&'p str),
-    Scan,
-    Cas,
-    Txn,
+pub(crate) enum NodeRoute<'p> {
     Sessions,
     Members,
     Member(&'p str),
@@ -39,35 +101,8 @@ pub(crate) enum Route<'p> {
     Metrics,
 }
 
-/// A row of the list.
-pub(crate) struct Entry {
-    /// How the path is written, and the `route` in metrics.
-    pub template: &'static str,
-    /// The methods it has and who may use them.
-    pub methods: &'static [(Method, Access)],
-}
-
-const GET: Method = Method::GET;
-const HEAD: Method = Method::HEAD;
-const PUT: Method = Method::PUT;
-const POST: Method = Method::POST;
-const DELETE: Method = Method::DELETE;
-
-use Access::{Admin, Client, Open};
-
-/// The list. [`Route::number`] says which row belongs to which route.
-pub(crate) const ENTRIES: [Entry; 16] = [
-    Entry {
-        template: "/{key}",
-        methods: &[(GET, Client), (HEAD, Client), (PUT, Client), (POST, Admin), (DELETE, Admin)],
-    },
-    Entry {
-        template: "/v1/kv/{key}",
-        methods: &[(GET, Client), (HEAD, Client), (PUT, Client), (DELETE, Client)],
-    },
-    Entry { template: "/v1/kv", methods: &[(GET, Client)] },
-    Entry { template: "/v1/cas", methods: &[(POST, Client)] },
-    Entry { template: "/v1/txn", methods: &[(POST, Client)] },
+/// The list of the paths that every node has. [`NodeRoute::number`] maps a route to its row.
+const NODE_ENTRIES: [Entry; 11] = [
     Entry { template: "/v1/sessions", methods: &[(POST, Client)] },
     Entry { template: "/v1/members", methods: &[(GET, Client), (POST, Admin)] },
     Entry { template: "/v1/members/{id}", methods: &[(PUT, Admin), (DELETE, Admin)] },
@@ -81,73 +116,95 @@ pub(crate) const ENTRIES: [Entry; 16] = [
     Entry { template: "/metrics", methods: &[(GET, Access::Metrics)] },
 ];
 
-impl<'p> Route<'p> {
-    /// The route of a path. Keys come first: they are what matters for speed.
-    pub fn find(path: &'p str) -> Result<Route<'p>, ApiError> {
-        // Only `*` (OPTIONS) and the empty path (CONNECT) do not begin with it.
-        let rest = path.strip_prefix('/').ok_or_else(|| unknown(path))?;
-        let Some(versioned) = rest.strip_prefix("v1/") else {
-            return Ok(match rest {
-                "health" => Route::Health,
-                "ready" => Route::Ready,
-                "metrics" => Route::Metrics,
-                _ => Route::Short(rest),
-            });
-        };
-        if let Some(key) = versioned.strip_prefix("kv/") {
-            return Ok(Route::Key(key));
-        }
-        if let Some(member) = versioned.strip_prefix("members/") {
-            return match member.split_once('/') {
-                None => Ok(Route::Member(member)),
-                Some((id, "promote")) => Ok(Route::Promote(id)),
-                Some((id, "demote")) => Ok(Route::Demote(id)),
-                Some(_) => Err(unknown(path)),
+impl<'p> NodeRoute<'p> {
+    fn find(path: &'p str) -> Option<NodeRoute<'p>> {
+        let Some(versioned) = path.strip_prefix("/v1/") else {
+            return match path {
+                "/health" => Some(NodeRoute::Health),
+                "/ready" => Some(NodeRoute::Ready),
+                "/metrics" => Some(NodeRoute::Metrics),
+                _ => None,
             };
-        }
+        };
         match versioned {
-            "kv" => Ok(Route::Scan),
-            "cas" => Ok(Route::Cas),
-            "txn" => Ok(Route::Txn),
-            "sessions" => Ok(Route::Sessions),
-            "members" => Ok(Route::Members),
-            "leader" => Ok(Route::Leader),
-            "status" => Ok(Route::Status),
-            "backup" => Ok(Route::Backup),
-            _ => Err(unknown(path)),
+            "sessions" => Some(NodeRoute::Sessions),
+            "members" => Some(NodeRoute::Members),
+            "leader" => Some(NodeRoute::Leader),
+            "status" => Some(NodeRoute::Status),
+            "backup" => Some(NodeRoute::Backup),
+            _ => {
+                let member = versioned.strip_prefix("members/")?;
+                match member.split_once('/') {
+                    None => Some(NodeRoute::Member(member)),
+                    Some((id, "promote")) => Some(NodeRoute::Promote(id)),
+                    Some((id, "demote")) => Some(NodeRoute::Demote(id)),
+                    Some(_) => None,
+                }
+            }
         }
     }
 
-    /// Its row in the list.
-    pub fn number(self) -> usize {
+    fn number(self) -> usize {
         match self {
-            Route::Short(_) => 0,
-            Route::Key(_) => 1,
-            Route::Scan => 2,
-            Route::Cas => 3,
-            Route::Txn => 4,
-            Route::Sessions => 5,
-            Route::Members => 6,
-            Route::Member(_) => 7,
-            Route::Promote(_) => 8,
-            Route::Demote(_) => 9,
-            Route::Leader => 10,
-            Route::Status => 11,
-            Route::Backup => 12,
-            Route::Health => 13,
-            Route::Ready => 14,
-            Route::Metrics => 15,
+            NodeRoute::Sessions => 0,
+            NodeRoute::Members => 1,
+            NodeRoute::Member(_) => 2,
+            NodeRoute::Promote(_) => 3,
+            NodeRoute::Demote(_) => 4,
+            NodeRoute::Leader => 5,
+            NodeRoute::Status => 6,
+            NodeRoute::Backup => 7,
+            NodeRoute::Health => 8,
+            NodeRoute::Ready => 9,
+            NodeRoute::Metrics => 10,
+        }
+    }
+}
+
+/// A path of a node that runs a service.
+pub(super) enum Route<'p, R: Routes> {
+    Node(NodeRoute<'p>),
+    Service(R::Route<'p>),
+}
+
+/// The list of all paths of a node that runs a service. [`Route::number`] counts its rows.
+pub(super) fn entries<R: Routes>() -> impl Iterator<Item = &'static Entry> {
+    NODE_ENTRIES.iter().chain(R::ENTRIES)
+}
+
+impl<'p, R: Routes> Route<'p, R> {
+    /// The route of a path.
+    pub fn find(path: &'p str) -> Result<Route<'p, R>, ApiError> {
+        NodeRoute::find(path)
+            .map(Route::Node)
+            .or_else(|| R::find(path).map(Route::Service))
+            .ok_or_else(|| unknown::<R>(path))
+    }
+
+    /// Its row in the list of all paths.
+    pub fn number(&self) -> usize {
+        match self {
+            Route::Node(route) => route.number(),
+            Route::Service(route) => NODE_ENTRIES.len() + R::number(*route),
         }
     }
 
-    /// Whether it is about the state of the node, and so is answered on surplus connections, too.
-    pub fn is_monitoring(self) -> bool {
-        matches!(self, Route::Health | Route::Ready | Route::Status | Route::Metrics)
+    fn entry(&self) -> &'static Entry {
+        match self {
+            Route::Node(route) => &NODE_ENTRIES[route.number()],
+            Route::Service(route) => &R::ENTRIES[R::number(*route)],
+        }
+    }
+
+    /// Returns whether it is about the state of the node, and so is answered on surplus connections, too.
+    pub fn is_monitoring(&self) -> bool {
+        use NodeRoute::{Health, Metrics, Ready, Status};
+        matches!(self, Route::Node(Health | Ready | Status | Metrics))
     }
 
     /// What this method of it asks for.
-    pub fn access(self, method: &Method) -> Result<Access, ApiError> {
-        let methods = ENTRIES[self.number()].methods;
+    pub fn access(&self, method: &Method) -> Result<Access, ApiError> {
+        let methods = self.entry().methods;
         match methods.iter().find(|(known, _)| known == method) {
             Some((_, access)) => Ok(*access),
             None => {
@@ -158,10 +215,10 @@ impl<'p> Route<'p> {
     }
 }
 
-fn unknown(path: &str) -> ApiError {
+fn unknown<R: Routes>(path: &str) -> ApiError {
     // A longer path is no near miss, and the comparison takes time.
     let shown: String = path.chars().take(60).collect();
-    let nearest = ENTRIES.iter().map(|entry| entry.template).filter(|known| known.contains("/v1/"));
+    let nearest = entries::<R>().map(|entry| entry.template).filter(|known| known.contains("/v1/"));
     let nearest = nearest.min_by_key(|known| distance(&shown, known)).unwrap_or_default();
     let message = format!("there is no path {shown}: did you mean {nearest}?");
     ApiError::new(Code::NotFound, message)
@@ -187,13 +244,15 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::kv::{self, KvRoutes};
+    use super::super::machine::MachineRoutes;
     use super::*;
 
-    #[test]
-    fn every_row_is_found_by_its_own_template_and_stands_in_the_essay() {
+    /// Finds each row by its template, and in the documentation of the module.
+    fn check_rows<R: Routes>() {
         let essay = include_str!("../http.rs");
-        for (number, entry) in ENTRIES.iter().enumerate() {
-            let route = Route::find(entry.template).unwrap();
+        for (number, entry) in entries::<R>().enumerate() {
+            let route = Route::<R>::find(entry.template).ok().unwrap();
             assert_eq!(route.number(), number, "{}", entry.template);
             for (method, _) in entry.methods {
                 assert!(route.access(method).is_ok());
@@ -205,9 +264,15 @@ mod tests {
                         && cells[1].split(", ").any(|name| name == method.as_str())
                         && cells[2].trim_matches('`').split('?').next() == Some(template)
                 });
-                assert!(listed, "{method} {} is not in the table of the API", entry.template);
+                assert!(listed, "{method} {} is not in a table of the API", entry.template);
             }
         }
+    }
+
+    #[test]
+    fn every_row_is_found_by_its_own_template_and_stands_in_the_essay() {
+        check_rows::<KvRoutes>();
+        check_rows::<MachineRoutes>();
     }
 
     /// The description for machines, its paths and methods.
@@ -223,7 +288,7 @@ mod tests {
             }
         }
         let mut routed = BTreeSet::new();
-        for entry in &ENTRIES {
+        for entry in entries::<KvRoutes>().chain(MachineRoutes::ENTRIES) {
             for (method, access) in entry.methods {
                 let role = match access {
                     Open => "none",
@@ -254,11 +319,26 @@ mod tests {
 
     #[test]
     fn what_is_not_reserved_is_a_key() {
-        assert_eq!(Route::find("/v1"), Ok(Route::Short("v1")));
-        assert_eq!(Route::find("/"), Ok(Route::Short("")));
-        assert_eq!(Route::find("//"), Ok(Route::Short("/")));
-        assert_eq!(Route::find("/v1/kv/"), Ok(Route::Key("")));
-        assert_eq!(Route::find("/v1/kv/members/x"), Ok(Route::Key("members/x")));
+        for (path, wanted) in [
+            ("/v1", kv::Route::Short("v1")),
+            ("/", kv::Route::Short("")),
+            ("//", kv::Route::Short("/")),
+            ("/v1/kv/", kv::Route::Key("")),
+            ("/v1/kv/members/x", kv::Route::Key("members/x")),
+        ] {
+            let found = Route::<KvRoutes>::find(path);
+            assert!(matches!(found, Ok(Route::Service(route)) if route == wanted), "{path}");
+        }
+    }
+
+    #[test]
+    fn machine_has_no_keys() {
+        for path in ["/", "/k", "/v1/kv/k", "/v1/kv", "/v1/cas", "/v1/command/", "/4"] {
+            let error = Route::<MachineRoutes>::find(path).err().unwrap();
+            assert_eq!(error.code(), Code::NotFound, "{path}");
+        }
+        let error = Route::<MachineRoutes>::find("/v1/comand").err().unwrap();
+        assert!(error.message().ends_with("/v1/command?"), "{}", error.message());
     }
 
     #[test]
@@ -268,16 +348,17 @@ mod tests {
             ("/v1/sesions", "/v1/sessions?"),
             ("/v1/members/3/promot", "/v1/members/{id}/promote?"),
         ] {
-            let error = Route::find(path).unwrap_err();
+            let error = Route::<KvRoutes>::find(path).err().unwrap();
             assert!(error.message().ends_with(nearest), "{path}: {}", error.message());
             assert_eq!(error.code(), Code::NotFound);
         }
-        assert!(Route::find("*").is_err());
+        assert!(Route::<KvRoutes>::find("*").is_err());
     }
 
     #[test]
     fn a_missing_method_names_those_that_are_there() {
-        let error = Route::Members.access(&Method::PATCH).unwrap_err();
+        let members = Route::<KvRoutes>::Node(NodeRoute::Members);
+        let error = members.access(&Method::PATCH).unwrap_err();
         assert!(error.message().ends_with("GET, POST"), "{}", error.message());
     }
 }

@@ -1,40 +1,38 @@
 //! From a request to a response: find the route, check the token, dispatch, count.
 //!
-//! Requests about one key go straight through. All others are dispatched behind a box, so that the
+//! Requests to the service go straight through. All others are dispatched behind a box, so that the
 //! future that every request pays for stays small.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, Version};
 use tokio::sync::Semaphore;
 
+use super::answer::Answer;
 use super::ask::Asker;
 use super::body::{Arrived, Bodies, Body};
 use super::error::{ApiError, Code};
-use super::key::{Params, parse_key, parse_short_key};
-use super::kv::Answer;
 use super::origin::Doorman;
-use super::routes::{Access, Route};
+use super::params::Params;
+use super::routes::{Access, Call, NodeRoute, Route, Routes};
 use super::tokens::Tokens;
 use super::watch::Watched;
-use super::{ClientUrls, PeerRules, backup, cluster, data, kv};
+use super::{ClientUrls, PeerRules, backup, cluster, session};
 use crate::tcp::handle::Handle;
 use crate::tcp::metrics::{Format, Metrics};
 
 /// What all connections share.
-pub(super) struct Service {
+pub(super) struct Service<R> {
+    pub routes: R,
     pub handle: Handle,
     /// For one request, see [`Limits::request`](super::Limits::request).
     pub patience: Duration,
     pub bodies: Bodies,
-    /// For requests with several values in JSON.
-    pub values: Bodies,
     pub tokens: Option<Arc<Tokens>>,
     /// If nothing else keeps web pages out.
     pub doorman: Option<Doorman>,
@@ -66,7 +64,7 @@ fn check_host(parts: &Parts) -> Result<(), ApiError> {
     Err(ApiError::new(Code::InvalidHeader, message).and_close())
 }
 
-impl Service {
+impl<R: Routes> Service<R> {
     /// Answers a request. Never fails: an error is an answer too.
     pub async fn handle(
         &self,
@@ -76,7 +74,7 @@ impl Service {
         let began = now();
         let _in_flight = self.metrics.begin();
         let (parts, body) = request.into_parts();
-        let (number, answer) = match Route::find(parts.uri.path()) {
+        let (number, answer) = match Route::<R>::find(parts.uri.path()) {
             Ok(route) => {
                 let asker = Asker { handle: &self.handle, patience: self.patience, began };
                 (Some(route.number()), self.answer(route, &parts, body, asker, connection).await)
@@ -91,12 +89,12 @@ impl Service {
         response
     }
 
-    async fn answer(
-        &self,
-        route: Route<'_>,
-        parts: &Parts,
+    async fn answer<'a>(
+        &'a self,
+        route: Route<'a, R>,
+        parts: &'a Parts,
         body: Incoming,
-        asker: Asker<'_>,
+        asker: Asker<'a>,
         connection: &Arc<Watched>,
     ) -> Answer {
         let method = &parts.method;
@@ -110,85 +108,60 @@ impl Service {
         {
             doorman.check(&parts.headers)?;
         }
-        let reads = method == Method::GET || method == Method::HEAD;
+        let call = Call {
+            asker,
+            method,
+            headers: &parts.headers,
+            query: parts.uri.query(),
+            body,
+            bodies: &self.bodies,
+            peers: self.peers,
+        };
         match route {
-            Route::Short(key) if reads => {
-                kv::get(&asker, &self.bodies, parse_short_key(key)?, parts.uri.query()).await
-            }
-            Route::Key(key) if reads => {
-                kv::get(&asker, &self.bodies, parse_key(key)?, parts.uri.query()).await
-            }
-            Route::Short(key) if method == Method::PUT => {
-                self.put(asker, parse_short_key(key)?, parts, body).await
-            }
-            Route::Key(key) if method == Method::PUT => {
-                self.put(asker, parse_key(key)?, parts, body).await
-            }
-            route => Box::pin(self.answer_rest(route, parts, body, asker, connection)).await,
+            Route::Service(route) => self.routes.answer(route, call).await,
+            Route::Node(route) => Box::pin(self.answer_node(route, call, connection)).await,
         }
     }
 
-    async fn put(&self, asker: Asker<'_>, key: Bytes, parts: &Parts, body: Incoming) -> Answer {
-        Params::parse(parts.uri.query(), &[])?;
-        let Arrived { bytes: value, memory: _memory, at } = self.bodies.read(body).await?;
-        let asker = Asker { began: at.unwrap_or(asker.began), ..asker };
-        kv::put(&asker, key, &parts.headers, value).await
-    }
-
-    async fn answer_rest(
+    async fn answer_node(
         &self,
-        route: Route<'_>,
-        parts: &Parts,
-        body: Incoming,
-        asker: Asker<'_>,
+        route: NodeRoute<'_>,
+        call: Call<'_>,
         connection: &Arc<Watched>,
     ) -> Answer {
-        let (headers, query, peers) = (&parts.headers, parts.uri.query(), self.peers);
-        // Those that have parameters look at them themselves.
-        let reads_members = matches!(route, Route::Members) && parts.method == Method::GET;
+        let Call { asker, method, headers, query, body, bodies, peers } = call;
+        // Those that have other parameters read them themselves.
+        let reads_members = matches!(route, NodeRoute::Members) && method == Method::GET;
+        let deletes = method == Method::DELETE;
         let forced = match route {
-            Route::Scan | Route::Status => false,
-            Route::Members if reads_members => false,
-            Route::Short(_) | Route::Members | Route::Promote(_) | Route::Demote(_) => {
+            NodeRoute::Members if reads_members => false,
+            NodeRoute::Members | NodeRoute::Promote(_) | NodeRoute::Demote(_) => {
                 Params::parse(query, &["force"])?.force()?
             }
-            Route::Member(_) if parts.method == Method::DELETE => {
-                Params::parse(query, &["force"])?.force()?
-            }
+            NodeRoute::Member(_) if deletes => Params::parse(query, &["force"])?.force()?,
             _ => {
                 Params::parse(query, &[])?;
                 false
             }
         };
-        let bodies = match route {
-            Route::Cas | Route::Txn => &self.values,
-            _ => &self.bodies,
-        };
         let Arrived { bytes: body, memory: _memory, at } = bodies.read(body).await?;
-        let asker = &Asker { began: at.unwrap_or(asker.began), ..asker };
-        let deletes = parts.method == Method::DELETE;
+        let asker = &asker.since(at);
         match route {
-            Route::Short(id) if deletes => cluster::remove_by_path(asker, id, forced).await,
-            Route::Short(id) => cluster::add_by_path(asker, id, &body, peers, forced).await,
-            Route::Key(key) => kv::delete(asker, parse_key(key)?, headers).await,
-            Route::Scan => data::scan(asker, &self.bodies, query).await,
-            Route::Cas => data::cas(asker, &self.bodies, headers, &body).await,
-            Route::Txn => data::txn(asker, &self.bodies, headers, &body).await,
-            Route::Sessions => data::open_session(asker).await,
-            Route::Members if reads_members => {
+            NodeRoute::Sessions => session::open(asker).await,
+            NodeRoute::Members if reads_members => {
                 cluster::members(asker, query, self.client_urls.as_ref()).await
             }
-            Route::Members => cluster::add_member(asker, &body, peers, forced).await,
-            Route::Member(id) if deletes => cluster::remove_member(asker, id, forced).await,
-            Route::Member(id) => cluster::move_member(asker, id, &body, peers).await,
-            Route::Promote(id) => cluster::promote(asker, id, forced).await,
-            Route::Demote(id) => cluster::demote(asker, id, forced).await,
-            Route::Leader => cluster::transfer(asker, &body).await,
-            Route::Status => cluster::status(asker, self.began.elapsed(), query),
-            Route::Backup => backup::backup(asker, &self.backups, connection).await,
-            Route::Health => cluster::health(asker),
-            Route::Ready => cluster::ready(asker, self.ready_patience).await,
-            Route::Metrics => Ok(self.scrape(headers)),
+            NodeRoute::Members => cluster::add_member(asker, &body, peers, forced).await,
+            NodeRoute::Member(id) if deletes => cluster::remove_member(asker, id, forced).await,
+            NodeRoute::Member(id) => cluster::move_member(asker, id, &body, peers).await,
+            NodeRoute::Promote(id) => cluster::promote(asker, id, forced).await,
+            NodeRoute::Demote(id) => cluster::demote(asker, id, forced).await,
+            NodeRoute::Leader => cluster::transfer(asker, &body).await,
+            NodeRoute::Status => Ok(cluster::status(asker, self.began.elapsed())),
+            NodeRoute::Backup => backup::backup(asker, &self.backups, connection).await,
+            NodeRoute::Health => cluster::health(asker),
+            NodeRoute::Ready => cluster::ready(asker, self.ready_patience).await,
+            NodeRoute::Metrics => Ok(self.scrape(headers)),
         }
     }
 

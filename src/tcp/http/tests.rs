@@ -6,6 +6,7 @@ mod auth;
 mod connections;
 mod data;
 mod errors;
+mod machine;
 mod members;
 mod node;
 
@@ -19,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{HttpOptions, Limits, serve};
+use super::{HttpOptions, KvRoutes, Limits, Routes, serve_routes};
 use crate::tcp::handle::Handle;
 
 /// No test waits longer for anything.
@@ -33,7 +34,13 @@ struct Server {
 }
 
 impl Server {
-    async fn new(handle: Handle, mut options: HttpOptions) -> Server {
+    /// A server of the key-value store.
+    async fn new(handle: Handle, options: HttpOptions) -> Server {
+        Server::with::<KvRoutes>(handle, options).await
+    }
+
+    /// A server with these routes beside those of every node.
+    async fn with<R: Routes>(handle: Handle, mut options: HttpOptions) -> Server {
         options.hosts.push("x".to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -41,7 +48,7 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(serve(listener, handle, options, shutdown));
+        let task = tokio::spawn(serve_routes::<R>(listener, handle, options, shutdown));
         Server { address, stop: Some(stop), task }
     }
 

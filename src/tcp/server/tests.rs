@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::api::{Consistency, Reply};
-use crate::kv::{Command, MAX_KEY, MAX_VALUE, Query, Response};
+use crate::kv::{Command, Kv, MAX_KEY, MAX_VALUE, Query, Response};
+use crate::tcp::Recovery;
 use crate::tcp::identity::RestoreId;
 use crate::tcp::options::Settings;
 use crate::tcp::scratch::Scratch;
-use crate::tcp::testing::{eventually, free_port};
+use crate::tcp::testing::{Register, eventually, free_port};
 use crate::types::NodeId;
 
 /// The founders of a cluster, on paper.
@@ -145,10 +146,10 @@ async fn a_restore_that_was_cut_off_is_no_cluster_until_it_is_repeated() {
 
     let half = backup.slice(..backup.len() - 1);
     let id = RestoreId::random();
-    let error = crate::tcp::restore(founders.options(1, &place), half, id).unwrap_err();
+    let error = crate::tcp::restore::<Kv>(founders.options(1, &place), half, id).unwrap_err();
     assert!(error.to_string().contains("founding state cannot be read"), "{error}");
-    crate::tcp::restore(founders.options(1, &place), backup.clone(), id).unwrap();
-    let error = crate::tcp::restore(founders.options(1, &place), backup, id).unwrap_err();
+    crate::tcp::restore::<Kv>(founders.options(1, &place), backup.clone(), id).unwrap();
+    let error = crate::tcp::restore::<Kv>(founders.options(1, &place), backup, id).unwrap_err();
     assert!(error.to_string().contains("nothing is overwritten"), "{error}");
 
     let new = founders.start(1, &place).await;
@@ -180,4 +181,37 @@ async fn every_value_that_can_be_put_can_be_swapped() {
         assert_eq!(found.value, new, "{byte}");
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_survives_a_restart_and_a_restore() {
+    let founders = Founders::new(1);
+    let set = |value: &'static str| Request::Command { session: None, command: value.into() };
+    let get = || Request::Query { query: "".into(), consistency: Consistency::Linearizable };
+    let start = async |id: u64| {
+        let options = founders.options(1, &founders.directory(id));
+        Server::start_with::<Register>(options).await.unwrap()
+    };
+    let is_value = |reply: &Reply, value: &str| matches!(reply, Reply::Value { response, .. } if response == value);
+
+    let server = start(1).await;
+    asked(&server, set("one"), |reply| matches!(reply, Reply::Applied { .. })).await;
+    assert!(matches!(server.stop().await, Ended::Asked));
+    let server = start(1).await;
+    asked(&server, get(), |reply| is_value(reply, "one")).await;
+    let backup: bytes::Bytes = server.handle().backup().await.expect("it runs").flatten().collect();
+    server.stop().await;
+
+    let options = founders.options(1, &founders.directory(2));
+    crate::tcp::restore::<Register>(options, backup.clone(), RestoreId::random()).unwrap();
+    let server = start(2).await;
+    asked(&server, get(), |reply| is_value(reply, "one")).await;
+    server.stop().await;
+    let recovery = Recovery::read::<Register>(&[founders.directory(2)]).unwrap();
+    assert!(recovery.to_string().contains("nothing that was acknowledged"), "{recovery}");
+
+    // The key-value store cannot read the state of the register, and says so.
+    let options = founders.options(1, &founders.directory(3));
+    let error = crate::tcp::restore::<Kv>(options, backup, RestoreId::random()).unwrap_err();
+    assert!(error.to_string().contains("key-value snapshot"), "{error}");
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use stormkv::kv::MAX_KEY;
-use stormkv::tcp::http::key::{KeyError, parse_key, percent_decode, percent_encode};
+use stormkv::tcp::http::{KeyError, parse_key, percent_decode, percent_encode};
 
 /// Takes the bytes as a key, and as a path if they are text.
 pub fn check(data: &[u8]) {

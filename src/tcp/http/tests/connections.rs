@@ -17,6 +17,7 @@ use super::{Client, HttpOptions, Limits, PATIENCE, Server};
 use crate::api::{Reply, Request};
 use crate::kv::{Query, Response};
 use crate::tcp::certs::generate;
+use crate::tcp::http::KvRoutes;
 use crate::tcp::http::accept::Accept;
 use crate::tcp::scratch::Scratch;
 use crate::tcp::tls::{ServerTls, ServerTlsFiles, client_config};
@@ -365,7 +366,7 @@ async fn the_accept_loop_survives_running_out_of_files() {
     let address = listener.local_addr().unwrap();
     let codes = VecDeque::from([emfile, enfile, econnaborted, emfile]);
     let (handle, _views) = always(nothing());
-    let server = super::super::server(handle, &mut HttpOptions::default());
+    let server = super::super::server::<KvRoutes>(handle, &mut HttpOptions::default());
     tokio::spawn(server.run(Exhausted(codes, listener), std::future::pending()));
     let mut client =
         Client { stream: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() };

@@ -97,15 +97,20 @@ pub fn nothing() -> Reply {
 /// Where the replies to the requests of a node go.
 type Waiting = BTreeMap<RequestId, oneshot::Sender<Answer>>;
 
-/// A real node, the only member of its cluster.
+/// A real node of the key-value store, the only member of its cluster.
 pub fn real() -> Handle {
+    real_with::<Kv>()
+}
+
+/// The same with another machine.
+pub fn real_with<M: StateMachine>() -> Handle {
     let (sender, inbox) = sync_channel(1024);
     let (views, view) = watch::channel(Arc::new(view()));
-    std::thread::spawn(move || run(&inbox, &views));
+    std::thread::spawn(move || run::<M>(&inbox, &views));
     Handle::new(sender, view)
 }
 
-fn run(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
+fn run<M: StateMachine>(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
     // Real time, a disk in memory, and no other node.
     let began = Instant::now();
     let mut host = MemHost::new();
@@ -114,7 +119,7 @@ fn run(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
     config.segment_bytes = 4 << 20;
     config.sessions = 2;
     config.addresses = BTreeMap::from([(NodeId(1), "http://127.0.0.1:12379".to_owned())]);
-    let mut driver = Driver::<Kv>::start(config, &mut host).unwrap();
+    let mut driver = Driver::<M>::start(config, &mut host).unwrap();
     for number in 0.. {
         host.set_now(began.elapsed());
         driver.flush(&mut host);
@@ -148,7 +153,7 @@ fn run(inbox: &Receiver<Input>, views: &watch::Sender<Arc<View>>) {
     }
 }
 
-fn show(driver: &Driver<Kv>, views: &watch::Sender<Arc<View>>) {
+fn show<M: StateMachine>(driver: &Driver<M>, views: &watch::Sender<Arc<View>>) {
     let node = driver.node();
     views.send_replace(Arc::new(View {
         cluster: None,

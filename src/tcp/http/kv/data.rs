@@ -1,29 +1,25 @@
-//! What concerns more than one key, or a condition on values: scans, compare-and-swap,
-//! transactions; and the sessions that make commands take effect once.
+//! Requests about more than one key, or with a condition on values: scans, compare-and-swap,
+//! transactions.
 
 use bytes::Bytes;
-use hyper::{HeaderMap, StatusCode};
+use hyper::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::ask::{Asker, unexpected};
-use super::body::{Bodies, Room};
-use super::error::{ApiError, Code};
-use super::json::{self, Fields, Names, Text};
-use super::key::{Params, checked_key, percent_encode};
-use super::kv::{Answer, checked_value, number, session};
-use crate::kv::{self, Command, Compare, KeyValue, MAX_SCAN, Query, TxnOp};
+use super::super::answer::Answer;
+use super::super::ask::{Asker, unexpected};
+use super::super::body::Bodies;
+use super::super::error::{ApiError, Code};
+use super::super::json::{self, Fields, Names, Text};
+use super::super::params::{Params, number, percent_encode};
+use super::super::session::session;
+use super::key::checked_key;
+use super::keys::checked_value;
+use super::{command, query as ask};
+use crate::kv::{Command, Compare, KeyValue, MAX_SCAN, Query, Response, TxnOp};
 
 /// What an answer has besides its fields that are weighed.
 const FRAME: usize = 128;
-
-/// Memory for the answer to a command. The command has taken effect, so to refuse it now would say
-/// the opposite of what is true.
-fn room_after(bodies: &Bodies, bytes: usize) -> Result<Room, ApiError> {
-    let message = "the command was applied, but too many large answers are on their way to make its \
-                   own: read what it did";
-    bodies.room(bytes).ok_or_else(|| ApiError::new(Code::AnswerNotKept, message))
-}
 
 /// `GET /v1/kv`: one page of the keys with a prefix.
 pub(super) async fn scan(asker: &Asker<'_>, bodies: &Bodies, query: Option<&str>) -> Answer {
@@ -34,8 +30,8 @@ pub(super) async fn scan(asker: &Asker<'_>, bodies: &Bodies, query: Option<&str>
         after: bytes("after"),
         limit: params.get("limit").map_or(Ok(MAX_SCAN), limit)?,
     };
-    match asker.query(&query, params.consistency()?).await? {
-        kv::Response::Entries { entries, more } => {
+    match ask(asker, &query, params.consistency()?).await? {
+        Response::Entries { entries, more } => {
             let weight = |entry: &KeyValue| json::weight(&entry.key) + json::weight(&entry.value);
             // The key of the last entry comes again, percent-encoded.
             let again = entries.last().map_or(0, |last| 3 * last.key.len());
@@ -93,10 +89,10 @@ pub(super) async fn cas(
     };
     let key = key(name)?;
     new.iter().try_for_each(|value| checked_value(value))?;
-    match asker.command(session, &Command::Cas { key, expected, new }).await? {
-        kv::Response::Swapped { swapped, current } => {
+    match command(asker, session, &Command::Cas { key, expected, new }).await? {
+        Response::Swapped { swapped, current } => {
             let most = FRAME + current.as_deref().map_or(0, json::weight);
-            let room = room_after(bodies, most)?;
+            let room = bodies.room_after_command(most)?;
             let mut object = Map::new();
             object.insert("swapped".to_owned(), swapped.into());
             json::set(&mut object, "current", current.as_deref());
@@ -183,18 +179,18 @@ pub(super) async fn txn(
         let (key, expected) = fields.take()?;
         Ok(Compare { key, expected })
     });
-    let command = Command::Txn {
+    let txn = Command::Txn {
         compares: compares.collect::<Result<_, ApiError>>()?,
         then: operations(txn.then)?,
         otherwise: operations(txn.otherwise)?,
     };
     // Saves the round trip; the machine would say the same.
-    command.check().map_err(|reason| ApiError::new(Code::InvalidCommand, reason))?;
-    match asker.command(session, &command).await? {
-        kv::Response::Committed { succeeded, results } => {
+    txn.check().map_err(|reason| ApiError::new(Code::InvalidCommand, reason))?;
+    match command(asker, session, &txn).await? {
+        Response::Committed { succeeded, results } => {
             let weight = |value: &Option<Bytes>| json::weight(value.as_deref().unwrap_or_default());
             let most = FRAME + results.iter().map(weight).sum::<usize>();
-            let room = room_after(bodies, most)?;
+            let room = bodies.room_after_command(most)?;
             let results: Vec<Value> =
                 results.iter().map(|value| json::element(value.as_deref())).collect();
             let answer = json!({ "succeeded": succeeded, "results": results });
@@ -202,12 +198,4 @@ pub(super) async fn txn(
         }
         other => Err(unexpected(&other)),
     }
-}
-
-/// `POST /v1/sessions`.
-pub(super) async fn open_session(asker: &Asker<'_>) -> Answer {
-    let session = asker.open_session().await?;
-    let mut response = json::answer(&json!({ "session": session.0 }));
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
 }
