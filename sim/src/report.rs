@@ -26,7 +26,8 @@ use crate::outcome::{Class, Violation};
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The git revision of this build, `-dirty` if the sources differed from it; `unknown` without git.
+/// The git revision of this build, or of the package that it is built from, `-dirty` if the sources
+/// differed from it; `unknown` without git.
 pub const REVISION: &str = env!("STORMKV_REVISION");
 
 /// Version and revision, as `--version` and every failure print them.
