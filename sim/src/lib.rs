@@ -61,7 +61,6 @@
 #![cfg_attr(not(feature = "cli"), doc = "[`main`]: ./index.html")]
 #![cfg_attr(not(feature = "harness"), doc = "[`testing::Scenarios`]: ./index.html")]
 #![cfg_attr(not(feature = "viewer"), doc = "[`view::html`]: ./index.html")]
-
 #![forbid(unsafe_code)]
 
 pub mod bugs;
