@@ -29,8 +29,13 @@ REQUIRED = ("Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE")
 FOREIGN = ("tests/", "benches/", "viewer/src", "viewer/package", "viewer/test")
 # The features with programs, which the crate of the README leaves out.
 FEATURES = {"stormkv": "tcp", "stormkv-sim": "cli,harness"}
-# As in the workspace, so that dependencies are built once.
-PROFILE = ("profile.dev.opt-level=1", 'profile.dev.debug="line-tables-only"', 'profile.dev.package."*".debug=false')
+# Dependencies as in the workspace, so that they are built once. What is built here runs for seconds only.
+PROFILE = (
+    "profile.dev.debug=false",
+    'profile.dev.package."*".opt-level=1',
+    'profile.dev.package.stormkv.opt-level=0',
+    'profile.dev.package.stormkv-sim.opt-level=0',
+)
 REVISION = """
 #[test]
 fn revision_is_that_of_the_package() {{

@@ -62,6 +62,7 @@ pub mod memory;
 pub mod node;
 pub mod session;
 pub mod snapshot;
+mod take;
 #[cfg(all(feature = "tcp", unix))]
 pub mod tcp;
 pub mod types;
