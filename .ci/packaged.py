@@ -31,10 +31,9 @@ FOREIGN = ("tests/", "benches/", "viewer/src", "viewer/package", "viewer/test")
 FEATURES = {"stormkv": "tcp", "stormkv-sim": "cli,harness"}
 # Dependencies as in the workspace, so that they are built once. What is built here runs for seconds only.
 PROFILE = (
+    "profile.dev.opt-level=1",
     "profile.dev.debug=false",
-    'profile.dev.package."*".opt-level=1',
-    'profile.dev.package.stormkv.opt-level=0',
-    'profile.dev.package.stormkv-sim.opt-level=0',
+    *(f"profile.dev.package.{name}.opt-level=0" for name in (*PACKAGES, "tally")),
 )
 REVISION = """
 #[test]
