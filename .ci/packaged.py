@@ -117,7 +117,7 @@ def main():
             features = ("--features", FEATURES[name])
             run("cargo", "check", "--quiet", *features, *options, cwd=crate, **build)
     finally:
-        shutil.rmtree(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":
