@@ -29,19 +29,26 @@
 //! - [`api`] is what clients say, [`wire`] what nodes say to each other,
 //! - [`types`], [`config`], [`error`], [`digest`] are the vocabulary.
 //!
-//! With the feature `tcp` there are two more: [`tcp`] is the production host (sockets, files,
-//! threads, the REST API), [`client`] talks to it. Nothing else knows them. Who wants to run a
-//! node, or to use one, begins there; who wants to build one for another world, with [`driver`]; who
-//! wants to test a state machine, with [`memory`].
+//! With the feature `tcp`, on Unix, there are two more: [`tcp`] is the production host (sockets,
+//! files, threads, the REST API), [`client`] talks to it. Nothing else knows them. Who wants to
+//! run a node, or to use one, begins there; who wants to build one for another world, with
+//! [`driver`]; who wants to test a state machine, with [`memory`].
 //!
 #![cfg_attr(not(feature = "tcp"), doc = "[`tcp`]: ./index.html")]
 #![cfg_attr(not(feature = "tcp"), doc = "[`client`]: ./index.html")]
 #![forbid(unsafe_code)]
 
+// One sentence instead of an error at each use of `std::os::unix`.
+#[cfg(all(feature = "tcp", not(unix)))]
+compile_error!(
+    "the feature `tcp` of stormkv builds on Unix only, because it uses Unix file modes and signals; \
+     leave it out for the node itself, its tests and the simulator"
+);
+
 pub mod api;
 pub mod bugs;
 mod chunks;
-#[cfg(feature = "tcp")]
+#[cfg(all(feature = "tcp", unix))]
 pub mod client;
 pub mod config;
 pub mod digest;
@@ -55,7 +62,8 @@ pub mod memory;
 pub mod node;
 pub mod session;
 pub mod snapshot;
-#[cfg(feature = "tcp")]
+mod take;
+#[cfg(all(feature = "tcp", unix))]
 pub mod tcp;
 pub mod types;
 pub mod wal;

@@ -41,6 +41,10 @@ const RECORDED: &[&str] = &[
     "src/tcp/segments.rs",
 ];
 
+/// Code of one platform, which neither a node nor the simulator needs.
+const BANNED_PLATFORM: &[&str] =
+    &["std::os::", "cfg(unix", "cfg(windows", "target_os", "libc::", "rustix", "tokio"];
+
 /// What nobody but those may mention: nothing points outwards.
 const BANNED_OUTSIDE_HOSTS: &[&str] = &["tokio", "crate::tcp", "crate::client"];
 
@@ -198,6 +202,18 @@ fn a_node_knows_no_clock_no_file_no_thread_and_no_simulator() {
             for what in found {
                 complaints.push(format!("{name}:{number} mentions {what}: ask the host instead"));
             }
+        }
+    }
+    no_complaint(&complaints);
+}
+
+#[test]
+fn core_and_simulator_portable() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources(&["src", "sim/src"]) {
+        for (number, line) in (1..).zip(text.lines()).filter(|_| !is_host(&name)) {
+            let found = BANNED_PLATFORM.iter().filter(|what| code(line).contains(**what));
+            complaints.extend(found.map(|what| format!("{name}:{number} mentions {what}")));
         }
     }
     no_complaint(&complaints);

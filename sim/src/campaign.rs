@@ -41,6 +41,8 @@ use crate::histogram::Histogram;
 use crate::outcome::{Class, Outcome, Recovery, Violation};
 use crate::rng::fold_hash;
 
+/// The setting with the hash of the program, for a service of another crate.
+pub const PROGRAM: &str = "program";
 /// The name under which the file of a campaign says that it went beyond a quorum.
 pub const BEYOND_QUORUM: &str = "beyond-quorum";
 

@@ -10,6 +10,7 @@ mod simplify;
 mod words;
 mod workload;
 
+#[cfg(feature = "cli")]
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ use crate::swarm::Dice;
 // Simulations of this service that other crates start are compiled here, once: a generic function is
 // compiled anew in each crate that names its parameters.
 
-/// The command line of this service.
+/// The command line of this service; needs the feature `cli`.
+#[cfg(feature = "cli")]
 pub fn main() -> ExitCode {
     crate::main::<KeyValue>()
 }

@@ -49,15 +49,26 @@
 //! - [`shrink`] turns a failing plan into a small one,
 //! - [`testing`] makes tests of `cargo test` of scenario files and seeds,
 //! - [`recording`] is a run as data, event by event, and [`view`] shows it,
-//! - [`version`] names the build, [`report`] says it in words or as JSON, `words` what requests and answers are; [`main`] is the command line, and
-//!   [`testing`] makes tests of scenarios and seeds.
-
+//! - [`version`] names the build,
+//! - [`report`] says it in words or as JSON, `words` what requests and answers are; [`main`] is the command line.
+//!
+//! # Features
+//! None is on by default: seeds as tests need few dependencies.
+//! - `harness`: [`testing::Scenarios`], scenario files as tests,
+//! - `viewer`: [`view::html`], the page that shows a run,
+//! - `cli`: [`main`], with `viewer`,
+//! - `bugs`: mistakes that are planted in the node on purpose, with `cli`.
+//!
+#![cfg_attr(not(feature = "cli"), doc = "[`main`]: ./index.html")]
+#![cfg_attr(not(feature = "harness"), doc = "[`testing::Scenarios`]: ./index.html")]
+#![cfg_attr(not(feature = "viewer"), doc = "[`view::html`]: ./index.html")]
 #![forbid(unsafe_code)]
 
 pub mod bugs;
 pub mod campaign;
 pub mod caught;
 pub mod checker;
+#[cfg(feature = "cli")]
 mod cli;
 mod clock;
 pub mod determinism;
@@ -98,6 +109,9 @@ mod words;
 /// ```
 ///
 /// Exit codes: 0 clean, 1 safety violation, 2 liveness, 3 unknown, 64 usage, 70 internal error.
+///
+/// Needs the feature `cli`.
+#[cfg(feature = "cli")]
 pub fn main<S: service::Service>() -> std::process::ExitCode {
     cli::main::<S>()
 }

@@ -20,7 +20,7 @@
 //! }
 //! ```
 //!
-//! [`Scenarios`] adds further tests to such a target.
+//! [`Scenarios`] adds further tests to such a target. Both need the feature `harness`.
 //!
 //! # Seeds
 //! ```no_run
@@ -62,19 +62,25 @@
 //! is what `cargo sim shrink` makes of it.
 //!
 //! The lines to paste begin with [`Service::COMMAND`].
+//!
+#![cfg_attr(not(feature = "harness"), doc = "[`Scenarios`]: ./index.html")]
 
 mod failure;
 mod files;
+#[cfg(feature = "harness")]
 mod scenarios;
 mod source;
 mod swarm;
 mod variables;
 
+#[cfg(feature = "harness")]
 use std::path::PathBuf;
+#[cfg(feature = "harness")]
 use std::process::ExitCode;
 
 use crate::service::Service;
 
+#[cfg(feature = "harness")]
 pub use scenarios::Scenarios;
 pub use swarm::Swarm;
 
@@ -82,6 +88,7 @@ pub use swarm::Swarm;
 /// A relative folder begins at the root of the package. The arguments are those of the process.
 ///
 /// See [`Scenarios`] for what is checked.
+#[cfg(feature = "harness")]
 pub fn scenarios<S: Service>(folder: impl Into<PathBuf>) -> ExitCode {
     Scenarios::of::<S>(folder).run()
 }

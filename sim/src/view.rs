@@ -9,15 +9,18 @@
 //! - [`recording`](crate::recording) has the tables, as they are filled while the run goes on,
 //! - [`curve`] runs continuations, to find the event that sealed it,
 //! - [`block`] is the data block: the recording as versioned JSON, and what a reader has to know,
-//! - [`html`] puts the block into a page that shows it,
+//! - [`html`] puts the block into a page that shows it, with the feature `viewer`,
 //! - [`text`] has a line for each event, [`shiviz`] a log for ShiViz, [`perfetto`] a trace for
 //!   Perfetto, with `wire.rs` for its encoding; `words.rs` is what they say alike,
 //! - [`timeline`] has a few dozen lines for the whole run, which a replay prints.
 //!
 //! Left out on purpose: the state machine's content, which the log explains; and the bytes on disks.
+//!
+#![cfg_attr(not(feature = "viewer"), doc = "[`html`]: ./index.html")]
 
 pub mod block;
 pub mod curve;
+#[cfg(feature = "viewer")]
 pub mod html;
 pub mod perfetto;
 pub mod shiviz;

@@ -21,6 +21,7 @@ use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
 use crate::config::Config;
 use crate::machine::StateMachine;
+use crate::take;
 use crate::types::{LogIndex, NodeId};
 use crate::wire::Message;
 
@@ -236,11 +237,9 @@ impl<M: StateMachine> Node<M> {
     /// Answers the confirmed queries whose index is applied, as far as there is room.
     pub(super) fn serve_reads(&mut self) {
         let applied = self.replica.applied().index;
-        while let Some((_, reads)) = self
-            .reads
-            .confirmed
-            .pop_front_if(|(index, _)| *index <= applied || planted(Bug::ReadNotAwaited))
-        {
+        while let Some((_, reads)) = take::pop_front_if(&mut self.reads.confirmed, |(index, _)| {
+            *index <= applied || planted(Bug::ReadNotAwaited)
+        }) {
             self.reads.ready.extend(reads);
         }
         while self.reads.have_room(&self.config)
@@ -297,7 +296,7 @@ impl<M: StateMachine> Node<M> {
             self.confirm(round.id, 0);
         }
         while let Some(round) =
-            self.reads.rounds.pop_front_if(|round| round.asked_at + retry <= now)
+            take::pop_front_if(&mut self.reads.rounds, |round| round.asked_at + retry <= now)
         {
             if planted(Bug::ReadIndexForwarded) && round.reads.iter().all(|r| r.deadline > now) {
                 self.raft.read_index(self.context(round.id));
@@ -316,7 +315,9 @@ impl<M: StateMachine> Node<M> {
             self.refuse_read(&read);
         }
         // The deadlines rise from front to back, nearly; nobody is forgotten.
-        while let Some(read) = self.reads.ready.pop_front_if(|read| read.deadline <= now) {
+        while let Some(read) =
+            take::pop_front_if(&mut self.reads.ready, |read| read.deadline <= now)
+        {
             self.reads.count -= 1;
             self.answer(read.origin, Reply::Refused(Refusal::Busy));
         }

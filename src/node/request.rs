@@ -27,6 +27,7 @@ use crate::api::{Consistency, Reconfigure, Refusal, Reply, Request};
 use crate::bugs::{self, Bug, planted};
 use crate::machine::StateMachine;
 use crate::session::MAX_KEPT_RESPONSE;
+use crate::take;
 use crate::types::{LogIndex, NodeId, SessionId, SnapshotId, Term};
 use crate::wire::Message;
 
@@ -454,8 +455,9 @@ impl<M: StateMachine> Node<M> {
 
     /// Leaves open what became of the requests that were passed on to `peer`.
     pub(super) fn doubt_forwards(&mut self, peer: NodeId) {
-        let lost = self.forwards.extract_if(.., |_, forwarded| forwarded.leader == peer);
-        let clients: Vec<_> = lost.map(|(_, forwarded)| forwarded.request).collect();
+        let lost =
+            take::extract_if(&mut self.forwards, .., |_, forwarded| forwarded.leader == peer);
+        let clients: Vec<_> = lost.into_iter().map(|(_, forwarded)| forwarded.request).collect();
         for client in clients {
             self.answer(Origin::Client(client), Reply::LeaderLost);
         }
@@ -469,8 +471,9 @@ impl<M: StateMachine> Node<M> {
             return;
         }
         let mut origins = self.waiting.take_late(now);
-        let late = self.forwards.extract_if(.., |_, forwarded| forwarded.deadline <= now);
-        origins.extend(late.map(|(_, forwarded)| Origin::Client(forwarded.request)));
+        let late =
+            take::extract_if(&mut self.forwards, .., |_, forwarded| forwarded.deadline <= now);
+        origins.extend(late.into_iter().map(|(_, forwarded)| Origin::Client(forwarded.request)));
         for origin in origins {
             self.answer(origin, Reply::Unknown);
         }

@@ -30,6 +30,7 @@ use crate::env::{DiskOp, DiskQueue, FileName, Product, Work};
 use crate::error::{DiskError, Error};
 use crate::machine::StateMachine;
 use crate::snapshot::{Head, Writer};
+use crate::take;
 use crate::types::{NodeId, SnapshotId, Ticket};
 use incoming::{Incoming, Stage};
 use saving::Saving;
@@ -206,7 +207,7 @@ impl<M: StateMachine> Node<M> {
     pub(super) fn stored(&mut self, ticket: Ticket) {
         assert!(ticket <= self.snapshots.submitted, "{ticket:?} was never submitted");
         while let Some((_, bytes, stored)) =
-            self.snapshots.storing.pop_front_if(|(first, ..)| *first <= ticket)
+            take::pop_front_if(&mut self.snapshots.storing, |(first, ..)| *first <= ticket)
         {
             self.snapshots.unsynced -= bytes;
             match stored {
@@ -327,12 +328,13 @@ impl<M: StateMachine> Node<M> {
         }
         let outgoing = &self.snapshots.outgoing;
         let saving = self.snapshots.saving.as_ref().map(Saving::id);
-        let old = self.snapshots.files.extract_if(.., |id, _| {
+        let old = take::extract_if(&mut self.snapshots.files, .., |id, _| {
             *id != newest
                 && saving != Some(*id)
                 && !outgoing.values().any(|out| out.snapshot() == *id)
         });
-        let (files, sizes): (Vec<_>, Vec<u64>) = old.map(|(id, size)| (complete(id), size)).unzip();
+        let (files, sizes): (Vec<_>, Vec<u64>) =
+            old.into_iter().map(|(id, size)| (complete(id), size)).unzip();
         self.remove_files(files, sizes.into_iter().sum());
     }
 

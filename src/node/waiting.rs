@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Origin;
+use crate::take;
 use crate::types::{LogIndex, Term};
 
 /// A request that is answered when an entry is applied.
@@ -43,8 +44,9 @@ impl Waiting {
     /// one day.
     #[must_use]
     pub fn add(&mut self, index: LogIndex, waiter: Waiter) -> Vec<Origin> {
-        let displaced = self.waiters.extract_if(at(index), |_, old| old.term != waiter.term);
-        let displaced = displaced.map(|(_, old)| old.origin).collect();
+        let displaced =
+            take::extract_if(&mut self.waiters, at(index), |_, old| old.term != waiter.term);
+        let displaced = displaced.into_iter().map(|(_, old)| old.origin).collect();
         self.count += 1;
         self.waiters.insert((index, self.count), waiter);
         displaced
@@ -58,14 +60,14 @@ impl Waiting {
 
     /// Takes those that wait for an entry up to `index`.
     pub fn take_through(&mut self, index: LogIndex) -> Vec<Origin> {
-        let taken = self.waiters.extract_if(..=(index, u64::MAX), |_, _| true);
-        taken.map(|(_, waiter)| waiter.origin).collect()
+        let taken = take::extract_if(&mut self.waiters, ..=(index, u64::MAX), |_, _| true);
+        taken.into_iter().map(|(_, waiter)| waiter.origin).collect()
     }
 
     /// Takes those whose time is up.
     pub fn take_late(&mut self, now: u64) -> Vec<Origin> {
-        let late = self.waiters.extract_if(.., |_, waiter| waiter.deadline <= now);
-        late.map(|(_, waiter)| waiter.origin).collect()
+        let late = take::extract_if(&mut self.waiters, .., |_, waiter| waiter.deadline <= now);
+        late.into_iter().map(|(_, waiter)| waiter.origin).collect()
     }
 
     /// Lets those at `index` wait for ever.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::take;
 use crate::tcp::handshake::Lane;
 use crate::tcp::link::{Link, Shared};
 use crate::tcp::network::Network;
@@ -178,7 +179,7 @@ impl Peers {
 
     /// Forgets the peers whose lanes have ended.
     fn prune(&mut self) {
-        let ended = self.peers.extract_if(.., |_, peer| peer.is_closed());
+        let ended = take::extract_if(&mut self.peers, .., |_, peer| peer.is_closed());
         for (id, _) in ended {
             self.network.forget(id);
             if self.network.has_removed(id) {

@@ -76,3 +76,31 @@ fn operations_are_checked_when_a_scenario_is_read() {
     let plan = scenario::parse::<Ledger>("x.toml", &text("  total   !stale @2")).expect("right");
     assert_eq!(plan.ops[0].call.to_string(), "total !stale @2");
 }
+
+/// The hash of the simulator's sources does not cover the ledger.
+#[test]
+fn campaign_resumed_by_the_same_program_only() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("campaign");
+    let _ = std::fs::remove_dir_all(&folder);
+    let run = || {
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_bank"))
+            .args(["run", "--seeds", "2", "--out"])
+            .arg(&folder)
+            .output()
+            .expect("the program starts");
+        (program.status.code(), String::from_utf8(program.stderr).expect("text"))
+    };
+    assert_eq!(run().0, Some(0));
+    assert_eq!(run().0, Some(0), "resumed");
+    let file = folder.join("seeds-1-of-1.jsonl");
+    let text = std::fs::read_to_string(&file).expect("the campaign is kept");
+    let (before, rest) = text.split_once("\"program\":\"").expect("a hash of the program");
+    std::fs::write(&file, format!("{before}\"program\":\"{}{}", "0".repeat(16), &rest[16..]))
+        .expect("it can be written");
+    let (code, message) = run();
+    assert_eq!(code, Some(64));
+    assert!(
+        message.contains("with the program 0000000000000000, not with the program"),
+        "{message}"
+    );
+}

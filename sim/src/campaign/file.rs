@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::lines::Lines;
-use super::{Canary, Seeds, Shard, Whole};
+use super::{Canary, PROGRAM, Seeds, Shard, Whole};
 use crate::outcome::Outcome;
 use crate::version;
 
@@ -210,6 +210,7 @@ impl Manifest {
 /// In which option two campaigns differ, as words: `with --canary 0.1, not without it`.
 pub(super) fn difference(begun: &Settings, wanted: &Settings) -> Option<String> {
     let written = |option: &str, value: &str| match value {
+        value if option == PROGRAM => format!("the {PROGRAM} {value}"),
         "true" => format!("--{option}"),
         value => format!("--{option} {value}"),
     };

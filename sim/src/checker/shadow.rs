@@ -164,7 +164,9 @@ impl Shadow {
     }
 
     fn make_durable(&mut self) {
-        while let Some(cached) = self.cached.pop_front_if(|cached| cached.synced) {
+        while self.cached.front().is_some_and(|cached| cached.synced)
+            && let Some(cached) = self.cached.pop_front()
+        {
             self.durable.apply(&cached.step);
         }
     }

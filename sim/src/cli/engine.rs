@@ -3,10 +3,14 @@
 //! The functions that run are values, so that tests can put ones in their place that fail, stall
 //! or panic on demand: the real simulator does none of that on demand.
 
+use std::any::type_name;
+use std::io;
 #[cfg(feature = "bugs")]
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use stormkv::digest::Digest;
 
 use crate::campaign::Totals;
 #[cfg(feature = "bugs")]
@@ -23,6 +27,8 @@ use crate::swarm::{self, SpeedKind};
 
 /// The functions that make and run the plans of one service.
 pub struct Engine {
+    /// Whether the service is of another crate, whose sources `report::SOURCES` does not cover.
+    pub is_foreign: bool,
     /// Draws the plan of a seed.
     pub generate: fn(u64) -> Plan,
     /// The same, with damage beyond what a quorum can repair.
@@ -74,6 +80,7 @@ impl Engine {
     /// That of a service.
     pub fn of<S: Service>() -> Engine {
         Engine {
+            is_foreign: !type_name::<S>().starts_with(concat!(env!("CARGO_CRATE_NAME"), "::")),
             generate: swarm::generate::<S>,
             generate_beyond: swarm::generate_beyond::<S>,
             load: |path| scenario::load::<S>(path),
@@ -126,6 +133,15 @@ pub fn timed<T>(body: impl FnOnce() -> T) -> (T, Duration) {
     let started = now();
     let value = body();
     (value, started.elapsed())
+}
+
+/// A hash of the executable of this process.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn hash_of_program() -> io::Result<u64> {
+    let program = std::fs::read(std::env::current_exe()?)?;
+    Ok(Digest::new(0).bytes(&program).finish())
 }
 
 /// The clock of this machine.

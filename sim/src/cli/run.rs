@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use crate::campaign::{
-    self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, Seeds, Settings, Totals,
+    self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, PROGRAM, Seeds, Settings, Totals,
 };
 use crate::caught::caught;
 use crate::outcome::Outcome;
@@ -15,7 +15,7 @@ use crate::{determinism, simulation};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::console::Console;
-use super::engine::Engine;
+use super::engine::{self, Engine};
 use super::interrupt::Interrupt;
 use super::merge::refused;
 use super::page::{self, Page};
@@ -34,7 +34,7 @@ pub fn run(args: &RunArgs, engine: &Engine, console: &Console) -> Result<Exit, U
         bug: bug.clone(),
         ..Totals::default()
     };
-    let mut kept = match open(args, &seeds, &mut earlier, console) {
+    let mut kept = match open(args, &seeds, &mut earlier, (engine, console)) {
         Ok(kept) => kept,
         Err(error) => return refused(&error, console),
     };
@@ -145,10 +145,18 @@ fn open(
     args: &RunArgs,
     seeds: &Seeds,
     earlier: &mut Totals,
-    console: &Console,
+    (engine, console): (&Engine, &Console),
 ) -> Result<Option<Kept>, FileError> {
     let Some(directory) = &args.out else { return Ok(None) };
     let mut settings = Settings::new();
+    if engine.is_foreign {
+        let program = engine::hash_of_program().map_err(|error| {
+            FileError::Refused(format!(
+                "the program itself cannot be read: {error}; make it readable"
+            ))
+        })?;
+        settings.insert(PROGRAM.to_owned(), format!("{program:016x}"));
+    }
     if args.canary.is_on() {
         settings.insert("canary".to_owned(), args.canary.to_string());
     }
