@@ -100,7 +100,7 @@
 //!
 //! `past`: the causal past of the violation: steps in ranges, `[skip, take, skip, take, ..]`; the first
 //! `skip` steps are no part of it, the next `take` are, and so on. null without a violation. See
-//! [`past`](super::past).
+//! [`past`](crate::recording::past).
 //!
 //! `curve`: null, or which continuations of the run fail: the run up to an event, and from there on the
 //! same plan with other chance. `runs` is how many there are from each event on. Columns, a row for each

@@ -20,7 +20,7 @@ pub const PARSER: &str = r"(?<host>\S+) (?<clock>\{[^}]*\}) (?<event>.*)";
 type Clock = Vec<u32>;
 
 /// The log of a recording, of all events for which `wanted` is true. Whatever is wanted should come with
-/// its [past](super::past), or messages seem to come from nowhere.
+/// its [past](crate::recording::past), or messages seem to come from nowhere.
 pub fn render(recording: &Recording, wanted: impl Fn(StepNumber) -> bool) -> String {
     let index = Index::new(recording);
     let mut text = format!("{PARSER}\n\n");
