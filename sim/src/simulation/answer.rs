@@ -52,9 +52,11 @@ impl<S: Service> Simulation<'_, S> {
         } else if let Err(broken) = self.safety.read(node, index, floor) {
             return Err(self.stale(node, broken, recorded, (index, floor)));
         }
-        let (life, applied) =
-            self.cluster.get_mut(node).map_or((0, 0), |slot| (slot.life, slot.surely_applied()));
-        self.shows(number, (node, life), index)?;
+        let (incarnation, applied) = self
+            .cluster
+            .get_mut(node)
+            .map_or((0, 0), |slot| (slot.incarnation, slot.surely_applied()));
+        self.shows(number, (node, incarnation), index)?;
         self.safety
             .queried(node, &query, (index, applied), response)
             .map_err(|broken| self.about(recorded, broken).shown_by(recorded))
@@ -65,12 +67,12 @@ impl<S: Service> Simulation<'_, S> {
     fn shows(
         &mut self,
         lane: u32,
-        (node, life): (NodeId, u64),
+        (node, incarnation): (NodeId, u64),
         index: LogIndex,
     ) -> Result<(), Broken> {
         let number = self.clients.all[lane as usize].number;
         let newest = self.clients.shown.entry((number, node)).or_default();
-        if *newest > (life, index) {
+        if *newest > (incarnation, index) {
             let message = format!(
                 "{node} showed c{number} its state as of entry {index}, after it had shown it that \
                  as of entry {}",
@@ -78,8 +80,8 @@ impl<S: Service> Simulation<'_, S> {
             );
             return Err(Broken::new(Check::ReadsGoBack, message).at(node));
         }
-        self.safety.count(Check::ReadsGoBack, u64::from(newest.0 == life));
-        *newest = (life, index);
+        self.safety.count(Check::ReadsGoBack, u64::from(newest.0 == incarnation));
+        *newest = (incarnation, index);
         Ok(())
     }
 
@@ -333,19 +335,20 @@ mod tests {
         let plan = Plan::new("shows", 1);
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         let (c1, c2, n1, n2) = (1, 2, NodeId(1), NodeId(2));
-        for (lane, node, life, index, fits) in [
+        for (lane, node, incarnation, index, fits) in [
             (c1, n1, 1, 5, true),
             (c1, n1, 1, 5, true),
             (c1, n2, 1, 3, true),
             (c2, n1, 1, 4, true),
             (c1, n1, 1, 4, false),
             (c1, n1, 1, 7, true),
-            // A new life begins with what is durable.
+            // A new incarnation begins with what is durable.
             (c1, n1, 2, 2, true),
             (c1, n1, 2, 1, false),
         ] {
-            let judged =
-                simulation.shows(lane, (node, life), index).map_err(|broken| broken.check.name());
+            let judged = simulation
+                .shows(lane, (node, incarnation), index)
+                .map_err(|broken| broken.check.name());
             assert_eq!(judged, if fits { Ok(()) } else { Err("reads-go-back") }, "{node} {index}");
         }
     }

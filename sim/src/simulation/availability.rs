@@ -291,7 +291,7 @@ pub(super) fn round_ns(plan: &Plan) -> u64 {
 /// Returns whether a node runs at full speed, with a disk that completes what it is asked for, and with a
 /// clock that is right.
 pub(super) fn is_fit<S: Service>(slot: &SimNode<S>, now_ns: u64) -> bool {
-    can_lead(slot, now_ns) && slot.jitter.is_none() && slot.clock.rate() == TRUE_RATE
+    can_lead(slot, now_ns) && !slot.faults.has_late_timers() && slot.clock.rate() == TRUE_RATE
 }
 
 /// Returns whether a node can serve as a leader: it is fit but for its clock, by which only elections go. A
@@ -299,18 +299,18 @@ pub(super) fn is_fit<S: Service>(slot: &SimNode<S>, now_ns: u64) -> bool {
 fn can_lead<S: Service>(slot: &SimNode<S>, now_ns: u64) -> bool {
     let is_idle = slot.driver.as_ref().is_some_and(|driver| !driver.is_writing());
     slot.is_up()
-        && slot.lost.is_none()
-        && !slot.paused
-        && (!slot.stalled || is_idle)
-        && slot.slowness == 1
-        && slot.slowed_until_ns <= now_ns
+        && slot.faults.lost().is_none()
+        && !slot.faults.is_paused()
+        && (!slot.faults.disk_hangs() || is_idle)
+        && slot.faults.disk_slowness() == 1
+        && slot.device.slowed_until_ns() <= now_ns
         && slot.inbox.as_ref().is_none_or(|inbox| !inbox.is_slowed())
-        && slot.crash_loop.is_none()
+        && slot.faults.crash_loop().is_none()
 }
 
 /// Whether a node takes no part in anything: it neither sends nor receives.
 fn is_absent<S: Service>(slot: &SimNode<S>) -> bool {
-    !slot.is_up() || slot.paused
+    !slot.is_up() || slot.faults.is_paused()
 }
 
 impl<S: Service> Simulation<'_, S> {
@@ -422,7 +422,7 @@ impl<S: Service> Simulation<'_, S> {
     /// The member is outside of the core: it never gets well again.
     fn is_lost(&self, id: NodeId) -> bool {
         let slot = self.cluster.get(id);
-        slot.is_some_and(|slot| slot.lost.is_some())
+        slot.is_some_and(|slot| slot.faults.lost().is_some())
     }
 
     /// Cut off from every other member, in both directions or, once it is lost, in one.

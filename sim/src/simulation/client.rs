@@ -103,7 +103,7 @@ pub(super) struct Clients<S: Service> {
     pub owner: FxHashMap<(SessionId, u64), usize>,
     /// The commands without a session, in the order of their calls.
     pub loose: Vec<Loose>,
-    /// The state from which a node answered a client last: its life, and the index.
+    /// The state from which a node answered a client last: its incarnation, and the index.
     pub shown: BTreeMap<(u32, NodeId), (u64, LogIndex)>,
     /// For each command that was refused: how many attempts were made, and how many refused.
     pub refused: BTreeMap<(SessionId, u64), (u32, u32)>,

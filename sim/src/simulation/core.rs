@@ -120,7 +120,7 @@ impl<S: Service> Simulation<'_, S> {
             Core::Only(nodes) => Some(nodes.clone()),
             Core::Random => self.voters_in_force().and_then(|in_force| {
                 let votes = |id: &NodeId| in_force.iter().any(|voters| voters.contains(id));
-                let all = self.cluster.iter().filter(|slot| !slot.retired);
+                let all = self.cluster.iter().filter(|slot| !slot.faults.is_retired());
                 let present: Vec<NodeId> = all
                     .map(|slot| slot.id)
                     .filter(|id| self.cluster.membership().contains(*id) || votes(id))
@@ -140,7 +140,7 @@ impl<S: Service> Simulation<'_, S> {
     /// when it is asked what a quorum can repair.
     pub(super) fn is_intact(&self, id: NodeId) -> bool {
         let slot = self.cluster.get(id);
-        slot.is_some_and(|slot| !slot.wiped) && !self.atlas.is_damaged(id)
+        slot.is_some_and(|slot| !slot.faults.is_wiped()) && !self.atlas.is_damaged(id)
     }
 
     /// Whether the operator waits for a change of the membership, or has given up one that may
@@ -159,10 +159,10 @@ impl<S: Service> Simulation<'_, S> {
         if !slot.is_up() {
             return Some(Loss::Down);
         }
-        if slot.paused {
+        if slot.faults.is_paused() {
             return Some(Loss::Paused);
         }
-        if slot.stalled {
+        if slot.faults.disk_hangs() {
             return Some(Loss::Hung);
         }
         let core = self.core.as_ref()?;
@@ -201,8 +201,7 @@ impl<S: Service> Simulation<'_, S> {
         let is_unnoticed = loss == Loss::Hung && self.cluster.leads(id) && !self.has_writes_left();
         let loss = if is_unnoticed { Loss::Killed } else { loss };
         let Some(slot) = self.cluster.get_mut(id) else { return };
-        slot.lost = Some(loss);
-        slot.deferred.clear();
+        slot.faults.lose(loss);
         self.observers.coverage.count(loss.kind());
         self.observers.see(&Observation::Lost(id, loss));
         let fault = FOR_GOOD + id.0 as u32;
@@ -211,8 +210,8 @@ impl<S: Service> Simulation<'_, S> {
             Loss::Down => {}
             Loss::Crashed => self.crash(id, Crash::PowerLoss, fault),
             Loss::Killed => self.crash(id, Crash::Kill, fault),
-            Loss::Paused => self.cluster.get_mut(id).expect("it is there").paused = true,
-            Loss::Hung => self.cluster.get_mut(id).expect("it is there").stalled = true,
+            Loss::Paused => self.cluster.get_mut(id).expect("it is there").faults.pause(),
+            Loss::Hung => self.cluster.get_mut(id).expect("it is there").faults.hang_disk(),
             Loss::Isolated => self.network.cut(fault, Rule::Isolate(vec![end])),
             Loss::Mute => {
                 let (from, to) = (Side::Only(vec![end]), Side::Everybody);

@@ -135,9 +135,11 @@ impl<S: Service> Simulation<'_, S> {
                     return false;
                 };
                 match other {
-                    Fault::CrashAtOutput(_, count) => slot.fuse = Some((*count, fault)),
-                    Fault::CrashAtDisk(_, count) => slot.disk_fuse = Some((*count, fault)),
-                    Fault::Pause(_) => slot.paused = true,
+                    Fault::CrashAtOutput(_, count) => {
+                        slot.faults.arm_crash_at_effect(*count, fault)
+                    }
+                    Fault::CrashAtDisk(_, count) => slot.faults.arm_crash_at_disk_op(*count, fault),
+                    Fault::Pause(_) => slot.faults.pause(),
                     other => unreachable!("{other} does not hit one node"),
                 }
                 true
@@ -166,9 +168,7 @@ impl<S: Service> Simulation<'_, S> {
             let armed = slot.armed().into_iter().find(|armed| *armed == number);
             self.give_up(armed, NO_MOMENT);
             let slot = self.cluster.get_mut(id).expect("it is there");
-            slot.fuse = slot.fuse.filter(|(_, fault)| *fault != number);
-            slot.disk_fuse = slot.disk_fuse.filter(|(_, fault)| *fault != number);
-            slot.name_fuse = slot.name_fuse.filter(|(_, fault)| *fault != number);
+            slot.faults.disarm(number);
             slot.disk.disarm(number);
             match fault {
                 Fault::Disk(_, fault) => self.mend_disk(id, *fault, at),
@@ -184,8 +184,7 @@ impl<S: Service> Simulation<'_, S> {
     /// A paused node goes on: what happened meanwhile happens now.
     pub(super) fn resume(&mut self, id: NodeId) {
         let Some(slot) = self.cluster.get_mut(id) else { return };
-        slot.paused = false;
-        for event in std::mem::take(&mut slot.deferred) {
+        for event in slot.faults.resume() {
             self.kernel.after(0, event);
         }
     }
@@ -202,10 +201,10 @@ impl<S: Service> Simulation<'_, S> {
         };
         self.observers.see(&Observation::Heals(&core));
         // What waits on nodes that were lost before belongs to another plan.
-        let present = self.cluster.iter().filter(|slot| slot.lost.is_none());
+        let present = self.cluster.iter().filter(|slot| slot.faults.lost().is_none());
         let armed: BTreeSet<u32> = present.flat_map(SimNode::armed).collect();
         self.give_up(armed, NO_MOMENT);
-        let stays = |slot: &&SimNode<S>| !slot.retired && !self.is_core(slot.id);
+        let stays = |slot: &&SimNode<S>| !slot.faults.is_retired() && !self.is_core(slot.id);
         let outside: Vec<NodeId> = self.cluster.iter().filter(stays).map(|slot| slot.id).collect();
         let present: Vec<_> = outside.iter().map(|id| self.present_loss(*id)).collect();
         self.begin_recovery();
@@ -221,12 +220,11 @@ impl<S: Service> Simulation<'_, S> {
             slot.disk.set_size(None);
         }
         for id in self.cluster.ids() {
-            let Some(slot) = self.cluster.get_mut(id).filter(|slot| slot.lost.is_none()) else {
+            let Some(slot) = self.cluster.get_mut(id).filter(|slot| slot.faults.lost().is_none())
+            else {
                 continue;
             };
-            (slot.fuse, slot.disk_fuse, slot.slowness) = (None, None, 1);
-            (slot.crash_loop, slot.jitter) = (None, None);
-            (slot.name_fuse, slot.stale) = (None, None);
+            slot.faults.heal();
             slot.disk.disarm_all();
             slot.clock.set_rate(now_ns, TRUE_RATE);
             self.set_timer(id);

@@ -41,10 +41,8 @@ impl<S: Service> Simulation<'_, S> {
 impl<S: Service> SimNode<S> {
     fn fork(&mut self, seed: u64, salt: u64) {
         self.disk.fork(salt);
-        self.latency.fork(salt);
-        if let Some((_, lateness)) = &mut self.jitter {
-            lateness.fork(salt);
-        }
+        self.device.fork(salt);
+        self.faults.fork(salt);
         if let Some(driver) = &mut self.driver {
             driver.reseed(seed);
         }

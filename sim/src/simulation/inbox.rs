@@ -141,9 +141,10 @@ impl<S: Service> Simulation<'_, S> {
     /// The disk has done a batch: an input like others for a slow node.
     pub(super) fn completed(&mut self, id: NodeId, completion: Completion) {
         if let Some(slot) = self.cluster.get_mut(id).filter(|slot| slot.inbox.is_some()) {
-            let life = slot.life;
+            let incarnation = slot.incarnation;
             let completion = Box::new(completion);
-            self.kernel.after(0, Event::incarnation(id, life, EventKind::Complete { completion }));
+            self.kernel
+                .after(0, Event::incarnation(id, incarnation, EventKind::Complete { completion }));
         } else {
             self.with(id, |driver| driver.complete(completion));
         }

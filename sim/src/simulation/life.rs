@@ -44,7 +44,7 @@ impl<S: Service> Simulation<'_, S> {
         let slot = self.cluster.get_mut(id).expect("it has stopped");
         match error {
             Error::Removed => {
-                slot.retired = true;
+                slot.faults.retire();
                 self.atlas.whole(id);
                 self.reach("removed-node-stopped");
             }
@@ -80,29 +80,26 @@ impl<S: Service> Simulation<'_, S> {
             self.reach("crash-of-leader");
         }
         let slot = self.cluster.get_mut(id).expect("it is up");
-        let fuses = slot.fuses().filter(|armed| *armed != fault).collect::<Vec<_>>();
+        let fuses = slot.faults.fuses().filter(|armed| *armed != fault).collect::<Vec<_>>();
         self.give_up(fuses, "its node went down before its moment");
         let slot = self.cluster.get_mut(id).expect("it is up");
         slot.remember_membership();
         let status = slot.driver.take().map(|driver| driver.node().status());
         if let Some(status) = status {
-            slot.snapshot = status.snapshot.index;
+            slot.last_seen.snapshot = status.snapshot.index;
             self.observers.see(&Observation::Left(id, &status));
         }
         let waiting = slot.inbox.iter().flat_map(|inbox| inbox.waiting());
-        for event in slot.deferred.iter().chain(waiting).filter(|event| event.message > 0) {
+        for event in slot.faults.deferred().chain(waiting).filter(|event| event.message > 0) {
             self.observers.see(&Observation::Forgotten(event.message, Fate::Forgotten));
         }
         let unsynced = std::mem::take(&mut slot.batches).iter().any(Option::is_some);
-        (slot.fuse, slot.disk_fuse, slot.name_fuse) = (None, None, None);
-        slot.stuck.clear();
+        slot.faults.process_ended();
         slot.collecting = false;
         if let Some(inbox) = &mut slot.inbox {
             inbox.clear();
         }
-        slot.deferred.clear();
-        slot.paused = false;
-        let disk_failed = std::mem::take(&mut slot.disk_failed);
+        let disk_failed = std::mem::take(&mut slot.disk_state.has_failed);
         let disk = *slot.disk.stats();
         slot.disk.crash(crash, fault);
         if cache_survives && disk_failed {
@@ -152,18 +149,18 @@ impl<S: Service> Simulation<'_, S> {
         if slot.is_up() || slot.is_gone() {
             return;
         }
-        if slot.stalled {
-            slot.stuck.push(Event::start(id));
+        if slot.faults.disk_hangs() {
+            slot.faults.hold(Event::start(id));
             return;
         }
         self.availability.disturb();
         self.observers.see(&Observation::Started(id));
         self.strike_at_start(id);
         let slot = self.cluster.get_mut(id).expect("it has a place");
-        slot.life += 1;
+        slot.incarnation += 1;
         slot.heard.clear();
-        let life = slot.life;
-        let mut config = config(plan, id, slot.founder, life);
+        let incarnation = slot.incarnation;
+        let mut config = config(plan, id, slot.founder, incarnation);
         config.seed = seed;
         config.founding_state = self.founding.state.clone().filter(|_| slot.founder);
         let founding = self.founding.id;
@@ -172,8 +169,10 @@ impl<S: Service> Simulation<'_, S> {
         let watch = Judge { id, safety, broken: None, applied: None, wrote: false, starting };
         let (disk, effects) = (&mut slot.disk, &mut self.effects);
         // A start takes a while, so nodes do not tick in step.
-        let took_ns =
-            self.kernel.stream(Purpose::Clock, [id.0, life]).below(plan.cluster.tick_us * 1000);
+        let took_ns = self
+            .kernel
+            .stream(Purpose::Clock, [id.0, incarnation])
+            .below(plan.cluster.tick_us * 1000);
         let mut port = Port { now_ns: slot.clock.at(now_ns) + took_ns, disk, effects, watch };
         let started = caught(|| Driver::start(config, &mut port));
         let kept = port.watch.starting.unwrap_or_default();
@@ -198,8 +197,9 @@ impl<S: Service> Simulation<'_, S> {
         if torn {
             self.reach("torn-tail-recovered");
         }
-        if std::mem::take(&mut self.cluster.get_mut(id).expect("it was just started").has_old_files)
-        {
+        if std::mem::take(
+            &mut self.cluster.get_mut(id).expect("it was just started").disk_state.is_old,
+        ) {
             self.reach("old-files-read");
         }
         self.note_recovery(id);
@@ -241,14 +241,19 @@ pub(super) fn session_limits(cluster: &Cluster) -> SessionLimits {
 }
 
 /// How a node is set up, apart from the seed of its elections.
-pub(super) fn config(plan: &crate::plan::Plan, id: NodeId, founder: bool, life: u64) -> Config {
+pub(super) fn config(
+    plan: &crate::plan::Plan,
+    id: NodeId,
+    founder: bool,
+    incarnation: u64,
+) -> Config {
     let cluster = &plan.cluster;
     let founders = if founder { plan.voters().collect() } else { Vec::new() };
     let mut config = Config::new(id, founders);
     if founder {
         config.founding_learners = plan.learners().collect();
     }
-    config.incarnation = life;
+    config.incarnation = incarnation;
     config.tick = Duration::from_micros(cluster.tick_us);
     config.election_ticks = (cluster.election_ticks[0], cluster.election_ticks[1]);
     config.heartbeat_ticks = cluster.heartbeat_ticks;

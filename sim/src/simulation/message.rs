@@ -38,20 +38,14 @@ impl<S: Service> Simulation<'_, S> {
         {
             self.snapshot_rate.sends(from);
         }
-        match message.kind() {
-            Kind::TimeoutNow => {
-                self.availability.disturb();
-                self.reach("leadership-transferred");
-                let term = self.cluster.role(from).1;
-                self.handed_over = Some((to, term + 1));
-            }
-            _ => {}
+        if message.kind() == Kind::TimeoutNow {
+            self.availability.disturb();
+            self.reach("leadership-transferred");
+            let term = self.cluster.role(from).1;
+            self.handed_over = Some((to, term + 1));
         }
-        match message.kind() {
-            Kind::VoteResp if self.is_repairing(from) && grants_vote(&message) => {
-                self.reach("damaged-member-voted");
-            }
-            _ => {}
+        if grants_vote(&message) && self.is_repairing(from) {
+            self.reach("damaged-member-voted");
         }
         let lane = Lane::of(&message);
         let bytes = u32::try_from(message.weight()).expect("messages are far below 4 GiB");
@@ -244,10 +238,10 @@ impl<S: Service> Simulation<'_, S> {
 
     fn tell(&mut self, at_ns: u64, node: NodeId, peer: NodeId, disconnected: bool) {
         let Some(slot) = self.cluster.get_mut(node).filter(|slot| slot.is_up()) else { return };
-        let life = slot.life;
+        let incarnation = slot.incarnation;
         self.kernel.at(
             at_ns,
-            Event::incarnation(node, life, EventKind::Unreachable { peer, disconnected }),
+            Event::incarnation(node, incarnation, EventKind::Unreachable { peer, disconnected }),
         );
     }
 

@@ -1,154 +1,114 @@
-//! One place in the simulated cluster: a disk, the node that runs on it, if it runs, and who judges
-//! what it does.
+//! One node of the simulated cluster: its disk and clock, the product's driver that runs on them if it is
+//! up, and the faults that it suffers from.
+//!
+//! - `faults.rs` has the faults,
+//! - `device.rs` is the time that its disk takes.
+
+mod device;
+mod faults;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Event;
-use super::core::Loss;
+pub(super) use self::device::Device;
+pub(super) use self::faults::NodeFaults;
 use super::inbox::Inbox;
 use crate::checker::{Broken, Safety};
 use crate::clock::LocalClock;
 use crate::disk::SimDisk;
-use crate::plan::{Again, Delay, DiskFault};
+use crate::plan::Delay;
 use crate::port::Watch;
-use crate::rng::{Purpose, Stream};
 use crate::service::Service;
 use stormkv::driver::Driver;
 use stormkv::env::{DiskOp, DiskQueue};
 use stormkv::node::{Applied, DiskSpace, Membership};
 use stormkv::types::{LogIndex, NodeId, Ticket};
 
-/// No operation takes longer on a slow disk than this, unless it would on a healthy one.
-const SLOWEST_NS: u64 = 3_000_000_000;
-
-/// A batch on its way to the platters.
+/// A batch of operations that the disk has not carried out yet.
 pub(super) struct Batch {
     pub ticket: Ticket,
     pub ops: VecDeque<DiskOp>,
 }
 
+/// What is known of a node that is down.
+#[derive(Default)]
+pub(super) struct LastSeen {
+    /// Its newest durable snapshot: what it has applied at least when it starts again.
+    pub snapshot: LogIndex,
+    /// The membership that it went by.
+    pub membership: Option<Membership>,
+    /// Whether a change of the membership was under way.
+    pub was_reconfiguring: bool,
+}
+
+/// A node. See the module.
 pub(super) struct SimNode<S: Service> {
     pub id: NodeId,
-    /// Counts the starts. Events of an earlier life are void.
-    pub life: u64,
-    /// Boxed, because it changes hands with every event.
-    pub driver: Option<Box<Driver<S::Machine>>>,
-    pub disk: SimDisk,
-    /// By number of the queue.
-    pub batches: [Option<Batch>; DiskQueue::ALL.len()],
-    /// It was given inputs that it has not acted on yet.
-    pub collecting: bool,
-    pub latency: Stream,
-    /// When the device has transferred all that it was asked to.
-    device_free_ns: u64,
-    /// When the last operation ends that began while the disk was slow.
-    pub slowed_until_ns: u64,
     /// Founds the cluster; others join with an empty disk.
     pub founder: bool,
-    /// Removed from the cluster: never started again.
-    pub retired: bool,
-    pub paused: bool,
-    /// What happened while it was paused.
-    pub deferred: Vec<Event>,
-    /// Crash after this many effects of one flush; with the number of the fault.
-    pub fuse: Option<(u32, u32)>,
-    /// Crash instead of the n-th disk operation from now on, counted down; with the fault.
-    pub disk_fuse: Option<(u32, u32)>,
-    /// Disk operations take this many times as long.
-    pub slowness: u64,
-    /// It is outside of the core: it never gets well again.
-    pub lost: Option<Loss>,
+    /// Counts the starts. Events of an earlier incarnation are void.
+    pub incarnation: u64,
+    /// Boxed, because it changes hands with every event.
+    pub driver: Option<Box<Driver<S::Machine>>>,
+    /// It was given inputs that it has not acted on yet.
+    pub collecting: bool,
+    /// What waits for a slow node; `None` for one that takes no time.
+    pub inbox: Option<Box<Inbox>>,
+    pub disk: SimDisk,
+    pub device: Device,
+    /// By number of the queue.
+    pub batches: [Option<Batch>; DiskQueue::ALL.len()],
+    /// What an operation of the disk has left behind.
+    pub disk_state: DiskState,
+    pub clock: LocalClock,
+    /// Counts the settings of its timer; only the last one counts.
+    pub timer: u64,
+    /// The count of its timer when a message of raft of each other node came last in this incarnation.
+    pub heard: BTreeMap<NodeId, u64>,
+    pub faults: NodeFaults,
     /// Why it stopped by itself the last time, or did not start; and how often since the faults
     /// stopped.
     pub stopped: Option<String>,
     pub stops: u32,
-    /// Its newest durable snapshot when it was up last: what it has applied at least when it
-    /// starts again.
-    pub snapshot: LogIndex,
-    pub clock: LocalClock,
-    /// Counts the settings of its timer; only the last one counts.
-    pub timer: u64,
-    /// The count of its timer when a message of raft of each other node came last in this life.
-    pub heard: BTreeMap<NodeId, u64>,
-    /// How late its timers may fire, and how late they do.
-    pub jitter: Option<(u64, Stream)>,
-    /// What waits for a slow node; `None` for one that takes no time.
-    pub inbox: Option<Box<Inbox>>,
-    /// When it crashes again after each start, with the fault.
-    pub crash_loop: Option<(Again, u32)>,
-    /// Its disk is gone for ever.
-    pub wiped: bool,
-    /// Its files were made into those of an earlier release.
-    pub has_old_files: bool,
-    /// The membership that it went by when it went down.
-    pub left_in: Option<Membership>,
-    /// A disk operation has failed since the node started, which may not know it yet: the cache no
+    pub last_seen: LastSeen,
+}
+
+/// What is known of the files of a node, beside the files themselves.
+#[derive(Default)]
+pub(super) struct DiskState {
+    /// An operation has failed since the node started, which may not know it yet: the cache no
     /// longer holds all that it wrote, or the disk holds more of it than was synced.
-    pub disk_failed: bool,
-    /// The disk hangs; and what waits for it.
-    pub stalled: bool,
-    pub stuck: Vec<Event>,
-    /// Lose the power, with all names that are not durable, at the n-th disk operation from now on
-    /// at which there are some, counted down; with the fault.
-    pub name_fuse: Option<(u32, u32)>,
-    /// At the next start, some of what is read is old; with the number of the fault.
-    pub stale: Option<(DiskFault, usize)>,
-    /// Whether a change of the membership was under way when it went down.
-    pub was_reconfiguring: bool,
-    /// Room on its disk as the node last reported it.
+    pub has_failed: bool,
+    /// The files were made into those of an earlier release.
+    pub is_old: bool,
+    /// Room on the disk as the node last reported it.
     pub space: DiskSpace,
 }
 
 impl<S: Service> SimNode<S> {
-    /// The faults by which the node crashes at some moment to come.
-    pub fn fuses(&self) -> impl Iterator<Item = u32> + use<S> {
-        [self.fuse, self.disk_fuse, self.name_fuse].into_iter().flatten().map(|(_, fault)| fault)
-    }
-
     /// All faults that wait for their moment here.
     pub fn armed(&self) -> Vec<u32> {
-        let stale = self.stale.map(|(_, fault)| fault as u32);
-        self.fuses().chain(stale).chain(self.disk.armed()).collect()
+        self.faults.armed().chain(self.disk.armed()).collect()
     }
 
     pub fn new(seed: u64, id: NodeId, founder: bool, inbox: Option<Box<Inbox>>) -> Self {
         SimNode {
             id,
-            life: 0,
-            driver: None,
-            disk: SimDisk::new(seed, id.0),
-            batches: Default::default(),
-            collecting: false,
-            latency: Stream::new(seed, Purpose::DiskLatency, [id.0]),
-            device_free_ns: 0,
-            slowed_until_ns: 0,
             founder,
-            retired: false,
-            paused: false,
-            deferred: Vec::new(),
-            fuse: None,
-            disk_fuse: None,
-            slowness: 1,
-            lost: None,
-            stopped: None,
-            stops: 0,
-            snapshot: 0,
+            incarnation: 0,
+            driver: None,
+            collecting: false,
+            inbox,
+            disk: SimDisk::new(seed, id.0),
+            device: Device::new(seed, id),
+            batches: Default::default(),
+            disk_state: DiskState::default(),
             clock: LocalClock::new(seed, id.0),
             timer: 0,
             heard: BTreeMap::new(),
-            jitter: None,
-            inbox,
-            crash_loop: None,
-            wiped: false,
-            has_old_files: false,
-            left_in: None,
-            disk_failed: false,
-            stalled: false,
-            stuck: Vec::new(),
-            name_fuse: None,
-            stale: None,
-            was_reconfiguring: false,
-            space: DiskSpace::default(),
+            faults: NodeFaults::none(),
+            stopped: None,
+            stops: 0,
+            last_seen: LastSeen::default(),
         }
     }
 
@@ -156,29 +116,13 @@ impl<S: Service> SimNode<S> {
     pub fn surely_applied(&self) -> LogIndex {
         match &self.driver {
             Some(driver) => driver.node().status().applied.index,
-            None => self.snapshot,
+            None => self.last_seen.snapshot,
         }
     }
 
-    /// When the next operation of its disk ends, in nanoseconds, if it begins now, transfers so many
-    /// bytes at `kib_per_s` (0: at once) and takes `delay` besides. The device transfers for one
-    /// operation at a time; what comes on top (seeks, the kernel) overlaps. A slow disk stretches
-    /// both, within bounds, because an operation under way keeps its time when the fault ends.
+    /// When the next operation of its disk ends; see [`Device::ends_ns`].
     pub fn disk_ends(&mut self, now_ns: u64, delay: Delay, bytes: u64, kib_per_s: u32) -> u64 {
-        let stretched = |ns: u64, factor: u64| ns.max((ns * factor).min(SLOWEST_NS));
-        let usual = delay.min_us * 1000 + self.latency.exponential_ns(delay.mean_extra_us * 1000);
-        let usual = stretched(usual, self.slowness);
-        let mut ends_ns = now_ns + usual;
-        if kib_per_s > 0 && bytes > 0 {
-            let transfer = bytes * 1_000_000_000 / (u64::from(kib_per_s) << 10);
-            let begins_ns = self.device_free_ns.max(now_ns);
-            self.device_free_ns = begins_ns + stretched(transfer, self.slowness);
-            ends_ns = self.device_free_ns + usual;
-        }
-        if self.slowness > 1 {
-            self.slowed_until_ns = self.slowed_until_ns.max(ends_ns);
-        }
-        ends_ns
+        self.device.ends_ns(now_ns, delay, bytes, kib_per_s, self.faults.disk_slowness())
     }
 
     pub fn is_up(&self) -> bool {
@@ -187,14 +131,14 @@ impl<S: Service> SimNode<S> {
 
     /// It never starts again.
     pub fn is_gone(&self) -> bool {
-        self.retired || self.wiped || self.lost.is_some()
+        self.faults.is_gone()
     }
 
     /// The membership that it goes by, or will when it is started again, if it knows one.
     pub fn membership(&self) -> Option<&Membership> {
         match &self.driver {
             Some(driver) => Some(driver.node().membership()),
-            None => self.left_in.as_ref(),
+            None => self.last_seen.membership.as_ref(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A run of days: one cluster, never started anew, and one window of its life after the other.
+//! A run of days: one cluster, never started anew, and one window of its incarnation after the other.
 //!
 //! A window is a plan. It ends as every run does: all is healed, the cluster comes to rest, all
 //! members agree, and what the clients were told is judged. Then the simulation forgets what cannot
@@ -200,7 +200,7 @@ impl<S: Service> Simulation<'_, S> {
         self.observers.coverage.forget_skipped();
         let mut present: Vec<(NodeId, u64)> = Vec::new();
         for slot in self.cluster.iter_mut() {
-            if slot.retired {
+            if slot.faults.is_retired() {
                 slot.disk = SimDisk::new(0, slot.id.0);
             } else {
                 let first = slot.driver.as_ref().map(|driver| driver.node().status().first);

@@ -171,7 +171,7 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether it can take part: it is up, and not lost.
     fn takes_part(&self, id: NodeId) -> bool {
         let slot = self.cluster.get(id);
-        slot.is_some_and(|slot| slot.is_up() && slot.lost.is_none()) && self.is_core(id)
+        slot.is_some_and(|slot| slot.is_up() && slot.faults.lost().is_none()) && self.is_core(id)
     }
 
     /// What has become of a node that cannot take part.
@@ -179,10 +179,10 @@ impl<S: Service> Simulation<'_, S> {
         let Some(slot) = self.cluster.get(id) else {
             return format!("{id} was never started");
         };
-        match (&slot.stopped, slot.lost) {
+        match (&slot.stopped, slot.faults.lost()) {
             (Some(reason), _) if !slot.is_up() => format!("{id} has stopped by itself ({reason})"),
             (_, Some(loss)) => format!("{id} {}", loss.describe()),
-            (_, None) if slot.retired => format!("{id} has left the cluster"),
+            (_, None) if slot.faults.is_retired() => format!("{id} has left the cluster"),
             (_, None) if slot.is_up() => format!("{id} is up"),
             (_, None) => format!("{id} is down"),
         }

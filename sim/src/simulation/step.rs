@@ -29,10 +29,10 @@ impl<S: Service> Simulation<'_, S> {
         self.observers.see(&Observation::Due(&event));
         let Some(node) = event.runs_on() else { return self.dispatch(event) };
         if let Some(slot) = self.cluster.get_mut(node) {
-            if slot.paused {
+            if slot.faults.is_paused() {
                 // What happens to a node that never goes on is as good as lost.
-                if slot.lost.is_none() {
-                    slot.deferred.push(event);
+                if slot.faults.lost().is_none() {
+                    slot.faults.defer(event);
                 } else {
                     let id = event.message;
                     self.observers.see(&Observation::Forgotten(id, Fate::Forgotten));
@@ -95,7 +95,7 @@ impl<S: Service> Simulation<'_, S> {
         kind: EventKind,
     ) {
         let is_void = incarnation.is_some_and(|incarnation| {
-            self.cluster.get_mut(id).is_none_or(|slot| slot.life != incarnation)
+            self.cluster.get_mut(id).is_none_or(|slot| slot.incarnation != incarnation)
         });
         match kind {
             EventKind::Tick { timer } => self.tick(id, is_void, timer),
@@ -173,8 +173,8 @@ impl<S: Service> Simulation<'_, S> {
         } else if batch_ns == 0 {
             self.flush(id);
         } else if !std::mem::replace(&mut slot.collecting, true) {
-            let life = slot.life;
-            self.kernel.at(at_ns, Event::incarnation(id, life, EventKind::Flush));
+            let incarnation = slot.incarnation;
+            self.kernel.at(at_ns, Event::incarnation(id, incarnation, EventKind::Flush));
         }
     }
 
@@ -255,8 +255,8 @@ impl<S: Service> Simulation<'_, S> {
         let Some(slot) = self.cluster.get_mut(id) else { return };
         let has_work = slot.driver.as_ref().is_some_and(|driver| driver.has_work());
         if has_work && !std::mem::replace(&mut slot.collecting, true) {
-            let life = slot.life;
-            self.kernel.at(at_ns, Event::incarnation(id, life, EventKind::Flush));
+            let incarnation = slot.incarnation;
+            self.kernel.at(at_ns, Event::incarnation(id, incarnation, EventKind::Flush));
             self.reach("answers-put-off");
         }
     }
@@ -333,7 +333,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         let slot = self.cluster.get_mut(id).expect("it has just been used");
         let space = slot.driver.as_ref().expect("it has just been used").node().disk_space();
-        let before = std::mem::replace(&mut slot.space, space);
+        let before = std::mem::replace(&mut slot.disk_state.space, space);
         if space.misfits > before.misfits {
             self.reach("snapshot-did-not-fit");
         }
@@ -358,9 +358,8 @@ impl<S: Service> Simulation<'_, S> {
     /// Carries out what the node wants, up to the point where a fault cuts it off.
     pub(super) fn carry_out(&mut self, id: NodeId) {
         let mut effects = std::mem::take(&mut self.effects);
-        let fuse = self.cluster.get_mut(id).and_then(|slot| slot.fuse);
-        let cut = fuse.filter(|(count, _)| effects.len() > *count as usize);
-        let keep = cut.map_or(effects.len(), |(count, _)| count as usize);
+        let cut = self.cluster.get(id).and_then(|slot| slot.faults.cut_off(effects.len()));
+        let keep = cut.map_or(effects.len(), |(count, _)| count);
         for effect in effects.drain(..).take(keep) {
             if self.violation.is_some() {
                 break;
@@ -393,7 +392,7 @@ impl<S: Service> Simulation<'_, S> {
                 let (now_ns, disk) = (self.kernel.now_ns(), &self.plan.disk);
                 let us_per_kib = self.plan.cpu.work_us_per_kib;
                 let slot = self.cluster.get_mut(id).expect("it hands out work");
-                let life = slot.life;
+                let incarnation = slot.incarnation;
                 let read_ns = match work.reads() {
                     0 => now_ns,
                     bytes => slot.disk_ends(now_ns, disk.read, bytes, disk.kib_per_s),
@@ -401,7 +400,7 @@ impl<S: Service> Simulation<'_, S> {
                 let ends_ns = read_ns + work.bytes() * us_per_kib * 1000 / 1024;
                 let event = Event::incarnation(
                     id,
-                    life,
+                    incarnation,
                     EventKind::WorkDone { ticket, work: Box::new(work) },
                 );
                 self.kernel.at(ends_ns, event);
@@ -409,10 +408,13 @@ impl<S: Service> Simulation<'_, S> {
             Effect::Fetch(ticket, file, offset, len) => {
                 let (now_ns, disk) = (self.kernel.now_ns(), &self.plan.disk);
                 let slot = self.cluster.get_mut(id).expect("it fetches");
-                let life = slot.life;
+                let incarnation = slot.incarnation;
                 let ends_ns = slot.disk_ends(now_ns, disk.read, len.into(), disk.kib_per_s);
-                let event =
-                    Event::incarnation(id, life, EventKind::ReadDone { ticket, file, offset, len });
+                let event = Event::incarnation(
+                    id,
+                    incarnation,
+                    EventKind::ReadDone { ticket, file, offset, len },
+                );
                 self.kernel.at(ends_ns, event);
             }
         }
@@ -433,8 +435,8 @@ impl<S: Service> Simulation<'_, S> {
             None => (Delay::default(), 0),
         };
         let ends_ns = slot.disk_ends(now_ns, delay, bytes, disk.kib_per_s);
-        let life = slot.life;
-        self.kernel.at(ends_ns, Event::incarnation(id, life, EventKind::DiskStep { queue }));
+        let incarnation = slot.incarnation;
+        self.kernel.at(ends_ns, Event::incarnation(id, incarnation, EventKind::DiskStep { queue }));
     }
 
     fn disk_step(&mut self, id: NodeId, is_void: bool, queue: DiskQueue) {
@@ -443,15 +445,11 @@ impl<S: Service> Simulation<'_, S> {
             self.observers.see(&Observation::DiskBatchGone(id));
             return;
         };
-        if let Some((left, fault)) = &mut slot.disk_fuse {
-            *left -= 1;
-            if *left == 0 {
-                let fault = *fault;
-                self.reach("crash-between-disk-operations");
-                self.observers.see(&Observation::CrashBeforeDiskOp(id));
-                self.crash(id, Crash::PowerLoss, fault);
-                return;
-            }
+        if let Some(fault) = slot.faults.crash_before_disk_op() {
+            self.reach("crash-between-disk-operations");
+            self.observers.see(&Observation::CrashBeforeDiskOp(id));
+            self.crash(id, Crash::PowerLoss, fault);
+            return;
         }
         if self.loses_names(id, queue) {
             return;
@@ -507,7 +505,7 @@ impl<S: Service> Simulation<'_, S> {
                     self.safety.executed(id, &op);
                 }
                 let slot = self.cluster.get_mut(id).expect("just used");
-                slot.disk_failed = true;
+                slot.disk_state.has_failed = true;
                 slot.batches[queue as usize] = None;
                 self.completed(id, Completion::Done(queue, ticket, Err(error)));
             }

@@ -36,7 +36,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         let mut survivors = Vec::new();
         let mut judged = Ok(());
-        for slot in self.cluster.iter().filter(|slot| !slot.wiped) {
+        for slot in self.cluster.iter().filter(|slot| !slot.faults.is_wiped()) {
             match self.survivor(slot) {
                 Ok(survivor) => survivors.extend(survivor.map(|survivor| (slot.id, survivor))),
                 Err(broken) => judged = Err(broken),
@@ -58,7 +58,7 @@ impl<S: Service> Simulation<'_, S> {
         if slot.driver.is_some() {
             disk.crash(Crash::PowerLoss, POWER_LOSS);
         }
-        let config = config(self.plan, slot.id, false, slot.life);
+        let config = config(self.plan, slot.id, false, slot.incarnation);
         let (disk, mut effects) = (&mut disk, Vec::new());
         let mut port = Port { now_ns: 0, disk, effects: &mut effects, watch: Unwatched };
         match Survivor::read(&config, &mut port) {

@@ -21,7 +21,7 @@ impl<S: Service> Simulation<'_, S> {
             ClockFault::Step(by_us) => slot.clock.step(now_ns, by_us * 1000),
             ClockFault::Jitter(us) => {
                 let draws = self.kernel.stream(Purpose::Jitter, [u64::from(number), id.0]);
-                slot.jitter = Some((us * 1000, draws));
+                slot.faults.delay_timers(us * 1000, draws);
             }
         }
         self.set_timer(id);
@@ -35,7 +35,7 @@ impl<S: Service> Simulation<'_, S> {
         match fault {
             ClockFault::Drift(_) => slot.clock.set_rate(now_ns, TRUE_RATE),
             ClockFault::Step(by_us) => slot.clock.step(now_ns, -by_us * 1000),
-            ClockFault::Jitter(_) => slot.jitter = None,
+            ClockFault::Jitter(_) => slot.faults.end_timer_delay(),
         }
         self.set_timer(id);
     }
@@ -47,12 +47,9 @@ impl<S: Service> Simulation<'_, S> {
         let Some(driver) = &slot.driver else { return };
         let due_in = driver.due_in(Duration::from_nanos(slot.clock.at(now_ns)));
         let takes_ns = slot.clock.takes(due_in.as_nanos() as u64).max(1);
-        let late_ns = match &mut slot.jitter {
-            Some((most_ns, draws)) => draws.below(*most_ns + 1),
-            None => 0,
-        };
+        let late_ns = slot.faults.draw_lateness_ns();
         slot.timer += 1;
-        let event = Event::incarnation(id, slot.life, EventKind::Tick { timer: slot.timer });
+        let event = Event::incarnation(id, slot.incarnation, EventKind::Tick { timer: slot.timer });
         self.kernel.at(now_ns + takes_ns + late_ns, event);
     }
 }

@@ -75,7 +75,9 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A stale read waits for the next start, and strikes only then; see the fault.
     pub(in crate::simulation) fn strike_at_start(&mut self, id: NodeId) {
-        let Some((fault, at)) = self.cluster.get_mut(id).and_then(|slot| slot.stale.take()) else {
+        let Some((fault, at)) =
+            self.cluster.get_mut(id).and_then(|slot| slot.faults.take_stale_read())
+        else {
             return;
         };
         if self.healed_ns.is_none() && self.strike_silently(id, fault, at) {
@@ -182,7 +184,7 @@ impl<S: Service> SimNode<S> {
     /// Returns whether this node has a change of the membership in its log that it has not applied, or knows
     /// of one that waits for its new voters. Of a node that is down, the last known answer counts.
     fn is_reconfiguring(&self) -> bool {
-        let Some(driver) = &self.driver else { return self.was_reconfiguring };
+        let Some(driver) = &self.driver else { return self.last_seen.was_reconfiguring };
         let node = driver.node();
         let status = node.status();
         node.membership().is_joint()
@@ -194,9 +196,9 @@ impl<S: Service> SimNode<S> {
 
     /// Notes what it knows of the membership, because it goes down.
     pub(in crate::simulation) fn remember_membership(&mut self) {
-        self.was_reconfiguring = self.is_reconfiguring();
+        self.last_seen.was_reconfiguring = self.is_reconfiguring();
         if let Some(driver) = &self.driver {
-            self.left_in = Some(driver.node().membership().clone());
+            self.last_seen.membership = Some(driver.node().membership().clone());
         }
     }
 

@@ -24,7 +24,7 @@ impl<S: Service> Simulation<'_, S> {
         let Some(slot) = self.cluster.get_mut(id) else { return false };
         if let DiskFault::StaleRead(_) = fault {
             // Counted when it strikes.
-            slot.stale = Some((fault, at));
+            slot.faults.arm_stale_read(fault, at);
             return false;
         }
         if !slot.is_up() {
@@ -37,12 +37,12 @@ impl<S: Service> Simulation<'_, S> {
             DiskFault::Space => slot.disk.fail_next(FaultKind::NoSpace, number),
             DiskFault::Aimed(aim) => slot.disk.fail_at(aim, number),
             DiskFault::ShortWrite => slot.disk.fail_next(FaultKind::ShortWrite, number),
-            DiskFault::Slow(factor) => slot.slowness = u64::from(factor),
-            DiskFault::Stall => slot.stalled = true,
+            DiskFault::Slow(factor) => slot.faults.slow_disk(factor.into()),
+            DiskFault::Stall => slot.faults.hang_disk(),
             DiskFault::LoseEntry => {
                 let draws = self.kernel.stream(Purpose::DiskFault, [id.0, number.into()]);
                 let steps = 1 + draws.at(0).below(NAME_STEPS) as u32;
-                slot.name_fuse = Some((steps, number));
+                slot.faults.arm_name_loss(steps, number);
             }
             DiskFault::Rot(..) | DiskFault::Misdirect(_) | DiskFault::StaleRead(_) => {
                 unreachable!("{fault:?} is silent")
@@ -55,11 +55,9 @@ impl<S: Service> Simulation<'_, S> {
     pub(super) fn mend_disk(&mut self, id: NodeId, fault: DiskFault, at: usize) {
         let Some(slot) = self.cluster.get_mut(id) else { return };
         match fault {
-            DiskFault::Slow(_) => slot.slowness = 1,
+            DiskFault::Slow(_) => slot.faults.slow_disk(1),
             DiskFault::Stall => self.end_stall(id),
-            DiskFault::StaleRead(_) => {
-                slot.stale = slot.stale.filter(|(_, armed)| *armed != at);
-            }
+            DiskFault::StaleRead(_) => slot.faults.disarm_stale_read(at),
             fault if fault.stops() => self.start(id),
             _ => {}
         }
@@ -68,8 +66,7 @@ impl<S: Service> Simulation<'_, S> {
     /// A disk that hung goes on: what waited for it happens now.
     pub(super) fn end_stall(&mut self, id: NodeId) {
         let Some(slot) = self.cluster.get_mut(id) else { return };
-        slot.stalled = false;
-        for event in std::mem::take(&mut slot.stuck) {
+        for event in slot.faults.release_disk() {
             self.kernel.after(0, event);
         }
     }
@@ -78,8 +75,8 @@ impl<S: Service> Simulation<'_, S> {
     pub(in crate::simulation) fn waits_for_disk(&mut self, event: Event) -> Option<Event> {
         let Some(node) = event.needs_disk() else { return Some(event) };
         match self.cluster.get_mut(node) {
-            Some(slot) if slot.stalled => {
-                slot.stuck.push(event);
+            Some(slot) if slot.faults.disk_hangs() => {
+                slot.faults.hold(event);
                 self.reach("disk-stalled");
                 self.observers.see(&Observation::DiskHangs(node));
                 None
@@ -91,18 +88,16 @@ impl<S: Service> Simulation<'_, S> {
     /// Whether the power goes before this operation, and takes names with it.
     pub(in crate::simulation) fn loses_names(&mut self, id: NodeId, queue: DiskQueue) -> bool {
         let Some(slot) = self.cluster.get_mut(id) else { return false };
-        let Some((left, fault)) = &mut slot.name_fuse else { return false };
+        if !slot.faults.awaits_name_loss() {
+            return false;
+        }
         let next = slot.batches[queue as usize].as_ref().and_then(|batch| batch.ops.front());
         // Otherwise the change has been made but is not durable.
         let changes = matches!(next, Some(DiskOp::Create { .. } | DiskOp::Rename { .. }));
         if changes || !slot.disk.has_pending_names() {
             return false;
         }
-        *left -= 1;
-        if *left > 0 {
-            return false;
-        }
-        let fault = *fault;
+        let Some(fault) = slot.faults.lose_names() else { return false };
         self.reach("names-lost");
         self.observers.see(&Observation::NamesLost(id));
         self.crash(id, Crash::LosesEntries, fault);

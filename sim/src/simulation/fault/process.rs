@@ -22,7 +22,7 @@ impl<S: Service> Simulation<'_, S> {
             ProcessFault::Slow(us) => self.slow_down(id, us * 1000, 0),
             ProcessFault::SlowApply(us) => self.slow_down(id, 0, us * 1000),
             ProcessFault::CrashLoop(again) => {
-                slot.crash_loop = Some((again, number));
+                slot.faults.enter_crash_loop(again, number);
                 self.crash(id, Crash::PowerLoss, number);
                 return up;
             }
@@ -41,7 +41,7 @@ impl<S: Service> Simulation<'_, S> {
             ProcessFault::Slow(_) | ProcessFault::SlowApply(_) => self.speed_up(id),
             ProcessFault::CrashLoop(_) => {
                 let Some(slot) = self.cluster.get_mut(id) else { return };
-                slot.crash_loop = slot.crash_loop.filter(|(_, fault)| *fault != number);
+                slot.faults.leave_crash_loop(number);
                 self.start(id);
             }
             ProcessFault::OldFormat => self.start(id),
@@ -53,7 +53,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A node has gone down: one in a crash loop is started again soon.
     pub(in crate::simulation) fn start_in_loop(&mut self, id: NodeId) {
-        if self.cluster.get_mut(id).is_some_and(|slot| slot.crash_loop.is_some()) {
+        if self.cluster.get_mut(id).is_some_and(|slot| slot.faults.crash_loop().is_some()) {
             self.kernel.after(RESTART_NS, Event::start(id));
         }
     }
@@ -62,12 +62,12 @@ impl<S: Service> Simulation<'_, S> {
     pub(in crate::simulation) fn crash_in_loop(&mut self, id: NodeId) {
         let now_ns = self.kernel.now_ns();
         let Some(slot) = self.cluster.get_mut(id) else { return };
-        match slot.crash_loop {
+        match slot.faults.crash_loop() {
             Some((Again::After(us), _)) => {
-                let event = Event::incarnation(id, slot.life, EventKind::CrashAgain);
+                let event = Event::incarnation(id, slot.incarnation, EventKind::CrashAgain);
                 self.kernel.at(now_ns + us * 1000, event);
             }
-            Some((Again::AtDisk(count), fault)) => slot.disk_fuse = Some((count, fault)),
+            Some((Again::AtDisk(count), fault)) => slot.faults.arm_crash_at_disk_op(count, fault),
             None => return,
         }
         self.reach("started-in-a-crash-loop");
@@ -75,7 +75,7 @@ impl<S: Service> Simulation<'_, S> {
 
     pub(in crate::simulation) fn crash_again(&mut self, id: NodeId) {
         let Some(slot) = self.cluster.get_mut(id) else { return };
-        if let Some((_, fault)) = slot.crash_loop {
+        if let Some((_, fault)) = slot.faults.crash_loop() {
             self.crash(id, Crash::PowerLoss, fault);
         }
     }
@@ -92,7 +92,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         self.crash(id, Crash::PowerLoss, number);
         let slot = self.cluster.get_mut(id).expect("it is a member");
-        slot.wiped = true;
+        slot.faults.wipe();
         slot.disk.wipe();
         self.atlas.whole(id);
         if self.plan.bug.as_deref() == Some("wiped-disk-rejoins") {
@@ -106,8 +106,8 @@ impl<S: Service> Simulation<'_, S> {
     /// host of ours would let it; two of the bugs that can be planted do.
     pub(in crate::simulation) fn begin_anew(&mut self, id: NodeId) {
         let Some(slot) = self.cluster.get_mut(id) else { return };
-        if slot.is_gone() && slot.lost.is_none() {
-            (slot.wiped, slot.retired) = (false, false);
+        if slot.is_gone() && slot.faults.lost().is_none() {
+            slot.faults.revive();
             slot.disk.wipe();
         }
     }
@@ -132,7 +132,7 @@ impl<S: Service> Simulation<'_, S> {
 
     pub(in crate::simulation) fn is_wiped(&self, id: NodeId) -> bool {
         let slot = self.cluster.get(id);
-        slot.is_some_and(|slot| slot.wiped)
+        slot.is_some_and(|slot| slot.faults.is_wiped())
     }
 
     /// Every membership that a node goes by, or will when it is started again.
@@ -182,7 +182,7 @@ impl<S: Service> Simulation<'_, S> {
                 && let Some(bytes) = older(file, &bytes)
             {
                 slot.disk.rewrite(file, &bytes);
-                slot.has_old_files = true;
+                slot.disk_state.is_old = true;
             }
         }
     }

@@ -457,15 +457,15 @@ impl<S: Service> SimNode<S> {
                 caught(|| driver.node().damage().is_some()).unwrap_or_default()
             })
         };
-        match (&self.stopped, self.lost) {
+        match (&self.stopped, self.faults.lost()) {
             (_, Some(loss)) => loss.describe().trim_start_matches("is ").to_owned(),
-            (_, None) if self.retired => "left the cluster".to_owned(),
-            (_, None) if self.wiped => "its disk is gone".to_owned(),
+            (_, None) if self.faults.is_retired() => "left the cluster".to_owned(),
+            (_, None) if self.faults.is_wiped() => "its disk is gone".to_owned(),
             (Some(reason), None) if !self.is_up() => format!("stopped by itself ({reason})"),
-            (_, None) if !self.is_up() && self.life == 0 => "never started".to_owned(),
+            (_, None) if !self.is_up() && self.incarnation == 0 => "never started".to_owned(),
             (_, None) if !self.is_up() => "down".to_owned(),
-            (_, None) if self.paused => "paused".to_owned(),
-            (_, None) if self.stalled => "up, its disk hangs".to_owned(),
+            (_, None) if self.faults.is_paused() => "paused".to_owned(),
+            (_, None) if self.faults.disk_hangs() => "up, its disk hangs".to_owned(),
             (_, None) if repairs(self) => "up, damaged".to_owned(),
             (_, None) => "up".to_owned(),
         }

@@ -55,7 +55,7 @@ impl<S: Service> Simulation<'_, S> {
         let terms = self.newest_terms();
         let nodes = self.cluster.iter().filter(|slot| !slot.is_gone());
         situations.extend(nodes.map(|slot| match &slot.driver {
-            Some(driver) if !slot.paused => {
+            Some(driver) if !slot.faults.is_paused() => {
                 situation(&driver.node().status(), terms, self.cluster.newest_applied())
             }
             _ => DOWN,

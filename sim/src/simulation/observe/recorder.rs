@@ -43,7 +43,7 @@ struct Known {
     /// The first entry of its log, and the terms from there on.
     first: LogIndex,
     terms: VecDeque<u64>,
-    life: u64,
+    incarnation: u64,
     membership: Option<Membership>,
     /// It has changed its log in this event, as far as can be told without a look.
     wrote: bool,

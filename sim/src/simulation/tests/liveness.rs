@@ -147,7 +147,7 @@ fn who_has_failed_already_stays_as_it_is() {
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         run_until(&mut simulation, |simulation| simulation.healed_ns.is_some());
         assert_eq!(
-            simulation.cluster.get_mut(N3).expect("it is there").lost,
+            simulation.cluster.get_mut(N3).expect("it is there").faults.lost(),
             Some(loss),
             "{fault}"
         );

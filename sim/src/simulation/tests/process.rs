@@ -64,13 +64,16 @@ fn a_crash_loop_ends_with_its_row() {
         let plan = plan("", &puts(600, 2500), &faults);
         let mut simulation = Simulation::<KeyValue>::new(&plan);
         pass_until(&mut simulation, 2000);
-        let lives = simulation.cluster.get_mut(N1).expect("a founder").life;
+        let lives = simulation.cluster.get_mut(N1).expect("a founder").incarnation;
         assert!((least..=105).contains(&lives), "{again}: {lives} lives");
         let outcome = simulation.run(u64::MAX);
         assert_eq!(outcome.violation, None, "{again}");
         assert_eq!(outcome.faults["crash-loop"], 1);
         assert!(outcome.waypoints["started-in-a-crash-loop"] > 20);
-        assert!(simulation.cluster.get_mut(N1).expect("a founder").life <= lives + 1, "{again}");
+        assert!(
+            simulation.cluster.get_mut(N1).expect("a founder").incarnation <= lives + 1,
+            "{again}"
+        );
     }
 }
 
@@ -103,8 +106,8 @@ fn a_wiped_member_never_starts_again_and_nobody_demands_it() {
     assert_eq!(outcome.faults["wipe"], 1);
     assert_eq!(outcome.faults["crash"], 0);
     let slot = simulation.cluster.get(NodeId(3)).expect("a founder");
-    assert!(slot.wiped && !slot.is_up() && slot.disk.list().is_empty());
-    assert_eq!(slot.life, 1);
+    assert!(slot.faults.is_wiped() && !slot.is_up() && slot.disk.list().is_empty());
+    assert_eq!(slot.incarnation, 1);
 }
 
 #[test]

@@ -18,14 +18,15 @@ impl Recorder {
         let mut state = State { durable, ..known.state };
         let bit = |is: bool, bit: u64| if is { bit } else { 0 };
         state.condition = bit(slot.is_up(), condition::UP)
-            | bit(slot.paused, condition::PAUSED)
-            | bit(slot.stalled, condition::DISK_HANGS)
+            | bit(slot.faults.is_paused(), condition::PAUSED)
+            | bit(slot.faults.disk_hangs(), condition::DISK_HANGS)
             | bit(slot.inbox.is_some(), condition::SLOW)
             | bit(slot.is_gone(), condition::GONE);
         let mut log = None;
         if let Some(driver) = &slot.driver {
             // One that has panicked may not be able to tell it.
-            let told = caught(|| self.ask::<S>(driver.node(), slot.life, &mut known, &mut state));
+            let told =
+                caught(|| self.ask::<S>(driver.node(), slot.incarnation, &mut known, &mut state));
             log = told.unwrap_or_default();
         }
         if known.state != state || log.is_some() {
@@ -40,7 +41,7 @@ impl Recorder {
     fn ask<S: Service>(
         &mut self,
         node: &Node<S::Machine>,
-        life: u64,
+        incarnation: u64,
         known: &mut Known,
         state: &mut State,
     ) -> Option<LogChange> {
@@ -75,7 +76,7 @@ impl Recorder {
         let end = known.first + known.terms.len() as u64;
         let last_is_known = status.last.index + 1 == end
             && known.terms.back().is_none_or(|term| *term == status.last.term);
-        let is_new = std::mem::replace(&mut known.life, life) != life;
+        let is_new = std::mem::replace(&mut known.incarnation, incarnation) != incarnation;
         if last_is_known && !known.wrote && !is_new {
             return None;
         }
