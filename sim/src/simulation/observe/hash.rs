@@ -6,7 +6,8 @@ use stormkv::wire::Message;
 
 use super::Observation;
 
-/// What a number that goes into the hash stands for.
+/// The kind of thing that a number in the hash stands for: each has a tag of its own, so that two different
+/// events never look the same.
 #[derive(Clone, Copy)]
 enum Tag {
     Tick = 1,
@@ -24,6 +25,9 @@ enum Tag {
     Lost = 13,
     LossReported = 14,
     Work = 15,
+    ArrivesDamaged = 16,
+    ClientRestart = 17,
+    CheckRest = 18,
 }
 
 /// The rolling hash.
@@ -69,7 +73,7 @@ impl TraceHash {
             Observation::Read(id, _) => self.node(Tag::Read, *id, 0),
             Observation::Worked(id, _) => self.node(Tag::Work, *id, 0),
             Observation::Arrives { ends: (from, to), message, damaged } => {
-                let tag = if *damaged { Tag::Lost } else { Tag::Arrives };
+                let tag = if *damaged { Tag::ArrivesDamaged } else { Tag::Arrives };
                 self.node(tag, *from, to.0);
                 self.message(message);
             }
@@ -84,11 +88,13 @@ impl TraceHash {
             Observation::ClientTimer { lane, token, .. } => {
                 self.mix(Tag::ClientTimer as u64 ^ u64::from(*lane) << 8 ^ token << 16);
             }
-            Observation::ClientRestarts(number) => self.tagged(Tag::Lost, u64::from(*number)),
+            Observation::ClientRestarts(number) => {
+                self.tagged(Tag::ClientRestart, u64::from(*number))
+            }
             Observation::FaultDue(at, _) => self.tagged(Tag::FaultBegins, *at as u64),
             Observation::FaultOver(at, _) => self.tagged(Tag::FaultEnds, *at as u64),
             Observation::Heals(_) => self.tagged(Tag::Heal, 0),
-            Observation::RestChecked => self.tagged(Tag::Flush, 0),
+            Observation::RestChecked => self.tagged(Tag::CheckRest, 0),
             _ => {}
         }
     }
