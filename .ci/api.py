@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LISTINGS = ROOT / "docs/api"
 CRATES = ("stormkv", "stormkv_sim")
 # Constants whose values each build has for itself.
-VARIES = ("report::BUILD", "report::REVISION", "report::SOURCES", "report::VERSION")
+VARIES = ("version::BUILD", "version::REVISION", "version::SOURCES", "version::VERSION")
 VOID = {"br", "hr", "img", "input", "link", "meta", "wbr"}
 REMEDY = """
 If the change is meant: `cargo doc --workspace --no-deps --all-features && .ci/api.py --write`, commit docs/api with
