@@ -567,7 +567,7 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         ("put k v w", "`w` is too much in `put k v w`; write `put KEY VALUE [!no-session|!reused] [@N]`".to_string()),
         (
             "put k ü",
-            "`ü` is not a value (messages, digits, _ . / : -) in `put k ü`; write \
+            "`ü` is not a value (letters, digits, _ . / : -) in `put k ü`; write \
                      `put KEY VALUE [!no-session|!reused] [@N]`"
                 .to_string(),
         ),
@@ -589,7 +589,7 @@ fn a_wrong_operation_is_named_with_its_grammar() {
         ),
         (
             "cas k - -",
-            "`-` is not a value (messages, digits, _ . / : -) in `cas k - -`; write \
+            "`-` is not a value (letters, digits, _ . / : -) in `cas k - -`; write \
                        `cas KEY OLD|- NEW [!no-session] [@N]`"
                 .to_string(),
         ),
