@@ -38,7 +38,7 @@ PROFILE = (
 REVISION = """
 #[test]
 fn revision_is_that_of_the_package() {{
-    assert_eq!(stormkv_sim::report::REVISION, "{}");
+    assert_eq!(stormkv_sim::version::REVISION, "{}");
 }}
 """
 
