@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What decides the behaviour of a run in a checkout, relative to the root of the repository.
+/// The sources that decide the behaviour of a run in a checkout, relative to the root of the repository.
 const SOURCES: [&str; 6] =
     ["src", "sim/src", "sim/build.rs", "sim/Cargo.toml", "Cargo.toml", "Cargo.lock"];
 

@@ -69,11 +69,15 @@ const LAYERS: &[&[&str]] = &[
 /// operations of a service.
 const PAIRS: &[(&str, &str)] = &[("service", "swarm"), ("swarm", "service")];
 
+/// A file without the module of its unit tests, which stands at the end.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
 /// The modules of its own crate that a file mentions, with the lines, outside of its tests.
 fn mentioned(text: &str) -> Vec<(usize, String)> {
-    let own = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let mut found = Vec::new();
-    for (number, line) in (1..).zip(own.lines()) {
+    for (number, line) in (1..).zip(without_tests(text).lines()) {
         let mut rest = code(line);
         while let Some((_, behind)) = rest.split_once("crate::") {
             rest = behind;
@@ -309,8 +313,7 @@ fn only_the_key_value_service_knows_its_verbs() {
         if knows.iter().any(|place| file.starts_with(place)) || file.contains("/tests") {
             continue;
         }
-        let own = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        for (number, line) in (1..).zip(own.lines()) {
+        for (number, line) in (1..).zip(without_tests(&text).lines()) {
             if code(line).contains("stormkv::kv") || code(line).contains("crate::kv") {
                 complaints.push(format!("{file}:{number} mentions the key-value service"));
             }

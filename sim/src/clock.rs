@@ -9,7 +9,7 @@
 
 use crate::rng::{Purpose, Stream};
 
-/// The rate of a good clock: so many local nanoseconds in a million of the simulation's.
+/// The rate of a correct clock, in local nanoseconds per million of simulated time.
 pub(crate) const TRUE_RATE: u32 = 1_000_000;
 
 /// What every clock shows at the beginning, at least: a day, so that it can be set back by hours.
@@ -32,7 +32,7 @@ impl LocalClock {
         LocalClock { since_ns: 0, base_ns: DAY_NS + offset, rate: TRUE_RATE }
     }
 
-    /// What it shows at this moment of the simulation's time, which is not before its last change.
+    /// Local time in ns at this simulated time, which is not before the last change.
     pub fn at(&self, now_ns: u64) -> u64 {
         let passed = now_ns - self.since_ns;
         if self.rate == TRUE_RATE {

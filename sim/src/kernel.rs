@@ -68,7 +68,12 @@ impl<E> Kernel<E> {
         self.queue.push(at_ns, event);
     }
 
-    /// Schedules an event so many ns from now.
+    /// Schedules an event at a moment of the present plan.
+    pub fn at_plan_time(&mut self, at_us: u64, event: E) {
+        self.at(self.plan_time_ns(at_us), event);
+    }
+
+    /// Schedules an event `ns` nanoseconds from now.
     pub fn after(&mut self, ns: u64, event: E) {
         self.queue.push(self.queue.now() + ns, event);
     }

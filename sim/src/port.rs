@@ -1,8 +1,8 @@
 //! The simulation as one node sees it during one flush: a clock that stands still, a disk to
 //! read from, and a list for everything else it asks for.
 //!
-//! What is done about that list, and when, is the simulation's business. Who watches the node meanwhile
-//! is a parameter: the checkers in the simulation, a recorder in the tests of the checkers.
+//! The simulation decides when each request of that list takes effect. The observer of the node is a
+//! parameter: the checkers in the simulation, a recorder in the tests of the checkers.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use stormkv::wire::Message;
 
 use crate::disk::SimDisk;
 
-/// What a node has asked the simulation for.
+/// A request of a node to the simulation.
 pub(crate) enum Effect {
     Send(NodeId, Message),
     Reply(RequestId, Reply),

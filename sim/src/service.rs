@@ -72,7 +72,7 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// A client.
     type Client: Client<Op = Self::Op>;
 
-    /// What a user types to start the program that calls `stormkv_sim::main` for this service; empty for
+    /// The command that starts the program that calls `stormkv_sim::main` for this service; empty for
     /// the name of the program. Failures print it; those of tests print `PROGRAM` if it is empty.
     const COMMAND: &'static str = "";
 

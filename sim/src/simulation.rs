@@ -259,15 +259,9 @@ impl<'p, S: Service> Simulation<'p, S> {
     fn enter(&mut self) {
         let plan = self.plan;
         for (at, row) in plan.faults.iter().enumerate() {
-            self.kernel.at(
-                self.kernel.plan_time_ns(row.at_us),
-                Event::cluster(EventKind::FaultBegins(at)),
-            );
+            self.kernel.at_plan_time(row.at_us, Event::cluster(EventKind::FaultBegins(at)));
             if let Some(until_us) = row.until_us {
-                self.kernel.at(
-                    self.kernel.plan_time_ns(until_us),
-                    Event::cluster(EventKind::FaultEnds(at)),
-                );
+                self.kernel.at_plan_time(until_us, Event::cluster(EventKind::FaultEnds(at)));
             }
         }
         for row in plan.ops.iter().filter(|row| row.call.op == plan::Op::Restart) {
@@ -275,10 +269,9 @@ impl<'p, S: Service> Simulation<'p, S> {
                 target: Target::Client(row.client),
                 ..Event::cluster(EventKind::ClientRestart)
             };
-            self.kernel.at(self.kernel.plan_time_ns(row.at_us), event);
+            self.kernel.at_plan_time(row.at_us, event);
         }
-        self.kernel
-            .at(self.kernel.plan_time_ns(plan.heal_at_us()), Event::cluster(EventKind::Heal));
+        self.kernel.at_plan_time(plan.heal_at_us(), Event::cluster(EventKind::Heal));
         for client in 0..self.clients.all.len() as u32 {
             self.begin(client);
         }

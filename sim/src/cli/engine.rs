@@ -27,7 +27,7 @@ use crate::swarm::{self, SpeedKind};
 
 /// The functions that make and run the plans of one service.
 pub struct Engine {
-    /// Whether the service is of another crate, whose sources `version::SOURCES` does not cover.
+    /// The service is of another crate, whose sources `version::SOURCES` does not cover.
     pub is_foreign: bool,
     /// Draws the plan of a seed.
     pub generate: fn(u64) -> Plan,

@@ -59,7 +59,7 @@ pub fn soak(args: &SoakArgs, engine: &Engine, console: &Console) -> Result<Exit,
     };
     let (mut soaked, wall) = engine::timed(|| {
         let mut soaked = None;
-        // A panic of the simulation itself must be told as a violation, as everywhere.
+        // A panic of the simulation itself is reported as a violation, as everywhere.
         let outcome = guarded(|| {
             let window = |number| (engine.soak_window)(args.seed, number);
             let done = (engine.soak)(windows, &window, &mut progress);

@@ -195,6 +195,6 @@ mod tests {
         recording.ops = vec![op];
         assert_eq!(find(&recording, true), [(1, 2), (4, 4)]);
         recording.ops.clear();
-        assert_eq!(find(&recording, true), [(1, 6)], "it is about nobody");
+        assert_eq!(find(&recording, true), [(1, 6)], "it is about no node");
     }
 }

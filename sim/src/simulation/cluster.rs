@@ -69,6 +69,10 @@ impl<S: Service> Cluster<S> {
         Some(self.get(id)?.driver.as_ref()?.node())
     }
 
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.get(id).is_some_and(SimNode::is_up)
+    }
+
     pub fn status(&self, id: NodeId) -> Option<Status> {
         self.node(id).map(Node::status)
     }

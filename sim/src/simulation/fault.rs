@@ -92,7 +92,7 @@ impl<S: Service> Simulation<'_, S> {
             Who::Same => "no `leader` before it has hit a node that is still there",
             Who::Node(_) => "its node is not part of the cluster",
         })?;
-        let was_up = self.cluster.get_mut(id).is_some_and(|slot| slot.is_up());
+        let was_up = self.cluster.is_up(id);
         self.victims.insert(at, vec![id]);
         match (self.strike_node(at, id), &plan.faults[at].fault) {
             (true, _) => Ok(true),
@@ -148,7 +148,7 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     fn crash_if_up(&mut self, id: NodeId, crash: Crash, fault: u32) -> bool {
-        let up = self.cluster.get_mut(id).is_some_and(|slot| slot.is_up());
+        let up = self.cluster.is_up(id);
         self.crash(id, crash, fault);
         up
     }

@@ -68,7 +68,7 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     pub(super) fn crash(&mut self, id: NodeId, crash: Crash, fault: u32) {
-        if self.cluster.get_mut(id).is_some_and(|slot| slot.is_up()) {
+        if self.cluster.is_up(id) {
             self.take_down(id, crash, fault, crash == Crash::Kill);
         }
     }
@@ -141,14 +141,11 @@ impl<S: Service> Simulation<'_, S> {
     }
 
     pub(super) fn start(&mut self, id: NodeId) {
-        let starts = self.cluster.get_mut(id).is_some_and(|slot| !slot.is_up() && !slot.is_gone());
+        let starts = self.cluster.get(id).is_some_and(|slot| !slot.is_up() && !slot.is_gone());
         self.observers.see(&Observation::StartDue { node: id, starts });
         let (plan, seed) = (self.plan, self.kernel.seed());
         let now_ns = self.kernel.now_ns();
-        let Some(slot) = self.cluster.get_mut(id) else { return };
-        if slot.is_up() || slot.is_gone() {
-            return;
-        }
+        let Some(slot) = self.cluster.get_mut(id).filter(|_| starts) else { return };
         if slot.faults.disk_hangs() {
             slot.faults.hold(Event::start(id));
             return;

@@ -151,7 +151,7 @@ impl<S: Service> Simulation<'_, S> {
         connection: Connection,
         mail: MessageId,
     ) -> bool {
-        let up = self.cluster.get_mut(to).is_some_and(|slot| slot.is_up());
+        let up = self.cluster.is_up(to);
         let ends = (Endpoint::Node(from.0), Endpoint::Node(to.0));
         let arrives = if up { self.network.arrives(ends.0, ends.1, connection) } else { Ok(()) };
         if arrives == Err(DropReason::Reset) && message.kind() == Kind::Chunk {

@@ -5,7 +5,6 @@ use stormkv::types::NodeId;
 
 use super::client::{self, Client, Current, Next};
 use super::message::lost;
-use super::node::SimNode;
 use super::observe::{MessageId, Observation};
 use super::{Event, EventKind, Simulation};
 use crate::checker::{Broken, Check};
@@ -223,7 +222,7 @@ impl<S: Service> Simulation<'_, S> {
         let client = &self.clients.all[number as usize];
         let ends = (client.endpoint(), Endpoint::Node(node.0));
         let arrives = self.network.arrives(ends.0, ends.1, connection);
-        let up = self.cluster.get(node).is_some_and(SimNode::is_up);
+        let up = self.cluster.is_up(node);
         self.observers.see(&Observation::RequestArrives {
             client: client.name(),
             node,

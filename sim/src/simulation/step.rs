@@ -28,27 +28,20 @@ impl<S: Service> Simulation<'_, S> {
     pub(super) fn handle(&mut self, event: Event) {
         self.observers.see(&Observation::Due(&event));
         let Some(node) = event.runs_on() else { return self.dispatch(event) };
-        if let Some(slot) = self.cluster.get_mut(node) {
-            if slot.faults.is_paused() {
-                // What happens to a node that never goes on is as good as lost.
-                if slot.faults.lost().is_none() {
-                    slot.faults.defer(event);
-                } else {
-                    let id = event.message;
-                    self.observers.see(&Observation::Forgotten(id, Fate::Forgotten));
-                }
-                self.observers.see(&Observation::Paused(node));
-                return;
+        if let Some(slot) = self.cluster.get_mut(node).filter(|slot| slot.faults.is_paused()) {
+            // What happens to a node that never goes on is as good as lost.
+            if slot.faults.lost().is_none() {
+                slot.faults.defer(event);
+            } else {
+                let id = event.message;
+                self.observers.see(&Observation::Forgotten(id, Fate::Forgotten));
             }
-            if slot.inbox.is_some() {
-                let Some(event) = self.queue_up(node, event) else {
-                    self.observers.see(&Observation::Busy(node));
-                    return;
-                };
-                return self.dispatch_to_disk(event);
-            }
+            return self.observers.see(&Observation::Paused(node));
         }
-        self.dispatch_to_disk(event);
+        match self.queue_up(node, event) {
+            Some(event) => self.dispatch_to_disk(event),
+            None => self.observers.see(&Observation::Busy(node)),
+        }
     }
 
     /// Carries out an event, unless it needs a disk that hangs.
@@ -95,7 +88,7 @@ impl<S: Service> Simulation<'_, S> {
         kind: EventKind,
     ) {
         let is_void = incarnation.is_some_and(|incarnation| {
-            self.cluster.get_mut(id).is_none_or(|slot| slot.incarnation != incarnation)
+            self.cluster.get(id).is_none_or(|slot| slot.incarnation != incarnation)
         });
         match kind {
             EventKind::Tick { timer } => self.tick(id, is_void, timer),

@@ -53,7 +53,7 @@ impl<S: Service> Simulation<'_, S> {
 
     /// A node has gone down: one in a crash loop is started again soon.
     pub(in crate::simulation) fn start_in_loop(&mut self, id: NodeId) {
-        if self.cluster.get_mut(id).is_some_and(|slot| slot.faults.crash_loop().is_some()) {
+        if self.cluster.get(id).is_some_and(|slot| slot.faults.crash_loop().is_some()) {
             self.kernel.after(RESTART_NS, Event::start(id));
         }
     }

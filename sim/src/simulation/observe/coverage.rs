@@ -52,9 +52,4 @@ impl Coverage {
     pub fn take_skipped(&mut self) -> Vec<Skipped> {
         std::mem::take(&mut self.skipped)
     }
-
-    /// The rows of skipped faults name another plan from now on.
-    pub fn forget_skipped(&mut self) {
-        self.skipped.clear();
-    }
 }
