@@ -8,16 +8,21 @@
 
 use bytes::Bytes;
 use stormkv::error::Error;
-use stormkv::machine::{Chunks, StateMachine};
+use stormkv::machine::{Chunks, Context, StateMachine};
 use stormkv::memory::MemCluster;
-use stormkv::types::{LogIndex, NodeId};
+use stormkv::types::NodeId;
 
 /// The replicated state: one number. A command is eight bytes, the number to add.
-#[derive(Default)]
 struct Counter(u64);
 
 impl StateMachine for Counter {
-    fn apply(&mut self, _index: LogIndex, command: &[u8]) -> Bytes {
+    type Params = ();
+
+    fn new((): &()) -> Counter {
+        Counter(0)
+    }
+
+    fn apply(&mut self, _context: Context, command: &[u8]) -> Bytes {
         // A malformed command is committed already, so every replica must answer it alike.
         let Ok(add) = command.try_into() else { return Bytes::from_static(b"malformed") };
         self.0 = self.0.wrapping_add(u64::from_le_bytes(add));
@@ -32,7 +37,7 @@ impl StateMachine for Counter {
         Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
     }
 
-    fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Self, String> {
+    fn restore((): &(), chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Self, String> {
         let chunk = chunks.next().ok_or("the snapshot is empty")?;
         let bytes = chunk[..].try_into().map_err(|_| "a counter has eight bytes")?;
         Ok(Counter(u64::from_le_bytes(bytes)))

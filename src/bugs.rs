@@ -162,6 +162,8 @@ bugs! {
         "A lost cluster goes on with the log of the highest index, whatever its last term.";
     AddressTaken = "63", "address-taken", Medium, "stormkv",
         "A member is given the address of another one.";
+    ClockNotContinued = "64", "clock-not-continued", Easy, "any replicated clock",
+        "A new leader stamps its proposals with its own clock, and does not go on from the last stamp.";
 
     AppendBelowMatch = "U1", "append-below-match", Hard, "raft-rs #557",
         "A leader goes back behind what a follower has, and waits for news of a snapshot that is none.";

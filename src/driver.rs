@@ -48,7 +48,7 @@ pub trait Host: Clock + Transport + Disk {
 ///
 /// What was handed over but not flushed when the process ends is lost, as if it had never arrived:
 /// nothing was said or written because of it.
-pub struct Driver<M> {
+pub struct Driver<M: StateMachine> {
     node: Node<M>,
     tick: Duration,
     next_tick: Duration,
@@ -75,8 +75,20 @@ impl<M: StateMachine> Driver<M> {
     /// # Errors
     /// As [`Node::start`].
     pub fn start(config: Config, host: &mut impl Host) -> Result<Self, Error> {
+        Self::start_with(M::Params::default(), config, host)
+    }
+
+    /// Starts a node whose machine has these parameters; see [`Node::start_with`].
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with(
+        params: M::Params,
+        config: Config,
+        host: &mut impl Host,
+    ) -> Result<Self, Error> {
         let (tick, max_batch_bytes) = (config.tick, config.max_batch_bytes);
-        let node = Node::start(config, host)?;
+        let node = Node::start_with(params, config, host)?;
         let mut driver = Driver {
             node,
             tick,

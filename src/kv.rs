@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::bugs::{Bug, planted};
 use crate::chunks::{self, Format};
 use crate::digest::Digest;
-use crate::machine::{Chunks, StateMachine, StateSize};
+use crate::machine::{Chunks, Context, StateMachine, StateSize};
 use crate::types::LogIndex;
 
 mod command;
@@ -39,11 +39,12 @@ const ENTRY_SEED: u64 = 0x6b76_656e_7472_6965;
 ///
 /// ```
 /// use stormkv::kv::{Command, Kv, Query, Response};
-/// use stormkv::machine::StateMachine;
+/// use stormkv::machine::{Context, StateMachine};
+/// use std::time::Duration;
 ///
 /// let mut kv = Kv::default();
 /// let put = Command::Put { key: "greeting".into(), value: "hello".into() };
-/// let response = kv.apply(1, &put.encode());
+/// let response = kv.apply(Context::new(1, Duration::ZERO), &put.encode());
 /// assert_eq!(Response::decode(&response), Ok(Response::Written { revision: 1 }));
 /// let get = Query::Get { key: "greeting".into() };
 /// let Ok(Response::Value(Some(found))) = Response::decode(&kv.query(&get.encode())) else {
@@ -90,10 +91,16 @@ impl Default for Kv {
 }
 
 impl StateMachine for Kv {
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes {
+    type Params = ();
+
+    fn new((): &()) -> Kv {
+        Kv::default()
+    }
+
+    fn apply(&mut self, context: Context, command: &[u8]) -> Bytes {
         let response = match Command::decode(command) {
             Ok(command) => match command.check() {
-                Ok(()) => self.run(index, command),
+                Ok(()) => self.run(context.index, command),
                 Err(reason) => Response::invalid(reason),
             },
             Err(error) => Response::invalid(error),
@@ -127,7 +134,7 @@ impl StateMachine for Kv {
         chunks::stream(&self.entries, self.digest, VERSION)
     }
 
-    fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Kv, String> {
+    fn restore((): &(), chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Kv, String> {
         let bytes = Cell::new(0);
         let hash = |key: &Bytes, slot: &mut Slot| {
             bytes.set(bytes.get() + weight(key, &slot.value));
@@ -294,10 +301,12 @@ impl Kv {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn apply(kv: &mut Kv, index: LogIndex, command: &Command) -> Response {
-        Response::decode(&kv.apply(index, &command.encode())).unwrap()
+        Response::decode(&kv.apply(Context::new(index, Duration::ZERO), &command.encode())).unwrap()
     }
 
     fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Command {
@@ -415,7 +424,7 @@ mod tests {
             (long_key.encode(), "the key has 4097 bytes"),
             (Bytes::from_static(&[9]), "no key-value command"),
         ] {
-            match Response::decode(&kv.apply(2, &command)) {
+            match Response::decode(&kv.apply(Context::new(2, Duration::ZERO), &command)) {
                 Ok(Response::Invalid { reason }) => assert!(reason.contains(part), "{reason}"),
                 other => panic!("{part}: {other:?}"),
             }

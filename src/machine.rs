@@ -2,9 +2,39 @@
 //!
 //! [`Kv`](crate::kv::Kv) is the reference implementation.
 
+use std::fmt::Debug;
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::types::LogIndex;
+
+/// What a command is applied with beside its bytes: the same on every replica, because it is part of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Context {
+    /// The position of the command in the log.
+    pub index: LogIndex,
+    /// The cluster's time, with which the leader stamped the command when it proposed it.
+    ///
+    /// It counts from the foundation of the cluster, in steps of the leader's [tick], and never goes back along
+    /// the log, whichever member leads. It is no time of day: while no member leads it may stand still,
+    /// and it runs as fast as the clock of whoever leads. Leases and times to live that are measured by it are
+    /// judged alike by all replicas; a client that measures them by a clock of its own needs a fencing
+    /// token besides.
+    ///
+    /// [tick]: crate::config::Config::tick
+    pub time: Duration,
+}
+
+impl Context {
+    /// The context of the command at `index` that was proposed at `time`. For tests of machines and for
+    /// models; a node makes its own.
+    #[must_use]
+    pub const fn new(index: LogIndex, time: Duration) -> Context {
+        Context { index, time }
+    }
+}
 
 /// A snapshot as a stream of chunks. Frozen at the moment it was taken.
 pub type Chunks = Box<dyn Iterator<Item = Bytes> + Send>;
@@ -23,11 +53,20 @@ pub struct StateSize {
 /// Every replica applies the same commands in the same order, so the state, the responses, the
 /// digest and the snapshot must be functions of the commands alone: no clock, no randomness, no
 /// iteration over a map in random order.
-pub trait StateMachine: Default + Send + 'static {
-    /// Applies one committed command and returns the response for its client. `index` is the
-    /// command's position in the log. A command that cannot be decoded must be answered with an
-    /// error response, the same on every replica: it is committed, so there is no way back.
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes;
+///
+/// A machine that needs time takes it from the [`Context`] of a command.
+pub trait StateMachine: Sized + Send + 'static {
+    /// What a machine is constructed with, such as limits; `()` for one that needs nothing. Replicas must
+    /// have equal settings if responses depend on them: they are not part of the log or of snapshots.
+    type Params: Clone + Debug + Default + Send + Sync + 'static;
+
+    /// Constructs the state before the first command.
+    fn new(params: &Self::Params) -> Self;
+
+    /// Applies one committed command and returns the response for its client. A command that cannot
+    /// be decoded must be answered with an error response, the same on every replica: it is
+    /// committed, so there is no way back.
+    fn apply(&mut self, context: Context, command: &[u8]) -> Bytes;
 
     /// Answers a read-only question about the present state. Any bytes must be answered: they come from
     /// clients as they are. A host sends the empty query to learn up to which index the state reflects
@@ -56,7 +95,10 @@ pub trait StateMachine: Default + Send + 'static {
     /// # Errors
     /// Says what is wrong with the chunks. They were checked against bit rot before, so an error
     /// means a bug or an unknown newer format.
-    fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Self, String>;
+    fn restore(
+        params: &Self::Params,
+        chunks: &mut dyn Iterator<Item = Bytes>,
+    ) -> Result<Self, String>;
 
     /// A hash of the whole state, O(1) per call: replicas that applied the same index must agree.
     fn digest(&self) -> u64;

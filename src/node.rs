@@ -20,6 +20,7 @@
 //! - `backlog.rs` knows the open entries of a leader's log, `waiting.rs` the requests that wait for
 //!   an entry,
 //! - `request.rs` takes up what clients ask for, and proposes it,
+//! - `clock.rs` is the cluster's time, with which proposals are stamped,
 //! - `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
 //! - `pressure.rs` bounds what it takes in while its disk or its log is behind,
@@ -39,6 +40,7 @@ mod activity;
 mod backlog;
 mod catch_up;
 mod check;
+mod clock;
 mod election;
 mod leave;
 mod load;
@@ -59,6 +61,7 @@ mod tests;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::{ProgressState, StateRole};
@@ -77,6 +80,7 @@ pub use crate::wal::Damage;
 use self::activity::Activity;
 use self::backlog::Backlog;
 use self::catch_up::Rounds;
+use self::clock::ClusterClock;
 use self::election::Raft;
 use self::leave::Farewell;
 use self::read::Reads;
@@ -223,8 +227,9 @@ struct Forwarded {
 }
 
 /// One member of the cluster. See the module.
-pub struct Node<M> {
+pub struct Node<M: StateMachine> {
     config: Config,
+    params: M::Params,
     raft: Raft,
     wal: Wal,
     replica: Replica<M>,
@@ -261,6 +266,7 @@ pub struct Node<M> {
     /// A snapshot is being made durable as the new state; raft stands still meanwhile.
     installing: bool,
 
+    clock: ClusterClock,
     backlog: Backlog,
     waiting: Waiting,
     /// Requests passed on to the leader, by id.
@@ -497,6 +503,11 @@ impl<M: StateMachine> Node<M> {
     /// [`Config::founding_state`].
     pub fn backup(&self) -> impl Iterator<Item = Bytes> + Send + use<M> {
         self.replica.snapshot().1
+    }
+
+    /// The cluster's time as of the applied index; see [`Context::time`](crate::machine::Context::time).
+    pub fn time(&self) -> Duration {
+        self.replica.time()
     }
 
     /// The state machine as of the applied index.

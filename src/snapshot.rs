@@ -17,6 +17,7 @@
 //! known version.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -30,9 +31,9 @@ use crate::types::SnapshotId;
 const MAGIC: &[u8; 8] = b"stormsnp";
 /// Version 2 has the addresses of the members behind the membership in the head; a version 1 head
 /// ends before them. Version 3 has the session table in frames of another kind, because it keeps
-/// only the hash of a large response. Version 4 has the promises of votes behind the addresses. All
-/// are still read.
-const VERSION: u32 = 4;
+/// only the hash of a large response. Version 4 has the promises of votes behind the addresses, and version 5
+/// the cluster's time behind these. All are still read.
+const VERSION: u32 = 5;
 const PREFIX: usize = 12;
 /// Indexes and terms above this are not believed, so that there is always a next one.
 const MAX_POSITION: u64 = 1 << 62;
@@ -57,12 +58,15 @@ pub struct Head {
     pub id: SnapshotId,
     /// The membership as of that entry.
     pub membership: Membership,
+    /// The cluster's time as of that entry, in whole microseconds.
+    pub time: Duration,
 }
 
 impl Head {
     fn encode(&self) -> Bytes {
         let membership = &self.membership;
-        let parts = (self.id, membership, membership.addresses(), membership.promises());
+        let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
+        let parts = (self.id, membership, membership.addresses(), membership.promises(), micros);
         postcard::to_stdvec(&parts).expect("writing to memory cannot fail").into()
     }
 
@@ -83,8 +87,10 @@ impl Head {
             membership = membership.with_promises(promises);
             rest
         };
+        let (micros, rest) = if version < 5 { (0, rest) } else { postcard::take_from_bytes(rest)? };
+        let time = Duration::from_micros(micros);
         if rest.is_empty() {
-            Ok(Head { id, membership })
+            Ok(Head { id, membership, time })
         } else {
             Err(postcard::Error::SerdeDeCustom)
         }
@@ -292,13 +298,14 @@ mod tests {
     use crate::types::NodeId;
 
     const FILE: FileName = FileName::Snapshot(5, 2);
+    const TIME: Duration = Duration::from_millis(1500);
 
     fn alone() -> Membership {
         Membership::founded_by(&Config::new(NodeId(1), vec![NodeId(1)]))
     }
 
     fn sample() -> Bytes {
-        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() };
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone(), time: TIME };
         let sessions: Chunks = Box::new([Bytes::from_static(b"session")].into_iter());
         let machine: Chunks =
             Box::new([Bytes::from_static(b"one"), Bytes::from_static(b"two")].into_iter());
@@ -333,7 +340,7 @@ mod tests {
         let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
         config.addresses.insert(NodeId(1), "http://one".to_owned());
         let membership = Membership::founded_by(&config);
-        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership };
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership, time: TIME };
         let none = || -> Chunks { Box::new(std::iter::empty()) };
         let bytes = Writer::new(&head, none(), none()).flatten().collect();
         assert_eq!(read(FILE, &bytes).unwrap().head, head);
@@ -367,26 +374,31 @@ mod tests {
         assert_eq!(contents.machine, [Bytes::from_static(b"one")]);
     }
 
-    /// The version 3 head ends before the promises, and versions 2 and 3 differ in the kind of the
-    /// session frames, so that none is read as another.
+    /// A head ends where the next version goes on, and versions 2 and 3 differ in the kind of the session
+    /// frames, so that none is read as another.
     #[test]
-    fn versions_2_and_3_are_still_read() {
+    fn versions_2_to_4_are_still_read() {
         let id = SnapshotId { index: 5, term: 2 };
         let former =
             postcard::to_stdvec(&(id, alone(), BTreeMap::<NodeId, String>::new())).unwrap();
-        let head = Head { id, membership: alone() };
+        let membership = alone();
+        let promising =
+            postcard::to_stdvec(&(id, &membership, membership.addresses(), membership.promises()))
+                .unwrap();
+        let head = |time| Head { id, membership: alone(), time };
         let layouts = [
-            (2, former.clone(), FORMER_SESSIONS),
-            (3, former, SESSIONS),
-            (4, head.encode().to_vec(), SESSIONS),
+            (2, former.clone(), FORMER_SESSIONS, Duration::ZERO),
+            (3, former, SESSIONS, Duration::ZERO),
+            (4, promising, SESSIONS, Duration::ZERO),
+            (5, head(TIME).encode().to_vec(), SESSIONS, TIME),
         ];
-        for (version, bytes, kind) in &layouts {
+        for (version, bytes, kind, time) in &layouts {
             for other in 1..=VERSION {
                 let frames: &[(u8, &[u8])] = &[(HEAD, bytes), (*kind, b"session"), (END, b"")];
                 let found = read(FILE, &written_by(other, frames));
                 if other == *version {
                     let contents = found.unwrap();
-                    assert_eq!((contents.head, contents.sessions.len()), (head.clone(), 1));
+                    assert_eq!((contents.head, contents.sessions.len()), (head(*time), 1));
                 } else {
                     assert!(matches!(found, Err(Error::Corrupt { .. })), "{version} as {other}");
                 }
@@ -401,7 +413,7 @@ mod tests {
         let change = Reconfigure { voters: vec![NodeId(2)], ..Reconfigure::default() };
         let membership = alone().changed(&state, &Change::promising(&change, &alone()));
         assert_eq!(membership.promises().len(), 1);
-        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership };
+        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership, time: TIME };
         let none = || -> Chunks { Box::new(std::iter::empty()) };
         let bytes: Bytes = Writer::new(&head, none(), none()).flatten().collect();
         assert_eq!(read(FILE, &bytes).unwrap().head, head);
@@ -435,7 +447,8 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named() {
-        let head = Head { id: SnapshotId { index: 5, term: 2 }, membership: alone() }.encode();
+        let head =
+            Head { id: SnapshotId { index: 5, term: 2 }, membership: alone(), time: TIME }.encode();
         let longer = [&head[..], &[0]].concat();
         let another_kind: &[(u8, &[u8])] = &[(HEAD, &head), (SESSIONS + 1, b"new"), (END, b"")];
         let another_head: &[(u8, &[u8])] = &[(HEAD, &longer), (MACHINE, b"one"), (END, b"")];
@@ -454,7 +467,7 @@ mod tests {
             (5, far, alone(), "beyond all reason"),
             (5, 2, early, "membership is impossible"),
         ] {
-            let head = Head { id: SnapshotId { index, term }, membership };
+            let head = Head { id: SnapshotId { index, term }, membership, time: TIME };
             let none = || -> Chunks { Box::new(std::iter::empty()) };
             let bytes = Writer::new(&head, none(), none()).flatten().collect();
             let error = read(FILE, &bytes).unwrap_err();

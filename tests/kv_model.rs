@@ -6,6 +6,7 @@
 //! and a rebuilt replica cannot be told from the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -15,7 +16,7 @@ use proptest::prelude::*;
 use stormkv::kv::{
     Command, Compare, Guard, KeyValue, Kv, MAX_TXN, Query, Response, TxnOp, Versioned,
 };
-use stormkv::machine::{Chunks, StateMachine};
+use stormkv::machine::{Chunks, Context, StateMachine};
 use stormkv::session::{SessionLimits, Sessions, Verdict};
 use stormkv::types::{LogIndex, SessionId};
 
@@ -130,8 +131,13 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// The machine makes nothing of time.
+fn at(index: LogIndex) -> Context {
+    Context::new(index, Duration::ZERO)
+}
+
 fn apply(kv: &mut Kv, index: LogIndex, command: &Command) -> Response {
-    Response::decode(&kv.apply(index, &command.encode())).expect("a response")
+    Response::decode(&kv.apply(at(index), &command.encode())).expect("a response")
 }
 
 fn ask(kv: &Kv, query: &Query) -> Response {
@@ -139,7 +145,7 @@ fn ask(kv: &Kv, query: &Query) -> Response {
 }
 
 fn restore(chunks: Chunks) -> Kv {
-    Kv::restore(&mut { chunks }).expect("a good snapshot")
+    Kv::restore(&(), &mut { chunks }).expect("a good snapshot")
 }
 
 /// Reads everything under a prefix, page by page.
@@ -232,7 +238,7 @@ proptest! {
         let mut chunks: Vec<Bytes> = stream.by_ref().take(read_late).collect();
         let start = before.len() as LogIndex + 1;
         let responses: Vec<Bytes> =
-            (start..).zip(&after).map(|(index, command)| kv.apply(index, &command.encode())).collect();
+            (start..).zip(&after).map(|(index, command)| kv.apply(at(index), &command.encode())).collect();
         chunks.extend(stream);
         prop_assert_eq!(&chunks, &expected);
 
@@ -240,7 +246,7 @@ proptest! {
         prop_assert_eq!(&restored, &frozen);
         prop_assert_eq!(restored.digest(), frozen.digest());
         for ((index, command), response) in (start..).zip(&after).zip(&responses) {
-            prop_assert_eq!(&restored.apply(index, &command.encode()), response);
+            prop_assert_eq!(&restored.apply(at(index), &command.encode()), response);
         }
         prop_assert_eq!(restored.digest(), kv.digest());
         let (again, first) = (restored.snapshot(), kv.snapshot());
@@ -258,7 +264,7 @@ proptest! {
             apply(&mut kv, index, command);
         }
         let before = kv.clone();
-        let response = Response::decode(&kv.apply(99, &bytes)).expect("a response");
+        let response = Response::decode(&kv.apply(at(99), &bytes)).expect("a response");
         if Command::decode(&bytes).is_err() {
             let invalid = matches!(response, Response::Invalid { .. });
             prop_assert!(invalid, "garbage is answered with {:?}", response);
@@ -280,13 +286,13 @@ proptest! {
             damaged[chunk][byte] ^= 1 << bit;
         }
         // Flips may cancel out; whatever is accepted must be the very same state.
-        match Kv::restore(&mut damaged.into_iter().map(Bytes::from)) {
+        match Kv::restore(&(), &mut damaged.into_iter().map(Bytes::from)) {
             Ok(kv) => prop_assert_eq!(kv, before),
             Err(reason) => prop_assert!(reason.starts_with("the key-value snapshot: ")),
         }
         for foreign in [vec![bytes.clone()], vec![chunks[0].to_vec(), bytes.clone()]] {
             let foreign = || foreign.iter().cloned().map(Bytes::from);
-            if let Ok(kv) = Kv::restore(&mut foreign()) {
+            if let Ok(kv) = Kv::restore(&(), &mut foreign()) {
                 prop_assert!(foreign().next() == chunks.first().cloned() || kv.is_empty());
             }
             if let Err(reason) = Sessions::restore(limits(1), &mut foreign()) {
@@ -490,8 +496,8 @@ fn a_transaction_beyond_the_limit_is_refused_on_every_replica_alike() {
         otherwise: vec![],
     };
     let (mut one, mut other) = (Kv::default(), restore(Kv::default().snapshot()));
-    let refused = one.apply(1, &txn(MAX_TXN + 1).encode());
-    assert_eq!(refused, other.apply(1, &txn(MAX_TXN + 1).encode()));
+    let refused = one.apply(at(1), &txn(MAX_TXN + 1).encode());
+    assert_eq!(refused, other.apply(at(1), &txn(MAX_TXN + 1).encode()));
     assert!(matches!(Response::decode(&refused), Ok(Response::Invalid { .. })));
     assert_eq!(one, Kv::default());
     let committed = Response::Committed { succeeded: true, results: vec![] };

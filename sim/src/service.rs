@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use stormkv::machine::StateMachine;
+use stormkv::machine::{Context, StateMachine};
 use stormkv::types::LogIndex;
 
 use crate::history::{Action, Answer, Outcome};
@@ -78,6 +78,11 @@ pub trait Service: Sized + Send + Sync + 'static {
 
     /// The verbs of the operations, each with its form.
     const GRAMMAR: &'static Grammar;
+
+    /// What machines and models are constructed with; the same in all runs.
+    fn params() -> <Self::Machine as StateMachine>::Params {
+        Default::default()
+    }
 
     /// Checks what must hold in every state of the machine, after each input that a node has applied.
     const INVARIANT: Option<Invariant<Self::Machine>> = None;
@@ -181,12 +186,16 @@ pub trait Service: Sized + Send + Sync + 'static {
 /// An independent reference of a state machine.
 ///
 /// It is written anew, from the documentation of the machine, so that it does not repeat its mistakes.
-pub trait Model: Default + Send + 'static {
+pub trait Model: Sized + Send + 'static {
     /// The machine.
     type Machine: StateMachine;
 
-    /// Applies the command that is committed at `index`, and returns its response.
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes;
+    /// Constructs the model of a machine with these parameters, before the first command.
+    fn new(params: &<Self::Machine as StateMachine>::Params) -> Self;
+
+    /// Applies the command that is committed at the index and the time of `context`, and returns its
+    /// response.
+    fn apply(&mut self, context: Context, command: &[u8]) -> Bytes;
 
     /// Returns the answer to a query as of `index`, which may lie before the newest command; `None` if it
     /// is no query.
@@ -351,14 +360,15 @@ const COMMANDS_PER_STATE: usize = 32;
 ///
 /// It finds replicas that differ, answers from the wrong state, and commands that are lost or applied
 /// twice. It does not find what the machine itself does wrong: for that, write a [`Model`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MachineAsModel<M> {
+    first: M,
     machine: M,
     newest: LogIndex,
     /// States of the past, with the index of the newest command in each.
     states: Vec<(LogIndex, M)>,
     /// The commands since the first of these states.
-    commands: Vec<(LogIndex, Bytes)>,
+    commands: Vec<(Context, Bytes)>,
 }
 
 impl<M: StateMachine + Clone> MachineAsModel<M> {
@@ -367,10 +377,10 @@ impl<M: StateMachine + Clone> MachineAsModel<M> {
         let known = self.states.partition_point(|(at, _)| *at <= index);
         let (from, mut machine) = match known.checked_sub(1) {
             Some(at) => self.states[at].clone(),
-            None => (0, M::default()),
+            None => (0, self.first.clone()),
         };
-        let begin = self.commands.partition_point(|(at, _)| *at <= from);
-        for (at, command) in self.commands[begin..].iter().take_while(|(at, _)| *at <= index) {
+        let begin = self.commands.partition_point(|(at, _)| at.index <= from);
+        for (at, command) in self.commands[begin..].iter().take_while(|(at, _)| at.index <= index) {
             machine.apply(*at, command);
         }
         machine
@@ -380,14 +390,19 @@ impl<M: StateMachine + Clone> MachineAsModel<M> {
 impl<M: StateMachine + Clone> Model for MachineAsModel<M> {
     type Machine = M;
 
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes {
-        assert!(index > self.newest, "the log has an order");
+    fn new(params: &M::Params) -> Self {
+        let (first, machine) = (M::new(params), M::new(params));
+        MachineAsModel { first, machine, newest: 0, states: Vec::new(), commands: Vec::new() }
+    }
+
+    fn apply(&mut self, context: Context, command: &[u8]) -> Bytes {
+        assert!(context.index > self.newest, "the log has an order");
         if self.commands.len().is_multiple_of(COMMANDS_PER_STATE) {
             self.states.push((self.newest, self.machine.clone()));
         }
-        self.commands.push((index, Bytes::copy_from_slice(command)));
-        self.newest = index;
-        self.machine.apply(index, command)
+        self.commands.push((context, Bytes::copy_from_slice(command)));
+        self.newest = context.index;
+        self.machine.apply(context, command)
     }
 
     fn query(&self, index: LogIndex, query: &[u8]) -> Option<Bytes> {
@@ -414,19 +429,22 @@ impl<M: StateMachine + Clone> Model for MachineAsModel<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use stormkv::kv::{Command, Kv, Query};
 
     #[test]
     fn machine_as_model_answers_as_of_any_index() {
-        let mut model = MachineAsModel::<Kv>::default();
+        let mut model = MachineAsModel::<Kv>::new(&());
         let key = Bytes::from_static(b"k");
         let mut states = vec![(0, Kv::default())];
         for index in (1..=100).map(|number| number * 3) {
             let value = Bytes::from(index.to_string());
             let command = Command::Put { key: key.clone(), value }.encode();
             let mut machine = states[states.len() - 1].1.clone();
-            assert_eq!(model.apply(index, &command), machine.apply(index, &command));
+            let context = Context::new(index, Duration::ZERO);
+            assert_eq!(model.apply(context, &command), machine.apply(context, &command));
             states.push((index, machine));
         }
         let query = Query::Get { key }.encode();

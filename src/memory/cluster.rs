@@ -48,7 +48,8 @@ pub struct Packet {
 /// [`answer`](Self::answer) as much as it takes to answer a request.
 ///
 /// Every method that takes the id of a member panics if there is none with this id.
-pub struct MemCluster<M> {
+pub struct MemCluster<M: StateMachine> {
+    params: M::Params,
     members: BTreeMap<NodeId, Member<M>>,
     now: Duration,
     network: VecDeque<Packet>,
@@ -57,7 +58,7 @@ pub struct MemCluster<M> {
     replies: BTreeMap<RequestId, Reply>,
 }
 
-struct Member<M> {
+struct Member<M: StateMachine> {
     config: Config,
     host: MemHost,
     /// `None` while the process does not run.
@@ -79,7 +80,20 @@ impl<M: StateMachine> MemCluster<M> {
     /// # Errors
     /// As [`Driver::start`].
     pub fn with_config(voters: u64, adjust: impl Fn(&mut Config)) -> Result<Self, Error> {
+        Self::with_params(M::Params::default(), voters, adjust)
+    }
+
+    /// The same, with machines of these parameters.
+    ///
+    /// # Errors
+    /// As [`Driver::start`].
+    pub fn with_params(
+        params: M::Params,
+        voters: u64,
+        adjust: impl Fn(&mut Config),
+    ) -> Result<Self, Error> {
         let mut cluster = MemCluster {
+            params,
             members: BTreeMap::new(),
             now: Duration::ZERO,
             network: VecDeque::new(),
@@ -109,7 +123,7 @@ impl<M: StateMachine> MemCluster<M> {
         let id = config.id;
         assert!(!self.members.contains_key(&id), "{id} is there already");
         let mut host = MemHost::at(self.now);
-        let driver = Driver::start(config.clone(), &mut host)?;
+        let driver = Driver::start_with(self.params.clone(), config.clone(), &mut host)?;
         self.members.insert(id, Member { config, host, driver: Some(driver) });
         self.flush(id);
         Ok(())
@@ -284,11 +298,13 @@ impl<M: StateMachine> MemCluster<M> {
     /// # Panics
     /// If it is running.
     pub fn restart(&mut self, id: NodeId) -> Result<(), Error> {
+        let params = self.params.clone();
         let member = self.member(id);
         assert!(member.driver.is_none(), "{id} is running");
         // No two starts may have the same one.
         member.config.incarnation += 1;
-        member.driver = Some(Driver::start(member.config.clone(), &mut member.host)?);
+        let config = member.config.clone();
+        member.driver = Some(Driver::start_with(params, config, &mut member.host)?);
         self.flush(id);
         Ok(())
     }

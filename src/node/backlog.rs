@@ -171,12 +171,14 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SPAN: u64 = 10;
 
     fn command(session: u64, number: u64) -> Bytes {
-        Proposal::Command(Some((SessionId(session), number)), b"command").encode()
+        Proposal::Command(Some((SessionId(session), number)), b"command").encode(Duration::ZERO)
     }
 
     /// A backlog in the order of a log, and the clock.

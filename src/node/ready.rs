@@ -19,7 +19,7 @@ use raft::eraftpb::{self, EntryType, MessageType};
 use tracing::{debug, trace};
 
 use super::membership;
-use super::replica::Replica;
+use super::replica::{Proposal, Replica};
 use super::{Applied, Node, Origin, Output};
 use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
@@ -112,6 +112,7 @@ impl<M: StateMachine> Node<M> {
             self.begin_install(id);
         }
         self.raft.log_mut().append(&entries);
+        self.follow_time(&entries);
         if planted(Bug::ChangeEffectiveAtAppend) {
             for change in entries.iter().filter_map(|entry| membership::decode(&entry.data)) {
                 self.raft.apply_change(&change);
@@ -141,6 +142,19 @@ impl<M: StateMachine> Node<M> {
         }
         if !committed.is_empty() {
             self.apply(committed);
+        }
+    }
+
+    /// A leader's own stamps come from its clock; all others set it.
+    fn follow_time(&mut self, entries: &[eraftpb::Entry]) {
+        let stamp = |entry: &eraftpb::Entry| match entry.get_entry_type() {
+            EntryType::EntryNormal => Proposal::stamp(&entry.data),
+            _ => None,
+        };
+        if !self.raft.is_leader()
+            && let Some(newest) = entries.iter().rev().find_map(stamp)
+        {
+            self.clock.set(newest, self.now);
         }
     }
 
@@ -353,7 +367,8 @@ impl<M: StateMachine> Node<M> {
             bugs::keep_old_keys(&self.replica.machine, &mut replica.machine);
         }
         if planted(Bug::AppliedBeforeLoad) {
-            self.snapshots.loading = Some(std::mem::take(&mut replica.machine));
+            self.snapshots.loading =
+                Some(std::mem::replace(&mut replica.machine, M::new(&self.params)));
         }
         let membership = replica.membership().to_raft();
         self.raft.log_mut().install(id, membership);

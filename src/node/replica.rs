@@ -3,15 +3,18 @@
 //! They change together, entry by entry, and travel together in a snapshot. That is what makes a
 //! retry after a restart or a snapshot still take effect once.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use raft::eraftpb::ConfState;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::api::{Refusal, Reply};
 use crate::bugs::{self, Bug, planted};
+use crate::digest::Digest;
 use crate::env::{FileName, ReadFile};
 use crate::error::Error;
-use crate::machine::StateMachine;
+use crate::machine::{Context, StateMachine};
 use crate::node::membership::Membership;
 use crate::node::promise::Change;
 use crate::session::{SessionLimits, Sessions, Verdict};
@@ -20,8 +23,10 @@ use crate::types::{LogIndex, SessionId, SnapshotId};
 
 /// Bytes of a snapshot file that are read in one go.
 const READ_BYTES: u32 = 4 << 20;
-/// Bytes that a proposal takes beside its command, at most: session, number, lengths.
-const PROPOSAL_OVERHEAD: usize = 32;
+/// Bytes that a proposal takes beside its command, at most: session, number, lengths, time.
+const PROPOSAL_OVERHEAD: usize = 48;
+/// Sets hashes of times apart from other hashes.
+const TIME_SEED: u64 = 0x7265_706c_6963_6174;
 
 /// What a normal entry holds.
 /// Borrowed from the entry: every member reads each entry when it arrives and when it is applied.
@@ -38,17 +43,43 @@ fn serialize_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok,
     serializer.serialize_bytes(bytes)
 }
 
+/// Whole microseconds, in which times are written down.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl<'a> Proposal<'a> {
-    pub(crate) fn encode(&self) -> Bytes {
+    /// The data of an entry: the proposal and, in microseconds, the cluster's time at which it is made.
+    pub(crate) fn encode(&self, time: Duration) -> Bytes {
         let command = if let Proposal::Command(_, command) = self { command.len() } else { 0 };
         let room = Vec::with_capacity(command + PROPOSAL_OVERHEAD);
-        postcard::to_extend(self, room).expect("writing to memory cannot fail").into()
+        postcard::to_extend(&(self, micros(time)), room)
+            .expect("writing to memory cannot fail")
+            .into()
     }
 
     /// Reads a proposal back from the data of an entry. `None` for data that no proposal encodes
     /// to.
     pub fn decode(data: &'a [u8]) -> Option<Self> {
-        postcard::from_bytes(data).ok()
+        Self::decode_stamped(data).map(|(proposal, _)| proposal)
+    }
+
+    /// The same, with the cluster's time at which the leader proposed it; `None` in its place for an entry of a
+    /// version that did not stamp its proposals.
+    pub fn decode_stamped(data: &'a [u8]) -> Option<(Self, Option<Duration>)> {
+        let (proposal, rest) = postcard::take_from_bytes(data).ok()?;
+        if rest.is_empty() {
+            return Some((proposal, None));
+        }
+        match postcard::take_from_bytes(rest).ok()? {
+            (micros, []) => Some((proposal, Some(Duration::from_micros(micros)))),
+            _ => None,
+        }
+    }
+
+    /// The time with which the data of an entry are stamped, if they are.
+    pub(crate) fn stamp(data: &'a [u8]) -> Option<Duration> {
+        Self::decode_stamped(data)?.1
     }
 }
 
@@ -61,19 +92,27 @@ pub(crate) struct Replica<M> {
     /// Kept, because every entry is reported with it and few change it.
     membership_digest: u64,
     applied: SnapshotId,
+    /// The cluster's time as of the applied index.
+    time: Duration,
 }
 
 impl<M: StateMachine> Replica<M> {
     /// The state of a cluster before its first entry. `applied` is index 1 for founders, as if a
     /// first entry had made them members, so that those who join later must receive a snapshot
     /// that says so; and index 0 for a node that joins.
-    pub fn new(sessions: SessionLimits, membership: Membership, applied: SnapshotId) -> Self {
+    pub fn new(
+        params: &M::Params,
+        sessions: SessionLimits,
+        membership: Membership,
+        applied: SnapshotId,
+    ) -> Self {
         Replica {
-            machine: M::default(),
+            machine: M::new(params),
             sessions: Sessions::new(sessions),
             membership_digest: membership.digest(),
             membership,
             applied,
+            time: Duration::ZERO,
         }
     }
 
@@ -104,9 +143,15 @@ impl<M: StateMachine> Replica<M> {
         self.membership_digest
     }
 
-    /// A hash of machine and sessions: equal on all replicas at equal applied index.
+    /// The cluster's time as of the applied index.
+    pub fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// A hash of machine, sessions and time: equal on all replicas at equal applied index.
     pub fn digest(&self) -> u64 {
-        self.machine.digest() ^ self.sessions.digest().rotate_left(32)
+        let time = Digest::new(TIME_SEED).u64(micros(self.time)).finish();
+        self.machine.digest() ^ self.sessions.digest().rotate_left(32) ^ time
     }
 
     /// Applies a normal entry. The reply is what its client is told, if it is still there.
@@ -116,14 +161,22 @@ impl<M: StateMachine> Replica<M> {
             return Reply::Refused(Refusal::ReconfigurationPending);
         }
         let index = id.index;
-        match Proposal::decode(data) {
-            Some(Proposal::OpenSession) => Reply::SessionOpened(self.sessions.open(index)),
-            Some(Proposal::Command(session, command)) => self.command(index, session, command),
+        let Some((proposal, stamp)) = Proposal::decode_stamped(data) else {
             // Only this crate writes entries. One that it cannot read comes from a newer version;
             // to skip it would let replicas differ, so stop.
-            None => {
-                panic!("the entry at {index} holds no known proposal: a newer version wrote it")
-            }
+            panic!("the entry at {index} holds no known proposal: a newer version wrote it")
+        };
+        if let Some(stamp) = stamp {
+            assert!(
+                stamp >= self.time || planted(Bug::ClockNotContinued),
+                "the cluster's time goes back at entry {index}, from {:?} to {stamp:?}",
+                self.time
+            );
+            self.time = stamp;
+        }
+        match proposal {
+            Proposal::OpenSession => Reply::SessionOpened(self.sessions.open(index)),
+            Proposal::Command(session, command) => self.command(index, session, command),
         }
     }
 
@@ -133,19 +186,20 @@ impl<M: StateMachine> Replica<M> {
         session: Option<(SessionId, u64)>,
         command: &[u8],
     ) -> Reply {
+        let context = Context::new(index, self.time);
         let Some((id, number)) = session else {
-            return Reply::Applied { index, response: self.machine.apply(index, command) };
+            return Reply::Applied { index, response: self.machine.apply(context, command) };
         };
         match self.sessions.check(id, number, command, index) {
             Verdict::Fresh => {
-                let response = self.machine.apply(index, command);
+                let response = self.machine.apply(context, command);
                 if !planted(Bug::FailedCasNotRecorded) || !bugs::is_failed_cas(&response) {
                     self.sessions.record(id, number, command, response.clone());
                 }
                 Reply::Applied { index, response }
             }
             Verdict::Repeated(_) | Verdict::NotKept(_) if planted(Bug::DeduplicatedAtProposal) => {
-                Reply::Applied { index, response: self.machine.apply(index, command) }
+                Reply::Applied { index, response: self.machine.apply(context, command) }
             }
             Verdict::Repeated(response) => Reply::Applied { index, response },
             Verdict::NotKept(bytes) => Reply::NotKept { index, bytes },
@@ -185,7 +239,7 @@ impl<M: StateMachine> Replica<M> {
         if planted(Bug::AddressesNotInSnapshot) {
             membership.forget_addresses();
         }
-        let head = Head { id: self.applied, membership };
+        let head = Head { id: self.applied, membership, time: self.time };
         let sessions = if planted(Bug::SessionsNotInSnapshot) {
             let bytes = SessionLimits::LEAST_BYTES;
             Sessions::new(SessionLimits { count: 1, bytes }).chunks()
@@ -227,12 +281,13 @@ impl<M: StateMachine> Replica<M> {
     /// Applies a command to the machine alone, whatever was applied before.
     pub fn apply_to_machine(&mut self, index: LogIndex, data: &[u8]) {
         if let Some(Proposal::Command(_, command)) = Proposal::decode(data) {
-            self.machine.apply(index, command);
+            self.machine.apply(Context::new(index, self.time), command);
         }
     }
 
     /// Rebuilds a state from a snapshot file of `len` bytes.
     pub fn restore_from(
+        params: &M::Params,
         sessions: SessionLimits,
         file: FileName,
         len: u64,
@@ -246,18 +301,23 @@ impl<M: StateMachine> Replica<M> {
             }
             bytes.extend_from_slice(&piece);
         }
-        Replica::restore(sessions, file, &bytes.freeze())
+        Replica::restore(params, sessions, file, &bytes.freeze())
     }
 
     /// Rebuilds a state from the bytes of a snapshot file.
-    pub fn restore(sessions: SessionLimits, file: FileName, bytes: &Bytes) -> Result<Self, Error> {
+    pub fn restore(
+        params: &M::Params,
+        sessions: SessionLimits,
+        file: FileName,
+        bytes: &Bytes,
+    ) -> Result<Self, Error> {
         let contents = snapshot::read(file, bytes)?;
         let unreadable = |reason| Error::Corrupt { file, offset: 0, reason };
         let sessions =
             Sessions::restore(sessions, &mut contents.sessions.into_iter()).map_err(unreadable)?;
-        let machine = M::restore(&mut contents.machine.into_iter()).map_err(unreadable)?;
-        let Head { id, membership } = contents.head;
+        let machine = M::restore(params, &mut contents.machine.into_iter()).map_err(unreadable)?;
+        let Head { id, membership, time } = contents.head;
         let membership_digest = membership.digest();
-        Ok(Replica { machine, sessions, membership, membership_digest, applied: id })
+        Ok(Replica { machine, sessions, membership, membership_digest, applied: id, time })
     }
 }

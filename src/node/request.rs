@@ -14,11 +14,13 @@
 
 use std::collections::BTreeSet;
 use std::mem;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::debug;
 
 use super::backlog;
+use super::clock::ClusterClock;
 use super::membership;
 use super::promise::{Change, MAX_PROMISES};
 use super::waiting::Waiter;
@@ -200,7 +202,19 @@ impl<M: StateMachine> Node<M> {
             let open = self.raft.normal_entries_after(self.replica.applied().index);
             let entries = open.iter().map(|(index, data)| (*index, data));
             self.backlog.begin(term, self.now, entries);
+            let newest = open.iter().rev().find_map(|(_, data)| Proposal::stamp(data));
+            self.continue_time(newest.unwrap_or_else(|| self.replica.time()));
         }
+    }
+
+    /// Lets the cluster's time go on from the last stamp of the log that this node leads.
+    fn continue_time(&mut self, newest: Duration) {
+        if planted(Bug::ClockNotContinued) {
+            self.clock = ClusterClock::new(self.config.tick, Duration::ZERO);
+            return;
+        }
+        assert!(newest >= self.replica.time(), "stamps never decrease along a log");
+        self.clock.advance_to(newest, self.now);
     }
 
     /// Lets a request wait for the entry that holds its command already, if one does: an entry of
@@ -256,7 +270,7 @@ impl<M: StateMachine> Node<M> {
     /// Adds a command to the batch. A batch that no single append could carry is proposed in
     /// parts: raft sends one append per proposal, and the rest only when that is acknowledged.
     fn collect(&mut self, origin: Origin, proposal: Proposal<'_>, batch: &mut Batch) {
-        let data = proposal.encode();
+        let data = proposal.encode(self.clock.at(self.now));
         let bytes = data.len() as u64 + ENTRY_OVERHEAD;
         if batch.bytes + bytes > self.config.max_message_bytes {
             self.propose(batch);

@@ -14,13 +14,14 @@ use super::Node;
 use super::activity::Activity;
 use super::backlog::Backlog;
 use super::catch_up::Rounds;
+use super::clock::ClusterClock;
 use super::election::Raft;
 use super::leave::Farewell;
 use super::membership::Membership;
 use super::read::Reads;
 use super::ready::{Then, to_raft};
 use super::repair::Repair;
-use super::replica::Replica;
+use super::replica::{Proposal, Replica};
 use super::snapshot::{self, Snapshots};
 use super::space::{Space, segment_bytes};
 use super::waiting::Waiting;
@@ -30,7 +31,7 @@ use crate::env::{Disk, DiskOp, FileName};
 use crate::error::Error;
 use crate::log::Log;
 use crate::machine::StateMachine;
-use crate::types::{HardState, NodeId, SnapshotId, Ticket};
+use crate::types::{Entry, EntryKind, HardState, NodeId, SnapshotId, Ticket};
 use crate::wal::{Damage, Recovered, Wal, WalConfig};
 
 /// The state in which a cluster is founded: as if entry 1 of term 1 had made the founders members.
@@ -45,18 +46,31 @@ pub(super) struct Beginning<M> {
 }
 
 impl<M: StateMachine> Node<M> {
-    /// Starts the member that `config` describes on `disk`. Its first outputs are ready at once.
+    /// Starts the member that `config` describes on `disk`, with a machine of default parameters. Its
+    /// first outputs are ready at once.
     ///
     /// # Errors
     /// When the configuration makes no sense, the disk cannot be read, or what it holds is damaged
     /// or was written by a newer version.
     pub fn start(config: Config, disk: &mut dyn Disk) -> Result<Self, Error> {
+        Self::start_with(M::Params::default(), config, disk)
+    }
+
+    /// The same, with a machine of these parameters.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        params: M::Params,
+        config: Config,
+        disk: &mut dyn Disk,
+    ) -> Result<Self, Error> {
         config.validate()?;
-        let (mut beginning, membership) = Beginning::read(&config, disk)?;
+        let (mut beginning, membership) = Beginning::read(&params, &config, disk)?;
         refuse_hopeless(&config, &beginning.recovered, &membership)?;
         let mut ops = std::mem::take(&mut beginning.recovered.ops);
         let founds = beginning.is_blank() && !config.founders.is_empty();
-        let founding = if founds { Some(founding(&config)?) } else { None };
+        let founding = if founds { Some(founding(&params, &config)?) } else { None };
         let founded = founding.as_ref().map_or(FOUNDED, Replica::applied);
         let mut left = find_leftovers(&beginning, founded, disk)?;
         if let Some(replica) = founding {
@@ -65,10 +79,11 @@ impl<M: StateMachine> Node<M> {
             beginning.found(replica, &mut ops);
         }
         let space = Space::new(disk.free());
-        Ok(Self::build(config, beginning, left, space, ops))
+        Ok(Self::build(params, config, beginning, left, space, ops))
     }
 
     fn build(
+        params: M::Params,
         config: Config,
         beginning: Beginning<M>,
         left: Leftovers,
@@ -82,6 +97,12 @@ impl<M: StateMachine> Node<M> {
         if !planted(Bug::SnapshotInTwoSteps) {
             hard_state.commit = hard_state.commit.max(base.index);
         }
+        let stamp = |entry: &Entry| match entry.kind {
+            EntryKind::Normal => Proposal::stamp(&entry.data),
+            EntryKind::Membership => None,
+        };
+        let newest = recovered.entries.iter().rev().find_map(stamp);
+        let clock = ClusterClock::new(config.tick, newest.unwrap_or_else(|| replica.time()));
         let log = Log::new(
             base,
             if planted(Bug::MembershipWithoutApplied) {
@@ -143,6 +164,7 @@ impl<M: StateMachine> Node<M> {
             admitted: 0,
             disk_progress_at: 0,
             installing: false,
+            clock,
             backlog: Backlog::default(),
             waiting: Waiting::default(),
             forwards: BTreeMap::new(),
@@ -151,6 +173,7 @@ impl<M: StateMachine> Node<M> {
             activity: Activity::default(),
             snapshots: Snapshots::new(present, left.complete),
             space,
+            params,
             torn,
             repair: found.clone().filter(|_| lacks).map(Repair::new),
             found,
@@ -172,16 +195,20 @@ impl<M: StateMachine> Node<M> {
 impl<M: StateMachine> Beginning<M> {
     /// Reads what the disk holds. Also returns the membership as of the snapshot, even if only that is
     /// legible of it.
-    pub fn read(config: &Config, disk: &mut dyn Disk) -> Result<(Self, Membership), Error> {
+    pub fn read(
+        params: &M::Params,
+        config: &Config,
+        disk: &mut dyn Disk,
+    ) -> Result<(Self, Membership), Error> {
         let (mut restored, mut rotten) = (None, None);
         let mut check = |disk: &mut dyn Disk, id: SnapshotId| {
-            let (replica, size) = restore(config, disk, id, &mut rotten)?;
+            let (replica, size) = restore(params, config, disk, id, &mut rotten)?;
             restored = Some((replica, size));
             Ok(())
         };
         let (usual, reserve) = (config.segment_bytes, config.reserve_bytes);
-        let settings = WalConfig { segment_bytes: segment_bytes(usual, reserve, disk.free()) };
-        let recovered = Wal::recover_with(disk, settings, &mut check)?;
+        let wal = WalConfig { segment_bytes: segment_bytes(usual, reserve, disk.free()) };
+        let recovered = Wal::recover_with(disk, wal, &mut check)?;
         let mut membership = Membership::default();
         let (replica, present) = match (recovered.snapshot, restored) {
             (Some(id), Some((replica, size))) => {
@@ -191,7 +218,7 @@ impl<M: StateMachine> Beginning<M> {
             (None, _) => {
                 let blank = Membership::default();
                 membership.clone_from(rotten.as_ref().unwrap_or(&blank));
-                (Replica::new(config.session_limits(), blank, SnapshotId::default()), None)
+                (Replica::new(params, config.session_limits(), blank, SnapshotId::default()), None)
             }
             (Some(_), None) => unreachable!("the log goes on from a snapshot that was restored"),
         };
@@ -227,13 +254,13 @@ impl<M: StateMachine> Beginning<M> {
 
 /// The state of a cluster that is founded now: of the founders, with what the configuration gives
 /// them.
-fn founding<M: StateMachine>(config: &Config) -> Result<Replica<M>, Error> {
+fn founding<M: StateMachine>(params: &M::Params, config: &Config) -> Result<Replica<M>, Error> {
     let membership = Membership::founded_by(config);
     let Some(state) = &config.founding_state else {
-        return Ok(Replica::new(config.session_limits(), membership, FOUNDED));
+        return Ok(Replica::new(params, config.session_limits(), membership, FOUNDED));
     };
     let named = snapshot::complete(FOUNDED);
-    let old = Replica::restore(config.session_limits(), named, state)
+    let old = Replica::restore(params, config.session_limits(), named, state)
         .map_err(|error| Error::Config(format!("the founding state cannot be read: {error}")))?;
     Ok(old.refounded(membership, config.founding_gap))
 }
@@ -241,6 +268,7 @@ fn founding<M: StateMachine>(config: &Config) -> Result<Replica<M>, Error> {
 /// Restores the state from a snapshot file. Of a damaged one the membership may still be legible;
 /// the newest such is left in `rotten`.
 fn restore<M: StateMachine>(
+    params: &M::Params,
     config: &Config,
     disk: &mut dyn Disk,
     id: SnapshotId,
@@ -252,7 +280,7 @@ fn restore<M: StateMachine>(
         return Err(corrupt("the file is missing, though the log goes on from it"));
     }
     let bytes = disk.load(file)?;
-    let restored = Replica::restore(config.session_limits(), file, &bytes);
+    let restored = Replica::restore(params, config.session_limits(), file, &bytes);
     if let (Err(_), None) = (&restored, &rotten) {
         *rotten = crate::snapshot::legible_head(&bytes).map(|head| head.membership);
     }

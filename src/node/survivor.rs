@@ -54,8 +54,12 @@ impl<M: StateMachine> Survivor<M> {
     ///
     /// # Errors
     /// When the disk cannot be read, or holds what a newer version wrote.
-    pub fn read(config: &Config, disk: &mut dyn Disk) -> Result<Option<Survivor<M>>, Error> {
-        let (beginning, _) = Beginning::<M>::read(config, disk)?;
+    pub fn read(
+        params: &M::Params,
+        config: &Config,
+        disk: &mut dyn Disk,
+    ) -> Result<Option<Survivor<M>>, Error> {
+        let (beginning, _) = Beginning::<M>::read(params, config, disk)?;
         let Beginning { recovered, replica, present } = beginning;
         if present.is_none() {
             return Ok(None);

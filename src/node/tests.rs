@@ -2,6 +2,7 @@
 //! and above all what does not come out yet.
 
 mod answers;
+mod clock;
 mod cluster;
 mod grow;
 mod host;

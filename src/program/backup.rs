@@ -122,7 +122,7 @@ pub(super) fn found(
 ) -> Result<(), Failure> {
     let (dir, members) = (options.data_dir.clone(), options.config.founders.len());
     let restore = id.unwrap_or_else(RestoreId::random);
-    tcp::restore::<Kv>(options, state, restore)?;
+    tcp::restore::<Kv>(options, (), state, restore)?;
     println!("{}: {ready}", dir.display());
     if members > 1 && id.is_none() {
         println!("{verb} the other initial members with --restore-id {restore}");

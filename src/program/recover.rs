@@ -67,7 +67,7 @@ pub fn recover(args: RecoverArgs) -> Result<Exit, Failure> {
     };
     let options = settings.resolve().map_err(Failure::usage)?;
     let new = options.data_dir.clone();
-    let recovery = Recovery::read::<Kv>(&data_dir)?;
+    let recovery = Recovery::read::<Kv>(&data_dir, &())?;
     println!("{recovery}\n");
     if new.exists() {
         return Err(Failure::usage(format!(

@@ -40,13 +40,16 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Reads the data directories of members with the machine `M` that do not run. Blocks, and holds the
+    /// Reads the data directories of members with the machine `M`, of these parameters, that do not run. Blocks, and holds the
     /// state in memory.
     ///
     /// # Errors
     /// When one of them is in use, is none, or cannot be read; when they are of different clusters or of one
     /// member; and when none holds a state.
-    pub fn read<M: StateMachine>(paths: &[PathBuf]) -> Result<Recovery, ServerError> {
+    pub fn read<M: StateMachine>(
+        paths: &[PathBuf],
+        params: &M::Params,
+    ) -> Result<Recovery, ServerError> {
         let wrong = |message: String| Err(ServerError::Settings(message));
         let surveys: Result<Vec<Survey>, _> = paths.iter().map(|path| Survey::open(path)).collect();
         let surveys = surveys?;
@@ -74,7 +77,7 @@ impl Recovery {
         let mut survivors: Vec<(Survey, Survivor<M>)> = Vec::new();
         for mut survey in surveys {
             let config = Config::new(survey.node(), Vec::new());
-            let found = Survivor::read(&config, &mut survey).map_err(ServerError::Node)?;
+            let found = Survivor::read(params, &config, &mut survey).map_err(ServerError::Node)?;
             survivors.extend(found.map(|survivor| (survey, survivor)));
         }
         let Some(chosen) = Survivor::longest(survivors.iter().map(|(_, survivor)| survivor)) else {

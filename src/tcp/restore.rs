@@ -57,13 +57,14 @@ impl OnFiles for Alone {
 impl Host for Alone {}
 
 /// Makes the data directory of a founder of the new cluster `id`, whose first state is `backup`, which a
-/// node with the machine `M` has made. Blocks.
+/// node with the machine `M`, of these parameters, has made. Blocks.
 ///
 /// # Errors
 /// When the directory has been used or cannot be written, when the backup cannot be read, and for a
 /// node that joins, because that one gets the state from the others.
 pub fn restore<M: StateMachine>(
     options: Options,
+    params: M::Params,
     backup: Bytes,
     id: RestoreId,
 ) -> Result<(), ServerError> {
@@ -91,7 +92,7 @@ pub fn restore<M: StateMachine>(
     };
     let files = Files::start(directory.clone(), config.segment_bytes, report);
     let files = files.map_err(|error| again(Error::Disk(error)))?;
-    found::<M>(config, files, &completions).map_err(again)?;
+    found::<M>(params, config, files, &completions).map_err(again)?;
     // Only now may a node start on it.
     Ok(directory.end_restore(state)?)
 }
@@ -104,12 +105,13 @@ fn founding_gap(id: RestoreId) -> u64 {
 
 /// Writes what a founder begins with. `files` reports to the other end of `completions`.
 fn found<M: StateMachine>(
+    params: M::Params,
     config: Config,
     files: Files,
     completions: &Receiver<Completion>,
 ) -> Result<(), Error> {
     let mut host = Alone { files };
-    let mut driver: Driver<M> = Driver::start(config, &mut host)?;
+    let mut driver: Driver<M> = Driver::start_with(params, config, &mut host)?;
     while driver.is_writing() {
         let Ok(completion) = completions.recv() else { break };
         driver.complete(completion);

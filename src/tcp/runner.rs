@@ -45,7 +45,7 @@ const SPACE_EVERY: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A node that has begun, and its surroundings.
-pub struct Runner<M> {
+pub struct Runner<M: StateMachine> {
     /// First, so that it goes first if this thread panics: the disk's threads must not wait for room
     /// in it while they are waited for.
     inbox: Receiver<Input>,
@@ -162,6 +162,7 @@ impl<M: StateMachine> Runner<M> {
     /// # Errors
     /// As [`Node::start`](crate::node::Node::start).
     pub fn start(
+        params: M::Params,
         config: Config,
         mut world: World,
         initial: BTreeMap<NodeId, String>,
@@ -169,7 +170,7 @@ impl<M: StateMachine> Runner<M> {
         view: watch::Sender<Arc<View>>,
         cluster: Box<dyn Fn() -> Option<ClusterId> + Send>,
     ) -> Result<Self, Error> {
-        let driver = Driver::start(config, &mut world)?;
+        let driver = Driver::start_with(params, config, &mut world)?;
         let membership = Arc::new(driver.node().membership().clone());
         world.journal.begun(&driver.node().status(), &membership);
         // Before any link is made: connections ask the view who is a member.

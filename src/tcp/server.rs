@@ -127,17 +127,21 @@ impl Server {
     ///
     /// ```no_run
     /// use bytes::Bytes;
-    /// use stormkv::machine::{Chunks, StateMachine};
+    /// use stormkv::machine::{Chunks, Context, StateMachine};
     /// use stormkv::tcp::Server;
     /// use stormkv::tcp::options::Settings;
-    /// use stormkv::types::LogIndex;
     ///
     /// /// A number, and a command that adds one to it.
-    /// #[derive(Default)]
     /// struct Tally(u64);
     ///
     /// impl StateMachine for Tally {
-    ///     fn apply(&mut self, _: LogIndex, _: &[u8]) -> Bytes {
+    ///     type Params = ();
+    ///
+    ///     fn new((): &()) -> Tally {
+    ///         Tally(0)
+    ///     }
+    ///
+    ///     fn apply(&mut self, _: Context, _: &[u8]) -> Bytes {
     ///         self.0 += 1;
     ///         self.0.to_string().into()
     ///     }
@@ -151,7 +155,7 @@ impl Server {
     ///         Box::new(std::iter::once(state))
     ///     }
     ///
-    ///     fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Tally, String> {
+    ///     fn restore((): &(), chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Tally, String> {
     ///         let state: Bytes = chunks.flatten().collect();
     ///         let state: [u8; 8] = state[..].try_into().map_err(|_| "a tally has 8 bytes".to_owned())?;
     ///         Ok(Tally(u64::from_le_bytes(state)))
@@ -164,17 +168,21 @@ impl Server {
     ///
     /// # async fn example(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     /// // curl http://127.0.0.1:12380/v1/command -d ''
-    /// let server = Server::start_with::<Tally>(settings.resolve()?).await?;
+    /// let server = Server::start_with::<Tally>(settings.resolve()?, ()).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn start_with<M: StateMachine>(options: Options) -> Result<Server, ServerError> {
-        Server::start_node::<M, MachineRoutes>(options).await
+    pub async fn start_with<M: StateMachine>(
+        options: Options,
+        params: M::Params,
+    ) -> Result<Server, ServerError> {
+        Server::start_node::<M, MachineRoutes>(options, params).await
     }
 
     /// Starts a node with the machine `M`, and the routes `R` beside those of every node.
     async fn start_node<M: StateMachine, R: Routes>(
         options: Options,
+        params: M::Params,
     ) -> Result<Server, ServerError> {
         let budget = Budget::of(descriptors::limit(), options.max_connections)
             .map_err(ServerError::Settings)?;
@@ -242,7 +250,8 @@ impl Server {
             view,
             stats,
         };
-        let (thread, ended) = beginning.spawn::<M>(tokio::runtime::Handle::current()).await?;
+        let (thread, ended) =
+            beginning.spawn::<M>(params, tokio::runtime::Handle::current()).await?;
 
         tasks.spawn(peers.run());
         tasks.spawn(relocation::run(network.clone()));
@@ -426,12 +435,13 @@ impl Beginning {
     /// Starts the thread, and waits until the node has read its disk.
     async fn spawn<M: StateMachine>(
         self,
+        params: M::Params,
         runtime: tokio::runtime::Handle,
     ) -> Result<(thread::JoinHandle<()>, oneshot::Receiver<Ended>), ServerError> {
         let (begun, beginning) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let (path, node) = (self.directory.path().to_owned(), self.options.config.id);
-        let run = move || match self.start::<M>(runtime) {
+        let run = move || match self.start::<M>(params, runtime) {
             Ok(runner) => {
                 let _ = begun.send(Ok(()));
                 let _ = end.send(match runner.run() {
@@ -456,7 +466,11 @@ impl Beginning {
         }
     }
 
-    fn start<M: StateMachine>(self, runtime: tokio::runtime::Handle) -> Result<Runner<M>, Error> {
+    fn start<M: StateMachine>(
+        self,
+        params: M::Params,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Runner<M>, Error> {
         let mut config = self.options.config;
         // Not a counter in the directory: a backup of the whole disk would bring an old one back.
         config.incarnation = OsRng.next_u64();
@@ -468,7 +482,7 @@ impl Beginning {
         let initial = addresses.map(|(id, url)| (*id, url.to_string())).collect();
         let network = self.network;
         let cluster = Box::new(move || network.cluster());
-        Runner::start(config, world, initial, self.inbox, self.view, cluster)
+        Runner::start(params, config, world, initial, self.inbox, self.view, cluster)
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::api::{Reconfigure, Request};
 use crate::config::Config;
 use crate::digest::Digest;
-use crate::machine::{Chunks, StateMachine, StateSize};
+use crate::machine::{Chunks, Context, StateMachine, StateSize};
 use crate::node::{DiskSpace, Load, Membership, Role, Status};
 use crate::tcp::directory::{Directory, Expected};
 use crate::tcp::handle::{Handle, Input, View};
@@ -28,18 +28,23 @@ use crate::tcp::lives::Lives;
 use crate::tcp::network::{LearnCluster, Network, Options};
 use crate::tcp::peers::Peers;
 use crate::tcp::scratch::Scratch;
-use crate::types::{HardState, LogIndex, NodeId, SnapshotId};
+use crate::types::{HardState, NodeId, SnapshotId};
 use crate::wire::{Chunk, Message, RaftMessage};
 
 /// A machine that is no key-value store: one value, of which it counts nothing. A command replaces the
 /// value and is answered with the one before; a query is answered with the value.
-#[derive(Default)]
 pub struct Register {
     value: Bytes,
 }
 
 impl StateMachine for Register {
-    fn apply(&mut self, _: LogIndex, command: &[u8]) -> Bytes {
+    type Params = ();
+
+    fn new((): &()) -> Register {
+        Register { value: Bytes::new() }
+    }
+
+    fn apply(&mut self, _: Context, command: &[u8]) -> Bytes {
         std::mem::replace(&mut self.value, Bytes::copy_from_slice(command))
     }
 
@@ -51,7 +56,7 @@ impl StateMachine for Register {
         Box::new(std::iter::once(self.value.clone()))
     }
 
-    fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Register, String> {
+    fn restore((): &(), chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Register, String> {
         Ok(Register { value: chunks.flatten().collect() })
     }
 

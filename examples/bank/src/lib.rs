@@ -15,7 +15,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use stormkv::machine::{Chunks, StateMachine};
+use stormkv::machine::{Chunks, Context, StateMachine};
 use stormkv::types::LogIndex;
 use stormkv_sim::service::{Encode, Invariant, Model, Request, Service, Shown, Stateless};
 use stormkv_sim::swarm::Dice;
@@ -93,12 +93,6 @@ pub struct Accounts<const LEAKY: bool = false> {
     balances: Vec<u64>,
 }
 
-impl<const LEAKY: bool> Default for Accounts<LEAKY> {
-    fn default() -> Self {
-        Accounts { balances: vec![OPENING_BALANCE; ACCOUNTS] }
-    }
-}
-
 impl<const LEAKY: bool> Accounts<LEAKY> {
     /// The sum of all balances.
     pub fn total(&self) -> u64 {
@@ -124,7 +118,13 @@ impl<const LEAKY: bool> Accounts<LEAKY> {
 }
 
 impl<const LEAKY: bool> StateMachine for Accounts<LEAKY> {
-    fn apply(&mut self, _index: LogIndex, command: &[u8]) -> Bytes {
+    type Params = ();
+
+    fn new((): &()) -> Self {
+        Accounts { balances: vec![OPENING_BALANCE; ACCOUNTS] }
+    }
+
+    fn apply(&mut self, _context: Context, command: &[u8]) -> Bytes {
         // A command that cannot be read is in the log already, so every replica must answer it alike.
         let answer = match str::from_utf8(command).map_err(|e| e.to_string()).and_then(parse) {
             Ok(Op::Transfer { from, to, amount }) => self.transfer(from, to, amount),
@@ -156,7 +156,7 @@ impl<const LEAKY: bool> StateMachine for Accounts<LEAKY> {
         Box::new(chunks.into_iter())
     }
 
-    fn restore(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Self, String> {
+    fn restore((): &(), chunks: &mut dyn Iterator<Item = Bytes>) -> Result<Self, String> {
         let mut balances = Vec::new();
         for chunk in chunks {
             let (whole, rest) = chunk.as_chunks();
@@ -177,7 +177,7 @@ impl<const LEAKY: bool> StateMachine for Accounts<LEAKY> {
 }
 
 /// The reference: all balances after each transfer that was committed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Book<const LEAKY: bool = false> {
     pages: Vec<(LogIndex, [u64; ACCOUNTS])>,
 }
@@ -192,7 +192,12 @@ impl<const LEAKY: bool> Book<LEAKY> {
 impl<const LEAKY: bool> Model for Book<LEAKY> {
     type Machine = Accounts<LEAKY>;
 
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes {
+    fn new((): &()) -> Self {
+        Book { pages: Vec::new() }
+    }
+
+    fn apply(&mut self, context: Context, command: &[u8]) -> Bytes {
+        let index = context.index;
         let Ok(Op::Transfer { from, to, amount }) = parse(&String::from_utf8_lossy(command)) else {
             return Bytes::new();
         };

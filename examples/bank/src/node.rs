@@ -30,7 +30,7 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Arguments::parse().settings;
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut server = Server::start_with::<Accounts>(settings.resolve()?).await?;
+    let mut server = Server::start_with::<Accounts>(settings.resolve()?, ()).await?;
     tokio::select! {
         ended = server.ended() => Err(format!("the node has stopped: {ended:?}").into()),
         interrupt = tokio::signal::ctrl_c() => {

@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bank::{ACCOUNTS, Accounts};
-use stormkv::machine::StateMachine;
+use stormkv::machine::{Context, StateMachine};
 
 /// Time for anything to happen: an election, or a start on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -186,14 +186,18 @@ fn killed_leader_loses_no_transfer_and_no_money() {
 
     // The same transfers on a ledger that is not replicated. A transfer is repeated until it is
     // answered, and has a number in the session: so it takes effect once.
-    let mut ledger = Accounts::default();
+    let mut ledger = Accounts::new(&());
     let mut transfer = |cluster: &Cluster, number: u64| {
         let (from, to) = (number as usize % ACCOUNTS, (3 * number as usize + 1) % ACCOUNTS);
         // Some are more than there is.
         let words = format!("transfer {from} {to} {}", 17 * number % 150);
         let key = format!("idempotency-key: {session}-{number}\r\n");
         let answer = cluster.ask("/v1/command", &key, &words, 200);
-        assert_eq!(answer.as_bytes(), ledger.apply(number, words.as_bytes()), "{words}");
+        assert_eq!(
+            answer.as_bytes(),
+            ledger.apply(Context::new(number, Duration::ZERO), words.as_bytes()),
+            "{words}"
+        );
     };
     (1..=TRANSFERS).for_each(|number| transfer(&cluster, number));
 

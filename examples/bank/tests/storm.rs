@@ -45,8 +45,8 @@ fn leaky_ledger_is_found_and_shrunk() {
 
 #[test]
 fn invariant_notices_what_the_leak_has_lost() {
-    let leaky = Accounts::<true>::default();
-    let restored = Accounts::<true>::restore(&mut leaky.snapshot()).expect("whole chunks");
+    let leaky = Accounts::<true>::new(&());
+    let restored = Accounts::<true>::restore(&(), &mut leaky.snapshot()).expect("whole chunks");
     let invariant = Ledger::<true>::INVARIANT.expect("a ledger has one");
     assert_eq!(invariant(&leaky), Ok(()));
     assert_eq!(invariant(&restored), Err("holds 600 on all accounts, not 800".to_owned()));

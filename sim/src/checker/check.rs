@@ -50,6 +50,7 @@ counted {
     AppliedInOrder = "applied-in-order",
     StateHash = "state-hash",
     ReadIndex = "read-index",
+    ReplicatedClock = "replicated-clock",
     Repetition = "repetition",
     Sessions = "sessions",
     Response = "response",

@@ -6,9 +6,11 @@
 //! told, and what every replica must hold in the end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
+use stormkv::machine::Context;
 use stormkv::node::Proposal;
 use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId};
@@ -27,6 +29,8 @@ pub(super) struct MachineChecker<S: Service> {
     /// Last use, newest number, and bytes.
     pub(super) sessions: BTreeMap<SessionId, (LogIndex, u64, u64)>,
     pub(super) model: S::Model,
+    /// The cluster's time as of the last committed entry.
+    time: Duration,
     /// Where a command took effect, and its response.
     pub(super) responses: FxHashMap<(SessionId, u64), (LogIndex, Bytes)>,
     pub(super) effects: Vec<(LogIndex, SessionId, u64)>,
@@ -48,7 +52,8 @@ impl<S: Service> MachineChecker<S> {
         MachineChecker {
             limits,
             sessions: BTreeMap::new(),
-            model: S::Model::default(),
+            model: S::Model::new(&S::params()),
+            time: Duration::ZERO,
             responses: FxHashMap::default(),
             effects: Vec::new(),
             loose: BTreeMap::new(),
@@ -57,9 +62,10 @@ impl<S: Service> MachineChecker<S> {
     }
 
     /// Begins with these commands applied.
-    pub fn restore(&mut self, commands: &[(LogIndex, Bytes)]) {
-        for (index, command) in commands {
-            self.model.apply(*index, command);
+    pub fn restore(&mut self, commands: &[(Context, Bytes)]) {
+        for (context, command) in commands {
+            self.model.apply(*context, command);
+            self.time = context.time;
         }
     }
 
@@ -90,23 +96,35 @@ impl<S: Service> MachineChecker<S> {
         if version.kind != EntryKind::Normal || version.data.is_empty() {
             return Ok(());
         }
-        match Proposal::decode(&version.data) {
-            None => Err(Broken::new(
-                Check::Codec,
-                format!("committed entry {index} holds no proposal that can be read"),
-            )),
-            Some(Proposal::OpenSession) => {
+        let Some((proposal, stamp)) = Proposal::decode_stamped(&version.data) else {
+            let message = format!("committed entry {index} holds no proposal that can be read");
+            return Err(Broken::new(Check::Codec, message));
+        };
+        if let Some(stamp) = stamp {
+            checks.hit(Check::ReplicatedClock);
+            if stamp < self.time {
+                let message = format!(
+                    "committed entry {index} is stamped {stamp:?}, but an entry before it {:?}",
+                    self.time
+                );
+                return Err(Broken::new(Check::ReplicatedClock, message));
+            }
+            self.time = stamp;
+        }
+        let context = Context::new(index, self.time);
+        match proposal {
+            Proposal::OpenSession => {
                 self.sessions.insert(SessionId(index), (index, 0, SESSION_BYTES));
                 self.evict();
                 Ok(())
             }
-            Some(Proposal::Command(None, command)) => {
-                let response = self.model.apply(index, command);
+            Proposal::Command(None, command) => {
+                let response = self.model.apply(context, command);
                 let command = version.data.slice_ref(command);
                 self.loose.insert(index, Loose { command, response, acknowledged: false });
                 Ok(())
             }
-            Some(Proposal::Command(Some((session, number)), command)) => {
+            Proposal::Command(Some((session, number)), command) => {
                 let first = || (version.data.slice_ref(command), 0);
                 let (first, count) = self.copies.entry((session, number)).or_insert_with(first);
                 *count += u32::from(*first == *command);
@@ -117,7 +135,7 @@ impl<S: Service> MachineChecker<S> {
                 checks.hit(Check::Sessions);
                 if number > *newest {
                     *newest = number;
-                    let response = self.model.apply(index, command);
+                    let response = self.model.apply(context, command);
                     let kept = if response.len() > MOST_KEPT { 0 } else { response.len() as u64 };
                     self.sessions.insert(session, (index, number, SESSION_BYTES + kept));
                     self.evict();

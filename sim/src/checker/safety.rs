@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use stormkv::api::Reconfigure;
 use stormkv::env::DiskOp;
+use stormkv::machine::Context;
 use stormkv::node::{Applied, Membership, Proposal, Status, membership_change};
 use stormkv::session::SessionLimits;
 use stormkv::types::{EntryKind, LogIndex, NodeId, SessionId, SnapshotId, Term};
@@ -85,7 +86,7 @@ impl<S: Service> Safety<S> {
     }
 
     /// The same cluster, founded with a state in which these commands were applied.
-    pub fn founded(mut self, id: SnapshotId, commands: &[(LogIndex, Bytes)]) -> Self {
+    pub fn founded(mut self, id: SnapshotId, commands: &[(Context, Bytes)]) -> Self {
         self.raft = RaftChecker::founded(id, S::describe);
         self.machine.restore(commands);
         self

@@ -4,14 +4,13 @@
 
 use bytes::Bytes;
 use stormkv::kv::{Command, Kv, Query, Response, TxnOp};
-use stormkv::machine::StateMachine;
+use stormkv::machine::{Context, StateMachine};
 use stormkv::types::LogIndex;
 
 use super::past::Past;
 use crate::service;
 
 /// The keys, with all values that they have had.
-#[derive(Default)]
 pub struct Model {
     past: Past,
 }
@@ -26,7 +25,12 @@ impl Model {
 impl service::Model for Model {
     type Machine = Kv;
 
-    fn apply(&mut self, index: LogIndex, command: &[u8]) -> Bytes {
+    fn new((): &()) -> Model {
+        Model { past: Past::default() }
+    }
+
+    fn apply(&mut self, context: Context, command: &[u8]) -> Bytes {
+        let index = context.index;
         let Ok(command) = Command::decode(command) else { return Bytes::new() };
         let response = match command {
             Command::Put { key, value } => {

@@ -116,8 +116,10 @@ fn at(versions: &[Version], index: LogIndex) -> Option<(&Bytes, LogIndex)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use stormkv::kv::{Command, Kv};
-    use stormkv::machine::StateMachine;
+    use stormkv::machine::{Context, StateMachine};
 
     use super::*;
 
@@ -137,7 +139,7 @@ mod tests {
                 Some(value) => Command::Put { key: key.clone(), value },
                 None => Command::Delete { key: key.clone() },
             };
-            kv.apply(index, &command.encode());
+            kv.apply(Context::new(index, Duration::ZERO), &command.encode());
             past.set(index, key, value);
             states.push(kv.clone());
         }

@@ -10,8 +10,9 @@ use stormkv::api::{Reply, Request, RequestId};
 use stormkv::config::Config;
 use stormkv::driver::Driver;
 use stormkv::env::{Completion, DiskOp};
+use stormkv::machine::Context;
 use stormkv::node::{Applied, Role};
-use stormkv::types::{LogIndex, NodeId, SnapshotId};
+use stormkv::types::{NodeId, SnapshotId};
 
 use crate::disk::SimDisk;
 use crate::port::{Effect, Port, Watch};
@@ -29,8 +30,8 @@ pub(super) struct Founding {
     pub state: Option<Bytes>,
     /// Where the log begins.
     pub id: SnapshotId,
-    /// The commands that made it, with their indices.
-    pub commands: Vec<(LogIndex, Bytes)>,
+    /// The commands that made it.
+    pub commands: Vec<(Context, Bytes)>,
 }
 
 impl Founding {
@@ -88,7 +89,8 @@ impl<S: Service> Lone<S> {
         config.segment_bytes = SEGMENT_BYTES;
         let (mut disk, mut effects) = (SimDisk::new(0, LONE.0), Vec::new());
         let mut port = Port { now_ns: 0, disk: &mut disk, effects: &mut effects, watch: Unwatched };
-        let driver = Driver::start(config, &mut port).expect("an empty disk that never fails");
+        let driver = Driver::start_with(S::params(), config, &mut port)
+            .expect("an empty disk that never fails");
         Lone { now_ns: 0, disk, driver, effects, reply: None }
     }
 
@@ -98,12 +100,12 @@ impl<S: Service> Lone<S> {
         self.turn(|driver| driver.wake(now));
     }
 
-    /// Applies a command; returns its index.
-    fn apply(&mut self, number: u32, command: Bytes) -> LogIndex {
+    /// Applies a command; returns with what.
+    fn apply(&mut self, number: u32, command: Bytes) -> Context {
         let request = Request::Command { session: None, command };
         self.turn(|driver| driver.request(RequestId(number.into()), request));
         match self.reply.take() {
-            Some(Reply::Applied { index, .. }) => index,
+            Some(Reply::Applied { index, .. }) => Context::new(index, self.driver.node().time()),
             other => panic!("a node that is alone does it at once, but answered {other:?}"),
         }
     }
@@ -144,6 +146,8 @@ impl<S: Service> Lone<S> {
 
 #[cfg(test)]
 mod tests {
+    use stormkv::types::LogIndex;
+
     use super::*;
     use crate::kv::KeyValue;
 
@@ -151,7 +155,7 @@ mod tests {
     fn backup_holds_its_keys_and_the_log_goes_on_far_behind() {
         let (one, two) = (Founding::new::<KeyValue>(3), Founding::new::<KeyValue>(3));
         assert_eq!(one.state, two.state, "it is the same in every run");
-        let revisions: Vec<LogIndex> = one.commands.iter().map(|(at, _)| *at).collect();
+        let revisions: Vec<LogIndex> = one.commands.iter().map(|(at, _)| at.index).collect();
         assert!(revisions.is_sorted() && revisions.len() == 3, "{revisions:?}");
         assert!(one.id.index > revisions[2] + 1_000_000_000, "{:?}", one.id);
         assert_eq!(Founding::new::<KeyValue>(0).id.index, 1);

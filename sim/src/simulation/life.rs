@@ -171,7 +171,7 @@ impl<S: Service> Simulation<'_, S> {
             .stream(Purpose::Clock, [id.0, incarnation])
             .below(plan.cluster.tick_us * 1000);
         let mut port = Port { now_ns: slot.clock.at(now_ns) + took_ns, disk, effects, watch };
-        let started = caught(|| Driver::start(config, &mut port));
+        let started = caught(|| Driver::start_with(S::params(), config, &mut port));
         let kept = port.watch.starting.unwrap_or_default();
         let driver = match started {
             Err(panic) => return self.panicked(id, &panic),

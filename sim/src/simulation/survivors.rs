@@ -61,7 +61,7 @@ impl<S: Service> Simulation<'_, S> {
         let config = config(self.plan, slot.id, false, slot.incarnation);
         let (disk, mut effects) = (&mut disk, Vec::new());
         let mut port = Port { now_ns: 0, disk, effects: &mut effects, watch: Unwatched };
-        match Survivor::read(&config, &mut port) {
+        match Survivor::read(&S::params(), &config, &mut port) {
             Ok(survivor) => Ok(survivor),
             // A fault that the plan has for the next read.
             Err(Error::Disk(_)) => Ok(None),

@@ -128,7 +128,7 @@ impl<M: StateMachine> Node<M> {
     /// The beginning of a snapshot is durable. When all of it is, it is restored.
     pub(super) fn chunks_durable(&mut self, receipt: u64, end: u64) {
         let window = u64::from(self.config.chunk_bytes) * super::WINDOW;
-        let sessions = self.config.session_limits();
+        let (params, sessions) = (self.params.clone(), self.config.session_limits());
         let incoming = self.snapshots.incoming.as_mut();
         let Some(incoming) = incoming.filter(|incoming| incoming.receipt == receipt) else {
             return;
@@ -142,7 +142,7 @@ impl<M: StateMachine> Node<M> {
         if incoming.is_durable() {
             incoming.stage = Stage::Restoring;
             let work = Work::new(total, total, move |files| {
-                Replica::<M>::restore_from(sessions, partial(id), total, files)
+                Replica::<M>::restore_from(&params, sessions, partial(id), total, files)
             });
             self.hand_out(work, Purpose::Restore(receipt));
         }

@@ -1,5 +1,7 @@
 //! A command that comes again, and more requests than can be answered in time.
 
+use std::time::Duration;
+
 use super::*;
 use crate::kv::Command;
 use crate::node::Proposal;
@@ -135,7 +137,7 @@ fn inherits_a_command() -> Host {
         .map(|(index, data)| eraftpb::Entry {
             index,
             term: 2,
-            data: data.encode(),
+            data: data.encode(Duration::ZERO),
             ..Default::default()
         })
         .collect();

@@ -12,6 +12,6 @@ impl Server {
     /// # Errors
     /// When a directory, a file, a port or the node itself refuses.
     pub async fn start(options: Options) -> Result<Server, ServerError> {
-        Server::start_node::<Kv, KvRoutes>(options).await
+        Server::start_node::<Kv, KvRoutes>(options, ()).await
     }
 }

@@ -146,10 +146,10 @@ async fn a_restore_that_was_cut_off_is_no_cluster_until_it_is_repeated() {
 
     let half = backup.slice(..backup.len() - 1);
     let id = RestoreId::random();
-    let error = crate::tcp::restore::<Kv>(founders.options(1, &place), half, id).unwrap_err();
+    let error = crate::tcp::restore::<Kv>(founders.options(1, &place), (), half, id).unwrap_err();
     assert!(error.to_string().contains("founding state cannot be read"), "{error}");
-    crate::tcp::restore::<Kv>(founders.options(1, &place), backup.clone(), id).unwrap();
-    let error = crate::tcp::restore::<Kv>(founders.options(1, &place), backup, id).unwrap_err();
+    crate::tcp::restore::<Kv>(founders.options(1, &place), (), backup.clone(), id).unwrap();
+    let error = crate::tcp::restore::<Kv>(founders.options(1, &place), (), backup, id).unwrap_err();
     assert!(error.to_string().contains("nothing is overwritten"), "{error}");
 
     let new = founders.start(1, &place).await;
@@ -190,7 +190,7 @@ async fn machine_survives_a_restart_and_a_restore() {
     let get = || Request::Query { query: "".into(), consistency: Consistency::Linearizable };
     let start = async |id: u64| {
         let options = founders.options(1, &founders.directory(id));
-        Server::start_with::<Register>(options).await.unwrap()
+        Server::start_with::<Register>(options, ()).await.unwrap()
     };
     let is_value = |reply: &Reply, value: &str| matches!(reply, Reply::Value { response, .. } if response == value);
 
@@ -203,15 +203,15 @@ async fn machine_survives_a_restart_and_a_restore() {
     server.stop().await;
 
     let options = founders.options(1, &founders.directory(2));
-    crate::tcp::restore::<Register>(options, backup.clone(), RestoreId::random()).unwrap();
+    crate::tcp::restore::<Register>(options, (), backup.clone(), RestoreId::random()).unwrap();
     let server = start(2).await;
     asked(&server, get(), |reply| is_value(reply, "one")).await;
     server.stop().await;
-    let recovery = Recovery::read::<Register>(&[founders.directory(2)]).unwrap();
+    let recovery = Recovery::read::<Register>(&[founders.directory(2)], &()).unwrap();
     assert!(recovery.to_string().contains("nothing that was acknowledged"), "{recovery}");
 
     // The key-value store cannot read the state of the register, and says so.
     let options = founders.options(1, &founders.directory(3));
-    let error = crate::tcp::restore::<Kv>(options, backup, RestoreId::random()).unwrap_err();
+    let error = crate::tcp::restore::<Kv>(options, (), backup, RestoreId::random()).unwrap_err();
     assert!(error.to_string().contains("key-value snapshot"), "{error}");
 }
