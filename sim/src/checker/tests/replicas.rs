@@ -229,7 +229,9 @@ fn a_lost_a_changed_and_an_invented_key_break_content() {
     let put = |key: &'static str| Command::Put { key: key.into(), value: "x".into() }.encode();
     let lost = Command::Delete { key: "key9".into() }.encode();
     for command in [lost, put("key3"), put("key"), put("zebra")] {
-        caught("content", |tape| holds(tape, |kv| drop(kv.apply(Context::new(99, Duration::ZERO), &command))));
+        caught("content", |tape| {
+            holds(tape, |kv| drop(kv.apply(Context::new(99, Duration::ZERO), &command)))
+        });
     }
     caught("content", |tape| holds(tape, |kv| *kv = Kv::default()));
 }
