@@ -431,7 +431,11 @@ impl<M: StateMachine> Node<M> {
 
     /// Moves the outputs of what was processed to `into`, in the order in which to carry them out.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
-        into.append(&mut self.outputs);
+        if into.is_empty() {
+            std::mem::swap(into, &mut self.outputs);
+        } else {
+            into.append(&mut self.outputs);
+        }
     }
 
     /// Why the node stopped, if it did. A stopped node ignores all inputs.
@@ -443,7 +447,6 @@ impl<M: StateMachine> Node<M> {
     pub fn status(&self) -> Status {
         let hard_state = self.raft.hard_state();
         let log = self.raft.log();
-        let last = log.last();
         Status {
             id: self.config.id,
             role: match self.raft.role() {
@@ -460,7 +463,7 @@ impl<M: StateMachine> Node<M> {
             leader: self.raft.leader(),
             applied: self.replica.applied(),
             first: log.first(),
-            last: SnapshotId { index: last, term: log.term_at(last).unwrap_or(0) },
+            last: log.last_id(),
             snapshot: log.snapshot_id(),
         }
     }

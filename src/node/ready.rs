@@ -82,8 +82,10 @@ impl<M: StateMachine> Node<M> {
         let committed = ready.take_committed_entries();
         let mut at_once = ready.take_messages();
         let mut after = ready.take_persisted_messages();
-        after.extend(at_once.extract_if(.., |message| !promises_term_only(message)));
-        if !planted(Bug::HeartbeatsWaitForLog) {
+        if !at_once.is_empty() {
+            after.extend(at_once.extract_if(.., |message| !promises_term_only(message)));
+        }
+        if !after.is_empty() && !planted(Bug::HeartbeatsWaitForLog) {
             at_once.extend(after.extract_if(.., |message| promises_term_only(message)));
         }
         if planted(Bug::CommitNotAnnounced) && !committed.is_empty() {
@@ -249,6 +251,9 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn send(&mut self, mut messages: Vec<eraftpb::Message>) {
+        if messages.is_empty() {
+            return;
+        }
         // Raft broadcasts in the order of a hash map.
         messages.sort_by_key(|message| message.to);
         for message in messages {
