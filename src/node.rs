@@ -445,7 +445,6 @@ impl<M: StateMachine> Node<M> {
 
     /// The node's own view of itself.
     pub fn status(&self) -> Status {
-        let hard_state = self.raft.hard_state();
         let log = self.raft.log();
         Status {
             id: self.config.id,
@@ -455,11 +454,7 @@ impl<M: StateMachine> Node<M> {
                 StateRole::Candidate => Role::Candidate,
                 StateRole::Leader => Role::Leader,
             },
-            hard_state: HardState {
-                term: hard_state.term,
-                vote: NodeId(hard_state.vote),
-                commit: hard_state.commit,
-            },
+            hard_state: self.raft.hard_state(),
             leader: self.raft.leader(),
             applied: self.replica.applied(),
             first: log.first(),

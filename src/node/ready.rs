@@ -148,7 +148,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Writes down what must be durable, if anything must.
     fn record(&mut self, install: Option<SnapshotId>, entries: Vec<eraftpb::Entry>) {
-        let hard_state = self.hard_state();
+        let hard_state = self.raft.hard_state();
         let vow = (hard_state.term, hard_state.vote) != (self.written.term, self.written.vote);
         // A commit index alone is not worth a write: it is found out again after a restart.
         let writes = !entries.is_empty() || install.is_some();
@@ -173,12 +173,6 @@ impl<M: StateMachine> Node<M> {
         }
         self.written = hard_state;
         self.space.written();
-    }
-
-    /// Term, vote and commit as raft has them now.
-    fn hard_state(&self) -> HardState {
-        let raft = self.raft.hard_state();
-        HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.commit }
     }
 
     /// Hands a batch to the log's queue of the disk. What must wait for it is attached to the last
