@@ -242,6 +242,7 @@ thread_local! {
 
 /// Whether this bug is planted on this thread.
 #[cfg(feature = "bugs")]
+#[inline]
 pub(crate) fn planted(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }

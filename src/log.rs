@@ -74,6 +74,14 @@ impl Log {
         self.base.index + self.entries.len() as u64
     }
 
+    /// The last entry; the base if there is none.
+    pub fn last_id(&self) -> SnapshotId {
+        match self.entries.back() {
+            Some(entry) => SnapshotId { index: self.last(), term: entry.term },
+            None => self.base,
+        }
+    }
+
     /// Bytes of the entries kept, roughly.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -437,7 +437,11 @@ impl<M: StateMachine> Node<M> {
 
     /// Moves the outputs of what was processed to `into`, in the order in which to carry them out.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
-        into.append(&mut self.outputs);
+        if into.is_empty() {
+            std::mem::swap(into, &mut self.outputs);
+        } else {
+            into.append(&mut self.outputs);
+        }
     }
 
     /// Why the node stopped, if it did. A stopped node ignores all inputs.
@@ -447,9 +451,7 @@ impl<M: StateMachine> Node<M> {
 
     /// The node's own view of itself.
     pub fn status(&self) -> Status {
-        let hard_state = self.raft.hard_state();
         let log = self.raft.log();
-        let last = log.last();
         Status {
             id: self.config.id,
             role: match self.raft.role() {
@@ -458,15 +460,11 @@ impl<M: StateMachine> Node<M> {
                 StateRole::Candidate => Role::Candidate,
                 StateRole::Leader => Role::Leader,
             },
-            hard_state: HardState {
-                term: hard_state.term,
-                vote: NodeId(hard_state.vote),
-                commit: hard_state.commit,
-            },
+            hard_state: self.raft.hard_state(),
             leader: self.raft.leader(),
             applied: self.replica.applied(),
             first: log.first(),
-            last: SnapshotId { index: last, term: log.term_at(last).unwrap_or(0) },
+            last: log.last_id(),
             snapshot: log.snapshot_id(),
         }
     }

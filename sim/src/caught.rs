@@ -45,8 +45,7 @@ pub fn caught<T>(body: impl FnOnce() -> T) -> Result<T, Panic> {
     let outer = INSIDE.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(outer);
-    let last = LAST.take();
-    result.map_err(|_| last.expect("the hook runs before the unwinding"))
+    result.map_err(|_| LAST.take().expect("the hook runs before the unwinding"))
 }
 
 fn describe(info: &PanicHookInfo<'_>) -> Panic {

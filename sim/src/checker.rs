@@ -9,6 +9,7 @@
 //! the vocabulary of [`crate::history`] but no code that decides, so that each checks the other.
 
 mod bounds;
+mod by_node;
 mod check;
 mod compile;
 mod explain;

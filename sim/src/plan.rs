@@ -29,8 +29,8 @@ mod units;
 
 pub use change::Part;
 pub use check::{
-    MAX_CLIENTS, MAX_FAULTS, MAX_IN_FLIGHT, MAX_NET_ROWS, MAX_NODE_ID, MAX_NODES, MAX_OPS,
-    MAX_TIME_US, MAX_VALUE_BYTES, Place, Problem,
+    MAX_CLIENTS, MAX_FAULTS, MAX_IN_FLIGHT, MAX_LEARNERS, MAX_NET_ROWS, MAX_NODE_ID, MAX_NODES,
+    MAX_OPS, MAX_TIME_US, MAX_VALUE_BYTES, Place, Problem,
 };
 pub use end::{Core, End};
 pub use fault::{

@@ -224,7 +224,7 @@ impl<'p, S: Service> Simulation<'p, S> {
             clients: Clients::new(plan),
             safety: safety.founded(founding.id, &founding.commands),
             founding,
-            bounds: Bounds::new(&config),
+            bounds: Bounds::new(&config, plan.cluster.nodes + plan.cluster.learners),
             snapshot_rate: SnapshotRate::new(&config),
             atlas: Atlas::default(),
             availability: Availability::new(plan),

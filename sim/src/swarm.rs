@@ -164,20 +164,29 @@ pub enum SpeedKind {
     Steady,
     /// A short life with one crash of each node, for this seed: seeds per second.
     PerSeed(u64),
+    /// A calm run of so many nodes: how the cost of an event grows with the cluster.
+    Nodes(u32),
 }
 
 /// How many puts the steady run has: some minutes of simulated time.
 const STEADY_PUTS: u64 = 20_000;
 
-/// The plan of a measurement: five nodes, ticks of 10 ms, links of 1 to about 10 ms, and one client
+/// How many puts a run has that shows how costs grow.
+const GROWTH_PUTS: u64 = 300;
+
+/// The plan of a measurement: five nodes if the kind says nothing else, ticks of 10 ms, links of 1 to about 10 ms, and one client
 /// that puts 64 bytes, again as soon as it is answered.
 pub fn speed_plan<S: Service>(kind: SpeedKind) -> Plan {
     let (name, seed, puts) = match kind {
         SpeedKind::Steady => ("speed-steady".to_string(), 1, STEADY_PUTS),
         SpeedKind::PerSeed(seed) => (format!("speed-seed-{seed}"), seed, 100),
+        SpeedKind::Nodes(nodes) => (format!("speed-nodes-{nodes}"), 1, GROWTH_PUTS),
     };
     let mut plan = Plan::new(name, seed);
-    plan.cluster.nodes = 5;
+    plan.cluster.nodes = match kind {
+        SpeedKind::Nodes(nodes) => nodes,
+        SpeedKind::Steady | SpeedKind::PerSeed(_) => 5,
+    };
     plan.network =
         Network { latency: Delay { min_us: 1000, mean_extra_us: 4500 }, ..Network::default() };
     plan.clients.count = 1;

@@ -632,8 +632,8 @@ fn a_wrong_file_is_named_with_its_line() {
             "[cluster]\nnodes = \"a\"",
             "4: invalid type: string \"a\", expected u32; correct the value",
         ),
-        ("[cluster]\nnodes = 10", "4: nodes = 10 is out of range; use 1 to 9"),
-        ("cluster.nodes = 0", "3: nodes = 0 is out of range; use 1 to 9"),
+        ("[cluster]\nnodes = 32", "4: nodes = 32 is out of range; use 1 to 31"),
+        ("cluster.nodes = 0", "3: nodes = 0 is out of range; use 1 to 31"),
         ("[cluster]\nwire = \"bytes\"", "4: unknown value `bytes`; write one of value, encoded"),
         (
             "[cluster]\nheartbeat_ticks = 10",

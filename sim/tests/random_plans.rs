@@ -273,6 +273,8 @@ fn speed_plans_are_valid() {
     let short = speed_plan::<KeyValue>(SpeedKind::PerSeed(9));
     assert_eq!(short.check(), Ok(()));
     assert_eq!((short.ops.len(), short.faults.len(), short.seed), (100, 5, 9));
+    let large = speed_plan::<KeyValue>(SpeedKind::Nodes(31));
+    assert_eq!((large.check(), large.cluster.nodes), (Ok(()), 31));
     for row in &short.ops {
         match Op::of(&row.call.op) {
             Some(Op::Put { value, .. }) => assert_eq!(value.bytes().len(), 64),

@@ -8,14 +8,14 @@
 //! nobody can forget.
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
 use raft::{GetEntriesContext, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
 
 use crate::bugs::{Bug, planted};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::Log;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{HardState, LogIndex, NodeId, Term};
 
 pub(crate) struct Raft {
     inner: RawNode<Log>,
@@ -186,8 +186,10 @@ impl Raft {
         self.inner.mut_store()
     }
 
+    /// Term, vote and commit as raft has them now.
     pub fn hard_state(&self) -> HardState {
-        self.inner.raft.hard_state()
+        let raft = &self.inner.raft;
+        HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.raft_log.committed }
     }
 
     pub fn term(&self) -> Term {

@@ -53,8 +53,7 @@ impl<M: StateMachine> Node<M> {
     /// How much the node keeps at the moment, by kind.
     pub fn load(&self) -> Load {
         let log = self.raft.log();
-        let snapshots = self.snapshots.load();
-        Load {
+        let mut load = Load {
             arrived: self.arrived.len(),
             proposals: self.waiting.len(),
             forwards: self.forwards.len(),
@@ -68,8 +67,10 @@ impl<M: StateMachine> Node<M> {
             session_bytes: self.replica.sessions().bytes(),
             segments: self.wal.segments(),
             disk_hangs: self.disk_hangs(),
-            ..snapshots
-        }
+            ..Load::default()
+        };
+        self.snapshots.add_to(&mut load);
+        load
     }
 }
 

@@ -38,8 +38,8 @@ impl<M: StateMachine> Node<M> {
     /// The disk has completed nothing for so long, although the log waits for it, that it may never
     /// do so again.
     pub(super) fn disk_hangs(&self) -> bool {
-        !planted(Bug::HungDiskKeepsOffice)
-            && !self.persisting.is_empty()
+        !self.persisting.is_empty()
+            && !planted(Bug::HungDiskKeepsOffice)
             && self.disk_progress_at + u64::from(self.config.hang_ticks) <= self.now
     }
 

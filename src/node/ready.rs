@@ -82,8 +82,10 @@ impl<M: StateMachine> Node<M> {
         let committed = ready.take_committed_entries();
         let mut at_once = ready.take_messages();
         let mut after = ready.take_persisted_messages();
-        after.extend(at_once.extract_if(.., |message| !promises_term_only(message)));
-        if !planted(Bug::HeartbeatsWaitForLog) {
+        if !at_once.is_empty() {
+            after.extend(at_once.extract_if(.., |message| !promises_term_only(message)));
+        }
+        if !after.is_empty() && !planted(Bug::HeartbeatsWaitForLog) {
             at_once.extend(after.extract_if(.., |message| promises_term_only(message)));
         }
         if planted(Bug::CommitNotAnnounced) && !committed.is_empty() {
@@ -160,7 +162,7 @@ impl<M: StateMachine> Node<M> {
 
     /// Writes down what must be durable, if anything must.
     fn record(&mut self, install: Option<SnapshotId>, entries: Vec<eraftpb::Entry>) {
-        let hard_state = self.hard_state();
+        let hard_state = self.raft.hard_state();
         let vow = (hard_state.term, hard_state.vote) != (self.written.term, self.written.vote);
         // A commit index alone is not worth a write: it is found out again after a restart.
         let writes = !entries.is_empty() || install.is_some();
@@ -185,12 +187,6 @@ impl<M: StateMachine> Node<M> {
         }
         self.written = hard_state;
         self.space.written();
-    }
-
-    /// Term, vote and commit as raft has them now.
-    fn hard_state(&self) -> HardState {
-        let raft = self.raft.hard_state();
-        HardState { term: raft.term, vote: NodeId(raft.vote), commit: raft.commit }
     }
 
     /// Hands a batch to the log's queue of the disk. What must wait for it is attached to the last
@@ -263,6 +259,9 @@ impl<M: StateMachine> Node<M> {
     }
 
     fn send(&mut self, mut messages: Vec<eraftpb::Message>) {
+        if messages.is_empty() {
+            return;
+        }
         // Raft broadcasts in the order of a hash map.
         messages.sort_by_key(|message| message.to);
         for message in messages {

@@ -125,17 +125,14 @@ impl<M> Snapshots<M> {
         }
     }
 
-    /// The part of a node's load that is about snapshots.
-    pub fn load(&self) -> super::Load {
-        super::Load {
-            snapshots: self.files.len(),
-            saving: self.saving.is_some(),
-            outgoing: self.outgoing.len(),
-            fetches: self.fetches.len(),
-            incoming_bytes: self.incoming.as_ref().map_or(0, Incoming::ahead_bytes),
-            storing_bytes: self.unsynced,
-            ..super::Load::default()
-        }
+    /// Fills in the part of a node's load that is about snapshots.
+    pub fn add_to(&self, load: &mut super::Load) {
+        load.snapshots = self.files.len();
+        load.saving = self.saving.is_some();
+        load.outgoing = self.outgoing.len();
+        load.fetches = self.fetches.len();
+        load.incoming_bytes = self.incoming.as_ref().map_or(0, Incoming::ahead_bytes);
+        load.storing_bytes = self.unsynced;
     }
 
     /// Bytes of the complete file of this snapshot; 0 if there is none.

@@ -186,10 +186,23 @@ pub(super) fn replay(number: u64, data: &Bytes, header: &Record, end: Option<u64
     contents
 }
 
+/// The place of the last byte that is not zero. Most of a new segment is zeros, so whole blocks of them
+/// are compared at once.
+fn last_written(bytes: &[u8]) -> Option<usize> {
+    const ZEROS: [u8; 1024] = [0; 1024];
+    let mut rest = bytes;
+    while let Some((before, block)) = rest.split_last_chunk()
+        && *block == ZEROS
+    {
+        rest = before;
+    }
+    rest.iter().rposition(|&byte| byte != 0)
+}
+
 /// Decides what the bytes from `at` on are, where no valid record is: nothing, a torn tail, or
 /// damage to what was durable.
 fn torn_tail(number: u64, data: &Bytes, at: usize, reason: &str) -> Result<Option<TornTail>, Flaw> {
-    let Some(bytes) = data[at..].iter().rposition(|&byte| byte != 0) else { return Ok(None) };
+    let Some(bytes) = last_written(&data[at..]) else { return Ok(None) };
     let file = FileName::Segment(number);
     let torn = TornTail { file, offset: at as u64, bytes: bytes as u64 + 1 };
     // No record before the bad place can vouch for anything behind itself.

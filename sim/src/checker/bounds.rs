@@ -45,7 +45,8 @@ const COUNT: usize = BOUNDED.len();
 /// Where the kinds begin that are seen on the disk, not in the node.
 const FILES: usize = COUNT - 4;
 
-/// Members that a leader sends to, at most: a plan has no more at the same time.
+/// Members that a leader sends to, at most, in a cluster that begins with fewer: a plan has no more at
+/// the same time.
 const MOST_MEMBERS: u64 = 16;
 /// Entries that leaders add by themselves before anything is committed again, at most.
 const OWN_ENTRIES: u64 = 64;
@@ -86,8 +87,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// For nodes with these settings.
-    pub fn new(config: &Config) -> Self {
+    /// For nodes with these settings, of which there are `members` at the start.
+    pub fn new(config: &Config, members: u32) -> Self {
         let pending = config.max_pending as u64;
         // A snapshot is due when so many entries are applied. While it is written, others
         // follow until the log is full: the time that a slow disk takes has no bound.
@@ -97,7 +98,7 @@ impl Bounds {
         // no more requests than are pending; its own entries come on top, one for each election
         // and each change of the membership that is not committed yet.
         let entries = uncovered + config.keep_entries + pending + OWN_ENTRIES;
-        let sending = MOST_MEMBERS;
+        let sending = MOST_MEMBERS.max(members.into());
         // The newest, each that is being sent, a new one that replaces it, one that was refused.
         let snapshots = 3 + sending;
         // A large entry has a segment of its own; the one written to, and two spares.
@@ -248,7 +249,7 @@ mod tests {
         let mut config = Config::new(NodeId(1), vec![NodeId(1)]);
         // With the default there is room for more segments than a test can name.
         config.max_log_bytes = 1 << 20;
-        Bounds::new(&config)
+        Bounds::new(&config, 3)
     }
 
     fn status(applied: u64) -> Status {

@@ -55,12 +55,12 @@ impl RaftChecker {
     /// Returns the index before which it has forgotten all.
     fn forget(&mut self, present: &[(NodeId, LogIndex)]) -> LogIndex {
         let ids: BTreeSet<NodeId> = present.iter().map(|(id, _)| *id).collect();
-        self.nodes.retain(|id, _| ids.contains(id));
+        self.nodes.retain(|id| ids.contains(&id));
         let mut floor = self.ledger.commit();
         let mut oldest: Term = self.max_term;
         for (id, first) in present {
             floor = floor.min(first.saturating_sub(1));
-            if let Some(node) = self.nodes.get(id) {
+            if let Some(node) = self.nodes.get(*id) {
                 let (durable, written) = (&node.shadow.durable, &node.shadow.written);
                 floor = floor.min(durable.base().index).min(written.base().index);
                 oldest = oldest.min(durable.term);

@@ -18,6 +18,7 @@ use stormkv::types::{LogIndex, NodeId, SnapshotId, Term};
 use stormkv::wal::{Record, decode_records};
 use stormkv::wire::{Kind, Message, RaftMessage};
 
+use super::by_node::ByNode;
 use super::ledger::{Ledger, Version};
 use super::shadow::Step;
 use super::tail::Tail;
@@ -39,7 +40,7 @@ const NOTHING: RangeInclusive<LogIndex> = RangeInclusive::new(1, 0);
 pub(super) struct RaftChecker {
     /// Describes commands in messages.
     pub(super) describe: Describe,
-    pub(super) nodes: BTreeMap<NodeId, Watched>,
+    pub(super) nodes: ByNode<Watched>,
     pub ledger: Ledger,
     pub(super) leader_of: BTreeMap<Term, NodeId>,
     /// Votes that left a node, by voter and term.
@@ -59,7 +60,7 @@ impl RaftChecker {
     pub fn founded(id: SnapshotId, describe: Describe) -> Self {
         RaftChecker {
             describe,
-            nodes: BTreeMap::new(),
+            nodes: ByNode::default(),
             ledger: Ledger::founded(id),
             leader_of: BTreeMap::new(),
             votes: FxHashMap::default(),
@@ -80,7 +81,7 @@ impl RaftChecker {
         ops: &[DiskOp],
         checks: &mut Checks,
     ) -> Result<(), Broken> {
-        let starting = self.nodes.get(&id).is_none_or(|node| node.status.is_none());
+        let starting = self.nodes.get(id).is_none_or(|node| node.status.is_none());
         let fresh = if starting { self.skip_settling(id, ops) } else { ops };
         for op in fresh {
             let DiskOp::Write { file: FileName::Segment(_), data, .. } = op else { continue };
@@ -93,7 +94,7 @@ impl RaftChecker {
                 let end = steps.iter().rev().find_map(Step::end);
                 steps.push(self.step(id, &record, end, checks)?);
             }
-            self.nodes.entry(id).or_default().shadow.queue(steps);
+            self.nodes.of(id).shadow.queue(steps);
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl RaftChecker {
     /// for that; nothing of this is new to the checker. Returns what is: all from the first file
     /// on that the start creates.
     fn skip_settling<'o>(&mut self, id: NodeId, ops: &'o [DiskOp]) -> &'o [DiskOp] {
-        let shadow = &mut self.nodes.entry(id).or_default().shadow;
+        let shadow = &mut self.nodes.of(id).shadow;
         let synced = ops.iter().find_map(|op| match op {
             DiskOp::Sync { file } => Some(*file),
             _ => None,
@@ -146,7 +147,7 @@ impl RaftChecker {
             let message = format!("{id} wrote entry {first} but its log holds no entry before it");
             return Err(Broken::new(Check::LogGap, message));
         };
-        if self.nodes.get(&id).is_some_and(Watched::leads) {
+        if self.nodes.get(id).is_some_and(Watched::leads) {
             checks.hit(Check::LeaderAppendOnly);
         }
         self.check_rewrite(id, first, hard_state.term, checks)?;
@@ -167,7 +168,7 @@ impl RaftChecker {
 
     /// The chain hash of what a node has written at `index`.
     fn written_hash(&self, id: NodeId, index: LogIndex) -> Option<u64> {
-        let (_, hash) = self.nodes.get(&id)?.shadow.written.at(index)?;
+        let (_, hash) = self.nodes.get(id)?.shadow.written.at(index)?;
         Some(hash)
     }
 
@@ -180,7 +181,7 @@ impl RaftChecker {
         term: Term,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
-        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let Some(node) = self.nodes.get(id) else { return Ok(()) };
         let (last, _) = node.shadow.written.last();
         if first > last.index {
             return Ok(());
@@ -209,7 +210,7 @@ impl RaftChecker {
 
     /// The disk has carried out `op` for a node.
     pub fn executed(&mut self, id: NodeId, op: &DiskOp) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.nodes.get_mut(id) else { return };
         match op {
             DiskOp::Write { file: file @ FileName::Segment(_), .. } => node.shadow.executed(*file),
             DiskOp::Create { file, .. } => node.shadow.created(*file),
@@ -221,7 +222,7 @@ impl RaftChecker {
 
     /// A node is gone: its process only, or its power too.
     pub fn crashed(&mut self, id: NodeId, killed: bool) {
-        if let Some(node) = self.nodes.get_mut(&id) {
+        if let Some(node) = self.nodes.get_mut(id) {
             node.shadow.crashed();
             node.status = None;
             node.killed = killed;
@@ -238,7 +239,7 @@ impl RaftChecker {
         founds: bool,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let Some(node) = self.nodes.get_mut(id) else { return Ok(()) };
         checks.hit(Check::Durability);
         let status = found.status();
         let ledger = &self.ledger;
@@ -249,7 +250,7 @@ impl RaftChecker {
         if self.recovered_damaged(id, found, explained, checks)? {
             return Ok(());
         }
-        let durable = &self.nodes[&id].shadow.durable;
+        let durable = &self.nodes.of(id).shadow.durable;
         let message = tell::forgotten(id, &status, durable);
         Err(Broken::new(Check::Durability, message))
     }
@@ -266,7 +267,7 @@ impl RaftChecker {
     ) -> Result<(), Broken> {
         let Message::Raft(message) = message else { return Ok(()) };
         self.check_damaged_vote(id, to, message, checks)?;
-        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let Some(node) = self.nodes.get(id) else { return Ok(()) };
         let durable = &node.shadow.durable;
         let (durable_term, durable_vote) = (durable.term, durable.vote);
         let (durable_last, _) = durable.last();
@@ -331,7 +332,7 @@ impl RaftChecker {
         applied: &Applied,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
-        let node = self.nodes.entry(id).or_default();
+        let node = self.nodes.of(id);
         let index = applied.id.index;
         let expected =
             if applied.by_snapshot { index.max(node.applied + 1) } else { node.applied + 1 };
@@ -378,7 +379,7 @@ impl RaftChecker {
         checks: &mut Checks,
     ) -> Result<RangeInclusive<LogIndex>, Broken> {
         self.after_damage(id, node, checks)?;
-        let watched = self.nodes.entry(id).or_default();
+        let watched = self.nodes.of(id);
         let before = watched.status.replace(status);
         // The membership is part of the applied state.
         if watched.membership_changed || before.is_none_or(|b| b.applied != status.applied) {
@@ -500,7 +501,7 @@ impl RaftChecker {
         }
         for progress in node.progress() {
             checks.hit(Check::Progress);
-            let durable = match self.nodes.get(&progress.id) {
+            let durable = match self.nodes.get(progress.id) {
                 Some(peer) => peer.shadow.durable.last().0.index,
                 None => 0,
             };
@@ -578,20 +579,20 @@ impl RaftChecker {
     ) -> Result<(), Broken> {
         checks.hit(Check::QuorumDurable);
         let holds = |peer: NodeId| {
-            self.nodes.get(&peer).is_some_and(|peer| {
+            self.nodes.get(peer).is_some_and(|peer| {
                 let durable = &peer.shadow.durable;
                 commit <= durable.base().index
                     || durable.at(commit).is_some_and(|(found, _)| found == term)
                     || peer.wound.held(SnapshotId { index: commit, term })
             })
         };
-        let Some(node) = self.nodes.get(&id) else { return Ok(()) };
+        let Some(node) = self.nodes.get(id) else { return Ok(()) };
         let (before, now) = &node.membership;
         if before.is_quorum(holds) && !before.voters().is_empty() || now.is_quorum(holds) {
             return Ok(());
         }
         let holders: Vec<String> =
-            self.nodes.keys().filter(|peer| holds(**peer)).map(NodeId::to_string).collect();
+            self.nodes.ids().filter(|peer| holds(*peer)).map(|id| id.to_string()).collect();
         let message = format!(
             "{id} committed entry {commit}@{term}, which is durable only on {}: no quorum of {}",
             if holders.is_empty() { "no node".to_owned() } else { holders.join(", ") },

@@ -99,7 +99,7 @@ impl<S: Service> Safety<S> {
     pub fn queued(&mut self, id: NodeId, ops: &[DiskOp]) -> Result<(), Broken> {
         self.raft.queued(id, ops, &mut self.checks)?;
         for SnapshotId { index, term } in self.raft.ledger.take_fresh() {
-            let log = self.raft.nodes.get(&id).expect("it has just written");
+            let log = self.raft.nodes.get(id).expect("it has just written");
             let version = self.raft.ledger.version(index, term).expect("it was just written");
             let (repeats, checks) = (&mut self.repeats, &mut self.checks);
             repeats.appended((id, log), index, version, &self.machine, checks)?;
@@ -432,7 +432,7 @@ impl<S: Service> Safety<S> {
 
     /// The last entry that a crash cannot take from a node; 0 for one that was never seen.
     pub fn durable(&self, id: NodeId) -> LogIndex {
-        self.raft.nodes.get(&id).map_or(0, |node| node.shadow.durable.last().0.index)
+        self.raft.nodes.get(id).map_or(0, |node| node.shadow.durable.last().0.index)
     }
 
     /// The last index that is committed anywhere.

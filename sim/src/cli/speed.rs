@@ -4,6 +4,9 @@
 //! campaign scales with its jobs anyway. Each workload is run once to warm up and then measured
 //! several times; the median is reported, because the mean follows the worst disturbance. A run
 //! that fails has no speed: the first violation ends the measurement.
+//!
+//! A third measurement shows what an event costs in clusters of three to thirty-one nodes: it should
+//! hardly grow.
 
 use std::time::Duration;
 
@@ -26,11 +29,15 @@ const MEASUREMENTS: usize = 5;
 /// How many short runs make up the workload that tells seeds per second.
 const SEEDS: u64 = 50;
 
+/// The sizes of a cluster for which the cost of an event is measured.
+const SIZES: [u32; 7] = [3, 5, 7, 9, 15, 23, 31];
+
 /// The object of `--json`.
 #[derive(Serialize)]
 struct SpeedJson {
     workloads: Vec<Workload>,
     seeds_per_s: f64,
+    growth: Vec<Cost>,
     /// Null where the system does not tell.
     peak_rss_mb: Option<f64>,
 }
@@ -42,6 +49,14 @@ struct Workload {
     events_per_s: f64,
     sim_s_per_wall_s: f64,
     puts_per_s: f64,
+}
+
+/// What an event costs in a cluster of this size.
+#[derive(Serialize)]
+struct Cost {
+    nodes: u32,
+    events: u64,
+    us_per_event: f64,
 }
 
 /// What was run when a run failed, and how.
@@ -76,11 +91,21 @@ fn measure(engine: &Engine) -> Result<SpeedJson, Failed> {
         (0..SEEDS).map(|seed| (engine.speed_plan)(SpeedKind::PerSeed(seed))).collect();
     let (steady, _) = workload("steady", &steady, engine)?;
     let (per_seed, wall) = workload("per-seed", &seeds, engine)?;
+    let growth = SIZES.map(|nodes| cost(nodes, engine)).into_iter().collect::<Result<_, _>>()?;
     Ok(SpeedJson {
+        growth,
         workloads: vec![steady, per_seed],
         seeds_per_s: rate(SEEDS as f64, wall),
         peak_rss_mb: peak_rss_mb(),
     })
+}
+
+/// Measures what an event costs in a calm cluster of this size.
+fn cost(nodes: u32, engine: &Engine) -> Result<Cost, Failed> {
+    let plan = [(engine.speed_plan)(SpeedKind::Nodes(nodes))];
+    let (totals, wall) = median(|| run_all(&plan, engine))?;
+    let us = wall.as_secs_f64() * 1e6 / totals.events.max(1) as f64;
+    Ok(Cost { nodes, events: totals.events, us_per_event: (us * 1000.0).round() / 1000.0 })
 }
 
 /// Measures running all of these plans; also the median time that this took.
@@ -154,20 +179,30 @@ fn text(speed: &SpeedJson) -> String {
             whole(workload.sim_s_per_wall_s),
         ]);
     }
-    let width =
-        |column: usize| rows.iter().map(|row: &[String; 5]| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let mut text = table(&rows);
+    text.push_str(&format!("\nseeds        {:.1} per second\n", speed.seeds_per_s));
+    if let Some(peak) = speed.peak_rss_mb {
+        text.push_str(&format!("peak memory  {peak:.1} MiB\n"));
+    }
+    let mut rows = vec![["nodes", "events", "us/event"].map(String::from)];
+    for Cost { nodes, events, us_per_event } in &speed.growth {
+        let events = report::thousands((*events).into());
+        rows.push([nodes.to_string(), events, format!("{us_per_event:.2}")]);
+    }
+    text + "\n" + &table(&rows)
+}
+
+/// Rows with their columns aligned: the first to the left, the others to the right.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         text.push_str(&format!("{:<1$}", row[0], widths[0]));
         for (cell, width) in row.iter().zip(&widths).skip(1) {
             text.push_str(&format!("  {cell:>width$}"));
         }
         text.push('\n');
-    }
-    text.push_str(&format!("\nseeds        {:.1} per second\n", speed.seeds_per_s));
-    if let Some(peak) = speed.peak_rss_mb {
-        text.push_str(&format!("peak memory  {peak:.1} MiB\n"));
     }
     text
 }
@@ -205,14 +240,21 @@ mod tests {
             sim_s_per_wall_s: 87.6,
             puts_per_s: 45_678.0,
         };
-        let speed =
-            SpeedJson { workloads: vec![workload], seeds_per_s: 123.4, peak_rss_mb: Some(56.7) };
+        let speed = SpeedJson {
+            workloads: vec![workload],
+            seeds_per_s: 123.4,
+            growth: vec![Cost { nodes: 31, events: 123_456, us_per_event: 1.456 }],
+            peak_rss_mb: Some(56.7),
+        };
         let expected = "\
 workload  messages/s   events/s  puts/s  simulated s/s
 steady       312,346  1,234,567  45,678             88
 
 seeds        123.4 per second
 peak memory  56.7 MiB
+
+nodes   events  us/event
+31     123,456      1.46
 ";
         assert_eq!(text(&speed), expected);
     }

@@ -112,6 +112,9 @@ pub(super) fn garbled(
     kind: u8,
     number: u64,
 ) -> Option<Draw> {
+    if usual.is_never() && link.garbles.is_empty() {
+        return None;
+    }
     let faults = link.garbles.iter().map(|(fault, share)| (u64::from(*fault), *share));
     let every_day = Some((EVERY_DAY, usual)).filter(|_| !usual.is_never());
     every_day.into_iter().chain(faults).find_map(|(fault, share)| {

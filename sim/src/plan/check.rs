@@ -12,7 +12,9 @@ use stormkv::types::NodeId;
 use super::{Core, Delay, Fault, FaultRow, LinkFault, Member, NetEffect, Op, OpRow, Plan, SCHEMA};
 
 /// The most voters at the start.
-pub const MAX_NODES: u32 = 9;
+pub const MAX_NODES: u32 = 31;
+/// The most learners at the start.
+pub const MAX_LEARNERS: u32 = 9;
 /// The largest number of a node.
 pub const MAX_NODE_ID: u32 = 64;
 /// The most clients.
@@ -202,7 +204,7 @@ impl Plan {
         let cluster = &self.cluster;
         let place = |key| Place::setting("cluster", key);
         place("nodes").within(cluster.nodes.into(), 1, MAX_NODES.into())?;
-        place("learners").within(cluster.learners.into(), 0, MAX_NODES.into())?;
+        place("learners").within(cluster.learners.into(), 0, MAX_LEARNERS.into())?;
         place("tick_ms").time(cluster.tick_us, 1)?;
         place("heartbeat_ticks").within(cluster.heartbeat_ticks.into(), 1, 1000)?;
         let [least, most] = cluster.election_ticks;

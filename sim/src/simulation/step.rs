@@ -44,13 +44,6 @@ impl<S: Service> Simulation<'_, S> {
         }
     }
 
-    /// Carries out an event, unless it needs a disk that hangs.
-    pub(super) fn dispatch_to_disk(&mut self, event: Event) {
-        if let Some(event) = self.waits_for_disk(event) {
-            self.dispatch(event);
-        }
-    }
-
     pub(super) fn dispatch(&mut self, event: Event) {
         self.observers.see(&Observation::Happens(&event));
         let Event { target, incarnation, message, kind } = event;
@@ -350,6 +343,9 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Carries out what the node wants, up to the point where a fault cuts it off.
     pub(super) fn carry_out(&mut self, id: NodeId) {
+        if self.effects.is_empty() {
+            return;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         let cut = self.cluster.get(id).and_then(|slot| slot.faults.cut_off(effects.len()));
         let keep = cut.map_or(effects.len(), |(count, _)| count);

@@ -6,6 +6,8 @@
 //! snapshot is urgent. The members take turns: each begins at its own place between two
 //! multiples of [`Config::snapshot_every`](crate::config::Config::snapshot_every).
 
+use std::collections::BTreeSet;
+
 use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
@@ -16,7 +18,7 @@ use crate::bugs::{Bug, planted};
 use crate::env::{DiskOp, Work};
 use crate::machine::StateMachine;
 use crate::snapshot::{Head, Writer};
-use crate::types::{LogIndex, SnapshotId};
+use crate::types::{LogIndex, NodeId, SnapshotId};
 
 /// Pieces shrink to this part of the largest.
 const SMALLEST_PART: u32 = 64;
@@ -105,11 +107,11 @@ impl<M: StateMachine> Node<M> {
         // Only the log says that there are others: see `repair.rs`.
         let me = self.config.id;
         let outgrown =
-            log.snapshot_is_of_one(me) && !self.replica.membership().is_quorum(|id| id == me);
+            || log.snapshot_is_of_one(me) && !self.replica.membership().is_quorum(|id| id == me);
         // The same bytes would be refused again.
         let suspect = self.snapshots.suspect == Some(newest);
         let is_due = applied.index >= self.next_turn(newest.index)
-            || ((wanted || outgrown || is_heavy()) && applied.index > newest.index)
+            || ((wanted || outgrown() || is_heavy()) && applied.index > newest.index)
             // What was deleted meanwhile makes room with the next snapshot only.
             || (applied.index > newest.index && self.is_short_of_room())
             || suspect;
@@ -144,9 +146,12 @@ impl<M: StateMachine> Node<M> {
     fn next_turn(&self, newest: LogIndex) -> LogIndex {
         let every = self.config.snapshot_every;
         let membership = self.replica.membership();
-        let members = || membership.voters().union(membership.learners());
-        let rank = members().filter(|id| **id < self.config.id).count() as u64;
-        let place = every * rank / (members().count() as u64).max(1);
+        // No learner is a voter, so that nobody is counted twice.
+        let groups = [membership.voters(), membership.learners()];
+        let before = |group: &BTreeSet<NodeId>| group.range(..self.config.id).count() as u64;
+        let rank: u64 = groups.into_iter().map(before).sum();
+        let members: u64 = groups.into_iter().map(|group| group.len() as u64).sum();
+        let place = every * rank / members.max(1);
         let rounds = newest.saturating_sub(place) / every + u64::from(newest >= place);
         place.saturating_add(rounds.saturating_mul(every))
     }

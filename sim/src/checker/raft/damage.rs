@@ -60,7 +60,7 @@ fn show(id: SnapshotId) -> String {
 impl RaftChecker {
     /// The simulation has damaged the disk of `id`.
     pub fn damaged(&mut self, id: NodeId) {
-        let wound = &mut self.nodes.entry(id).or_default().wound;
+        let wound = &mut self.nodes.of(id).wound;
         (wound.latent, wound.noticed_in) = (true, None);
     }
 
@@ -73,7 +73,7 @@ impl RaftChecker {
         explained: bool,
         checks: &mut Checks,
     ) -> Result<bool, Broken> {
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(explained) };
+        let Some(node) = self.nodes.get_mut(id) else { return Ok(explained) };
         let (wound, shadow) = (&mut node.wound, &mut node.shadow);
         if wound.noticed_in.is_some_and(|term| shadow.durable.term >= term) {
             wound.latent = false;
@@ -121,7 +121,7 @@ impl RaftChecker {
 
     /// A node has noticed that it has less than it had durably: that is all it has from now on.
     fn shrink(&mut self, id: NodeId, found: &impl View) -> Result<(), Broken> {
-        let node = self.nodes.get_mut(&id).expect("it has started");
+        let node = self.nodes.get_mut(id).expect("it has started");
         let (wound, shadow) = (&mut node.wound, &mut node.shadow);
         let status = found.status();
         wound.term = wound.term.max(shadow.durable.term);
@@ -157,7 +157,7 @@ impl RaftChecker {
         node: &impl View,
         checks: &mut Checks,
     ) -> Result<(), Broken> {
-        let Some(watched) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let Some(watched) = self.nodes.get_mut(id) else { return Ok(()) };
         if watched.wound.floor.is_none() {
             return Ok(());
         }
@@ -193,7 +193,7 @@ impl RaftChecker {
                 *known = end;
             }
         }
-        let Some(floor) = self.nodes.get(&id).and_then(|node| node.wound.floor) else {
+        let Some(floor) = self.nodes.get(id).and_then(|node| node.wound.floor) else {
             return Ok(());
         };
         let candidates = match kind {

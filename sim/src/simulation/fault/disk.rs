@@ -71,18 +71,22 @@ impl<S: Service> Simulation<'_, S> {
         }
     }
 
-    /// Keeps an event back that needs a disk that hangs.
-    pub(in crate::simulation) fn waits_for_disk(&mut self, event: Event) -> Option<Event> {
-        let Some(node) = event.needs_disk() else { return Some(event) };
-        match self.cluster.get_mut(node) {
-            Some(slot) if slot.faults.disk_hangs() => {
-                slot.faults.hold(event);
-                self.reach("disk-stalled");
-                self.observers.see(&Observation::DiskHangs(node));
-                None
-            }
-            _ => Some(event),
+    /// Carries out an event, unless it needs a disk that hangs: then it waits.
+    #[inline]
+    pub(in crate::simulation) fn dispatch_to_disk(&mut self, event: Event) {
+        let hangs =
+            |id: &NodeId| self.cluster.get(*id).is_some_and(|slot| slot.faults.disk_hangs());
+        match event.needs_disk().filter(hangs) {
+            Some(id) => self.wait_for_disk(id, event),
+            None => self.dispatch(event),
         }
+    }
+
+    fn wait_for_disk(&mut self, id: NodeId, event: Event) {
+        let slot = self.cluster.get_mut(id).expect("its disk hangs");
+        slot.faults.hold(event);
+        self.reach("disk-stalled");
+        self.observers.see(&Observation::DiskHangs(id));
     }
 
     /// Whether the power goes before this operation, and takes names with it.

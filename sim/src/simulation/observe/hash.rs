@@ -57,7 +57,7 @@ impl TraceHash {
         self.mix(tag as u64 ^ id.0 << 8 ^ rest << 16);
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn observe(&mut self, observation: &Observation<'_>) {
         match observation {
             Observation::Tick(id) => self.node(Tag::Tick, *id, 0),
