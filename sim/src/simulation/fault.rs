@@ -127,7 +127,12 @@ impl<S: Service> Simulation<'_, S> {
             Fault::Crash(_) => self.crash_if_up(id, Crash::PowerLoss, fault),
             Fault::Kill(_) => self.crash_if_up(id, Crash::Kill, fault),
             Fault::Link(fault) => self.strike_link(at, fault, Some(id)),
-            Fault::Clock(_, kind) => self.strike_clock(id, *kind, fault),
+            Fault::Clock(_, kind) => {
+                let Some(slot) = self.cluster.get_mut(id) else { return false };
+                clock::inject(*kind, fault, slot, &self.kernel);
+                self.set_timer(id);
+                true
+            }
             Fault::Process(_, kind) => self.strike_process(id, *kind, fault),
             Fault::Disk(_, fault) => self.strike_disk(id, *fault, at),
             other => {
@@ -173,7 +178,10 @@ impl<S: Service> Simulation<'_, S> {
             match fault {
                 Fault::Disk(_, fault) => self.mend_disk(id, *fault, at),
                 Fault::Pause(_) => self.resume(id),
-                Fault::Clock(_, fault) => self.mend_clock(id, *fault),
+                Fault::Clock(_, fault) => {
+                    clock::clear(*fault, slot, self.kernel.now_ns());
+                    self.set_timer(id);
+                }
                 Fault::Process(_, fault) => self.mend_process(id, *fault, number),
                 Fault::Link(_) => {}
                 _ => self.start(id),
