@@ -18,11 +18,14 @@ mod clock;
 mod disk;
 mod link;
 mod process;
+mod service;
 
 pub use clock::ClockFault;
 pub use disk::{DiskAim, DiskFault, DiskOperation, DiskPart, FileKind, Rot};
 pub use link::{LinkFault, Path};
 pub use process::{Again, ProcessFault};
+pub use service::ServiceFault;
+pub(crate) use service::unknown;
 
 /// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +101,8 @@ pub enum Fault {
     Clock(Who, ClockFault),
     /// Something else that happens to the process of a node.
     Process(Who, ProcessFault),
+    /// `NAME N [WORDS]`: a fault that the service declares.
+    Service(Who, ServiceFault),
 }
 
 impl From<LinkFault> for Fault {
@@ -154,7 +159,7 @@ fn all_kinds() -> impl Iterator<Item = &'static Kind> {
 const MAX_WAIT: u32 = 1_000_000;
 
 impl Fault {
-    /// The names of all kinds of faults.
+    /// The names of all kinds of faults of the simulator.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
         all_kinds().flat_map(|kind| kind.names).copied()
     }
@@ -173,6 +178,7 @@ impl Fault {
             Fault::Disk(_, fault) => fault.kind(),
             Fault::Clock(_, fault) => fault.kind(),
             Fault::Process(_, fault) => fault.kind(),
+            Fault::Service(_, fault) => fault.name(),
         }
     }
 
@@ -195,7 +201,8 @@ impl Fault {
             | Fault::Pause(who)
             | Fault::Disk(who, _)
             | Fault::Clock(who, _)
-            | Fault::Process(who, _) => Some(*who),
+            | Fault::Process(who, _)
+            | Fault::Service(who, _) => Some(*who),
             Fault::CrashAll | Fault::KillAll => None,
             Fault::Link(fault) => fault.who(),
         }
@@ -233,6 +240,7 @@ impl fmt::Display for Fault {
             Fault::Disk(who, fault) => fault.write(f, *who),
             Fault::Clock(who, fault) => fault.write(f, *who),
             Fault::Process(who, fault) => fault.write(f, *who),
+            Fault::Service(who, fault) => fault.write(f, *who),
         }
     }
 }
@@ -240,8 +248,14 @@ impl fmt::Display for Fault {
 impl FromStr for Fault {
     type Err = GrammarError;
 
+    /// Reads a fault of the simulator, or else one that some service may have.
     fn from_str(text: &str) -> Result<Fault, GrammarError> {
         let mut tokens = Tokens::new(text, "");
+        if !all_kinds().any(|kind| tokens.peek() == Some(kind.verb))
+            && let Some(fault) = ServiceFault::parse(&mut Tokens::new(text, ""))
+        {
+            return Ok(fault);
+        }
         let grammar: Vec<_> = all_kinds().map(|kind| (kind.verb, kind.form)).collect();
         let verb = tokens.verb("fault", &grammar)?;
         let kind = all_kinds().find(|kind| kind.verb == verb);

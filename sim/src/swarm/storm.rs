@@ -7,7 +7,8 @@
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Fault, FaultRow, Member, Who};
+use crate::plan::{Fault, FaultRow, Member, ServiceFault, Who};
+use crate::service::CustomFault;
 
 use super::combos;
 use super::dice::{Dice, Purpose};
@@ -32,19 +33,37 @@ pub(super) struct Family {
     least_nodes: usize,
     /// Several faults in a sequence, see [`combos`]; otherwise each fault stands for itself.
     is_story: bool,
-    /// Draws one fault, or several that belong together.
     act: Act,
 }
 
-/// Draws the faults of one act.
-type Act = fn(&mut Scene<'_>);
-
-const fn plain(name: &'static str, least_nodes: usize, act: Act) -> Family {
-    Family { name, least_nodes, is_story: false, act }
+/// What a family does.
+#[derive(Clone, Copy)]
+enum Act {
+    /// Draws one fault, or several that belong together.
+    Draw(fn(&mut Scene<'_>)),
+    /// Draws a fault of the service.
+    Custom(&'static dyn CustomFault),
 }
 
-const fn story(name: &'static str, least_nodes: usize, act: Act) -> Family {
-    Family { name, least_nodes, is_story: true, act }
+impl Act {
+    fn draw(self, scene: &mut Scene<'_>) {
+        match self {
+            Act::Draw(draw) => draw(scene),
+            Act::Custom(fault) => {
+                let who = scene.who();
+                let fault = ServiceFault::new(fault.name(), &fault.draw(scene.dice));
+                scene.push_lasting(Fault::Service(who, fault));
+            }
+        }
+    }
+}
+
+const fn plain(name: &'static str, least_nodes: usize, draw: fn(&mut Scene<'_>)) -> Family {
+    Family { name, least_nodes, is_story: false, act: Act::Draw(draw) }
+}
+
+const fn story(name: &'static str, least_nodes: usize, draw: fn(&mut Scene<'_>)) -> Family {
+    Family { name, least_nodes, is_story: true, act: Act::Draw(draw) }
 }
 
 /// The family of a plan in which no other one is on.
@@ -122,6 +141,8 @@ pub(super) struct Cast {
     pub election_us: u64,
     /// When bursts of load and changes of membership begin.
     pub marks: Vec<u64>,
+    /// Faults of the service.
+    pub custom: &'static [&'static dyn CustomFault],
 }
 
 /// A family at work: its dice, the cast, and the faults so far.
@@ -231,7 +252,13 @@ impl Scene<'_> {
 
 /// Draws the faults of a plan, in order of time, and leaves out what is switched off.
 pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
-    faults_of(FAMILIES, seed, cast, knobs)
+    let custom = cast.custom.iter().map(|fault| Family {
+        name: fault.name(),
+        least_nodes: 1,
+        is_story: false,
+        act: Act::Custom(*fault),
+    });
+    faults_of(&FAMILIES.iter().copied().chain(custom).collect::<Vec<_>>(), seed, cast, knobs)
 }
 
 fn faults_of(families: &[Family], seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
@@ -250,7 +277,7 @@ fn faults_of(families: &[Family], seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<
     while rows.len() < budget as usize {
         let next = next(&mut active);
         let dice = &mut next.dice();
-        (next.family.act)(&mut Scene { dice, cast, rows: &mut rows });
+        next.family.act.draw(&mut Scene { dice, cast, rows: &mut rows });
         stories.resize(rows.len(), next.family.is_story);
     }
     rows.truncate(MOST_FAULTS);
@@ -350,6 +377,7 @@ mod tests {
             horizon_us: 8_000_000,
             election_us: 200_000,
             marks: vec![1_000_000],
+            custom: &[],
         }
     }
 
