@@ -51,7 +51,8 @@ const BANNED_OUTSIDE_HOSTS: &[&str] = &["tokio", "crate::tcp", "crate::client"];
 /// The modules of the simulator by layer: a module may use those of the layers before it, and itself. Those
 /// of one layer may use each other only where that is listed in [`PAIRS`].
 const LAYERS: &[&[&str]] = &[
-    &["names", "rng", "schedule", "parallel", "histogram", "history", "plan", "version"],
+    &["names"],
+    &["rng", "schedule", "parallel", "histogram", "history", "plan", "version"],
     &["outcome", "kernel", "clock", "network", "disk", "recording"],
     &["caught", "port", "service", "swarm"],
     &["words", "explore"],

@@ -33,9 +33,10 @@ pub use check::{
     MAX_OPS, MAX_TIME_US, MAX_VALUE_BYTES, Place, Problem,
 };
 pub use end::{Core, End};
+pub(crate) use fault::unknown;
 pub use fault::{
     Again, ClockFault, DiskAim, DiskFault, DiskOperation, DiskPart, Fault, FileKind, LinkFault,
-    Member, Path, ProcessFault, Rot, Who,
+    Member, Path, ProcessFault, Rot, ServiceFault, Who,
 };
 pub use grammar::{Grammar, GrammarError};
 pub(crate) use grammar::{Tokens, nearest};

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::checker::Check;
 use crate::outcome::{Outcome, Skipped};
-use crate::plan::{Expect, Place, Plan, Problem, SCHEMA, nearest};
-use crate::service::{Service, checked};
+use crate::plan::{Expect, FaultRow, Place, Plan, Problem, SCHEMA, nearest};
+use crate::service::{Service, check_fault, checked};
 use crate::simulation::WAYPOINTS;
 
 /// Why a scenario cannot be run.
@@ -89,7 +89,7 @@ pub fn parse<S: Service>(file: &str, text: &str) -> Result<Plan, ScenarioError> 
         error(wrong.span(), message, remedy)
     })?;
     // First: what no service has cannot be anyone's operation.
-    let checked = check_operations::<S>(&mut plan).and_then(|()| plan.check());
+    let checked = check_words::<S>(&mut plan).and_then(|()| plan.check());
     checked.and_then(|()| check_names(&plan.expect)).map_err(
         |Problem { place, message, remedy }| {
             error(find(root.get_ref(), place).or(Some(0..0)), message, remedy)
@@ -98,15 +98,19 @@ pub fn parse<S: Service>(file: &str, text: &str) -> Result<Plan, ScenarioError> 
     Ok(plan)
 }
 
-/// Checks the words of the operations, which only the service understands, and gives them their usual
-/// form.
-fn check_operations<S: Service>(plan: &mut Plan) -> Result<(), Problem> {
+/// Checks the words of operations and faults that only the service understands, and gives the operations
+/// their usual form.
+fn check_words<S: Service>(plan: &mut Plan) -> Result<(), Problem> {
+    let problem = |section, row, error: String| {
+        let (message, remedy) = error.split_once("; ").unwrap_or((&error, "correct it"));
+        let place = Place { section, row: Some(row), key: "do" };
+        Problem { place, message: message.to_owned(), remedy: remedy.to_owned() }
+    };
     for (row, op) in plan.ops.iter_mut().enumerate() {
-        op.call = checked::<S>(op.client, &op.call).map_err(|error| {
-            let (message, remedy) = error.split_once("; ").unwrap_or((&error, "correct it"));
-            let place = Place { section: "op", row: Some(row), key: "do" };
-            Problem { place, message: message.to_owned(), remedy: remedy.to_owned() }
-        })?;
+        op.call = checked::<S>(op.client, &op.call).map_err(|error| problem("op", row, error))?;
+    }
+    for (row, FaultRow { fault, .. }) in plan.faults.iter().enumerate() {
+        check_fault::<S>(fault).map_err(|error| problem("fault", row, error))?;
     }
     Ok(())
 }

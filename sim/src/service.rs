@@ -4,6 +4,8 @@
 //! operation of them, and its [`Client`] turns that into requests. The simulator compares each response
 //! and each read with what the [`Model`] makes of the committed log at the same index.
 
+mod fault;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -14,6 +16,9 @@ use stormkv::types::LogIndex;
 use crate::history::{Action, Answer, Outcome};
 use crate::plan::{self, Call, Clients, Cluster, Grammar, Manner, OpRow, Words};
 use crate::swarm::{self, Dice};
+
+pub use fault::{CustomFault, Injector};
+pub(crate) use fault::{Injectable, check_fault, find_fault};
 
 /// An operation as the state machine takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +94,9 @@ pub trait Service: Sized + Send + Sync + 'static {
 
     /// Passes over all operations of a plan that make names plainer, in their order.
     const PASSES: &'static [Pass<Self::Op>] = &[];
+
+    /// Faults that are specific to this service.
+    const FAULTS: &'static [&'static dyn CustomFault] = &[];
 
     /// Parses the words of an operation.
     ///

@@ -88,6 +88,7 @@ use self::client::Clients;
 use self::cluster::Cluster;
 use self::displaced::Displaced;
 use self::event::{Event, EventKind, Target};
+use self::fault::Victims;
 use self::founding::Founding;
 use self::inbox::Inbox;
 use self::links::{capacity, endpoint, network_config};
@@ -204,7 +205,7 @@ pub(crate) struct Simulation<'p, S: Service> {
     /// Operations that were open when the faults stopped, and still are.
     open_at_heal: usize,
     /// What each fault hit, for its end.
-    victims: BTreeMap<usize, Vec<NodeId>>,
+    victims: BTreeMap<usize, Victims>,
     /// Whom the latest fault on "the leader" hit.
     last_leader_hit: Option<NodeId>,
     /// Whom a leader told last to take over, and the term in which it would lead.
@@ -381,7 +382,8 @@ impl<'p, S: Service> Simulation<'p, S> {
             counted.push(("disk-stale-read", disk.stale_reads));
         }
         // Those that never happened are listed, too.
-        counted.extend(plan::Fault::kinds().map(|kind| (kind, 0)));
+        let custom = S::FAULTS.iter().map(|fault| fault.name());
+        counted.extend(plan::Fault::kinds().chain(custom).map(|kind| (kind, 0)));
         for (name, count) in counted {
             *faults.entry(name).or_default() += count;
         }

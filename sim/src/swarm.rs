@@ -84,6 +84,7 @@ pub fn generate_with<S: Service>(seed: u64, knobs: &Knobs) -> Plan {
         horizon_us,
         election_us: u64::from(cluster.election_ticks[1]) * cluster.tick_us,
         marks,
+        custom: S::FAULTS,
     };
     let grows = growth.is_some();
     let weight = weight::draw::<S>(seed, &cluster, clients.count, horizon_us, &ops, grows);

@@ -399,7 +399,7 @@ fn a_wrong_fault_is_named_with_its_grammar() {
              slow-disk, short-write, stall-disk, lose-entry, rot, misdirect, stale-read, drift, step, \
              jitter, slow, slow-apply, crash-loop, wipe, old-format",
         ),
-        ("crsh 1", "unknown fault `crsh`; did you mean `crash`?"),
+        ("crsh", "unknown fault `crsh`; did you mean `crash`?"),
         (
             "crash",
             "a node is missing in `crash`; write `crash N|leader|same|all` or \

@@ -17,7 +17,10 @@ use std::fmt;
 use bytes::Bytes;
 use stormkv::machine::{Chunks, Context, StateMachine};
 use stormkv::types::LogIndex;
-use stormkv_sim::service::{Encode, Invariant, Model, Request, Service, Shown, Stateless};
+use stormkv_sim::plan::{ClockFault, Fault, LinkFault, Who};
+use stormkv_sim::service::{
+    CustomFault, Encode, Injector, Invariant, Model, Request, Service, Shown, Stateless,
+};
 use stormkv_sim::swarm::Dice;
 
 /// The number of accounts.
@@ -240,6 +243,58 @@ impl<const LEAKY: bool> Model for Book<LEAKY> {
     }
 }
 
+/// The longest that a migration takes, in milliseconds.
+const MAX_MIGRATION_MS: u32 = 10_000;
+
+/// `migrate N Tms`: the virtual machine of a node moves to another host. The node stands still, its clock
+/// has lost T until it is set right, and its connections break when it arrives.
+#[derive(Debug)]
+pub struct Migration;
+
+impl Migration {
+    /// The time that the clock loses, in microseconds.
+    fn lost_us(arguments: &str) -> Option<i64> {
+        let ms = arguments.strip_suffix("ms")?.parse::<u32>().ok()?;
+        (1..=MAX_MIGRATION_MS).contains(&ms).then(|| i64::from(ms) * 1000)
+    }
+}
+
+impl CustomFault for Migration {
+    fn name(&self) -> &'static str {
+        "migrate"
+    }
+
+    fn form(&self) -> &'static str {
+        "migrate N|leader|same Tms"
+    }
+
+    fn check(&self, arguments: &str) -> Result<(), String> {
+        match Migration::lost_us(arguments) {
+            Some(_) => Ok(()),
+            None => Err(format!("`{arguments}` is not a time (1ms to {MAX_MIGRATION_MS}ms)")),
+        }
+    }
+
+    fn draw(&self, dice: &mut Dice) -> String {
+        format!("{}ms", dice.scaled(10, 2000))
+    }
+
+    fn inject(&self, arguments: &str, injector: &mut Injector<'_>) -> bool {
+        let Some(lost_us) = Migration::lost_us(arguments) else { return false };
+        let target = Who::Node(injector.node());
+        let is_up = injector.inject(Fault::Pause(target));
+        if is_up {
+            injector.inject(Fault::Clock(target, ClockFault::Step(-lost_us)));
+        }
+        is_up
+    }
+
+    /// The pause and the step of the clock end with the fault.
+    fn clear(&self, _arguments: &str, injector: &mut Injector<'_>) {
+        injector.inject(LinkFault::ResetNode(Who::Node(injector.node())));
+    }
+}
+
 /// The ledger as a service of the simulator.
 #[derive(Debug)]
 pub struct Ledger<const LEAKY: bool = false>;
@@ -257,6 +312,8 @@ impl<const LEAKY: bool> Service for Ledger<LEAKY> {
         ("balance", "balance ACCOUNT"),
         ("total", "total"),
     ];
+
+    const FAULTS: &'static [&'static dyn CustomFault] = &[&Migration];
 
     const INVARIANT: Option<Invariant<Accounts<LEAKY>>> = Some(|accounts| {
         let (total, right) = (accounts.total(), OPENING_BALANCE * ACCOUNTS as u64);

@@ -1,5 +1,7 @@
 //! The ledger in the storm: the right one stands, the leaky one is found and shrunk.
 
+use std::sync::{Arc, Mutex};
+
 use bank::{Accounts, Ledger};
 use stormkv::machine::StateMachine;
 use stormkv_sim::outcome::Outcome;
@@ -75,6 +77,100 @@ fn operations_are_checked_when_a_scenario_is_read() {
     );
     let plan = scenario::parse::<Ledger>("x.toml", &text("  total   !stale @2")).expect("right");
     assert_eq!(plan.ops[0].call.to_string(), "total !stale @2");
+}
+
+/// The leader pauses from 1 s to 2 s and is migrated meanwhile.
+const MIGRATED: &str = "\
+schema = 1
+name = \"migrated\"
+
+[expect]
+no_skipped_faults = true
+
+[end]
+heal_at_ms = 4000
+
+[[fault]]
+at_ms = 1000
+until_ms = 2000
+do = \"migrate leader 300ms\"
+";
+
+fn trace(plan: &Plan) -> (Outcome, Vec<String>) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let trace: simulation::Sink = Box::new(move |line: &str| {
+        sink.lock().expect("no test panics here").push(line.trim().to_owned());
+    });
+    let mut options = RunOptions { trace: Some(trace), ..RunOptions::default() };
+    let outcome = simulation::run::<Ledger>(plan, &mut options);
+    drop(options);
+    let lines = lines.lock().expect("no test panics here").clone();
+    (outcome, lines)
+}
+
+#[test]
+fn migration_pauses_node_and_breaks_its_connections() {
+    let plan = scenario::parse::<Ledger>("migrated.toml", MIGRATED).expect("a scenario");
+    let (outcome, lines) = trace(&plan);
+    assert_eq!(outcome.violation, None);
+    assert_eq!(outcome.faults["migrate"], 1);
+    // Only the end of the migration breaks connections.
+    assert_eq!(outcome.waypoints.get("connection-reset"), Some(&1));
+    let paused = |lines: &[String]| -> Vec<f64> {
+        let lines = lines.iter().filter(|line| line.contains("is paused"));
+        // Behind the number of the step.
+        let time = |line: &String| line.split_whitespace().nth(1).and_then(|ms| ms.parse().ok());
+        lines.map(|line| time(line).expect("a time in ms")).collect()
+    };
+    let times = paused(&lines);
+    assert!(
+        !times.is_empty() && times.iter().all(|ms| (1000.0..=2000.0).contains(ms)),
+        "{times:?}"
+    );
+    // The clock matters, too.
+    let mut shorter = plan.clone();
+    shorter.faults[0].fault = "migrate leader 1ms".parse().expect("a fault");
+    assert_ne!(trace(&shorter).0.trace_hash, outcome.trace_hash);
+    // A paused node that nothing resumes would rest until the run heals, at 4 s.
+    let mut unmended = plan.clone();
+    unmended.faults[0].until_us = None;
+    let (unmended, lines) = trace(&unmended);
+    assert_eq!(unmended.waypoints.get("connection-reset"), None);
+    assert!(paused(&lines).iter().any(|ms| *ms > 2000.0), "{lines:?}");
+}
+
+#[test]
+fn migrations_drawn_by_the_swarm() {
+    let plans: Vec<Plan> = (0..200).map(swarm::generate::<Ledger>).collect();
+    let rows = plans.iter().flat_map(|plan| &plan.faults);
+    let migrations = rows.filter(|row| row.fault.kind() == "migrate").count();
+    assert!((10..300).contains(&migrations), "{migrations}");
+    // What is drawn is a scenario, and what is no part of the ledger is drawn as for any service.
+    for plan in &plans {
+        let text = scenario::save(plan);
+        assert_eq!(scenario::parse::<Ledger>("x.toml", &text).as_ref(), Ok(plan), "{text}");
+    }
+}
+
+#[test]
+fn faults_are_checked_when_a_scenario_is_read() {
+    let error = |words: &str| {
+        let text =
+            format!("schema = 1\nname = \"x\"\nfault = [{{ at_ms = 1, do = \"{words}\" }}]\n");
+        scenario::parse::<Ledger>("x.toml", &text).expect_err("it is wrong").to_string()
+    };
+    assert_eq!(
+        error("migrate 1 0ms"),
+        "x.toml:3: `0ms` is not a time (1ms to 10000ms) in `migrate 1 0ms`; write `migrate \
+         N|leader|same Tms`"
+    );
+    assert_eq!(error("migrat 1 5ms"), "x.toml:3: unknown fault `migrat`; did you mean `migrate`?");
+    assert_eq!(
+        error("migrate 9 5ms"),
+        "x.toml:3: there is no node 9; use one of 1 2 3 (raise \
+         cluster.nodes, or add the node by an operation)"
+    );
 }
 
 /// The hash of the simulator's sources does not cover the ledger.

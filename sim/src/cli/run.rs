@@ -211,7 +211,8 @@ pub fn print_totals(
             }
         }
         _ => {
-            console.out.print(&report::brief(label, totals, simulation::WAYPOINTS, paint));
+            let known = (simulation::WAYPOINTS, &(engine.custom_faults)()[..]);
+            console.out.print(&report::brief(label, totals, known, paint));
             console.out.print("\nall counts: --verbose\n");
         }
     }

@@ -24,6 +24,7 @@ fn broken(class: Class, seed: u64) -> Outcome {
 /// Seed 1 misses liveness, 2 is undecided, 3 and 4 break safety, 5 panics.
 pub(super) fn fake() -> Engine {
     Engine {
+        custom_faults: Vec::new,
         run_seed: |seed| match seed {
             1 => broken(Class::Liveness, seed),
             2 => broken(Class::Unknown, seed),

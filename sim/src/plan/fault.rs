@@ -1,8 +1,8 @@
 //! What can go wrong, and the text form of each fault in a scenario's `do`.
 //!
-//! A fault is a small value: what happens, to whom. When it strikes and when it is mended stands
-//! in its row. A new kind of fault is a new variant in its family, a line in the family's grammar,
-//! and an arm in each `match` that the compiler then asks for.
+//! A fault is a small value: what happens, to which target. Its row says when it begins and ends. A new
+//! kind of fault is a variant of its family and a [`Kind`] in the family's table; the compiler lists the
+//! `match`es that write, inject and clear it.
 //!
 //! That a process dies or stands still is here; `process.rs` has what else happens to processes,
 //! `link.rs` the network, `disk.rs` the disks and `clock.rs` the clocks.
@@ -12,17 +12,20 @@ use std::str::FromStr;
 
 use stormkv::types::NodeId;
 
-use super::grammar::{Grammar, GrammarError, Tokens};
+use super::grammar::{GrammarError, Tokens};
 
 mod clock;
 mod disk;
 mod link;
 mod process;
+mod service;
 
 pub use clock::ClockFault;
 pub use disk::{DiskAim, DiskFault, DiskOperation, DiskPart, FileKind, Rot};
 pub use link::{LinkFault, Path};
 pub use process::{Again, ProcessFault};
+pub use service::ServiceFault;
+pub(crate) use service::unknown;
 
 /// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +101,8 @@ pub enum Fault {
     Clock(Who, ClockFault),
     /// Something else that happens to the process of a node.
     Process(Who, ProcessFault),
+    /// `NAME N [WORDS]`: a fault that the service declares.
+    Service(Who, ServiceFault),
 }
 
 impl From<LinkFault> for Fault {
@@ -106,25 +111,57 @@ impl From<LinkFault> for Fault {
     }
 }
 
-/// The verbs of what happens to processes.
-const GRAMMAR: &Grammar = &[
-    ("crash", "crash N|leader|same|all` or `crash N|leader|same output|disk K"),
-    ("kill", "kill N|leader|same|all"),
-    ("pause", "pause N|leader|same"),
+/// A kind of fault, as a scenario writes it and as a campaign counts it.
+pub(super) struct Kind {
+    /// The first word of its text.
+    verb: &'static str,
+    /// Its form, for errors. Backticks separate it from a remark or a second form.
+    form: &'static str,
+    /// The names under which its faults are counted.
+    names: &'static [&'static str],
+    /// Parses what follows the verb.
+    parse: fn(&mut Tokens<'_>) -> Result<Fault, GrammarError>,
+}
+
+/// The kinds that hit a process as a whole.
+const KINDS: &[Kind] = &[
+    Kind {
+        verb: "crash",
+        form: "crash N|leader|same|all` or `crash N|leader|same output|disk K",
+        names: &["crash", "crash-output", "crash-disk", "crash-all"],
+        parse: parse_crash,
+    },
+    Kind {
+        verb: "kill",
+        form: "kill N|leader|same|all",
+        names: &["kill", "kill-all"],
+        parse: |tokens| match tokens.take_if("all") {
+            true => Ok(Fault::KillAll),
+            false => parse_who(tokens).map(Fault::Kill),
+        },
+    },
+    Kind {
+        verb: "pause",
+        form: "pause N|leader|same",
+        names: &["pause"],
+        parse: |tokens| parse_who(tokens).map(Fault::Pause),
+    },
 ];
+
+/// All kinds of faults, by family.
+const FAMILIES: [&[Kind]; 5] = [KINDS, link::KINDS, disk::KINDS, clock::KINDS, process::KINDS];
+
+fn all_kinds() -> impl Iterator<Item = &'static Kind> {
+    FAMILIES.into_iter().flatten()
+}
 
 /// The largest count of outputs or disk operations a crash may wait for.
 const MAX_WAIT: u32 = 1_000_000;
 
-/// The names under which what happens to processes is counted.
-const KINDS: &[&str] =
-    &["crash", "crash-output", "crash-disk", "crash-all", "kill", "kill-all", "pause"];
-
 impl Fault {
-    /// The names of all kinds of faults, so that those that never happened can be told.
+    /// The names of all kinds of faults of the simulator.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
-        let families = [link::KINDS, disk::KINDS, clock::KINDS, process::KINDS];
-        KINDS.iter().chain(families.into_iter().flatten()).copied()
+        all_kinds().flat_map(|kind| kind.names).copied()
     }
 
     /// The name under which it is counted, for example `crash-disk`.
@@ -141,6 +178,7 @@ impl Fault {
             Fault::Disk(_, fault) => fault.kind(),
             Fault::Clock(_, fault) => fault.kind(),
             Fault::Process(_, fault) => fault.kind(),
+            Fault::Service(_, fault) => fault.name(),
         }
     }
 
@@ -163,7 +201,8 @@ impl Fault {
             | Fault::Pause(who)
             | Fault::Disk(who, _)
             | Fault::Clock(who, _)
-            | Fault::Process(who, _) => Some(*who),
+            | Fault::Process(who, _)
+            | Fault::Service(who, _) => Some(*who),
             Fault::CrashAll | Fault::KillAll => None,
             Fault::Link(fault) => fault.who(),
         }
@@ -201,6 +240,7 @@ impl fmt::Display for Fault {
             Fault::Disk(who, fault) => fault.write(f, *who),
             Fault::Clock(who, fault) => fault.write(f, *who),
             Fault::Process(who, fault) => fault.write(f, *who),
+            Fault::Service(who, fault) => fault.write(f, *who),
         }
     }
 }
@@ -208,35 +248,18 @@ impl fmt::Display for Fault {
 impl FromStr for Fault {
     type Err = GrammarError;
 
+    /// Reads a fault of the simulator, or else one that some service may have.
     fn from_str(text: &str) -> Result<Fault, GrammarError> {
         let mut tokens = Tokens::new(text, "");
-        let grammar =
-            [GRAMMAR, link::GRAMMAR, disk::GRAMMAR, clock::GRAMMAR, process::GRAMMAR].concat();
+        if !all_kinds().any(|kind| tokens.peek() == Some(kind.verb))
+            && let Some(fault) = ServiceFault::parse(&mut Tokens::new(text, ""))
+        {
+            return Ok(fault);
+        }
+        let grammar: Vec<_> = all_kinds().map(|kind| (kind.verb, kind.form)).collect();
         let verb = tokens.verb("fault", &grammar)?;
-        let is_of = |family: &Grammar| family.iter().any(|(known, _)| *known == verb);
-        let fault = if is_of(link::GRAMMAR) {
-            Fault::Link(LinkFault::parse(verb, &mut tokens)?)
-        } else if is_of(disk::GRAMMAR) {
-            let who = parse_who(&mut tokens)?;
-            Fault::Disk(who, DiskFault::parse(verb, &mut tokens)?)
-        } else if is_of(clock::GRAMMAR) {
-            let who = parse_who(&mut tokens)?;
-            Fault::Clock(who, ClockFault::parse(verb, &mut tokens)?)
-        } else if is_of(process::GRAMMAR) {
-            let who = parse_who(&mut tokens)?;
-            Fault::Process(who, ProcessFault::parse(verb, &mut tokens)?)
-        } else {
-            match verb {
-                "crash" if tokens.take_if("all") => Fault::CrashAll,
-                "crash" => parse_crash(&mut tokens)?,
-                "kill" if tokens.take_if("all") => Fault::KillAll,
-                "kill" => Fault::Kill(parse_who(&mut tokens)?),
-                verb => {
-                    assert_eq!(verb, "pause", "a verb of the grammar has no parser");
-                    Fault::Pause(parse_who(&mut tokens)?)
-                }
-            }
-        };
+        let kind = all_kinds().find(|kind| kind.verb == verb);
+        let fault = (kind.expect("the verb is one of theirs").parse)(&mut tokens)?;
         tokens.end()?;
         Ok(fault)
     }
@@ -253,6 +276,9 @@ fn parse_who(tokens: &mut Tokens<'_>) -> Result<Who, GrammarError> {
 }
 
 fn parse_crash(tokens: &mut Tokens<'_>) -> Result<Fault, GrammarError> {
+    if tokens.take_if("all") {
+        return Ok(Fault::CrashAll);
+    }
     let who = parse_who(tokens)?;
     if tokens.take_if("output") {
         return Ok(Fault::CrashAtOutput(who, tokens.number("a count of outputs", 0, MAX_WAIT)?));

@@ -79,17 +79,70 @@ pub enum Op {
     Restart,
 }
 
-const GRAMMAR: &Grammar = &[
-    ("add", "add N [@N]"),
-    ("learner", "learner N [@N]"),
-    ("promote", "promote N [@N]"),
-    ("remove", "remove N|leader [!imprudent|!forced] [@N]"),
-    ("replace", "replace N|leader M [!imprudent|!forced] [@N]"),
-    ("transfer", "transfer N [@N]"),
-    ("move", "move N ADDRESS [@N]"),
-    ("change", "change +N|~N|^N|_N|-N.. [!imprudent|!forced] [@N]"),
-    ("restart", "restart"),
+/// An operation of the operator, or `restart`, as a scenario writes it.
+struct Verb {
+    /// The first word of its text.
+    name: &'static str,
+    /// Its form, for errors.
+    form: &'static str,
+    /// Parses what follows the verb.
+    parse: fn(&mut Tokens<'_>) -> Result<Op, GrammarError>,
+}
+
+const VERBS: &[Verb] = &[
+    Verb { name: "add", form: "add N [@N]", parse: |tokens| tokens.node().map(Op::Add) },
+    Verb {
+        name: "learner",
+        form: "learner N [@N]",
+        parse: |tokens| tokens.node().map(Op::Learner),
+    },
+    Verb {
+        name: "promote",
+        form: "promote N [@N]",
+        parse: |tokens| tokens.node().map(Op::Promote),
+    },
+    Verb {
+        name: "remove",
+        form: "remove N|leader [!imprudent|!forced] [@N]",
+        parse: |tokens| match tokens.take_if("leader") {
+            true => Ok(Op::RemoveLeader),
+            false => tokens.node().map(Op::Remove),
+        },
+    },
+    Verb {
+        name: "replace",
+        form: "replace N|leader M [!imprudent|!forced] [@N]",
+        parse: |tokens| match tokens.take_if("leader") {
+            true => tokens.node().map(Op::ReplaceLeader),
+            false => Ok(Op::Replace { old: tokens.node()?, new: tokens.node()? }),
+        },
+    },
+    Verb {
+        name: "transfer",
+        form: "transfer N [@N]",
+        parse: |tokens| tokens.node().map(Op::Transfer),
+    },
+    Verb { name: "move", form: "move N ADDRESS [@N]", parse: parse_move },
+    Verb {
+        name: "change",
+        form: "change +N|~N|^N|_N|-N.. [!imprudent|!forced] [@N]",
+        parse: |tokens| parse_parts(tokens).map(Op::Change),
+    },
+    Verb { name: "restart", form: "restart", parse: |_| Ok(Op::Restart) },
 ];
+
+/// The verbs with their forms.
+fn grammar() -> impl Iterator<Item = (&'static str, &'static str)> {
+    VERBS.iter().map(|verb| (verb.name, verb.form))
+}
+
+fn parse_move(tokens: &mut Tokens<'_>) -> Result<Op, GrammarError> {
+    let (node, address) = (tokens.node()?, tokens.need("an address")?.to_owned());
+    match is_word(&address) {
+        true => Ok(Op::Move { node, address }),
+        false => tokens.fail(format!("`{address}` is not an address")),
+    }
+}
 
 impl Op {
     /// The verb of its text form.
@@ -212,7 +265,7 @@ impl Call {
     /// # Errors
     /// When there is no such verb; the message suggests one.
     pub fn check_verb(&self, grammar: &Grammar) -> Result<(), GrammarError> {
-        let all: Vec<_> = grammar.iter().chain(GRAMMAR).copied().collect();
+        let all: Vec<_> = grammar.iter().copied().chain(self::grammar()).collect();
         Tokens::new(self.op.kind(), "").verb("operation", &all).map(drop)
     }
 
@@ -278,13 +331,12 @@ impl Call {
 
     fn parse_as(text: &str, may_be_operator: bool) -> Result<Call, GrammarError> {
         let mut tokens = Tokens::new(text, "OPERATION [!MANNER] [@N]");
-        let of_operator = |word| GRAMMAR.iter().any(|(verb, _)| *verb == word);
-        let verb = match tokens.peek() {
-            Some(word) if may_be_operator && of_operator(word) => {
-                tokens.verb("operation", GRAMMAR)?
-            }
-            _ => "",
-        };
+        let verb = tokens.peek().filter(|_| may_be_operator);
+        let verb = verb.and_then(|word| VERBS.iter().find(|verb| verb.name == word));
+        if verb.is_some() {
+            // Later errors show its form.
+            tokens.verb("operation", &grammar().collect::<Vec<_>>())?;
+        }
         let mut rest = text.trim();
         let node = match tokens.take_suffix('@') {
             None => None,
@@ -306,32 +358,13 @@ impl Call {
                 None => return tokens.fail(format!("`!{word}` is no way to ask")),
             },
         };
-        let op = match verb {
-            "" => return Ok(Call { op: Op::Service(Words::new(rest)), manner, node }),
-            "add" => Op::Add(tokens.node()?),
-            "learner" => Op::Learner(tokens.node()?),
-            "promote" => Op::Promote(tokens.node()?),
-            "remove" if tokens.take_if("leader") => Op::RemoveLeader,
-            "remove" => Op::Remove(tokens.node()?),
-            "replace" if tokens.take_if("leader") => Op::ReplaceLeader(tokens.node()?),
-            "change" => Op::Change(parse_parts(&mut tokens)?),
-            "move" => {
-                let (node, address) = (tokens.node()?, tokens.need("an address")?.to_owned());
-                if !is_word(&address) {
-                    return tokens.fail(format!("`{address}` is not an address"));
-                }
-                Op::Move { node, address }
-            }
-            "restart" => Op::Restart,
-            "replace" => Op::Replace { old: tokens.node()?, new: tokens.node()? },
-            verb => {
-                assert_eq!(verb, "transfer", "a verb of the grammar has no parser");
-                Op::Transfer(tokens.node()?)
-            }
+        let Some(verb) = verb else {
+            return Ok(Call { op: Op::Service(Words::new(rest)), manner, node });
         };
+        let op = (verb.parse)(&mut tokens)?;
         tokens.end()?;
         if !manner.fits(&op) {
-            return tokens.fail(format!("`{verb}` cannot be asked for like that"));
+            return tokens.fail(format!("`{}` cannot be asked for like that", verb.name));
         }
         Ok(Call { op, manner, node })
     }

@@ -33,9 +33,14 @@ pub fn verdict_line(totals: &Totals, paint: Paint) -> String {
     }
 }
 
-/// The summary of a campaign, its verdict first. `label` says which seeds and how; `waypoints` are
-/// all there are, to name those never reached.
-pub fn brief(label: &str, totals: &Totals, waypoints: &[&str], paint: Paint) -> String {
+/// The summary of a campaign, its verdict first. `label` names the seeds. All waypoints are given, to name those
+/// never reached, and the faults that the service declares.
+pub fn brief(
+    label: &str,
+    totals: &Totals,
+    (waypoints, custom_faults): (&[&str], &[&str]),
+    paint: Paint,
+) -> String {
     let mut text = format!("{}\n\n", verdict_line(totals, paint));
     let mut row = |name: &str, words: String| text.push_str(&format!("{name:<10}  {words}\n"));
     row("seeds", format!("{label}, trace hash {:016x}", totals.trace_hash));
@@ -44,7 +49,7 @@ pub fn brief(label: &str, totals: &Totals, waypoints: &[&str], paint: Paint) -> 
         row("canaries", format!("{due} due, {reported} reported, {own} failed by themselves"));
     }
     row("work", work(totals));
-    row("faults", faults(totals));
+    row("faults", faults(totals, custom_faults));
     let reached = totals.waypoints.values().filter(|count| **count > 0).count();
     row("waypoints", format!("{reached} of {} reached", waypoints.len().max(reached)));
     row("checks", checks(totals));
@@ -74,8 +79,9 @@ fn work(totals: &Totals) -> String {
 
 /// The faults of the plans. What else happens to messages and sectors, by chance and because of these,
 /// is far more frequent and says less.
-fn faults(totals: &Totals) -> String {
-    let planned = |name: &&'static str| Fault::kinds().any(|kind| kind == *name);
+fn faults(totals: &Totals, custom: &[&str]) -> String {
+    let planned =
+        |name: &&'static str| Fault::kinds().any(|kind| kind == *name) || custom.contains(name);
     let counts = totals.faults.iter().filter(|(name, _)| planned(name));
     let counts: BTreeMap<&'static str, u64> = counts.map(|(name, count)| (*name, *count)).collect();
     let kinds = counts.values().filter(|count| **count > 0).count();
@@ -168,7 +174,7 @@ not covered
 
     #[test]
     fn a_clean_campaign_fits_on_a_screen_with_its_verdict_first() {
-        let text = brief("0..1000, 2 jobs", &totals(Vec::new()), &KNOWN, Paint::plain());
+        let text = brief("0..1000, 2 jobs", &totals(Vec::new()), (&KNOWN, &[]), Paint::plain());
         assert_eq!(text, BRIEF);
     }
 
@@ -180,7 +186,7 @@ not covered
         let mut totals = Totals { faults: zero(), checks: zero(), ..totals(Vec::new()) };
         totals.waypoints.clear();
         totals.recovery.record(&Recovery { leader_ns: Some(1), ..Recovery::default() });
-        let text = brief("0..1000", &totals, &names, Paint::plain());
+        let text = brief("0..1000", &totals, (&names, &[]), Paint::plain());
         assert!(text.lines().count() <= 24, "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         assert_eq!(text.matches(" and 184 more\n").count(), 3, "{text}");
@@ -196,7 +202,7 @@ not covered
         assert_eq!(line(&some), "failed: 1 of 1,000 seeds, interrupted before the end");
         let none = Totals { seeds: 1, interrupted: true, ..Totals::default() };
         assert_eq!(line(&none), "clean: 1 seed, no violation, interrupted before the end");
-        let text = brief("7", &some, &KNOWN, Paint::plain());
+        let text = brief("7", &some, (&KNOWN, &[]), Paint::plain());
         assert!(text.ends_with("\nfailed seeds\n  7  election-safety: broke\n"), "{text}");
     }
 }

@@ -2,8 +2,8 @@
 
 use super::search::Search;
 use super::text;
-use crate::plan::{Call, Op, OpRow, Plan};
-use crate::service::{Service, call, checked, parsed};
+use crate::plan::{Call, Fault, Op, OpRow, Plan};
+use crate::service::{Service, call, check_fault, checked, parsed};
 
 /// The part of shrinking that depends on the service.
 #[derive(Clone, Copy)]
@@ -15,12 +15,20 @@ pub(super) struct Plainer {
     pass: fn(&Plan, usize) -> Vec<Plan>,
     /// The candidates for one row.
     row: fn(&Plan, usize) -> Vec<Plan>,
+    /// Returns whether a text that reads as a fault is one that the service has.
+    pub has_fault: fn(&Fault) -> bool,
 }
 
 impl Plainer {
     /// That of a service.
     pub fn of<S: Service>() -> Plainer {
-        Plainer { names: names::<S>, passes: S::PASSES.len(), pass: pass::<S>, row: row::<S> }
+        Plainer {
+            names: names::<S>,
+            passes: S::PASSES.len(),
+            pass: pass::<S>,
+            row: row::<S>,
+            has_fault: |fault| check_fault::<S>(fault).is_ok(),
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use crate::plan::{Fault, FaultRow, LinkFault, Plan, Who};
 
 /// Makes each fault as plain as it can be.
 pub(super) fn faults(search: &mut Search<'_>) {
+    let has_fault = search.plainer().has_fault;
     for at in 0..search.best().faults.len() {
-        search.repeat(&|plan| plainer_at(plan, at));
+        search.repeat(&|plan| plainer_at(plan, at, has_fault));
     }
 }
 
 /// There may be fewer faults than there were: a plan that is tried may lose some on the way.
-fn plainer_at(plan: &Plan, at: usize) -> Vec<Plan> {
+fn plainer_at(plan: &Plan, at: usize, has_fault: fn(&Fault) -> bool) -> Vec<Plan> {
     let Some(FaultRow { fault, .. }) = plan.faults.get(at) else { return Vec::new() };
     let nodes: Vec<NodeId> = plan.voters().chain(plan.learners()).collect();
     let with = |fault: Fault| {
@@ -34,7 +35,7 @@ fn plainer_at(plan: &Plan, at: usize) -> Vec<Plan> {
     }
     plain.extend(text::plainer(fault));
     plain.extend(named(fault, &nodes));
-    plain.into_iter().map(with).collect()
+    plain.into_iter().filter(has_fault).map(with).collect()
 }
 
 /// The fault with a node's number where it says `leader` or `same`.

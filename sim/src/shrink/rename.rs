@@ -107,6 +107,7 @@ impl Names<'_> {
             Fault::Disk(who, fault) => Fault::Disk(self.who(*who)?, *fault),
             Fault::Clock(who, fault) => Fault::Clock(self.who(*who)?, *fault),
             Fault::Process(who, fault) => Fault::Process(self.who(*who)?, *fault),
+            Fault::Service(who, fault) => Fault::Service(self.who(*who)?, fault.clone()),
         })
     }
 

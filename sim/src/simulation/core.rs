@@ -172,7 +172,7 @@ impl<S: Service> Simulation<'_, S> {
         let mut active = rows.filter(|(at, _)| self.network.is_active(*at as u32));
         active.find_map(|(at, row)| match row.fault.link()? {
             LinkFault::Isolate(_) => {
-                let hit = self.victims.get(&at).is_some_and(|victims| victims.contains(&id));
+                let hit = self.victims.get(&at).is_some_and(|victims| victims.include(id));
                 hit.then_some(Loss::Isolated)
             }
             LinkFault::OneWay { from, to } if from.contains(&node) && has_core(to) => {

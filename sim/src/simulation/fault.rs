@@ -1,9 +1,10 @@
 //! Faults strike and end.
 //!
 //! `link.rs` has what happens to links, `disk.rs` to disks, `damage.rs` to disks in silence,
-//! `clock.rs` to clocks, `process.rs` to processes; that a node crashes or stands still is here.
+//! `clock.rs` to clocks, `process.rs` to processes; `custom.rs` has the faults of a service. That a node crashes or stands still is here.
 
 mod clock;
+mod custom;
 mod damage;
 mod disk;
 mod link;
@@ -22,6 +23,20 @@ use crate::disk::Crash;
 use crate::outcome::Skipped;
 use crate::plan::{DiskFault, Fault, Who};
 use crate::service::Service;
+
+/// What a fault has hit, for its end.
+#[derive(Default)]
+pub(super) struct Victims {
+    nodes: Vec<NodeId>,
+    /// The parts of a fault of the service, each with its nodes, if it has begun.
+    parts: Option<Vec<(Fault, Vec<NodeId>)>>,
+}
+
+impl Victims {
+    pub(super) fn include(&self, id: NodeId) -> bool {
+        self.nodes.contains(&id)
+    }
+}
 
 /// Why a fault that waited for its moment is skipped in the end.
 const NO_MOMENT: &str = "its moment did not come";
@@ -49,34 +64,47 @@ impl<S: Service> Simulation<'_, S> {
             return self.skip(at, "all faults had ended");
         }
         self.availability.disturb();
-        match self.inject(at) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(why) => return self.skip(at, why),
+        let mut victims = Victims::default();
+        let injected = self.inject(at, &row.fault, &mut victims);
+        if injected == Ok(true) {
+            self.observers.see(&Observation::FaultBegun(at, &row.fault, &victims.nodes));
         }
-        let victims = self.victims.get(&at).map_or(&[][..], Vec::as_slice);
-        self.observers.see(&Observation::FaultBegun(at, &row.fault, victims));
-        debug_assert!(Fault::kinds().any(|kind| kind == row.fault.kind()), "it is not listed");
-        self.count(row.fault.kind());
+        self.victims.insert(at, victims);
+        match injected {
+            Ok(true) => {
+                let kind = row.fault.kind();
+                let custom = S::FAULTS.iter().map(|fault| fault.name());
+                debug_assert!(
+                    Fault::kinds().chain(custom).any(|known| known == kind),
+                    "not listed"
+                );
+                self.count(kind);
+            }
+            Ok(false) => {}
+            Err(why) => self.skip(at, why),
+        }
     }
 
-    /// Begins a fault. True if it hit something or waits for its moment, false if it is counted when
-    /// it hits something.
+    /// Begins a fault, and notes what it hits. True if it hit something or waits for its moment, false if it
+    /// is counted when it hits something.
     ///
     /// # Errors
     /// The reason why it hits nothing.
-    fn inject(&mut self, at: usize) -> Result<bool, &'static str> {
-        let plan = self.plan;
+    fn inject(
+        &mut self,
+        at: usize,
+        fault: &Fault,
+        victims: &mut Victims,
+    ) -> Result<bool, &'static str> {
         let nothing = "there is nothing to hit";
-        let who = match &plan.faults[at].fault {
+        let who = match fault {
             Fault::CrashAll | Fault::KillAll => {
-                let power_loss = plan.faults[at].fault == Fault::CrashAll;
+                let power_loss = *fault == Fault::CrashAll;
                 let crash = if power_loss { Crash::PowerLoss } else { Crash::Kill };
-                let ids = self.cluster.ids();
-                for id in &ids {
+                victims.nodes = self.cluster.ids();
+                for id in &victims.nodes {
                     self.crash(*id, crash, at as u32);
                 }
-                self.victims.insert(at, ids);
                 return Ok(true);
             }
             fault => match (fault.who(), fault) {
@@ -93,8 +121,11 @@ impl<S: Service> Simulation<'_, S> {
             Who::Node(_) => "its node is not part of the cluster",
         })?;
         let was_up = self.cluster.is_up(id);
-        self.victims.insert(at, vec![id]);
-        match (self.strike_node(at, id), &plan.faults[at].fault) {
+        victims.nodes.push(id);
+        if let Fault::Service(_, custom) = fault {
+            return self.strike_custom(at, custom, id, victims).then_some(true).ok_or(nothing);
+        }
+        match (self.strike_node(at, fault, id), fault) {
             (true, _) => Ok(true),
             (false, Fault::Disk(_, DiskFault::StaleRead(_))) => Ok(false),
             (false, _) if was_up => Err(nothing),
@@ -119,15 +150,19 @@ impl<S: Service> Simulation<'_, S> {
         }
     }
 
-    fn strike_node(&mut self, at: usize, id: NodeId) -> bool {
-        let plan = self.plan;
+    fn strike_node(&mut self, at: usize, what: &Fault, id: NodeId) -> bool {
         let fault = at as u32;
-        self.observers.see(&Observation::FaultHits(at, &plan.faults[at].fault, id));
-        match &plan.faults[at].fault {
+        self.observers.see(&Observation::FaultHits(at, what, id));
+        match what {
             Fault::Crash(_) => self.crash_if_up(id, Crash::PowerLoss, fault),
             Fault::Kill(_) => self.crash_if_up(id, Crash::Kill, fault),
             Fault::Link(fault) => self.strike_link(at, fault, Some(id)),
-            Fault::Clock(_, kind) => self.strike_clock(id, *kind, fault),
+            Fault::Clock(_, kind) => {
+                let Some(slot) = self.cluster.get_mut(id) else { return false };
+                clock::inject(*kind, fault, slot, &self.kernel);
+                self.set_timer(id);
+                true
+            }
             Fault::Process(_, kind) => self.strike_process(id, *kind, fault),
             Fault::Disk(_, fault) => self.strike_disk(id, *fault, at),
             other => {
@@ -162,22 +197,33 @@ impl<S: Service> Simulation<'_, S> {
         self.availability.disturb();
         self.observers.see(&Observation::FaultCleared(at));
         self.network.mend(at as u32);
-        for id in self.victims.remove(&at).unwrap_or_default() {
-            let number = at as u32;
-            let Some(slot) = self.cluster.get_mut(id) else { continue };
-            let armed = slot.armed().into_iter().find(|armed| *armed == number);
-            self.give_up(armed, NO_MOMENT);
-            let slot = self.cluster.get_mut(id).expect("it is there");
-            slot.faults.disarm(number);
-            slot.disk.disarm(number);
-            match fault {
-                Fault::Disk(_, fault) => self.mend_disk(id, *fault, at),
-                Fault::Pause(_) => self.resume(id),
-                Fault::Clock(_, fault) => self.mend_clock(id, *fault),
-                Fault::Process(_, fault) => self.mend_process(id, *fault, number),
-                Fault::Link(_) => {}
-                _ => self.start(id),
+        let Victims { nodes, parts } = self.victims.remove(&at).unwrap_or_default();
+        if let (Fault::Service(_, custom), Some(parts)) = (fault, parts) {
+            return self.mend_custom(at, custom, nodes[0], parts);
+        }
+        for id in nodes {
+            self.mend_node(at, fault, id);
+        }
+    }
+
+    fn mend_node(&mut self, at: usize, fault: &Fault, id: NodeId) {
+        let number = at as u32;
+        let Some(slot) = self.cluster.get_mut(id) else { return };
+        let armed = slot.armed().into_iter().find(|armed| *armed == number);
+        self.give_up(armed, NO_MOMENT);
+        let slot = self.cluster.get_mut(id).expect("it is there");
+        slot.faults.disarm(number);
+        slot.disk.disarm(number);
+        match fault {
+            Fault::Disk(_, fault) => self.mend_disk(id, *fault, at),
+            Fault::Pause(_) => self.resume(id),
+            Fault::Clock(_, fault) => {
+                clock::clear(*fault, slot, self.kernel.now_ns());
+                self.set_timer(id);
             }
+            Fault::Process(_, fault) => self.mend_process(id, *fault, number),
+            Fault::Link(_) | Fault::Service(..) => {}
+            _ => self.start(id),
         }
     }
 

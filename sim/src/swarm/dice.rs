@@ -44,8 +44,6 @@ pub(crate) enum Purpose {
     Aim = 61,
     Displaced = 62,
     Silence = 63,
-    /// The first of a range: one stream per family of faults.
-    Family = 64,
 }
 
 /// Converts milliseconds to microseconds.
@@ -63,9 +61,14 @@ impl Dice {
         Dice::stream(seed, purpose as u64)
     }
 
-    /// The stream of the family of faults with this position.
-    pub(super) fn family(seed: u64, position: usize) -> Dice {
-        Dice::stream(seed, Purpose::Family as u64 + position as u64)
+    /// The stream with this number of the family of faults with this name.
+    pub(super) fn family(seed: u64, name: &str, number: u32) -> Dice {
+        let bytes = name.bytes().chain(number.to_le_bytes());
+        // FNV-1a, the same in every build. The highest bit keeps clear of the purposes.
+        let key = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Dice::stream(seed, key | 1 << 63)
     }
 
     fn stream(seed: u64, stream: u64) -> Dice {

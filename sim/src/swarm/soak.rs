@@ -61,6 +61,7 @@ pub fn soak_window<S: Service>(seed: u64, number: u64) -> Plan {
         horizon_us: WINDOW_US,
         election_us: u64::from(plan.cluster.election_ticks[1]) * plan.cluster.tick_us,
         marks: changes.iter().map(|row| row.at_us).collect(),
+        custom: S::FAULTS,
     };
     plan.faults = storms(drawn, &cast);
     plan.ops.extend(changes);

@@ -7,7 +7,8 @@
 
 use stormkv::types::NodeId;
 
-use crate::plan::{Fault, FaultRow, Member, Who};
+use crate::plan::{Fault, FaultRow, Member, ServiceFault, Who};
+use crate::service::CustomFault;
 
 use super::combos;
 use super::dice::{Dice, Purpose};
@@ -22,70 +23,110 @@ const AIMED_PERCENT: u32 = 15;
 /// Share of the plans in which a proposal is displaced on purpose, in percent.
 const DISPLACED_PERCENT: u32 = 6;
 
-/// Whether a family tells a story: see [`combos`].
-const STORY: bool = true;
-/// Its faults stand for themselves.
-const PLAIN: bool = false;
+/// A family of faults.
+///
+/// Its name is the key of its streams of draws. A family that is added, removed or put elsewhere in the
+/// list changes no draw of another one.
+#[derive(Clone, Copy)]
+pub(super) struct Family {
+    name: &'static str,
+    least_nodes: usize,
+    /// Several faults in a sequence, see [`combos`]; otherwise each fault stands for itself.
+    is_story: bool,
+    act: Act,
+}
 
-/// The families, each with the least number of nodes it needs. New ones go to the end: a family's
-/// position names its stream of draws.
-const FAMILIES: &[(usize, bool, Family)] = &[
-    (1, PLAIN, process::crash),
-    (1, PLAIN, process::crash_at_step),
-    (1, PLAIN, process::crash_all),
-    (1, PLAIN, process::kill),
-    (1, PLAIN, process::pause),
-    (2, PLAIN, link::partition),
-    (2, PLAIN, link::isolate),
-    (2, PLAIN, link::one_way),
-    (3, PLAIN, link::bridge),
-    (2, PLAIN, link::clog),
-    (1, PLAIN, link::weather),
-    (1, PLAIN, disk::fsync_failure),
-    (1, PLAIN, disk::disk_error),
-    (1, PLAIN, disk::slow_disk),
-    (1, PLAIN, link::lonely_clients),
-    (3, STORY, combos::deposed_leader),
-    (1, STORY, combos::double_crash),
-    (3, STORY, combos::snapshot_under_fire),
-    (2, STORY, combos::flapping_link),
-    (2, STORY, combos::rolling_crash),
-    (2, STORY, combos::leader_chase),
-    (3, STORY, combos::majority_dies),
-    (1, STORY, combos::unsynced_loss),
-    (3, STORY, combos::swizzle_clog),
-    (3, STORY, combos::stale_majority),
-    (4, PLAIN, link::ring),
-    (2, PLAIN, link::lag),
-    (2, PLAIN, link::throttle),
-    (2, PLAIN, link::garble),
-    (2, PLAIN, link::reset),
-    (2, PLAIN, link::local_weather),
-    (2, PLAIN, link::late_leader),
-    (3, STORY, combos::broken_transfer),
-    (2, STORY, combos::damage_under_load),
-    (5, STORY, combos::ring_of_leaders),
-    (1, PLAIN, clock::drift),
-    (2, PLAIN, clock::drift_apart),
-    (1, PLAIN, clock::step),
-    (1, PLAIN, clock::jitter),
-    (1, PLAIN, process::stop_the_world),
-    (1, PLAIN, process::slow),
-    (1, PLAIN, process::slow_apply),
-    (1, PLAIN, process::crash_loop),
-    (2, STORY, combos::rolling_upgrade),
-    (3, STORY, combos::wiped_member),
-    (1, PLAIN, disk::short_write),
-    (1, PLAIN, disk::stalled_disk),
-    (1, PLAIN, disk::lost_entry),
-    (3, PLAIN, damage::rot_and_restart),
-    (3, PLAIN, damage::rot_and_rolling_restart),
-    (3, PLAIN, damage::rot_and_crash_all),
-    (3, PLAIN, damage::rotten_snapshot_is_needed),
-    (3, PLAIN, damage::misdirected_and_crash),
-    (3, PLAIN, damage::stale_read),
-    (3, PLAIN, damage::damage_during_repair),
-    (3, STORY, combos::late_mail),
+/// What a family does.
+#[derive(Clone, Copy)]
+enum Act {
+    /// Draws one fault, or several that belong together.
+    Draw(fn(&mut Scene<'_>)),
+    /// Draws a fault of the service.
+    Custom(&'static dyn CustomFault),
+}
+
+impl Act {
+    fn draw(self, scene: &mut Scene<'_>) {
+        match self {
+            Act::Draw(draw) => draw(scene),
+            Act::Custom(fault) => {
+                let who = scene.who();
+                let fault = ServiceFault::new(fault.name(), &fault.draw(scene.dice));
+                scene.push_lasting(Fault::Service(who, fault));
+            }
+        }
+    }
+}
+
+const fn plain(name: &'static str, least_nodes: usize, draw: fn(&mut Scene<'_>)) -> Family {
+    Family { name, least_nodes, is_story: false, act: Act::Draw(draw) }
+}
+
+const fn story(name: &'static str, least_nodes: usize, draw: fn(&mut Scene<'_>)) -> Family {
+    Family { name, least_nodes, is_story: true, act: Act::Draw(draw) }
+}
+
+/// The family of a plan in which no other one is on.
+const CRASH: Family = plain("crash", 1, process::crash);
+
+/// The families, each with the least number of nodes that it needs.
+const FAMILIES: &[Family] = &[
+    CRASH,
+    plain("crash-at-step", 1, process::crash_at_step),
+    plain("crash-all", 1, process::crash_all),
+    plain("kill", 1, process::kill),
+    plain("pause", 1, process::pause),
+    plain("partition", 2, link::partition),
+    plain("isolate", 2, link::isolate),
+    plain("one-way", 2, link::one_way),
+    plain("bridge", 3, link::bridge),
+    plain("clog", 2, link::clog),
+    plain("weather", 1, link::weather),
+    plain("fsync-failure", 1, disk::fsync_failure),
+    plain("disk-error", 1, disk::disk_error),
+    plain("slow-disk", 1, disk::slow_disk),
+    plain("lonely-clients", 1, link::lonely_clients),
+    story("deposed-leader", 3, combos::deposed_leader),
+    story("double-crash", 1, combos::double_crash),
+    story("snapshot-under-fire", 3, combos::snapshot_under_fire),
+    story("flapping-link", 2, combos::flapping_link),
+    story("rolling-crash", 2, combos::rolling_crash),
+    story("leader-chase", 2, combos::leader_chase),
+    story("majority-dies", 3, combos::majority_dies),
+    story("unsynced-loss", 1, combos::unsynced_loss),
+    story("swizzle-clog", 3, combos::swizzle_clog),
+    story("stale-majority", 3, combos::stale_majority),
+    plain("ring", 4, link::ring),
+    plain("lag", 2, link::lag),
+    plain("throttle", 2, link::throttle),
+    plain("garble", 2, link::garble),
+    plain("reset", 2, link::reset),
+    plain("local-weather", 2, link::local_weather),
+    plain("late-leader", 2, link::late_leader),
+    story("broken-transfer", 3, combos::broken_transfer),
+    story("damage-under-load", 2, combos::damage_under_load),
+    story("ring-of-leaders", 5, combos::ring_of_leaders),
+    plain("drift", 1, clock::drift),
+    plain("drift-apart", 2, clock::drift_apart),
+    plain("step", 1, clock::step),
+    plain("jitter", 1, clock::jitter),
+    plain("stop-the-world", 1, process::stop_the_world),
+    plain("slow", 1, process::slow),
+    plain("slow-apply", 1, process::slow_apply),
+    plain("crash-loop", 1, process::crash_loop),
+    story("rolling-upgrade", 2, combos::rolling_upgrade),
+    story("wiped-member", 3, combos::wiped_member),
+    plain("short-write", 1, disk::short_write),
+    plain("stalled-disk", 1, disk::stalled_disk),
+    plain("lost-entry", 1, disk::lost_entry),
+    plain("rot-and-restart", 3, damage::rot_and_restart),
+    plain("rot-and-rolling-restart", 3, damage::rot_and_rolling_restart),
+    plain("rot-and-crash-all", 3, damage::rot_and_crash_all),
+    plain("rotten-snapshot-is-needed", 3, damage::rotten_snapshot_is_needed),
+    plain("misdirected-and-crash", 3, damage::misdirected_and_crash),
+    plain("stale-read", 3, damage::stale_read),
+    plain("damage-during-repair", 3, damage::damage_during_repair),
+    story("late-mail", 3, combos::late_mail),
 ];
 
 /// Who is there to be hit, and when something happens anyway.
@@ -100,10 +141,9 @@ pub(super) struct Cast {
     pub election_us: u64,
     /// When bursts of load and changes of membership begin.
     pub marks: Vec<u64>,
+    /// Faults of the service.
+    pub custom: &'static [&'static dyn CustomFault],
 }
-
-/// Draws one fault, or several that belong together.
-pub(super) type Family = fn(&mut Scene<'_>);
 
 /// A family at work: its dice, the cast, and the faults so far.
 pub(super) struct Scene<'a> {
@@ -212,6 +252,16 @@ impl Scene<'_> {
 
 /// Draws the faults of a plan, in order of time, and leaves out what is switched off.
 pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
+    let custom = cast.custom.iter().map(|fault| Family {
+        name: fault.name(),
+        least_nodes: 1,
+        is_story: false,
+        act: Act::Custom(*fault),
+    });
+    faults_of(&FAMILIES.iter().copied().chain(custom).collect::<Vec<_>>(), seed, cast, knobs)
+}
+
+fn faults_of(families: &[Family], seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
     let dice = &mut Dice::new(seed, Purpose::Intensity);
     let uniform = knobs.mix() == Mix::Uniform;
     let budget = match dice.weighted(&[(8, 0), (27, 1), (40, 2), (25, 3)]) {
@@ -221,21 +271,20 @@ pub(super) fn faults(seed: u64, cast: &Cast, knobs: &Knobs) -> Vec<FaultRow> {
         2 => dice.between(5, 12),
         _ => dice.between(13, MOST_FAULTS as u32),
     };
-    let mut playing = playing(seed, dice, cast, uniform);
-    let weights: Vec<(u32, usize)> =
-        playing.iter().enumerate().map(|(position, playing)| (playing.weight, position)).collect();
+    let share = dice.between(10, 60);
+    let mut active = active(families, seed, cast, if uniform { None } else { Some(share) });
     let (mut rows, mut stories) = (Vec::new(), Vec::new());
     while rows.len() < budget as usize {
-        let Playing { dice: family_dice, story, family, .. } =
-            &mut playing[dice.weighted(&weights)];
-        family(&mut Scene { dice: family_dice, cast, rows: &mut rows });
-        stories.resize(rows.len(), *story);
+        let next = next(&mut active);
+        let dice = &mut next.dice();
+        next.family.act.draw(&mut Scene { dice, cast, rows: &mut rows });
+        stories.resize(rows.len(), next.family.is_story);
     }
     rows.truncate(MOST_FAULTS);
     aim(seed, cast, &mut rows);
-    stories.resize(rows.len(), PLAIN);
+    stories.resize(rows.len(), false);
     displace(seed, cast, &mut rows);
-    stories.resize(rows.len(), STORY);
+    stories.resize(rows.len(), true);
     let drawn = rows.into_iter().zip(stories);
     let kept = drawn.filter(|(row, story)| knobs.keeps(row, *story));
     let mut rows: Vec<FaultRow> = kept.map(|(row, _)| row).collect();
@@ -264,29 +313,123 @@ fn displace(seed: u64, cast: &Cast, rows: &mut Vec<FaultRow>) {
     }
 }
 
-/// A family that is switched on: its weight, and its own stream of draws.
-struct Playing {
-    weight: u32,
-    dice: Dice,
-    story: bool,
+/// A family that is switched on.
+struct Active {
+    seed: u64,
     family: Family,
+    weight: u32,
+    tickets: Dice,
+    acts: u32,
 }
 
-/// Switches families on: all of them, with the same weight, if the choice is `uniform`.
-fn playing(seed: u64, dice: &mut Dice, cast: &Cast, uniform: bool) -> Vec<Playing> {
-    let share = dice.between(10, 60);
-    let mut playing = Vec::new();
-    for (position, (least_nodes, story, family)) in FAMILIES.iter().enumerate() {
-        let on = dice.percent(share) || uniform;
-        let weight = if uniform { 1 } else { dice.between(1, 5) };
-        if on && cast.nodes.len() >= *least_nodes {
-            let dice = Dice::family(seed, position);
-            playing.push(Playing { weight, dice, story: *story, family: *family });
+impl Active {
+    /// Draws as many tickets as the family has weight, and returns the highest.
+    fn ticket(&mut self) -> u32 {
+        (0..self.weight).map(|_| self.tickets.below(u32::MAX)).max().unwrap_or(0)
+    }
+
+    /// The draws of its next act: a stream for each, so that an act that draws more than it used to does
+    /// not change the following ones.
+    fn dice(&mut self) -> Dice {
+        self.acts += 1;
+        Dice::family(self.seed, self.family.name, self.acts)
+    }
+}
+
+/// Switches on this share of the families, in percent, each with a weight; without a share all of them,
+/// with the same weight.
+fn active(families: &[Family], seed: u64, cast: &Cast, share: Option<u32>) -> Vec<Active> {
+    let fits = |family: &&Family| cast.nodes.len() >= family.least_nodes;
+    let mut active = Vec::new();
+    for family in families.iter().filter(fits) {
+        let mut dice = Dice::family(seed, family.name, 0);
+        let on = share.is_none_or(|share| dice.percent(share));
+        let weight = if share.is_some() { dice.between(1, 5) } else { 1 };
+        if on {
+            active.push(Active { seed, family: *family, weight, tickets: dice, acts: 0 });
         }
     }
-    if playing.is_empty() {
-        let (_, story, family) = FAMILIES[0];
-        playing.push(Playing { weight: 1, dice: Dice::family(seed, 0), story, family });
+    if active.is_empty() {
+        let tickets = Dice::family(seed, CRASH.name, 0);
+        active.push(Active { seed, family: CRASH, weight: 1, tickets, acts: 0 });
     }
-    playing
+    active
+}
+
+/// The family that acts next: the one with the highest ticket.
+///
+/// Each is as likely as its weight says. Every family draws its tickets for itself, so that without one of
+/// them only its own acts go to others.
+fn next(active: &mut [Active]) -> &mut Active {
+    let ranked = active.iter_mut().map(|active| (active.ticket(), active));
+    let highest = ranked.max_by_key(|(ticket, active)| (*ticket, active.family.name));
+    highest.expect("one family is on").1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cast() -> Cast {
+        Cast {
+            nodes: (1..=5).map(NodeId).collect(),
+            clients: 3,
+            horizon_us: 8_000_000,
+            election_us: 200_000,
+            marks: vec![1_000_000],
+            custom: &[],
+        }
+    }
+
+    /// The families that act first in a plan, by name.
+    fn order(families: &[Family], seed: u64) -> Vec<&'static str> {
+        let mut active = active(families, seed, &cast(), Some(40));
+        (0..20).map(|_| next(&mut active).family.name).collect()
+    }
+
+    #[test]
+    fn families_have_different_names() {
+        let mut names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), FAMILIES.len());
+    }
+
+    #[test]
+    fn family_removed_leaves_draws_of_others() {
+        for removed in ["crash", "partition", "late-mail"] {
+            let left: Vec<_> =
+                FAMILIES.iter().copied().filter(|family| family.name != removed).collect();
+            assert_eq!(left.len() + 1, FAMILIES.len());
+            let mut acted = 0;
+            for seed in 0..200 {
+                let (all, without) = (order(FAMILIES, seed), order(&left, seed));
+                for (before, after) in all.iter().zip(&without) {
+                    assert!(before == after || *before == removed, "seed {seed}: {all:?}");
+                }
+                let acts = all.contains(&removed);
+                acted += usize::from(acts);
+                if !active(FAMILIES, seed, &cast(), Some(60))
+                    .iter()
+                    .any(|a| a.family.name == removed)
+                {
+                    // Off at the largest share, so it has no part in the plan.
+                    let plan = |families| faults_of(families, seed, &cast(), &Knobs::default());
+                    assert_eq!(plan(FAMILIES), plan(&left), "seed {seed}");
+                }
+            }
+            assert!((10..190).contains(&acted), "{removed} acts in {acted} of 200 plans");
+        }
+    }
+
+    #[test]
+    fn families_in_another_order_draw_the_same() {
+        let reversed: Vec<_> = FAMILIES.iter().rev().copied().collect();
+        for seed in 0..200 {
+            for knobs in [Knobs::default(), Knobs::mixed(Mix::Uniform)] {
+                let plan = |families| faults_of(families, seed, &cast(), &knobs);
+                assert_eq!(plan(FAMILIES), plan(&reversed), "seed {seed}");
+            }
+        }
+    }
 }

@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use super::super::grammar::{Grammar, GrammarError, Tokens};
+use super::super::grammar::{GrammarError, Tokens};
 use super::super::units;
-use super::Who;
+use super::{Fault, Kind, Who, parse_who};
 
 /// The longest step of a clock: an hour, in microseconds.
 const MAX_STEP_US: u64 = 3_600_000_000;
@@ -28,16 +28,31 @@ pub enum ClockFault {
     Jitter(u64),
 }
 
-/// The verbs of this family. A node follows each.
-pub(super) const GRAMMAR: &Grammar = &[
-    ("drift", "drift N|leader|same RATE` with a rate from 0.1 to 10 such as `1.2"),
-    ("step", "step N|leader|same +Tms|-Tms` with up to an hour such as `+500ms"),
-    ("jitter", "jitter N|leader|same Tms` with up to ten seconds such as `30ms"),
+/// The kinds of this family.
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        verb: "drift",
+        form: "drift N|leader|same RATE` with a rate from 0.1 to 10 such as `1.2",
+        names: &["clock-drift"],
+        parse: |tokens| Ok(Fault::Clock(parse_who(tokens)?, parse_rate(tokens)?)),
+    },
+    Kind {
+        verb: "step",
+        form: "step N|leader|same +Tms|-Tms` with up to an hour such as `+500ms",
+        names: &["clock-step-back", "clock-step-forward"],
+        parse: |tokens| Ok(Fault::Clock(parse_who(tokens)?, parse_step(tokens)?)),
+    },
+    Kind {
+        verb: "jitter",
+        form: "jitter N|leader|same Tms` with up to ten seconds such as `30ms",
+        names: &["timer-jitter"],
+        parse: |tokens| {
+            let who = parse_who(tokens)?;
+            let late_us = tokens.duration_us("how late", 1, MAX_JITTER_US)?;
+            Ok(Fault::Clock(who, ClockFault::Jitter(late_us)))
+        },
+    },
 ];
-
-/// The names under which these are counted.
-pub(super) const KINDS: &[&str] =
-    &["clock-drift", "clock-step-back", "clock-step-forward", "timer-jitter"];
 
 impl ClockFault {
     /// The name under which it is counted.
@@ -47,16 +62,6 @@ impl ClockFault {
             ClockFault::Step(by) if by < 0 => "clock-step-back",
             ClockFault::Step(_) => "clock-step-forward",
             ClockFault::Jitter(_) => "timer-jitter",
-        }
-    }
-
-    /// Reads what follows one of the verbs of this family and the node.
-    pub(super) fn parse(verb: &str, tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
-        match verb {
-            "drift" => parse_rate(tokens),
-            "step" => parse_step(tokens),
-            "jitter" => Ok(ClockFault::Jitter(tokens.duration_us("how late", 1, MAX_JITTER_US)?)),
-            verb => unreachable!("`{verb}` is a verb of the grammar without a parser"),
         }
     }
 

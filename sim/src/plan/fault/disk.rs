@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::super::grammar::{Grammar, GrammarError, Tokens};
+use super::super::grammar::{GrammarError, Tokens};
+use super::{Fault, Kind, Who, parse_who};
 
 /// One thing that goes wrong on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,34 +162,67 @@ const MAX_BITS: u32 = 1000;
 /// The most operations that an aimed failure waits for.
 const MAX_COUNT: u32 = 1000;
 
-/// The verbs of this family. A node follows each.
-pub(super) const GRAMMAR: &Grammar = &[
-    ("fsync-fail", "fsync-fail N|leader|same"),
-    (
-        "disk-error",
-        "disk-error N|leader|same write|read|space` or `disk-error N|leader|same \
-         create|write|sync|rename|remove|read log|snapshot|partial|directory [K]",
-    ),
-    ("slow-disk", "slow-disk N|leader|same FACTOR"),
-    ("short-write", "short-write N|leader|same"),
-    ("stall-disk", "stall-disk N|leader|same"),
-    ("lose-entry", "lose-entry N|leader|same"),
-    ("rot", "rot N|leader|same log|snapshot BITS|zeros|garbage"),
-    ("misdirect", "misdirect N|leader|same log|snapshot"),
-    ("stale-read", "stale-read N|leader|same log|snapshot"),
-];
-
-/// The names under which these are counted.
-pub(super) const KINDS: &[&str] = &[
-    "fsync-fail",
-    "disk-error",
-    "slow-disk",
-    "short-write",
-    "stall-disk",
-    "lose-entry",
-    "rot",
-    "misdirect",
-    "stale-read",
+/// The kinds of this family.
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        verb: "fsync-fail",
+        form: "fsync-fail N|leader|same",
+        names: &["fsync-fail"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, DiskFault::Sync)),
+    },
+    Kind {
+        verb: "disk-error",
+        form: "disk-error N|leader|same write|read|space` or `disk-error N|leader|same \
+               create|write|sync|rename|remove|read log|snapshot|partial|directory [K]",
+        names: &["disk-error"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, parse_error(tokens)?)),
+    },
+    Kind {
+        verb: "slow-disk",
+        form: "slow-disk N|leader|same FACTOR",
+        names: &["slow-disk"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, parse_slow(tokens)?)),
+    },
+    Kind {
+        verb: "short-write",
+        form: "short-write N|leader|same",
+        names: &["short-write"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, DiskFault::ShortWrite)),
+    },
+    Kind {
+        verb: "stall-disk",
+        form: "stall-disk N|leader|same",
+        names: &["stall-disk"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, DiskFault::Stall)),
+    },
+    Kind {
+        verb: "lose-entry",
+        form: "lose-entry N|leader|same",
+        names: &["lose-entry"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, DiskFault::LoseEntry)),
+    },
+    Kind {
+        verb: "rot",
+        form: "rot N|leader|same log|snapshot BITS|zeros|garbage",
+        names: &["rot"],
+        parse: |tokens| Ok(Fault::Disk(parse_who(tokens)?, parse_rot(tokens)?)),
+    },
+    Kind {
+        verb: "misdirect",
+        form: "misdirect N|leader|same log|snapshot",
+        names: &["misdirect"],
+        parse: |tokens| {
+            Ok(Fault::Disk(parse_who(tokens)?, DiskFault::Misdirect(DiskPart::parse(tokens)?)))
+        },
+    },
+    Kind {
+        verb: "stale-read",
+        form: "stale-read N|leader|same log|snapshot",
+        names: &["stale-read"],
+        parse: |tokens| {
+            Ok(Fault::Disk(parse_who(tokens)?, DiskFault::StaleRead(DiskPart::parse(tokens)?)))
+        },
+    },
 ];
 
 impl DiskFault {
@@ -244,42 +278,8 @@ impl DiskFault {
         }
     }
 
-    /// Reads what follows one of the verbs of this family and the node.
-    pub(super) fn parse(verb: &str, tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
-        match verb {
-            "fsync-fail" => Ok(DiskFault::Sync),
-            "disk-error" => match tokens.need("the kind of error")? {
-                "write" if tokens.peek().is_none() => Ok(DiskFault::Write),
-                "read" if tokens.peek().is_none() => Ok(DiskFault::Read),
-                "space" => Ok(DiskFault::Space),
-                word => match DiskOperation::ALL.iter().find(|known| known.name() == word) {
-                    Some(operation) => Ok(DiskFault::Aimed(DiskAim::parse(*operation, tokens)?)),
-                    None => tokens.fail(format!("`{word}` is not a kind of error")),
-                },
-            },
-            "slow-disk" => Ok(DiskFault::Slow(tokens.number("a factor", 2, 10_000)?)),
-            "short-write" => Ok(DiskFault::ShortWrite),
-            "stall-disk" => Ok(DiskFault::Stall),
-            "lose-entry" => Ok(DiskFault::LoseEntry),
-            "rot" => {
-                let part = DiskPart::parse(tokens)?;
-                let how = if tokens.take_if("zeros") {
-                    Rot::Zeros
-                } else if tokens.take_if("garbage") {
-                    Rot::Garbage
-                } else {
-                    Rot::Bits(tokens.number("a count of bits", 1, MAX_BITS)?)
-                };
-                Ok(DiskFault::Rot(part, how))
-            }
-            "misdirect" => Ok(DiskFault::Misdirect(DiskPart::parse(tokens)?)),
-            "stale-read" => Ok(DiskFault::StaleRead(DiskPart::parse(tokens)?)),
-            verb => unreachable!("`{verb}` is a verb of the grammar without a parser"),
-        }
-    }
-
     /// Writes the whole text, given whom it hits.
-    pub(super) fn write(self, f: &mut fmt::Formatter<'_>, who: super::Who) -> fmt::Result {
+    pub(super) fn write(self, f: &mut fmt::Formatter<'_>, who: Who) -> fmt::Result {
         write!(f, "{} {who}", self.kind())?;
         match self {
             DiskFault::Write => f.write_str(" write"),
@@ -301,6 +301,34 @@ impl DiskFault {
             }
         }
     }
+}
+
+fn parse_error(tokens: &mut Tokens<'_>) -> Result<DiskFault, GrammarError> {
+    match tokens.need("the kind of error")? {
+        "write" if tokens.peek().is_none() => Ok(DiskFault::Write),
+        "read" if tokens.peek().is_none() => Ok(DiskFault::Read),
+        "space" => Ok(DiskFault::Space),
+        word => match DiskOperation::ALL.iter().find(|known| known.name() == word) {
+            Some(operation) => Ok(DiskFault::Aimed(DiskAim::parse(*operation, tokens)?)),
+            None => tokens.fail(format!("`{word}` is not a kind of error")),
+        },
+    }
+}
+
+fn parse_slow(tokens: &mut Tokens<'_>) -> Result<DiskFault, GrammarError> {
+    Ok(DiskFault::Slow(tokens.number("a factor", 2, 10_000)?))
+}
+
+fn parse_rot(tokens: &mut Tokens<'_>) -> Result<DiskFault, GrammarError> {
+    let part = DiskPart::parse(tokens)?;
+    let how = if tokens.take_if("zeros") {
+        Rot::Zeros
+    } else if tokens.take_if("garbage") {
+        Rot::Garbage
+    } else {
+        Rot::Bits(tokens.number("a count of bits", 1, MAX_BITS)?)
+    };
+    Ok(DiskFault::Rot(part, how))
 }
 
 impl DiskPart {

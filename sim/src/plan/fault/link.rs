@@ -5,9 +5,9 @@ use std::fmt;
 use stormkv::types::NodeId;
 
 use super::super::check::MAX_KIB_PER_S;
-use super::super::grammar::{Grammar, GrammarError, Tokens};
+use super::super::grammar::{GrammarError, Tokens};
 use super::super::units;
-use super::{Member, Who, parse_who};
+use super::{Fault, Kind, Member, Who, parse_who};
 
 /// The links, each with its direction, that a fault hits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,40 +110,76 @@ pub enum LinkFault {
     },
 }
 
-/// The verbs of this family.
-pub(super) const GRAMMAR: &Grammar = &[
-    ("partition", "partition MEMBER.. | MEMBER.. [| MEMBER..]"),
-    ("isolate", "isolate N|leader|same"),
-    ("oneway", "oneway MEMBER.. -> MEMBER.."),
-    ("bridge", "bridge N : MEMBER.. | MEMBER.."),
-    ("clog", "clog MEMBER -> MEMBER"),
-    (
-        "weather",
-        "weather [MEMBER..|leader|same|all -> MEMBER..|leader|same|all] [drop=0..1] [duplicate=0..1] [delay_ms=T]",
-    ),
-    ("ring", "ring N N N N.."),
-    ("lag", "lag MEMBER..|leader|same|all -> MEMBER..|leader|same|all delay_ms=T"),
-    (
-        "throttle",
-        "throttle MEMBER..|leader|same|all -> MEMBER..|leader|same|all kib_per_s=N [queue_ms=T]",
-    ),
-    ("garble", "garble MEMBER..|leader|same|all -> MEMBER..|leader|same|all share=0..1"),
-    ("reset", "reset N|leader|same` or `reset MEMBER.. | MEMBER.."),
-];
-
-/// The names under which these are counted.
-pub(super) const KINDS: &[&str] = &[
-    "partition",
-    "isolate",
-    "oneway",
-    "bridge",
-    "clog",
-    "weather",
-    "ring",
-    "lag",
-    "throttle",
-    "garble",
-    "reset",
+/// The kinds of this family.
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        verb: "partition",
+        form: "partition MEMBER.. | MEMBER.. [| MEMBER..]",
+        names: &["partition"],
+        parse: |tokens| parse_partition(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "isolate",
+        form: "isolate N|leader|same",
+        names: &["isolate"],
+        parse: |tokens| parse_isolate(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "oneway",
+        form: "oneway MEMBER.. -> MEMBER..",
+        names: &["oneway"],
+        parse: |tokens| parse_oneway(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "bridge",
+        form: "bridge N : MEMBER.. | MEMBER..",
+        names: &["bridge"],
+        parse: |tokens| parse_bridge(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "clog",
+        form: "clog MEMBER -> MEMBER",
+        names: &["clog"],
+        parse: |tokens| parse_clog(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "weather",
+        form: "weather [MEMBER..|leader|same|all -> MEMBER..|leader|same|all] [drop=0..1] \
+               [duplicate=0..1] [delay_ms=T]",
+        names: &["weather"],
+        parse: |tokens| parse_weather(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "ring",
+        form: "ring N N N N..",
+        names: &["ring"],
+        parse: |tokens| parse_ring(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "lag",
+        form: "lag MEMBER..|leader|same|all -> MEMBER..|leader|same|all delay_ms=T",
+        names: &["lag"],
+        parse: |tokens| parse_lag(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "throttle",
+        form: "throttle MEMBER..|leader|same|all -> MEMBER..|leader|same|all kib_per_s=N \
+               [queue_ms=T]",
+        names: &["throttle"],
+        parse: |tokens| parse_throttle(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "garble",
+        form: "garble MEMBER..|leader|same|all -> MEMBER..|leader|same|all share=0..1",
+        names: &["garble"],
+        parse: |tokens| parse_garble(tokens).map(Fault::Link),
+    },
+    Kind {
+        verb: "reset",
+        form: "reset N|leader|same` or `reset MEMBER.. | MEMBER..",
+        names: &["reset"],
+        parse: |tokens| parse_reset(tokens).map(Fault::Link),
+    },
 ];
 
 /// What a connection's queue holds if a `throttle` does not say, in microseconds.
@@ -208,36 +244,6 @@ impl LinkFault {
                 Path::Between { from, to } => [&from[..], &to[..]].concat(),
                 Path::From(_) | Path::To(_) | Path::All => Vec::new(),
             },
-        }
-    }
-
-    /// Reads what follows one of the verbs of this family.
-    pub(super) fn parse(verb: &str, tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
-        match verb {
-            "partition" => parse_partition(tokens),
-            "isolate" => Ok(LinkFault::Isolate(parse_who(tokens)?)),
-            "oneway" => {
-                let from = tokens.members("->")?;
-                tokens.expect("->")?;
-                let to = tokens.members("")?;
-                apart(tokens, &[&from, &to])?;
-                Ok(LinkFault::OneWay { from, to })
-            }
-            "bridge" => parse_bridge(tokens),
-            "clog" => {
-                let from = tokens.member()?;
-                tokens.expect("->")?;
-                let to = tokens.member()?;
-                apart(tokens, &[&[from], &[to]])?;
-                Ok(LinkFault::Clog { from, to })
-            }
-            "weather" => parse_weather(tokens),
-            "ring" => parse_ring(tokens),
-            "lag" => parse_lag(tokens),
-            "throttle" => parse_throttle(tokens),
-            "garble" => parse_garble(tokens),
-            "reset" => parse_reset(tokens),
-            verb => unreachable!("`{verb}` is a verb of the grammar without a parser"),
         }
     }
 }
@@ -341,6 +347,26 @@ fn parse_partition(tokens: &mut Tokens<'_>) -> Result<LinkFault, GrammarError> {
     }
     apart(tokens, &groups.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     Ok(LinkFault::Partition(groups))
+}
+
+fn parse_isolate(tokens: &mut Tokens<'_>) -> Result<LinkFault, GrammarError> {
+    parse_who(tokens).map(LinkFault::Isolate)
+}
+
+fn parse_oneway(tokens: &mut Tokens<'_>) -> Result<LinkFault, GrammarError> {
+    let from = tokens.members("->")?;
+    tokens.expect("->")?;
+    let to = tokens.members("")?;
+    apart(tokens, &[&from, &to])?;
+    Ok(LinkFault::OneWay { from, to })
+}
+
+fn parse_clog(tokens: &mut Tokens<'_>) -> Result<LinkFault, GrammarError> {
+    let from = tokens.member()?;
+    tokens.expect("->")?;
+    let to = tokens.member()?;
+    apart(tokens, &[&[from], &[to]])?;
+    Ok(LinkFault::Clog { from, to })
 }
 
 fn parse_bridge(tokens: &mut Tokens<'_>) -> Result<LinkFault, GrammarError> {

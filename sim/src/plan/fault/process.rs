@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::super::grammar::{Grammar, GrammarError, Tokens};
+use super::super::grammar::{GrammarError, Tokens};
 use super::super::units;
-use super::{MAX_WAIT, Who};
+use super::{Fault, Kind, MAX_WAIT, Who, parse_who};
 
 /// The longest that a slow node takes for one thing: a second, in microseconds.
 const MAX_SLOW_US: u64 = 1_000_000;
@@ -40,17 +40,48 @@ pub enum ProcessFault {
     OldFormat,
 }
 
-/// The verbs of this family. A node follows each.
-pub(super) const GRAMMAR: &Grammar = &[
-    ("slow", "slow N|leader|same Tms` with up to a second such as `5ms"),
-    ("slow-apply", "slow-apply N|leader|same Tms` with up to a second such as `20ms"),
-    ("crash-loop", "crash-loop N|leader|same Tms` or `crash-loop N|leader|same disk K"),
-    ("wipe", "wipe N|leader|same"),
-    ("old-format", "old-format N|leader|same"),
+/// The kinds of this family.
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        verb: "slow",
+        form: "slow N|leader|same Tms` with up to a second such as `5ms",
+        names: &["slow"],
+        parse: |tokens| {
+            let who = parse_who(tokens)?;
+            Ok(Fault::Process(who, ProcessFault::Slow(parse_slow(tokens)?)))
+        },
+    },
+    Kind {
+        verb: "slow-apply",
+        form: "slow-apply N|leader|same Tms` with up to a second such as `20ms",
+        names: &["slow-apply"],
+        parse: |tokens| {
+            let who = parse_who(tokens)?;
+            Ok(Fault::Process(who, ProcessFault::SlowApply(parse_slow(tokens)?)))
+        },
+    },
+    Kind {
+        verb: "crash-loop",
+        form: "crash-loop N|leader|same Tms` or `crash-loop N|leader|same disk K",
+        names: &["crash-loop"],
+        parse: |tokens| {
+            let who = parse_who(tokens)?;
+            Ok(Fault::Process(who, ProcessFault::CrashLoop(parse_again(tokens)?)))
+        },
+    },
+    Kind {
+        verb: "wipe",
+        form: "wipe N|leader|same",
+        names: &["wipe"],
+        parse: |tokens| Ok(Fault::Process(parse_who(tokens)?, ProcessFault::Wipe)),
+    },
+    Kind {
+        verb: "old-format",
+        form: "old-format N|leader|same",
+        names: &["old-format"],
+        parse: |tokens| Ok(Fault::Process(parse_who(tokens)?, ProcessFault::OldFormat)),
+    },
 ];
-
-/// The names under which these are counted.
-pub(super) const KINDS: &[&str] = &["slow", "slow-apply", "crash-loop", "wipe", "old-format"];
 
 impl ProcessFault {
     /// The name under which it is counted.
@@ -61,26 +92,6 @@ impl ProcessFault {
             ProcessFault::CrashLoop(_) => "crash-loop",
             ProcessFault::Wipe => "wipe",
             ProcessFault::OldFormat => "old-format",
-        }
-    }
-
-    /// Reads what follows one of the verbs of this family and the node.
-    pub(super) fn parse(verb: &str, tokens: &mut Tokens<'_>) -> Result<Self, GrammarError> {
-        let mut slow = || tokens.duration_us("how slow", 1, MAX_SLOW_US);
-        match verb {
-            "slow" => Ok(ProcessFault::Slow(slow()?)),
-            "slow-apply" => Ok(ProcessFault::SlowApply(slow()?)),
-            "crash-loop" if tokens.take_if("disk") => {
-                let count = tokens.number("a count of disk operations", 1, MAX_WAIT)?;
-                Ok(ProcessFault::CrashLoop(Again::AtDisk(count)))
-            }
-            "crash-loop" => {
-                let life_us = tokens.duration_us("how long it lives", 1000, MAX_LIFE_US)?;
-                Ok(ProcessFault::CrashLoop(Again::After(life_us)))
-            }
-            "wipe" => Ok(ProcessFault::Wipe),
-            "old-format" => Ok(ProcessFault::OldFormat),
-            verb => unreachable!("`{verb}` is a verb of the grammar without a parser"),
         }
     }
 
@@ -95,4 +106,15 @@ impl ProcessFault {
             ProcessFault::Wipe | ProcessFault::OldFormat => Ok(()),
         }
     }
+}
+
+fn parse_slow(tokens: &mut Tokens<'_>) -> Result<u64, GrammarError> {
+    tokens.duration_us("how slow", 1, MAX_SLOW_US)
+}
+
+fn parse_again(tokens: &mut Tokens<'_>) -> Result<Again, GrammarError> {
+    if tokens.take_if("disk") {
+        return Ok(Again::AtDisk(tokens.number("a count of disk operations", 1, MAX_WAIT)?));
+    }
+    Ok(Again::After(tokens.duration_us("how long it lives", 1000, MAX_LIFE_US)?))
 }

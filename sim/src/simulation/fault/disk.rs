@@ -3,9 +3,11 @@
 use stormkv::env::{DiskOp, DiskQueue};
 use stormkv::types::NodeId;
 
+use super::super::node::SimNode;
 use super::super::observe::Observation;
 use super::super::{Event, Simulation};
 use crate::disk::{Crash, FaultKind};
+use crate::kernel::Kernel;
 use crate::plan::DiskFault;
 use crate::rng::Purpose;
 use crate::service::Service;
@@ -14,10 +16,36 @@ use crate::service::Service;
 /// are some to take.
 const NAME_STEPS: u64 = 8;
 
+/// Begins the fault with this number on a node that is up. Silent damage is not injected here.
+pub(super) fn inject<S: Service>(
+    fault: DiskFault,
+    number: u32,
+    node: &mut SimNode<S>,
+    kernel: &Kernel<Event>,
+) {
+    match fault {
+        DiskFault::Sync => node.disk.fail_next(FaultKind::SyncFails, number),
+        DiskFault::Write => node.disk.fail_next(FaultKind::WriteFails, number),
+        DiskFault::Read => node.disk.fail_next(FaultKind::ReadFails, number),
+        DiskFault::Space => node.disk.fail_next(FaultKind::NoSpace, number),
+        DiskFault::Aimed(aim) => node.disk.fail_at(aim, number),
+        DiskFault::ShortWrite => node.disk.fail_next(FaultKind::ShortWrite, number),
+        DiskFault::Slow(factor) => node.faults.slow_disk(factor.into()),
+        DiskFault::Stall => node.faults.hang_disk(),
+        DiskFault::LoseEntry => {
+            let draws = kernel.stream(Purpose::DiskFault, [node.id.0, number.into()]);
+            let steps = 1 + draws.at(0).below(NAME_STEPS) as u32;
+            node.faults.arm_name_loss(steps, number);
+        }
+        DiskFault::Rot(..) | DiskFault::Misdirect(_) | DiskFault::StaleRead(_) => {
+            unreachable!("{fault:?} is silent")
+        }
+    }
+}
+
 impl<S: Service> Simulation<'_, S> {
     /// Begins the fault with this number. Returns whether it did anything.
     pub(super) fn strike_disk(&mut self, id: NodeId, fault: DiskFault, at: usize) -> bool {
-        let number = at as u32;
         if fault.is_silent() && !matches!(fault, DiskFault::StaleRead(_)) {
             return self.strike_silently(id, fault, at);
         }
@@ -30,24 +58,7 @@ impl<S: Service> Simulation<'_, S> {
         if !slot.is_up() {
             return false;
         }
-        match fault {
-            DiskFault::Sync => slot.disk.fail_next(FaultKind::SyncFails, number),
-            DiskFault::Write => slot.disk.fail_next(FaultKind::WriteFails, number),
-            DiskFault::Read => slot.disk.fail_next(FaultKind::ReadFails, number),
-            DiskFault::Space => slot.disk.fail_next(FaultKind::NoSpace, number),
-            DiskFault::Aimed(aim) => slot.disk.fail_at(aim, number),
-            DiskFault::ShortWrite => slot.disk.fail_next(FaultKind::ShortWrite, number),
-            DiskFault::Slow(factor) => slot.faults.slow_disk(factor.into()),
-            DiskFault::Stall => slot.faults.hang_disk(),
-            DiskFault::LoseEntry => {
-                let draws = self.kernel.stream(Purpose::DiskFault, [id.0, number.into()]);
-                let steps = 1 + draws.at(0).below(NAME_STEPS) as u32;
-                slot.faults.arm_name_loss(steps, number);
-            }
-            DiskFault::Rot(..) | DiskFault::Misdirect(_) | DiskFault::StaleRead(_) => {
-                unreachable!("{fault:?} is silent")
-            }
-        }
+        inject(fault, at as u32, slot, &self.kernel);
         true
     }
 
