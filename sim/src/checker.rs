@@ -31,8 +31,8 @@ mod why;
 pub mod witness;
 
 pub use self::bounds::{BOUNDED, Bounds, Peaks};
-pub use self::check::Check;
 use self::check::Checks;
+pub use self::check::{Check, check_names};
 pub use self::safety::{Broken, Safety};
 pub use self::snapshot_rate::SnapshotRate;
 pub use self::view::View;

@@ -4,12 +4,16 @@
 //! operation of them, and its [`Client`] turns that into requests. The simulator compares each response
 //! and each read with what the [`Model`] makes of the committed log at the same index.
 
+mod checker;
+
 use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
 use stormkv::machine::StateMachine;
 use stormkv::types::LogIndex;
+
+pub use self::checker::{Checker, Committed, Context, End, Finding, Observation, Stamp, Worker};
 
 use crate::history::{Action, Answer, Outcome};
 use crate::plan::{self, Call, Clients, Cluster, Grammar, Manner, OpRow, Words};
@@ -52,14 +56,14 @@ impl fmt::Display for Shown<'_> {
 /// Describes bytes of a service.
 pub type Describe = fn(Shown<'_>) -> String;
 
-/// Takes the name of a waypoint that was reached.
+/// Takes the name of a mark that was reached, one of [`Service::MARKS`]; panics at any other.
 pub type Reach<'a> = &'a mut dyn FnMut(&'static str);
 
 /// A pass over all operations of a plan: lists that may take their place, most promising first.
 pub type Pass<O> = fn(&[O]) -> Vec<Vec<O>>;
 
-/// A check of a state; the error is the end of a sentence that begins with the node.
-pub type Invariant<M> = fn(&M) -> Result<(), String>;
+/// A check of a state, which may reach marks; the error is the end of a sentence that begins with the node.
+pub type Invariant<M> = fn(&M, Reach<'_>) -> Result<(), String>;
 
 /// A service that is replicated and tested.
 pub trait Service: Sized + Send + Sync + 'static {
@@ -82,8 +86,18 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// Checks what must hold in every state of the machine, after each input that a node has applied.
     const INVARIANT: Option<Invariant<Self::Machine>> = None;
 
+    /// Names of the situations that a campaign should reach, beside the waypoints of the simulator. Client,
+    /// invariant and checkers report them; those that no run has reached are printed, and a scenario may expect
+    /// them (`expect.waypoints`).
+    const MARKS: &'static [&'static str] = &[];
+
     /// Passes over all operations of a plan that make names plainer, in their order.
     const PASSES: &'static [Pass<Self::Op>] = &[];
+
+    /// The checkers of the service, anew for each run.
+    fn checkers() -> Vec<Box<dyn Checker<Self>>> {
+        Vec::new()
+    }
 
     /// Parses the words of an operation.
     ///

@@ -30,6 +30,7 @@
 //! - `end.rs` compares the members and judges the history, `survivors.rs` what disks alone hold,
 //! - `goodput.rs` judges what is answered under too much load,
 //! - `displaced.rs` counts commands that are committed although a new leader lacked them,
+//! - `marks.rs` asks the invariant and the checkers of the service,
 //! - `in_force.rs` knows the memberships that may be in force, `waypoints.rs` names the situations that
 //!   a campaign should reach.
 
@@ -52,6 +53,7 @@ mod in_force;
 mod inbox;
 mod life;
 mod links;
+mod marks;
 mod message;
 mod node;
 mod observe;
@@ -79,7 +81,8 @@ pub use self::observe::fingerprint::Pictures;
 pub use self::observe::recorder::RecordingSink;
 pub use self::observe::{Digest, Sink};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
-pub use self::waypoints::WAYPOINTS;
+use self::waypoints::WAYPOINTS;
+pub use self::waypoints::waypoints;
 
 use self::atlas::Atlas;
 use self::availability::Availability;
@@ -216,12 +219,12 @@ impl<'p, S: Service> Simulation<'p, S> {
         let founding = Founding::new::<S>(plan.cluster.backup_keys);
         let safety = Safety::new(life::session_limits(&plan.cluster));
         let config = life::config(plan, NodeId(1), false, 0);
+        let clients = Clients::new(plan);
         let mut simulation = Simulation {
             plan,
             kernel: Kernel::new(plan.seed),
             network: Network::new(plan.seed, network_config(&plan.network)),
             cluster: Cluster::new(),
-            clients: Clients::new(plan),
             safety: safety.founded(founding.id, &founding.commands),
             founding,
             bounds: Bounds::new(&config),
@@ -230,7 +233,8 @@ impl<'p, S: Service> Simulation<'p, S> {
             availability: Availability::new(plan),
             catch_up: CatchUp::new(plan),
             displaced: Displaced::default(),
-            observers: Observers::default(),
+            observers: Observers::new(&clients),
+            clients,
             effects: Vec::new(),
             violation: None,
             healed_ns: None,
@@ -314,8 +318,7 @@ impl<'p, S: Service> Simulation<'p, S> {
             let Broken { check, message, node, ops } = broken;
             self.observers.see(&Observation::Violated(node, &ops));
             let (step, at_ns) = (self.kernel.step(), self.kernel.now_ns());
-            let checker = check.name();
-            self.violation = Some(Violation { class, checker, message, step, at_ns });
+            self.violation = Some(Violation { class, checker: check, message, step, at_ns });
         }
     }
 
@@ -343,6 +346,7 @@ impl<'p, S: Service> Simulation<'p, S> {
             let Some(event) = self.kernel.next() else { break };
             self.observers.begin(Stamp { step: self.kernel.step(), at_ns: self.kernel.now_ns() });
             self.handle(event);
+            self.heed_checkers();
             if self.violation.is_none() {
                 self.watch_availability();
             }
@@ -388,6 +392,7 @@ impl<'p, S: Service> Simulation<'p, S> {
         self.recovery.unled_ns = self.availability.longest_unled_ns();
         let mut checks = self.safety.counts();
         checks.extend(self.availability.excuses());
+        checks.extend(self.observers.checked());
         let mut waypoints = self.observers.coverage.take_waypoints();
         let (truncations, of_several) = self.safety.truncations();
         let late = [

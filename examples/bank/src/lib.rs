@@ -3,7 +3,7 @@
 //! [`Accounts`] is the state machine: eight accounts, and transfers between them that must not
 //! overdraw. [`Ledger`] says how its operations are written in a scenario, how they are drawn at
 //! random, and what must hold: no transfer makes or destroys money. [`Book`] is the reference
-//! that each answer is compared with. Faults, clients, checkers, shrinking and replay are the
+//! that each answer is compared with, and [`Receipts`] a checker of its own. Faults, clients, checkers, shrinking and replay are the
 //! simulator's.
 //!
 //! With the feature `node`, the binary `bank-node` is a real node of the same ledger, over TCP and files,
@@ -12,13 +12,17 @@
 //! With `LEAKY` the snapshot of a state leaves out what does not fill a whole chunk, a mistake that no
 //! test without a restart finds.
 
+mod receipts;
+
 use std::fmt;
 
 use bytes::Bytes;
 use stormkv::machine::{Chunks, StateMachine};
 use stormkv::types::LogIndex;
-use stormkv_sim::service::{Encode, Invariant, Model, Request, Service, Shown, Stateless};
+use stormkv_sim::service::{Checker, Encode, Invariant, Model, Request, Service, Shown, Stateless};
 use stormkv_sim::swarm::Dice;
+
+pub use crate::receipts::Receipts;
 
 /// The number of accounts.
 pub const ACCOUNTS: usize = 8;
@@ -253,13 +257,22 @@ impl<const LEAKY: bool> Service for Ledger<LEAKY> {
         ("total", "total"),
     ];
 
-    const INVARIANT: Option<Invariant<Accounts<LEAKY>>> = Some(|accounts| {
+    const INVARIANT: Option<Invariant<Accounts<LEAKY>>> = Some(|accounts, reach| {
+        if accounts.balances.contains(&0) {
+            reach("account-emptied");
+        }
         let (total, right) = (accounts.total(), OPENING_BALANCE * ACCOUNTS as u64);
         match total == right {
             true => Ok(()),
             false => Err(format!("holds {total} on all accounts, not {right}")),
         }
     });
+
+    const MARKS: &'static [&'static str] = &["account-emptied", "overdraft-refused"];
+
+    fn checkers() -> Vec<Box<dyn Checker<Self>>> {
+        vec![Box::new(Receipts::default())]
+    }
 
     fn parse(words: &str) -> Result<Op, String> {
         parse(words)

@@ -48,8 +48,22 @@ fn invariant_notices_what_the_leak_has_lost() {
     let leaky = Accounts::<true>::default();
     let restored = Accounts::<true>::restore(&mut leaky.snapshot()).expect("whole chunks");
     let invariant = Ledger::<true>::INVARIANT.expect("a ledger has one");
-    assert_eq!(invariant(&leaky), Ok(()));
-    assert_eq!(invariant(&restored), Err("holds 600 on all accounts, not 800".to_owned()));
+    assert_eq!(invariant(&leaky, &mut |_| ()), Ok(()));
+    assert_eq!(
+        invariant(&restored, &mut |_| ()),
+        Err("holds 600 on all accounts, not 800".to_owned())
+    );
+}
+
+#[test]
+fn receipts_and_marks_exercised() {
+    let outcomes: Vec<Outcome> =
+        (0..20).map(|seed| run::<Ledger>(&swarm::generate::<Ledger>(seed))).collect();
+    let checked: u64 = outcomes.iter().map(|outcome| outcome.checks["receipts"]).sum();
+    assert!(checked > 100, "{checked}");
+    for mark in Ledger::<false>::MARKS {
+        assert!(outcomes.iter().any(|outcome| outcome.waypoints.contains_key(mark)), "{mark}");
+    }
 }
 
 #[test]

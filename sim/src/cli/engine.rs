@@ -29,6 +29,8 @@ use crate::swarm::{self, SpeedKind};
 pub struct Engine {
     /// The service is of another crate, whose sources `version::SOURCES` does not cover.
     pub is_foreign: bool,
+    /// The situations that a campaign should reach.
+    pub waypoints: fn() -> Vec<&'static str>,
     /// Draws the plan of a seed.
     pub generate: fn(u64) -> Plan,
     /// The same, with damage beyond what a quorum can repair.
@@ -81,6 +83,7 @@ impl Engine {
     pub fn of<S: Service>() -> Engine {
         Engine {
             is_foreign: !type_name::<S>().starts_with(concat!(env!("CARGO_CRATE_NAME"), "::")),
+            waypoints: simulation::waypoints::<S>,
             generate: swarm::generate::<S>,
             generate_beyond: swarm::generate_beyond::<S>,
             load: |path| scenario::load::<S>(path),

@@ -139,6 +139,11 @@ impl<S: Service> Simulation<'_, S> {
                 Err(broken) => return self.fail(Class::Liveness, broken),
             }
         }
+        self.observers.finish_checkers(&self.clients.history);
+        if let Some(broken) = self.observers.take_found() {
+            self.violation = None;
+            return self.fail(Class::Safety, broken);
+        }
         // A fork is judged like its run.
         if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };
