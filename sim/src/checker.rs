@@ -8,6 +8,7 @@
 //! worst case, for external histories, for all failures and for a sample of the passes. They share
 //! the vocabulary of [`crate::history`] but no code that decides, so that each checks the other.
 
+pub mod black_box;
 mod bounds;
 mod check;
 mod compile;

@@ -65,6 +65,32 @@ pub type Pass<O> = fn(&[O]) -> Vec<Vec<O>>;
 /// A check of a state, which may reach marks; the error is the end of a sentence that begins with the node.
 pub type Invariant<M> = fn(&M, Reach<'_>) -> Result<(), String>;
 
+/// The black-box search for an order of all requests that explains every response, for services whose model
+/// can be cloned. It suits services whose responses do not depend on the index of a command.
+#[derive(Debug)]
+pub struct Search<M> {
+    clone: fn(&M) -> M,
+    digest: fn(&M) -> u64,
+}
+
+impl<M: Clone> Search<M> {
+    /// The search. `digest` is a hash of the state of the model, the same for all models that answer alike from
+    /// then on.
+    pub const fn new(digest: fn(&M) -> u64) -> Search<M> {
+        Search { clone: M::clone, digest }
+    }
+}
+
+impl<M> Search<M> {
+    pub(crate) fn clone(&self, model: &M) -> M {
+        (self.clone)(model)
+    }
+
+    pub(crate) fn digest(&self, model: &M) -> u64 {
+        (self.digest)(model)
+    }
+}
+
 /// A service that is replicated and tested.
 pub trait Service: Sized + Send + Sync + 'static {
     /// The state machine that is replicated.
@@ -85,6 +111,10 @@ pub trait Service: Sized + Send + Sync + 'static {
 
     /// Checks what must hold in every state of the machine, after each input that a node has applied.
     const INVARIANT: Option<Invariant<Self::Machine>> = None;
+
+    /// A search that judges the responses of some runs without knowing the order of the log: an opinion of its
+    /// own beside the model's, which is asked about each index.
+    const SEARCH: Option<Search<Self::Model>> = None;
 
     /// Names of the situations that a campaign should reach, beside the waypoints of the simulator. Client,
     /// invariant and checkers report them; those that no run has reached are printed, and a scenario may expect
@@ -365,7 +395,7 @@ const COMMANDS_PER_STATE: usize = 32;
 ///
 /// It finds replicas that differ, answers from the wrong state, and commands that are lost or applied
 /// twice. It does not find what the machine itself does wrong: for that, write a [`Model`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MachineAsModel<M> {
     machine: M,
     newest: LogIndex,
@@ -376,6 +406,9 @@ pub struct MachineAsModel<M> {
 }
 
 impl<M: StateMachine + Clone> MachineAsModel<M> {
+    /// The black-box search, for [`Service::SEARCH`].
+    pub const SEARCH: Search<MachineAsModel<M>> = Search::new(|model| model.machine.digest());
+
     /// The state as of an index that lies before the newest command.
     fn past(&self, index: LogIndex) -> M {
         let known = self.states.partition_point(|(at, _)| *at <= index);

@@ -27,6 +27,7 @@
 //! - `availability.rs` demands service of a healthy quorum, `catch_up.rs` that members catch up,
 //!   `prudence.rs` that no leader makes a change that loses the quorum,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` explains why it does not,
+//! - `requests.rs` keeps what the black-box search of a service needs,
 //! - `end.rs` compares the members and judges the history, `survivors.rs` what disks alone hold,
 //! - `goodput.rs` judges what is answered under too much load,
 //! - `displaced.rs` counts commands that are committed although a new leader lacked them,
@@ -60,6 +61,7 @@ mod observe;
 mod prudence;
 mod recovery;
 mod request;
+mod requests;
 mod soak;
 mod stall;
 mod step;

@@ -19,7 +19,9 @@ use std::fmt;
 use bytes::Bytes;
 use stormkv::machine::{Chunks, StateMachine};
 use stormkv::types::LogIndex;
-use stormkv_sim::service::{Checker, Encode, Invariant, Model, Request, Service, Shown, Stateless};
+use stormkv_sim::service::{
+    Checker, Encode, Invariant, Model, Request, Search, Service, Shown, Stateless,
+};
 use stormkv_sim::swarm::Dice;
 
 pub use crate::receipts::Receipts;
@@ -181,7 +183,7 @@ impl<const LEAKY: bool> StateMachine for Accounts<LEAKY> {
 }
 
 /// The reference: all balances after each transfer that was committed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Book<const LEAKY: bool = false> {
     pages: Vec<(LogIndex, [u64; ACCOUNTS])>,
 }
@@ -190,6 +192,13 @@ impl<const LEAKY: bool> Book<LEAKY> {
     fn as_of(&self, index: LogIndex) -> [u64; ACCOUNTS] {
         let page = self.pages.partition_point(|(at, _)| *at <= index);
         page.checked_sub(1).map_or([OPENING_BALANCE; ACCOUNTS], |page| self.pages[page].1)
+    }
+}
+
+impl<const LEAKY: bool> Book<LEAKY> {
+    /// A hash of the newest balances, which all later answers depend on.
+    fn digest(&self) -> u64 {
+        Accounts::<LEAKY> { balances: self.as_of(LogIndex::MAX).to_vec() }.digest()
     }
 }
 
@@ -267,6 +276,8 @@ impl<const LEAKY: bool> Service for Ledger<LEAKY> {
             false => Err(format!("holds {total} on all accounts, not {right}")),
         }
     });
+
+    const SEARCH: Option<Search<Book<LEAKY>>> = Some(Search::new(Book::digest));
 
     const MARKS: &'static [&'static str] = &["account-emptied", "overdraft-refused"];
 

@@ -1,20 +1,20 @@
-//! A checker of the ledger's own: what clients may do with their receipts.
+//! A checker of the ledger's own: each receipt has a transfer of its own.
 //!
-//! The response to a transfer and the index that it names are a receipt. The model holds each receipt for itself;
-//! this checker holds them together, as an auditor would: every receipt names a transfer that was committed
-//! before the receipt was handed out, and no two clients hold a receipt for the same one.
+//! The response to a transfer and the index that it names are a receipt. The model judges each receipt alone;
+//! this checker judges them together, as an auditor would: for every receipt there is a transfer that was
+//! committed up to that index, before the receipt was handed out, and that no other receipt was given for.
 
 use std::collections::BTreeMap;
 
 use stormkv::types::LogIndex;
-use stormkv_sim::service::{Checker, Context, Finding, Observation, Worker};
+use stormkv_sim::service::{Checker, Context, Finding, Observation};
 
 use crate::{Ledger, Op};
 
-/// The transfers that are committed, each with the client that has a receipt for it.
+/// The committed transfers without a receipt.
 #[derive(Debug, Default)]
 pub struct Receipts {
-    transfers: BTreeMap<LogIndex, (Op, Option<Worker>)>,
+    transfers: BTreeMap<LogIndex, Op>,
 }
 
 impl<const LEAKY: bool> Checker<Ledger<LEAKY>> for Receipts {
@@ -30,7 +30,7 @@ impl<const LEAKY: bool> Checker<Ledger<LEAKY>> for Receipts {
         match seen {
             Observation::Committed(entry) => {
                 if let Ok(transfer) = crate::parse(&String::from_utf8_lossy(entry.command)) {
-                    self.transfers.insert(entry.index, (transfer, None));
+                    self.transfers.insert(entry.index, transfer);
                 }
                 Ok(())
             }
@@ -39,7 +39,7 @@ impl<const LEAKY: bool> Checker<Ledger<LEAKY>> for Receipts {
             } => {
                 context.checked();
                 context.sometimes("overdraft-refused", response.starts_with(b"refused"));
-                self.receipt(*worker, **op, *index)
+                self.receipt(worker.client, **op, *index)
             }
             _ => Ok(()),
         }
@@ -47,26 +47,20 @@ impl<const LEAKY: bool> Checker<Ledger<LEAKY>> for Receipts {
 }
 
 impl Receipts {
-    /// A client receives a receipt. One for a transfer that the client has repeated may name a later index, at
-    /// which the repetition was recognized; there is no transfer there.
-    fn receipt(&mut self, worker: Worker, op: Op, index: LogIndex) -> Result<(), Finding> {
-        let Some((transfer, holder)) = self.transfers.get_mut(&index) else { return Ok(()) };
-        let client = worker.client;
-        if *transfer != op {
-            let message = format!(
-                "c{client} has a receipt for `{op}` at entry {index}, which is `{transfer}`"
-            );
-            return Err(Finding::new(message));
-        }
-        match holder.replace(worker) {
-            Some(other) if other != worker => {
-                let other = other.client;
-                let message = format!(
-                    "c{client} and c{other} both have a receipt for `{op}` at entry {index}"
-                );
-                Err(Finding::new(message))
+    /// A client receives a receipt. The index is that of the transfer, or a later one if the client has repeated
+    /// the request: then it is the index at which the repetition was recognized.
+    fn receipt(&mut self, client: u32, op: Op, index: LogIndex) -> Result<(), Finding> {
+        let mut earlier = self.transfers.range(..=index).rev();
+        // The latest one: it leaves the earlier ones to receipts for earlier indices.
+        match earlier.find(|(_, transfer)| **transfer == op).map(|(at, _)| *at) {
+            Some(at) => {
+                self.transfers.remove(&at);
+                Ok(())
             }
-            _ => Ok(()),
+            None => Err(Finding::new(format!(
+                "c{client} has a receipt for `{op}` as of entry {index}, but no such transfer up to there \
+                 is without a receipt"
+            ))),
         }
     }
 }

@@ -142,6 +142,9 @@ impl<S: Service> Simulation<'_, S> {
             // As good as refused: the answer is another command's.
             return self.finish(number, Outcome::Fail);
         }
+        if let Some(requests) = &mut self.clients.requests {
+            requests.answered(number, response);
+        }
         self.learn(number, response);
         if self.go_on(number, index, response) {
             return;
@@ -270,6 +273,9 @@ impl<S: Service> Simulation<'_, S> {
             current.first_token = client.token + 1;
             current.first_floor = commit;
             current.attempts = 0;
+            if let Some(requests) = &mut self.clients.requests {
+                requests.called(number, pending.request());
+            }
         }
         self.reach_marks(reached);
         if more {
