@@ -8,6 +8,7 @@
 //! worst case, for external histories, for all failures and for a sample of the passes. They share
 //! the vocabulary of [`crate::history`] but no code that decides, so that each checks the other.
 
+pub mod black_box;
 mod bounds;
 mod by_node;
 mod check;
@@ -32,8 +33,8 @@ mod why;
 pub mod witness;
 
 pub use self::bounds::{BOUNDED, Bounds, Peaks};
-pub use self::check::Check;
 use self::check::Checks;
+pub use self::check::{Check, check_names};
 pub use self::safety::{Broken, Safety};
 pub use self::snapshot_rate::SnapshotRate;
 pub use self::view::View;

@@ -80,6 +80,13 @@ impl Service for KeyValue {
 
     const COMMAND: &'static str = "cargo sim";
     const GRAMMAR: &'static Grammar = op::GRAMMAR;
+    const MARKS: &'static [&'static str] = &[
+        "cas-refused",
+        "guard-refused",
+        "written-at-revision",
+        "page-turned",
+        "page-turned-during-changes",
+    ];
     const PASSES: &'static [Pass<Op>] = &simplify::PASSES;
 
     fn parse(words: &str) -> Result<Op, String> {

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::checker::Check;
+use crate::checker::check_names;
 use crate::outcome::{Outcome, Skipped};
 use crate::plan::{Expect, FaultRow, Place, Plan, Problem, SCHEMA, nearest};
 use crate::service::{Service, check_fault, checked};
-use crate::simulation::WAYPOINTS;
+use crate::simulation::waypoints;
 
 /// Why a scenario cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub fn parse<S: Service>(file: &str, text: &str) -> Result<Plan, ScenarioError> 
     })?;
     // First: what no service has cannot be anyone's operation.
     let checked = check_words::<S>(&mut plan).and_then(|()| plan.check());
-    checked.and_then(|()| check_names(&plan.expect)).map_err(
+    checked.and_then(|()| check_expected::<S>(&plan.expect)).map_err(
         |Problem { place, message, remedy }| {
             error(find(root.get_ref(), place).or(Some(0..0)), message, remedy)
         },
@@ -117,26 +117,23 @@ fn check_words<S: Service>(plan: &mut Plan) -> Result<(), Problem> {
 
 /// Whether there are checkers and waypoints of the names that are expected. A misspelt one could
 /// never be met.
-fn check_names(expect: &Expect) -> Result<(), Problem> {
-    let checks = || Check::ALL.iter().map(|check| check.name());
-    let is_checker = |name: &String| checks().any(|check| check == name);
-    if let Some(name) = expect.violation.as_ref().filter(|name| !is_checker(name)) {
-        return unknown("violation", "checker", name, checks());
+fn check_expected<S: Service>(expect: &Expect) -> Result<(), Problem> {
+    let (checks, waypoints) = (check_names::<S>(), waypoints::<S>());
+    if let Some(name) = expect.violation.as_ref().filter(|name| !checks.contains(&name.as_str())) {
+        return unknown("violation", "checker", name, &checks);
     }
-    let is_waypoint = |name: &&String| WAYPOINTS.contains(&name.as_str());
-    match expect.waypoints.iter().find(|name| !is_waypoint(name)) {
-        Some(name) => unknown("waypoints", "waypoint", name, WAYPOINTS.iter().copied()),
+    match expect.waypoints.iter().find(|name| !waypoints.contains(&name.as_str())) {
+        Some(name) => unknown("waypoints", "waypoint", name, &waypoints),
         None => Ok(()),
     }
 }
 
-fn unknown<'a>(
+fn unknown(
     key: &'static str,
     what: &str,
     name: &str,
-    known: impl Iterator<Item = &'a str>,
+    known: &[&'static str],
 ) -> Result<(), Problem> {
-    let known: Vec<&str> = known.collect();
     let remedy = match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("use one of {}", known.join(", ")),

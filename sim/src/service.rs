@@ -4,6 +4,7 @@
 //! operation of them, and its [`Client`] turns that into requests. The simulator compares each response
 //! and each read with what the [`Model`] makes of the committed log at the same index.
 
+mod checker;
 mod fault;
 
 use std::fmt;
@@ -12,6 +13,10 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 use stormkv::machine::{Context, StateMachine};
 use stormkv::types::LogIndex;
+
+pub use self::checker::{
+    CheckContext, Checker, Committed, End, Finding, Observation, Stamp, Worker,
+};
 
 use crate::history::{Action, Answer, Outcome};
 use crate::plan::{self, Call, Clients, Cluster, Grammar, Manner, OpRow, Words};
@@ -57,14 +62,40 @@ impl fmt::Display for Shown<'_> {
 /// Describes bytes of a service.
 pub type Describe = fn(Shown<'_>) -> String;
 
-/// Takes the name of a waypoint that was reached.
+/// Takes the name of a mark that was reached, one of [`Service::MARKS`]; panics at any other.
 pub type Reach<'a> = &'a mut dyn FnMut(&'static str);
 
 /// A pass over all operations of a plan: lists that may take their place, most promising first.
 pub type Pass<O> = fn(&[O]) -> Vec<Vec<O>>;
 
-/// A check of a state; the error is the end of a sentence that begins with the node.
-pub type Invariant<M> = fn(&M) -> Result<(), String>;
+/// A check of a state, which may reach marks; the error is the end of a sentence that begins with the node.
+pub type Invariant<M> = fn(&M, Reach<'_>) -> Result<(), String>;
+
+/// The black-box search for an order of all requests that explains every response, for services whose model
+/// can be cloned. It suits services whose responses do not depend on the index of a command.
+#[derive(Debug)]
+pub struct Search<M> {
+    clone: fn(&M) -> M,
+    digest: fn(&M) -> u64,
+}
+
+impl<M: Clone> Search<M> {
+    /// The search. `digest` is a hash of the state of the model, the same for all models that answer alike from
+    /// then on.
+    pub const fn new(digest: fn(&M) -> u64) -> Search<M> {
+        Search { clone: M::clone, digest }
+    }
+}
+
+impl<M> Search<M> {
+    pub(crate) fn clone(&self, model: &M) -> M {
+        (self.clone)(model)
+    }
+
+    pub(crate) fn digest(&self, model: &M) -> u64 {
+        (self.digest)(model)
+    }
+}
 
 /// A service that is replicated and tested.
 pub trait Service: Sized + Send + Sync + 'static {
@@ -92,11 +123,26 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// Checks what must hold in every state of the machine, after each input that a node has applied.
     const INVARIANT: Option<Invariant<Self::Machine>> = None;
 
+    /// A search that judges the responses of some runs without knowing the order of the log: an opinion of its
+    /// own beside the model's, which is asked about each index. Responses of such a service must not depend
+    /// on the index or the time of a command, which the search does not know.
+    const SEARCH: Option<Search<Self::Model>> = None;
+
+    /// Names of the situations that a campaign should reach, beside the waypoints of the simulator. Client,
+    /// invariant and checkers report them; those that no run has reached are printed, and a scenario may expect
+    /// them (`expect.waypoints`).
+    const MARKS: &'static [&'static str] = &[];
+
     /// Passes over all operations of a plan that make names plainer, in their order.
     const PASSES: &'static [Pass<Self::Op>] = &[];
 
     /// Faults that are specific to this service.
     const FAULTS: &'static [&'static dyn CustomFault] = &[];
+
+    /// The checkers of the service, anew for each run.
+    fn checkers() -> Vec<Box<dyn Checker<Self>>> {
+        Vec::new()
+    }
 
     /// Parses the words of an operation.
     ///
@@ -368,7 +414,7 @@ const COMMANDS_PER_STATE: usize = 32;
 ///
 /// It finds replicas that differ, answers from the wrong state, and commands that are lost or applied
 /// twice. It does not find what the machine itself does wrong: for that, write a [`Model`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MachineAsModel<M> {
     first: M,
     machine: M,
@@ -380,6 +426,9 @@ pub struct MachineAsModel<M> {
 }
 
 impl<M: StateMachine + Clone> MachineAsModel<M> {
+    /// The black-box search, for [`Service::SEARCH`].
+    pub const SEARCH: Search<MachineAsModel<M>> = Search::new(|model| model.machine.digest());
+
     /// The state as of an index that lies before the newest command.
     fn past(&self, index: LogIndex) -> M {
         let known = self.states.partition_point(|(at, _)| *at <= index);

@@ -27,9 +27,11 @@
 //! - `availability.rs` demands service of a healthy quorum, `catch_up.rs` that members catch up,
 //!   `prudence.rs` that no leader makes a change that loses the quorum,
 //! - `recovery.rs` waits until the core has recovered, and `stall.rs` explains why it does not,
+//! - `requests.rs` keeps what the black-box search of a service needs,
 //! - `end.rs` compares the members and judges the history, `survivors.rs` what disks alone hold,
 //! - `goodput.rs` judges what is answered under too much load,
 //! - `displaced.rs` counts commands that are committed although a new leader lacked them,
+//! - `marks.rs` asks the invariant and the checkers of the service,
 //! - `in_force.rs` knows the memberships that may be in force, `waypoints.rs` names the situations that
 //!   a campaign should reach.
 
@@ -52,12 +54,14 @@ mod in_force;
 mod inbox;
 mod life;
 mod links;
+mod marks;
 mod message;
 mod node;
 mod observe;
 mod prudence;
 mod recovery;
 mod request;
+mod requests;
 mod soak;
 mod stall;
 mod step;
@@ -79,7 +83,8 @@ pub use self::observe::fingerprint::Pictures;
 pub use self::observe::recorder::RecordingSink;
 pub use self::observe::{Digest, Sink};
 pub use self::soak::{Quarters, SoakProgress, Soaked, soak};
-pub use self::waypoints::WAYPOINTS;
+use self::waypoints::WAYPOINTS;
+pub use self::waypoints::waypoints;
 
 use self::atlas::Atlas;
 use self::availability::Availability;
@@ -217,12 +222,12 @@ impl<'p, S: Service> Simulation<'p, S> {
         let founding = Founding::new::<S>(plan.cluster.backup_keys);
         let safety = Safety::new(life::session_limits(&plan.cluster));
         let config = life::config(plan, NodeId(1), false, 0);
+        let clients = Clients::new(plan);
         let mut simulation = Simulation {
             plan,
             kernel: Kernel::new(plan.seed),
             network: Network::new(plan.seed, network_config(&plan.network)),
             cluster: Cluster::new(),
-            clients: Clients::new(plan),
             safety: safety.founded(founding.id, &founding.commands),
             founding,
             bounds: Bounds::new(&config, plan.cluster.nodes + plan.cluster.learners),
@@ -231,7 +236,8 @@ impl<'p, S: Service> Simulation<'p, S> {
             availability: Availability::new(plan),
             catch_up: CatchUp::new(plan),
             displaced: Displaced::default(),
-            observers: Observers::default(),
+            observers: Observers::new(&clients),
+            clients,
             effects: Vec::new(),
             violation: None,
             healed_ns: None,
@@ -315,8 +321,7 @@ impl<'p, S: Service> Simulation<'p, S> {
             let Broken { check, message, node, ops } = broken;
             self.observers.see(&Observation::Violated(node, &ops));
             let (step, at_ns) = (self.kernel.step(), self.kernel.now_ns());
-            let checker = check.name();
-            self.violation = Some(Violation { class, checker, message, step, at_ns });
+            self.violation = Some(Violation { class, checker: check, message, step, at_ns });
         }
     }
 
@@ -344,6 +349,7 @@ impl<'p, S: Service> Simulation<'p, S> {
             let Some(event) = self.kernel.next() else { break };
             self.observers.begin(Stamp { step: self.kernel.step(), at_ns: self.kernel.now_ns() });
             self.handle(event);
+            self.heed_checkers();
             if self.violation.is_none() {
                 self.watch_availability();
             }
@@ -390,6 +396,7 @@ impl<'p, S: Service> Simulation<'p, S> {
         self.recovery.unled_ns = self.availability.longest_unled_ns();
         let mut checks = self.safety.counts();
         checks.extend(self.availability.excuses());
+        checks.extend(self.observers.checked());
         let mut waypoints = self.observers.coverage.take_waypoints();
         let (truncations, of_several) = self.safety.truncations();
         let late = [

@@ -3,7 +3,7 @@
 //! [`Accounts`] is the state machine: eight accounts, and transfers between them that must not
 //! overdraw. [`Ledger`] says how its operations are written in a scenario, how they are drawn at
 //! random, and what must hold: no transfer makes or destroys money. [`Book`] is the reference
-//! that each answer is compared with. Faults, clients, checkers, shrinking and replay are the
+//! that each answer is compared with, and [`Receipts`] a checker of its own. Faults, clients, checkers, shrinking and replay are the
 //! simulator's.
 //!
 //! With the feature `node`, the binary `bank-node` is a real node of the same ledger, over TCP and files,
@@ -12,6 +12,8 @@
 //! With `LEAKY` the snapshot of a state leaves out what does not fill a whole chunk, a mistake that no
 //! test without a restart finds.
 
+mod receipts;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -19,9 +21,12 @@ use stormkv::machine::{Chunks, Context, StateMachine};
 use stormkv::types::LogIndex;
 use stormkv_sim::plan::{ClockFault, Fault, LinkFault, Who};
 use stormkv_sim::service::{
-    CustomFault, Encode, Injector, Invariant, Model, Request, Service, Shown, Stateless,
+    Checker, CustomFault, Encode, Injector, Invariant, Model, Request, Search, Service, Shown,
+    Stateless,
 };
 use stormkv_sim::swarm::Dice;
+
+pub use crate::receipts::Receipts;
 
 /// The number of accounts.
 pub const ACCOUNTS: usize = 8;
@@ -180,7 +185,7 @@ impl<const LEAKY: bool> StateMachine for Accounts<LEAKY> {
 }
 
 /// The reference: all balances after each transfer that was committed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Book<const LEAKY: bool = false> {
     pages: Vec<(LogIndex, [u64; ACCOUNTS])>,
 }
@@ -189,6 +194,13 @@ impl<const LEAKY: bool> Book<LEAKY> {
     fn as_of(&self, index: LogIndex) -> [u64; ACCOUNTS] {
         let page = self.pages.partition_point(|(at, _)| *at <= index);
         page.checked_sub(1).map_or([OPENING_BALANCE; ACCOUNTS], |page| self.pages[page].1)
+    }
+}
+
+impl<const LEAKY: bool> Book<LEAKY> {
+    /// A hash of the newest balances, which all later answers depend on.
+    fn digest(&self) -> u64 {
+        Accounts::<LEAKY> { balances: self.as_of(LogIndex::MAX).to_vec() }.digest()
     }
 }
 
@@ -315,13 +327,24 @@ impl<const LEAKY: bool> Service for Ledger<LEAKY> {
 
     const FAULTS: &'static [&'static dyn CustomFault] = &[&Migration];
 
-    const INVARIANT: Option<Invariant<Accounts<LEAKY>>> = Some(|accounts| {
+    const INVARIANT: Option<Invariant<Accounts<LEAKY>>> = Some(|accounts, reach| {
+        if accounts.balances.contains(&0) {
+            reach("account-emptied");
+        }
         let (total, right) = (accounts.total(), OPENING_BALANCE * ACCOUNTS as u64);
         match total == right {
             true => Ok(()),
             false => Err(format!("holds {total} on all accounts, not {right}")),
         }
     });
+
+    const SEARCH: Option<Search<Book<LEAKY>>> = Some(Search::new(Book::digest));
+
+    const MARKS: &'static [&'static str] = &["account-emptied", "overdraft-refused"];
+
+    fn checkers() -> Vec<Box<dyn Checker<Self>>> {
+        vec![Box::new(Receipts::default())]
+    }
 
     fn parse(words: &str) -> Result<Op, String> {
         parse(words)

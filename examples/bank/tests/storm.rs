@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use bank::{Accounts, Ledger};
+use bank::{Accounts, Book, Ledger};
 use stormkv::machine::StateMachine;
+use stormkv_sim::checker::black_box::{self, Found, Known, Operation};
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
-use stormkv_sim::service::Service;
+use stormkv_sim::service::{Request, Service};
 use stormkv_sim::shrink::{Options, shrink};
 use stormkv_sim::simulation::{self, RunOptions};
 use stormkv_sim::{scenario, swarm, testing};
@@ -50,8 +51,24 @@ fn invariant_notices_what_the_leak_has_lost() {
     let leaky = Accounts::<true>::new(&());
     let restored = Accounts::<true>::restore(&(), &mut leaky.snapshot()).expect("whole chunks");
     let invariant = Ledger::<true>::INVARIANT.expect("a ledger has one");
-    assert_eq!(invariant(&leaky), Ok(()));
-    assert_eq!(invariant(&restored), Err("holds 600 on all accounts, not 800".to_owned()));
+    assert_eq!(invariant(&leaky, &mut |_| ()), Ok(()));
+    assert_eq!(
+        invariant(&restored, &mut |_| ()),
+        Err("holds 600 on all accounts, not 800".to_owned())
+    );
+}
+
+#[test]
+fn receipts_and_marks_exercised() {
+    let outcomes: Vec<Outcome> =
+        (0..20).map(|seed| run::<Ledger>(&swarm::generate::<Ledger>(seed))).collect();
+    let checked: u64 = outcomes.iter().map(|outcome| outcome.checks["receipts"]).sum();
+    assert!(checked > 100, "{checked}");
+    let searched = |check| outcomes.iter().map(|outcome| outcome.checks[check]).sum::<u64>();
+    assert!(searched("linearizability-black-box") > 0);
+    for mark in Ledger::<false>::MARKS {
+        assert!(outcomes.iter().any(|outcome| outcome.waypoints.contains_key(mark)), "{mark}");
+    }
 }
 
 #[test]
@@ -199,4 +216,38 @@ fn campaign_resumed_by_the_same_program_only() {
         message.contains("with the program 0000000000000000, not with the program"),
         "{message}"
     );
+}
+
+/// The search alone, without a log: the second transfer needs what the first has brought.
+#[test]
+fn search_notices_a_wrong_order() {
+    let ask = |call, text: &'static str, response: &'static str| Operation {
+        call,
+        ret: Some(call + 1),
+        request: if text.starts_with("transfer") {
+            Request::Command(text.into())
+        } else {
+            Request::Query(text.into())
+        },
+        known: Known::Response(response.into()),
+    };
+    let find = |operations: &[Operation]| {
+        let search = Ledger::<false>::SEARCH.expect("a ledger has one");
+        black_box::search(&search, Book::new(&()), operations, 1_000)
+    };
+    let mut operations = vec![
+        ask(1, "transfer 0 1 100", "done: 0 left"),
+        ask(3, "transfer 1 2 150", "done: 50 left"),
+        ask(5, "balance 0", "0"),
+        ask(7, "total", "800"),
+    ];
+    assert_eq!(find(&operations), Found::Linearizable);
+    // The transfer that brings the money is called after the one that needs it has returned.
+    operations.swap(0, 1);
+    (operations[0].call, operations[0].ret) = (1, Some(2));
+    (operations[1].call, operations[1].ret) = (3, Some(4));
+    assert_eq!(find(&operations), Found::Violation { longest: vec![], stuck: 0 });
+    // If both are under way at once, there is an order.
+    operations[0].ret = Some(4);
+    assert_eq!(find(&operations), Found::Linearizable);
 }

@@ -19,6 +19,7 @@
 //! With the feature `node`, the binary `lock-node` is a real node of the same service, and
 //! `tests/cluster.rs` runs three of them.
 
+mod fencing;
 mod reference;
 mod service;
 
@@ -131,6 +132,30 @@ fn parse_number(word: &str) -> Result<u64, String> {
     word.parse().map_err(|_| format!("`{word}` is not a number"))
 }
 
+/// The answer to a command that has acquired a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The fencing token.
+    pub token: Token,
+    /// The cluster's time at which the lease expires, in milliseconds.
+    pub expires_ms: u64,
+}
+
+impl Granted {
+    /// Parses an answer; `None` for another one.
+    pub fn parse(answer: &[u8]) -> Option<Granted> {
+        let words: Vec<&str> = str::from_utf8(answer).ok()?.split(' ').collect();
+        let ["granted", token, "until", expires_ms] = words[..] else { return None };
+        Some(Granted { token: token.parse().ok()?, expires_ms: expires_ms.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "granted {} until {}", self.token, self.expires_ms)
+    }
+}
+
 /// A lock that was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lease {
@@ -170,7 +195,7 @@ impl<const REVIVING: bool> Locks<REVIVING> {
         }
         let expires_ms = self.expiry_of(ms);
         self.leases.insert(token, Lease { lock, expires_ms });
-        format!("granted {token} until {expires_ms}")
+        Granted { token, expires_ms }.to_string()
     }
 
     /// The lease with this token. The caller has removed what has expired.

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use stormkv_sim::history::{Answer, Outcome};
-use stormkv_sim::service::{Client, Invariant, Pending, Reach, Request, Service, Shown};
+use stormkv_sim::service::{Checker, Client, Invariant, Pending, Reach, Request, Service, Shown};
 use stormkv_sim::swarm::Dice;
 
-use super::{Ask, LOCKS, Locks, Reference, Token, parse_lock, parse_number};
+use super::fencing::Fencing;
+use super::{Ask, Granted, LOCKS, Limits, Locks, Reference, Token, parse_lock, parse_number};
 
 /// An operation, and its text in a scenario. A client knows its tokens by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +82,17 @@ impl Client for Holder {
         Asked { op, ask }
     }
 
-    fn learn(&mut self, pending: &Asked, response: &[u8], _reach: Reach<'_>) {
-        let words: Vec<&str> = str::from_utf8(response).unwrap_or("").split(' ').collect();
-        if let ["granted", token, "until", _] = words[..]
-            && let Ok(token) = token.parse()
-        {
-            self.tokens[pending.op.lock()] = token;
+    fn learn(&mut self, pending: &Asked, response: &[u8], reach: Reach<'_>) {
+        let lock = pending.op.lock();
+        if let Some(Granted { token, .. }) = Granted::parse(response) {
+            self.tokens[lock] = token;
+        }
+        match pending.ask {
+            Ask::Renew { token, .. } if token > 0 && response == b"lost" => {
+                reach("renewed-too-late")
+            }
+            Ask::Renew { .. } if response.starts_with(b"renewed") => reach("renewed"),
+            _ => {}
         }
     }
 }
@@ -131,7 +137,7 @@ impl<const REVIVING: bool> Service for LockService<REVIVING> {
         ("holder", "holder LOCK"),
     ];
 
-    const INVARIANT: Option<Invariant<Locks<REVIVING>>> = Some(|locks| {
+    const INVARIANT: Option<Invariant<Locks<REVIVING>>> = Some(|locks, _reach| {
         for lock in 0..LOCKS {
             let tokens: Vec<Token> = locks.in_force(lock).map(|(token, _)| token).collect();
             if let [first, second, ..] = tokens[..] {
@@ -140,6 +146,16 @@ impl<const REVIVING: bool> Service for LockService<REVIVING> {
         }
         Ok(())
     });
+
+    const MARKS: &'static [&'static str] = &["renewed", "renewed-too-late", "taken-over"];
+
+    fn params() -> Limits {
+        Limits { longest_ms: 4_000 }
+    }
+
+    fn checkers() -> Vec<Box<dyn Checker<Self>>> {
+        vec![Box::new(Fencing::default())]
+    }
 
     fn parse(words: &str) -> Result<Op, String> {
         let parts: Vec<&str> = words.split(' ').collect();

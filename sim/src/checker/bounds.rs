@@ -293,7 +293,7 @@ mod tests {
             let mut bounds = bounds();
             bounds.node(NodeId(1), &quiet, &status(5), 1).expect("that is little");
             let broken = bounds.node(NodeId(1), &load, &status(5), 1).expect_err(name);
-            assert_eq!(broken.check.name(), "bounds");
+            assert_eq!(broken.check, "bounds");
             assert!(broken.message.contains(&format!(" {name}, ")), "{}", broken.message);
         }
         let broken =

@@ -1,10 +1,13 @@
 //! The checks, by name: the one list of what is counted and of what a violation may be.
 //!
 //! A check whose antecedent never holds proves nothing, so each is counted when it is made. Some look for
-//! what is never due, such as a panic: they have no antecedent, and are not counted.
+//! what is never due, such as a panic: they have no antecedent, and are not counted. A service may have checks of
+//! its own beside these ([`Checker`](crate::service::Checker)); a name means one check.
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+use crate::service::Service;
 
 macro_rules! checks {
     (counted { $($counted:ident = $counted_name:literal,)* } never_due { $($never:ident = $never_name:literal,)* }) => {
@@ -93,6 +96,13 @@ never_due {
     SnapshotPrefix = "snapshot-prefix",
     WalFormat = "wal-format",
 }
+}
+
+/// The names of all checks of a service: the simulator's, and those of its own checkers.
+pub fn check_names<S: Service>() -> Vec<&'static str> {
+    let own = S::checkers();
+    let own = own.iter().map(|checker| checker.name());
+    Check::ALL.iter().map(|check| check.name()).chain(own).collect()
 }
 
 impl fmt::Display for Check {

@@ -19,14 +19,14 @@ use super::machine::MachineChecker;
 use super::raft::RaftChecker;
 use super::repeats::Repeats;
 use super::view::View;
-use crate::service::{Service, Shown};
+use crate::service::{Committed, Finding, Service, Shown};
 use crate::words;
 
 /// A broken promise: which checker noticed, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The check that failed.
-    pub check: Check,
+    /// The name of the check that failed.
+    pub check: &'static str,
     /// One sentence.
     pub message: String,
     /// The node that it is about, if that is not whoever the present event happens to.
@@ -38,7 +38,13 @@ pub struct Broken {
 impl Broken {
     /// A promise that the node breaks to whom the present event happens.
     pub fn new(check: Check, message: String) -> Broken {
-        Broken { check, message, node: None, ops: Vec::new() }
+        Broken { check: check.name(), message, node: None, ops: Vec::new() }
+    }
+
+    /// The finding of a service's checker of this name.
+    pub fn found(check: &'static str, finding: Finding) -> Broken {
+        let Finding { message, node, ops } = finding;
+        Broken { check, message, node, ops }
     }
 
     /// The same, about this node.
@@ -450,6 +456,21 @@ impl<S: Service> Safety<S> {
         let version = self.raft.committed_version(index)?;
         let is_command = version.kind == EntryKind::Normal && !version.data.is_empty();
         self.raft.ledger.committed(index).filter(|_| is_command).map(|(term, ..)| term)
+    }
+
+    /// Returns the command that is committed at this index and took effect there, if it is one.
+    pub fn effect(&self, index: LogIndex) -> Option<Committed<'_>> {
+        let version = self.raft.committed_version(index)?;
+        if version.kind != EntryKind::Normal {
+            return None;
+        }
+        let Proposal::Command(session, command) = Proposal::decode(&version.data)? else {
+            return None;
+        };
+        let is_first = session.is_none_or(|(session, number)| {
+            self.machine.took_effect(session, number) == Some(index)
+        });
+        is_first.then_some(Committed { index, session, command })
     }
 
     /// Whether a change of the membership is committed at this index.

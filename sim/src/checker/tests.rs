@@ -22,7 +22,7 @@ const N3: NodeId = NodeId(3);
 
 /// The checker that speaks about this tape; the honest one must have passed before.
 fn verdict(tape: &Tape) -> Option<&'static str> {
-    tape.play().err().map(|broken| broken.check.name())
+    tape.play().err().map(|broken| broken.check)
 }
 
 /// Applies one lie to the honest tape, and demands that exactly this checker hears it.

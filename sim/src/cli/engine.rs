@@ -31,6 +31,8 @@ pub struct Engine {
     pub is_foreign: bool,
     /// The names of the faults that the service declares.
     pub custom_faults: fn() -> Vec<&'static str>,
+    /// The situations that a campaign should reach.
+    pub waypoints: fn() -> Vec<&'static str>,
     /// Draws the plan of a seed.
     pub generate: fn(u64) -> Plan,
     /// The same, with damage beyond what a quorum can repair.
@@ -84,6 +86,7 @@ impl Engine {
         Engine {
             is_foreign: !type_name::<S>().starts_with(concat!(env!("CARGO_CRATE_NAME"), "::")),
             custom_faults: || S::FAULTS.iter().map(|fault| fault.name()).collect(),
+            waypoints: simulation::waypoints::<S>,
             generate: swarm::generate::<S>,
             generate_beyond: swarm::generate_beyond::<S>,
             load: |path| scenario::load::<S>(path),

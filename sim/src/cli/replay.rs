@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Recovery, Skipped, Violation};
 use crate::plan::Plan;
 use crate::report::{self, Json, JsonFailure, Paint, Subject, Table};
 use crate::scenario;
-use crate::simulation::{self, FailureReport, RunOptions};
+use crate::simulation::{FailureReport, RunOptions};
 use crate::version;
 use crate::view::timeline;
 use serde::Serialize;
@@ -69,7 +69,7 @@ pub fn replay(args: &ReplayArgs, engine: &Engine, console: &Console) -> Result<E
         totals: Totals { wall, bug: planted, ..totals(args.subject.seed, outcome) },
     };
     if args.json {
-        console.print_json(&telling.json());
+        console.print_json(&telling.json(&(engine.waypoints)()));
         console.err.print(&telling.last_words(console.err_paint()));
     } else {
         console.out.print(&telling.text(args.verbose, console.paint()));
@@ -297,14 +297,14 @@ impl Telling {
         }
     }
 
-    fn json(&self) -> ReplayJson<'_> {
+    fn json<'a>(&'a self, waypoints: &[&'static str]) -> ReplayJson<'a> {
         let seed = self.subject.seed();
         let failed = self.totals.failed.iter();
         let failed =
             failed.map(|Failure { violation, .. }| JsonFailure::new(seed, violation)).collect();
         let violation = self.violation.as_ref();
         ReplayJson {
-            run: Json { failed, ..report::campaign_json(&self.totals, simulation::WAYPOINTS) },
+            run: Json { failed, ..report::campaign_json(&self.totals, waypoints) },
             steps: self.steps,
             verdict: report::verdict(violation),
             checker: violation.map(|violation| violation.checker),

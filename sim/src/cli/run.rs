@@ -7,11 +7,11 @@ use crate::campaign::{
     self, BEYOND_QUORUM, BUG, Failure, FileError, Kept, Manifest, PROGRAM, Seeds, Settings, Totals,
 };
 use crate::caught::caught;
+use crate::determinism;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::report::{self, Subject};
 use crate::simulation::RunOptions;
-use crate::{determinism, simulation};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::console::Console;
@@ -199,19 +199,20 @@ pub fn print_totals(
     (engine, console): (&Engine, &Console),
     page: Page<'_>,
 ) -> Exit {
+    let waypoints = &(engine.waypoints)();
     let paint = console.paint();
     match form {
         Form { json: true, .. } => {
-            console.print_json(&report::campaign_json(totals, simulation::WAYPOINTS));
+            console.print_json(&report::campaign_json(totals, waypoints));
         }
         Form { verbose: true, .. } => {
-            console.out.print(&report::summary(label, totals, simulation::WAYPOINTS, paint));
+            console.out.print(&report::summary(label, totals, waypoints, paint));
             if totals.failed.is_empty() {
                 console.out.print(&format!("\n{}\n", report::verdict_line(totals, paint)));
             }
         }
         _ => {
-            let known = (simulation::WAYPOINTS, &(engine.custom_faults)()[..]);
+            let known = (&waypoints[..], &(engine.custom_faults)()[..]);
             console.out.print(&report::brief(label, totals, known, paint));
             console.out.print("\nall counts: --verbose\n");
         }

@@ -8,8 +8,8 @@ use crate::caught::guarded;
 use crate::outcome::Violation;
 use crate::report::{self, Table};
 use crate::simulation::{SoakProgress, Soaked};
+use crate::swarm;
 use crate::version;
-use crate::{simulation::WAYPOINTS, swarm};
 use serde::Serialize;
 
 use super::console::Console;
@@ -81,7 +81,7 @@ pub fn soak(args: &SoakArgs, engine: &Engine, console: &Console) -> Result<Exit,
         console.print_json(&json(args.seed, &soaked, violation.as_ref(), &totals));
     } else {
         let paint = console.paint();
-        console.out.print(&table(&soaked, &totals).render(paint));
+        console.out.print(&table(&soaked, &totals, &(engine.waypoints)()).render(paint));
         let verdict = match &violation {
             None => paint.green("clean"),
             Some(Violation { checker, message, .. }) => {
@@ -124,7 +124,7 @@ fn json<'a>(
     }
 }
 
-fn table(soaked: &Soaked, totals: &Totals) -> Table {
+fn table(soaked: &Soaked, totals: &Totals, waypoints: &[&str]) -> Table {
     let mut table = Table::default();
     let simulated = report::duration(totals.sim_ns as f64 / 1e9);
     let wall = report::duration(totals.wall.as_secs_f64());
@@ -136,7 +136,7 @@ fn table(soaked: &Soaked, totals: &Totals) -> Table {
     if let Some(peak) = speed::peak_rss_mb() {
         table.words("peak memory", &format!("{peak:.1} MiB"));
     }
-    report::coverage(&mut table, totals, WAYPOINTS);
+    report::coverage(&mut table, totals, waypoints);
     table.heading("peaks of a node in the last quarter");
     let [first, .., last] = &soaked.quarters;
     for (name, peak) in last.iter().filter(|(_, peak)| **peak > 0) {

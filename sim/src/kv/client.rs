@@ -50,6 +50,7 @@ impl service::Client for Memory {
                 self.seen.insert(key.clone(), revision);
                 reach("guard-refused");
             }
+            (Op::Cas { .. }, Response::Swapped { swapped: false, .. }) => reach("cas-refused"),
             (Op::Get { key }, Response::Value(found)) => {
                 self.seen.insert(key.clone(), found.map(|found| found.revision));
             }

@@ -142,6 +142,9 @@ impl<S: Service> Simulation<'_, S> {
             // As good as refused: the answer is another command's.
             return self.finish(number, Outcome::Fail);
         }
+        if let Some(requests) = &mut self.clients.requests {
+            requests.answered(number, response);
+        }
         self.learn(number, response);
         if self.go_on(number, index, response) {
             return;
@@ -152,12 +155,7 @@ impl<S: Service> Simulation<'_, S> {
             None => Err("the operator has asked for no answer of the service".to_owned()),
         };
         match outcome {
-            Ok(outcome) => {
-                if outcome == Outcome::Ok(Answer::Swapped(false)) {
-                    self.reach("cas-refused");
-                }
-                self.finish(number, outcome);
-            }
+            Ok(outcome) => self.finish(number, outcome),
             Err(reason) => {
                 let who = self.clients.all[number as usize].name().to_owned();
                 let message =
@@ -259,7 +257,7 @@ impl<S: Service> Simulation<'_, S> {
         if let Some(pending) = pending {
             client.memory.learn(pending, response, &mut |name| reached.push(name));
         }
-        reached.into_iter().for_each(|name| self.reach(name));
+        self.reach_marks(reached);
     }
 
     /// Goes on with an operation that takes several requests, if it is not over. Returns whether it does.
@@ -275,8 +273,11 @@ impl<S: Service> Simulation<'_, S> {
             current.first_token = client.token + 1;
             current.first_floor = commit;
             current.attempts = 0;
+            if let Some(requests) = &mut self.clients.requests {
+                requests.called(number, pending.request());
+            }
         }
-        reached.into_iter().for_each(|name| self.reach(name));
+        self.reach_marks(reached);
         if more {
             self.attempt(number);
         }
@@ -346,9 +347,8 @@ mod tests {
             (c1, n1, 2, 2, true),
             (c1, n1, 2, 1, false),
         ] {
-            let judged = simulation
-                .shows(lane, (node, incarnation), index)
-                .map_err(|broken| broken.check.name());
+            let judged =
+                simulation.shows(lane, (node, incarnation), index).map_err(|broken| broken.check);
             assert_eq!(judged, if fits { Ok(()) } else { Err("reads-go-back") }, "{node} {index}");
         }
     }

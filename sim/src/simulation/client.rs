@@ -9,12 +9,16 @@ use stormkv::api::{Consistency, Reconfigure, Refusal, Reply, Request};
 use stormkv::types::{LogIndex, NodeId, SessionId};
 
 use super::goodput::Goodput;
+use super::requests::Requests;
 use crate::checker::witness;
 use crate::history::{Action, History, Model};
 use crate::network::Endpoint;
 use crate::plan::{Call, Manner, Op, OpRow, Part, Plan};
 use crate::rng::{Purpose, Stream};
 use crate::service::{self, Pending, Service, parsed};
+
+/// One clean run in so many is also judged without the help of the log's order.
+pub(super) const BLACK_BOX_SAMPLE: u64 = 8;
 
 /// An operation of the service that is under way.
 pub(super) type PendingOf<S> = <<S as Service>::Client as service::Client>::Pending;
@@ -99,6 +103,8 @@ pub(super) struct Clients<S: Service> {
     /// By lane: the first hands of all clients in the order of their numbers, then the others.
     pub all: Vec<Client<S>>,
     pub history: History,
+    /// The requests, in a run that the service's own search judges.
+    pub requests: Option<Requests>,
     /// Which recorded operation a command belongs to.
     pub owner: FxHashMap<(SessionId, u64), usize>,
     /// The commands without a session, in the order of their calls.
@@ -188,6 +194,8 @@ impl<S: Service> Clients<S> {
         Clients {
             all,
             history: History::new(Model::Kv).called(names),
+            requests: (S::SEARCH.is_some() && plan.seed.is_multiple_of(BLACK_BOX_SAMPLE))
+                .then(Requests::default),
             owner: FxHashMap::default(),
             loose: Vec::new(),
             shown: BTreeMap::new(),

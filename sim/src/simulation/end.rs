@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::Simulation;
+use super::client::BLACK_BOX_SAMPLE;
 use super::observe::Observation;
 use crate::checker::linearizable::{self, Limits};
-use crate::checker::{Broken, Check, witness};
+use crate::checker::{Broken, Check, black_box, witness};
 use crate::history;
 use crate::outcome::Class;
-use crate::service::{Service, Shown};
+use crate::service::{Model, Request, Search, Service, Shown};
 
-/// One clean run in so many is also judged without the help of the log's order.
-const BLACK_BOX_SAMPLE: u64 = 8;
 /// Steps of the black-box search.
 const BLACK_BOX_STEPS: u64 = 300_000;
 
@@ -139,8 +138,15 @@ impl<S: Service> Simulation<'_, S> {
                 Err(broken) => return self.fail(Class::Liveness, broken),
             }
         }
+        self.observers.finish_checkers(&self.clients.history);
+        if let Some(broken) = self.observers.take_found() {
+            self.violation = None;
+            return self.fail(Class::Safety, broken);
+        }
         // A fork is judged like its run.
-        if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
+        if let Some(search) = &S::SEARCH {
+            self.search_order(search);
+        } else if self.plan.seed.is_multiple_of(BLACK_BOX_SAMPLE) {
             let limits = Limits { steps: BLACK_BOX_STEPS, ..Limits::default() };
             match linearizable::check(&self.clients.history, limits, &mut || false) {
                 linearizable::Verdict::Violation(why) => {
@@ -149,6 +155,34 @@ impl<S: Service> Simulation<'_, S> {
                 }
                 linearizable::Verdict::Linearizable => self.safety.count(Check::BlackBox, 1),
                 linearizable::Verdict::Unknown(_) => self.safety.count(Check::BlackBoxUnknown, 1),
+            }
+        }
+    }
+
+    /// Searches for an order of the requests that explains all responses, if this run is one of the sample.
+    fn search_order(&mut self, search: &Search<S::Model>) {
+        let Some(requests) = self.clients.requests.take() else { return };
+        let requests = requests.take();
+        match black_box::search(search, S::Model::new(&S::params()), &requests, BLACK_BOX_STEPS) {
+            black_box::Found::Linearizable => self.safety.count(Check::BlackBox, 1),
+            black_box::Found::Unknown => self.safety.count(Check::BlackBoxUnknown, 1),
+            black_box::Found::Violation { longest, stuck } => {
+                let operation = &requests[stuck];
+                let request = match &operation.request {
+                    Request::Command(bytes) => S::describe(Shown::Command(bytes)),
+                    Request::Query(bytes) => S::describe(Shown::Query(bytes)),
+                };
+                let response = match &operation.known {
+                    black_box::Known::Response(bytes) => S::describe(Shown::Response(bytes)),
+                    _ => "its effect".to_owned(),
+                };
+                let message = format!(
+                    "no order of the requests explains all responses: behind the {} of {} that have one, \
+                     `{request}` must come, and `{response}` is wrong there",
+                    longest.len(),
+                    requests.len()
+                );
+                self.fail(Class::Safety, Broken::new(Check::BlackBox, message));
             }
         }
     }

@@ -201,6 +201,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         self.note_recovery(id);
         self.after(id, status);
+        self.show_applied(id, 0, true);
         self.carry_out(id);
         self.set_timer(id);
         self.crash_in_loop(id);

@@ -8,8 +8,10 @@
 //! - `hash.rs` is the trace hash, `text.rs` the line that a person reads,
 //! - `coverage.rs` counts faults and waypoints,
 //! - `recorder.rs` fills a recording, `failure.rs` collects what a report about a failure needs,
+//! - `checkers.rs` shows the checkers of the service what they need,
 //! - `fingerprint.rs` is a coarse picture of the cluster, for a search for new behaviour.
 
+mod checkers;
 mod coverage;
 pub(super) mod failure;
 pub(super) mod fingerprint;
@@ -18,8 +20,7 @@ mod observation;
 pub(super) mod recorder;
 pub(super) mod text;
 
-use std::marker::PhantomData;
-
+use self::checkers::Checkers;
 pub(super) use self::coverage::Coverage;
 use self::failure::FailureRecorder;
 use self::fingerprint::Portrait;
@@ -29,10 +30,12 @@ use self::recorder::Recorder;
 use super::RunOptions;
 use super::client::Clients;
 use super::cluster::Cluster;
-use crate::checker::Safety;
+use crate::checker::{Broken, Safety};
+use crate::history::History;
 use crate::network::Network;
 use crate::plan::Plan;
-use crate::service::Service;
+pub(super) use crate::service::Stamp;
+use crate::service::{self, Service};
 
 /// Takes the line of one event.
 pub type Sink = Box<dyn FnMut(&str)>;
@@ -43,15 +46,8 @@ pub type Digest = Box<dyn FnMut(u64)>;
 /// The number of a message in a recording, from 1; 0 if there is no recording, or no message.
 pub(super) type MessageId = u32;
 
-/// The moment of an observation.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stamp {
-    pub step: u64,
-    pub at_ns: u64,
-}
-
 /// All observers of a run.
-pub(super) struct Observers<S> {
+pub(super) struct Observers<S: Service> {
     now: Stamp,
     hash: TraceHash,
     digest: Option<Digest>,
@@ -62,11 +58,12 @@ pub(super) struct Observers<S> {
     pub coverage: Coverage,
     /// Messages that the recording has numbered.
     numbered: MessageId,
-    service: PhantomData<S>,
+    checkers: Option<Box<Checkers<S>>>,
 }
 
-impl<S> Default for Observers<S> {
-    fn default() -> Self {
+impl<S: Service> Observers<S> {
+    /// Those that each run has: the trace hash, coverage, and the checkers of the service.
+    pub fn new(clients: &Clients<S>) -> Self {
         Observers {
             now: Stamp::default(),
             hash: TraceHash::default(),
@@ -77,12 +74,10 @@ impl<S> Default for Observers<S> {
             fingerprint: None,
             coverage: Coverage::default(),
             numbered: 0,
-            service: PhantomData,
+            checkers: Checkers::new(clients),
         }
     }
-}
 
-impl<S: Service> Observers<S> {
     /// Takes over whatever is to observe the run.
     pub fn attach(&mut self, options: &mut RunOptions, plan: &Plan, clients: &Clients<S>) {
         self.text.sink = options.trace.take();
@@ -163,7 +158,11 @@ impl<S: Service> Observers<S> {
     #[inline(always)]
     pub fn see(&mut self, observation: &Observation<'_>) {
         self.hash.observe(observation);
-        if self.text.sink.is_some() || self.failure.is_some() || self.recorder.is_some() {
+        if self.text.sink.is_some()
+            || self.failure.is_some()
+            || self.recorder.is_some()
+            || self.checkers.is_some()
+        {
             self.show(observation);
         }
     }
@@ -183,6 +182,38 @@ impl<S: Service> Observers<S> {
         if let Some(recorder) = &mut self.recorder {
             recorder.observe::<S>(observation);
         }
+        if let Some(checkers) = &mut self.checkers {
+            checkers.observe(self.now, observation, &mut self.coverage);
+        }
+    }
+
+    /// Whether the service has checkers, who see more than the others.
+    pub fn has_checkers(&self) -> bool {
+        self.checkers.is_some()
+    }
+
+    /// Shows the checkers of the service what nobody else sees.
+    pub fn show_checkers(&mut self, seen: &service::Observation<'_, S>) {
+        if let Some(checkers) = &mut self.checkers {
+            checkers.show(self.now, seen, &mut self.coverage);
+        }
+    }
+
+    /// Shows the checkers of the service the whole history.
+    pub fn finish_checkers(&mut self, history: &History) {
+        if let Some(checkers) = &mut self.checkers {
+            checkers.finish(self.now, history, &mut self.coverage);
+        }
+    }
+
+    /// What a checker of the service has found.
+    pub fn take_found(&mut self) -> Option<Broken> {
+        self.checkers.as_mut()?.take_found()
+    }
+
+    /// How often each checker of the service has compared something.
+    pub fn checked(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.checkers.iter().flat_map(|checkers| checkers.counts())
     }
 }
 

@@ -94,6 +94,12 @@ impl<S: Service> Simulation<'_, S> {
         let recorded = action.map(|action| {
             self.clients.history.invoke(client.process, action, self.kernel.now_ns())
         });
+        if let Some(requests) = &mut self.clients.requests
+            && let Some(pending) = &pending
+            && !matches!(row.call.manner, Manner::Stale | Manner::Reused)
+        {
+            requests.called(number, pending.request());
+        }
         let called = Observation::Called { lane: number, row: at, call: &row.call, recorded };
         self.observers.see(&called);
         let current = client.current.insert(Current {
@@ -407,6 +413,9 @@ impl<S: Service> Simulation<'_, S> {
         let (row, since_ns) = (current.row, current.since_ns);
         let returned = Observation::Returned { lane: number, row, since_ns, outcome: &outcome };
         self.observers.see(&returned);
+        if let Some(requests) = &mut self.clients.requests {
+            requests.returned(number, &outcome);
+        }
         let (op, call) = (&plan.ops[current.row].call.op, &plan.ops[current.row].call);
         let unknown = outcome == Outcome::Info;
         let accepted = matches!(outcome, Outcome::Ok(_));

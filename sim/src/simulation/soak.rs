@@ -214,6 +214,8 @@ impl<S: Service> Simulation<'_, S> {
 
     /// Lets the history begin with the contents, as one operation that took effect at `index`.
     pub(super) fn write_before(&mut self, index: LogIndex) {
+        // The search begins with an empty state.
+        self.clients.requests = None;
         let state = S::state_as_action(self.safety.model());
         let history = &mut self.clients.history;
         // The operator's operations are not recorded, so this process is free.

@@ -228,6 +228,8 @@ impl<S: Service> Simulation<'_, S> {
         }
         if acts {
             self.after(id, status);
+            let by_snapshot = applied.is_some_and(|applied| applied.by_snapshot);
+            self.show_applied(id, before.applied.index, by_snapshot);
         }
         self.carry_out(id);
         self.consider_stop(id);
@@ -275,17 +277,17 @@ impl<S: Service> Simulation<'_, S> {
             match self.safety.after(id, driver.node(), status) {
                 Ok(fresh) => {
                     committed = Some(fresh.clone());
-                    self.observers.see(&Observation::Committed(fresh));
+                    self.observers.see(&Observation::Committed(fresh.clone()));
+                    self.show_committed(fresh);
                 }
                 Err(broken) => return self.fail(Class::Safety, broken),
             }
         }
-        if let Some(invariant) = S::INVARIANT
-            && let Err(how) = invariant(driver.node().machine())
-        {
-            let message = format!("{id} {how}, as of entry {}", status.applied.index);
-            return self.fail(Class::Safety, Broken::new(Check::Invariant, message).at(id));
+        if let Err(broken) = self.judge_invariant(id, &status) {
+            return self.fail(Class::Safety, broken);
         }
+        let slot = self.cluster.get(id).expect("it has just been used");
+        let driver = slot.driver.as_ref().expect("it has just been used");
         if driver.node().stopped().is_none() {
             let load = driver.node().load();
             if load.proposals + load.forwards + load.reads > 0 {

@@ -130,7 +130,7 @@ impl<S: Service> Simulation<'_, S> {
         }
         let (Some(query), Some(answer)) = (query, answer) else { return Ok(()) };
         self.safety.queried(id, &query, (last, last), &answer).map_err(|broken| Broken {
-            check: Check::Recovery,
+            check: Check::Recovery.name(),
             message: format!(
                 "a recovery with the log of {id} has another state: {}",
                 broken.message

@@ -12,6 +12,7 @@ use crate::disk::Crash;
 use crate::kv::KeyValue;
 use crate::scenario;
 
+mod checkers;
 mod clock;
 mod failure;
 mod fork;

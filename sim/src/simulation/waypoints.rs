@@ -1,8 +1,16 @@
 //! Waypoints: situations that a campaign counts, because a swarm that never gets there proves nothing about
 //! them. Those that stay at zero are printed.
 
+use crate::service::Service;
+
+/// The names of all situations that a campaign of a service should reach: the simulator's, and the marks of the
+/// service.
+pub fn waypoints<S: Service>() -> Vec<&'static str> {
+    WAYPOINTS.iter().chain(S::MARKS).copied().collect()
+}
+
 /// Names of the situations that a campaign should reach: each is counted when it happens.
-pub const WAYPOINTS: &[&str] = &[
+pub(super) const WAYPOINTS: &[&str] = &[
     "leader-elected",
     "leader-deposed",
     "leadership-transferred",
@@ -25,7 +33,6 @@ pub const WAYPOINTS: &[&str] = &[
     "session-expired",
     "answer-not-kept",
     "read-by-follower",
-    "cas-refused",
     "learner-added",
     "learner-promoted",
     "voter-added",
@@ -81,12 +88,8 @@ pub const WAYPOINTS: &[&str] = &[
     "names-lost",
     "applied-without-session",
     "unknown-without-session",
-    "guard-refused",
-    "written-at-revision",
     "stale-read",
     "stale-read-behind",
-    "page-turned",
-    "page-turned-during-changes",
     "member-moved",
     "founded-from-backup",
     "disk-full-refused",

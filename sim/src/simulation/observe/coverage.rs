@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::WAYPOINTS;
 use crate::outcome::Skipped;
+use crate::service::Service;
 
 /// What has come about so far.
 #[derive(Default)]
@@ -25,6 +26,19 @@ impl Coverage {
     pub fn reach(&mut self, waypoint: &'static str) {
         debug_assert!(WAYPOINTS.contains(&waypoint), "{waypoint} is not declared");
         *self.waypoints.entry(waypoint).or_default() += 1;
+    }
+
+    /// Counts a mark of the service.
+    ///
+    /// # Panics
+    /// If the service has not declared it: a name that is misspelt would be missed in silence.
+    pub fn reach_mark<S: Service>(&mut self, mark: &'static str) {
+        assert!(
+            S::MARKS.contains(&mark),
+            "`{mark}` is no mark of the service, which are {:?}; add it to `Service::MARKS`",
+            S::MARKS
+        );
+        *self.waypoints.entry(mark).or_default() += 1;
     }
 
     /// Notes a fault of the plan that has hit nothing.
