@@ -7,7 +7,7 @@ use stormkv::machine::StateMachine;
 use stormkv_sim::checker::black_box::{self, Found, Known, Operation};
 use stormkv_sim::outcome::Outcome;
 use stormkv_sim::plan::Plan;
-use stormkv_sim::service::{Request, Service};
+use stormkv_sim::service::{Model, Request, Service};
 use stormkv_sim::shrink::{Options, shrink};
 use stormkv_sim::simulation::{self, RunOptions};
 use stormkv_sim::{scenario, swarm, testing};

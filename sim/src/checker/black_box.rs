@@ -226,7 +226,7 @@ mod tests {
 
     const SEARCH: Search<MachineAsModel<Kv>> = MachineAsModel::SEARCH;
 
-    fn found(ops: &[Operation], steps: u64) -> Found {
+    fn searched(ops: &[Operation], steps: u64) -> Found {
         search(&SEARCH, MachineAsModel::new(&()), ops, steps)
     }
 
@@ -286,14 +286,14 @@ mod tests {
             op(2, 4, &b, told(&[], &b)),
             op(5, 6, &is_a, a_last.clone()),
         ];
-        assert_eq!(found(&ops, 1_000), Found::Linearizable);
+        assert_eq!(searched(&ops, 1_000), Found::Linearizable);
         ops[0].ret = Some(2);
         ops[1].call = 3;
-        let found = found(&ops, 1_000);
+        let found = searched(&ops, 1_000);
         assert_eq!(found, Found::Violation { longest: vec![0, 1], stuck: 2 });
         ops[2].known = told(&both, &is_a);
-        assert_eq!(found(&ops, 1_000), Found::Linearizable);
-        assert_eq!(found(&ops, 1), Found::Unknown);
+        assert_eq!(searched(&ops, 1_000), Found::Linearizable);
+        assert_eq!(searched(&ops, 1), Found::Unknown);
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         for (first, second, fits) in
             [(&no, &no, true), (&no, &yes, true), (&yes, &yes, true), (&yes, &no, false)]
         {
-            let found = found(&ops(first, second), 1_000);
+            let found = searched(&ops(first, second), 1_000);
             assert_eq!(found == Found::Linearizable, fits, "{found:?}");
         }
     }
@@ -324,9 +324,9 @@ mod tests {
         let (a, read) = (put("a"), Request::Query(Query::Get { key: "k".into() }.encode()));
         let old = Known::Response(response(&[], &read));
         let mut ops = vec![op(1, 4, &a, Known::Effect), op(2, 3, &read, old)];
-        assert_eq!(found(&ops, 1_000), Found::Linearizable);
+        assert_eq!(searched(&ops, 1_000), Found::Linearizable);
         (ops[1].call, ops[1].ret) = (5, Some(6));
-        let found = found(&ops, 1_000);
+        let found = searched(&ops, 1_000);
         assert_eq!(found, Found::Violation { longest: vec![0], stuck: 1 });
     }
 }
