@@ -66,17 +66,14 @@ mod tests {
 
     use super::*;
 
+    type Seen<'a> = Observation<'a, LockService>;
+
     #[test]
     fn lower_token_after_a_higher_one_is_noticed() {
         let (op, node) = (Op::Acquire { lock: 1, ms: 100 }, NodeId(1));
         let [one, other] = [0, 1].map(|number| Worker { client: number + 1, number });
-        let called = |worker| Observation::<LockService>::Called {
-            worker,
-            op: &op,
-            is_stale: false,
-            recorded: None,
-        };
-        let granted = |worker, response| Observation::<LockService>::Response {
+        let called = |worker| Seen::Called { worker, op: &op, is_stale: false, recorded: None };
+        let granted = |worker, response| Seen::Response {
             worker,
             op: &op,
             node,
@@ -84,7 +81,7 @@ mod tests {
             response,
             recorded: None,
         };
-        let judge = |observations: &[Observation<'_, LockService>]| {
+        let judge = |observations: &[Seen<'_>]| {
             let mut fencing = Fencing::default();
             observations.iter().try_for_each(|seen| {
                 let (mut checked, mut reach) = (0, |_| ());
