@@ -20,8 +20,7 @@
 //! - `backlog.rs` knows the open entries of a leader's log, `waiting.rs` the requests that wait for
 //!   an entry,
 //! - `request.rs` takes up what clients ask for, and proposes it,
-//! - `clock.rs` is the cluster's time, with which proposals are stamped,
-//! - `read.rs` answers linearizable queries,
+//! - `clock.rs` stamps proposals with the cluster's time, `read.rs` answers linearizable queries,
 //! - `snapshot.rs` saves, sends, receives and installs snapshots,
 //! - `pressure.rs` bounds what it takes in while its disk or its log is behind,
 //! - `space.rs` is what it does when the disk is nearly full,

@@ -301,8 +301,8 @@ mod tests {
         let (a, b, is_a) = (put("a"), put("b"), has("a"));
         let told =
             |before: &[Request], request: &Request| Known::Response(response(before, request));
-        let yes = told(&[a.clone()], &is_a);
-        let no = told(&[b.clone()], &is_a);
+        let yes = told(std::slice::from_ref(&a), &is_a);
+        let no = told(std::slice::from_ref(&b), &is_a);
         let ops = |first: &Known, second: &Known| {
             vec![
                 op(1, 2, &a, Known::Nothing),

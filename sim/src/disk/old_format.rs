@@ -47,10 +47,10 @@ fn older_segment(bytes: &Bytes) -> Option<Bytes> {
 }
 
 /// Version 3 has the session table in frames of another kind than version 1, see [`older_sessions`].
-/// Versions 2 and 4 have more in the head, see [`older_head`]. The checksums of all frames build on
+/// Versions 2, 4 and 5 have more in the head, see [`older_head`]. The checksums of all frames build on
 /// each other.
 fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
-    if !bytes.starts_with(b"stormsnp") || word(bytes, 8)? != 4 {
+    if !bytes.starts_with(b"stormsnp") || word(bytes, 8)? != 5 {
         return None;
     }
     let mut is_header = true;
@@ -83,7 +83,8 @@ fn older_snapshot(bytes: &Bytes) -> Option<Bytes> {
 }
 
 /// The part of a head that version 1 has, too. Behind it are the addresses of the members and the
-/// promises of votes, both lists; `None` if one of them is not empty, which version 1 cannot say.
+/// promises of votes, both lists, and the cluster's time. `None` if one of them is not empty or the time is
+/// not 0: version 1 cannot say that, and a cluster whose members forget the time would stamp it anew.
 fn older_head(head: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     let ids = |at: &mut usize| {
@@ -100,7 +101,7 @@ fn older_head(head: &[u8]) -> Option<&[u8]> {
     // Whether a joint configuration ends by itself, and the removed members.
     at += 1;
     ids(&mut at)?;
-    (head.get(at..)? == [0, 0]).then(|| &head[..at])
+    (head.get(at..)? == [0, 0, 0]).then(|| &head[..at])
 }
 
 /// A chunk of the session table as version 1 of that wrote it: there is nothing before a response
@@ -176,9 +177,9 @@ mod tests {
 
     fn with_sessions(entries: &[u8]) -> Bytes {
         let mut out = BytesMut::from(&b"stormsnp"[..]);
-        out.put_u32_le(4);
+        out.put_u32_le(5);
         let mut crc = 0;
-        let head = [HEAD, &[0, 0]].concat();
+        let head = [HEAD, &[0, 0, 0]].concat();
         let frames = [(1, &head[..]), (5, &b"\x03\x01\x09"[..]), (5, entries), (3, b"state")];
         for (kind, data) in frames {
             crc = chained(crc, kind, data);
@@ -191,19 +192,20 @@ mod tests {
     }
 
     #[test]
-    fn an_older_snapshot_has_no_addresses_and_no_promises() {
+    fn older_snapshot_has_no_addresses_promises_and_time() {
         let older = older_snapshot(&snapshot()).unwrap();
         // One byte for each of these, one that says that the response was kept, and the hash of the command.
-        assert_eq!(older.len(), snapshot().len() - 5);
+        assert_eq!(older.len(), snapshot().len() - 6);
         assert_eq!(older_snapshot(&older), None, "it is what it is already");
     }
 
     #[test]
-    fn older_head_without_addresses_and_promises() {
-        assert_eq!(older_head(&[HEAD, &[0, 0]].concat()), Some(HEAD));
-        let address = [HEAD, b"\x01\x01\x01a\0"].concat();
-        let promise = [HEAD, b"\0\x01\x01\x04\0\0"].concat();
-        for head in [HEAD, &HEAD[..5], &address, &promise] {
+    fn older_head_without_addresses_promises_and_time() {
+        assert_eq!(older_head(&[HEAD, &[0, 0, 0]].concat()), Some(HEAD));
+        let address = [HEAD, b"\x01\x01\x01a\0\0"].concat();
+        let promise = [HEAD, b"\0\x01\x01\x04\0\0\0"].concat();
+        let time = [HEAD, b"\0\0\x01"].concat();
+        for head in [HEAD, &HEAD[..5], &address, &promise, &time] {
             assert_eq!(older_head(head), None, "{head:?}");
         }
     }

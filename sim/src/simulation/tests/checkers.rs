@@ -43,7 +43,9 @@ impl<const APPLIED: usize> Checker<Watched<APPLIED>> for Limit<APPLIED> {
                     return Err(Finding::new(message).at(*node).shown_by([0]));
                 }
             }
-            Observation::State { machine, .. } => context.sometimes("has-keys", machine.len() > 0),
+            Observation::State { machine, .. } => {
+                context.sometimes("has-keys", !machine.is_empty())
+            }
             Observation::Response { response, .. } => assert!(!response.is_empty()),
             Observation::Returned { end: End::Acknowledged, op: Op::Put { .. }, .. } => {
                 self.acknowledged += 1;

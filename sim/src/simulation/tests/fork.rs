@@ -60,7 +60,7 @@ fn a_fork_after_the_last_event_fails_as_its_run_did() {
 
 /// One that stalls, and one that lies, if this build can do that.
 fn failing() -> Vec<Plan> {
-    let lies = Plan { bug: Some("read-at-once".to_owned()), ..swarm::generate::<KeyValue>(114) };
+    let lies = Plan { bug: Some("read-at-once".to_owned()), ..swarm::generate::<KeyValue>(124) };
     if cfg!(feature = "bugs") { vec![plan(1), lies] } else { vec![plan(1)] }
 }
 
