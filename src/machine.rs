@@ -18,8 +18,8 @@ pub struct Context {
     /// The cluster's time, with which the leader stamped the command when it proposed it.
     ///
     /// It counts from the foundation of the cluster, in steps of the leader's [tick], and never goes back along
-    /// the log, whichever member leads. It is no time of day: while no member leads it may stand still,
-    /// and it runs as fast as the clock of whoever leads. Leases and times to live that are measured by it are
+    /// the log, across changes of the leader. It is no time of day: without a leader it may stand still,
+    /// and it runs as fast as the clock of the leader. Leases and times to live that are measured by it are
     /// judged alike by all replicas; a client that measures them by a clock of its own needs a fencing
     /// token besides.
     ///
@@ -57,7 +57,7 @@ pub struct StateSize {
 /// A machine that needs time takes it from the [`Context`] of a command.
 pub trait StateMachine: Sized + Send + 'static {
     /// What a machine is constructed with, such as limits; `()` for one that needs nothing. Replicas must
-    /// have equal settings if responses depend on them: they are not part of the log or of snapshots.
+    /// have equal parameters if responses depend on them: they are not part of the log or of snapshots.
     type Params: Clone + Debug + Default + Send + Sync + 'static;
 
     /// Constructs the state before the first command.

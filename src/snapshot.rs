@@ -26,7 +26,7 @@ use crate::env::FileName;
 use crate::error::Error;
 use crate::machine::Chunks;
 use crate::node::Membership;
-use crate::types::SnapshotId;
+use crate::types::{self, SnapshotId};
 
 const MAGIC: &[u8; 8] = b"stormsnp";
 /// Version 2 has the addresses of the members behind the membership in the head; a version 1 head
@@ -65,7 +65,7 @@ pub struct Head {
 impl Head {
     fn encode(&self) -> Bytes {
         let membership = &self.membership;
-        let micros = u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX);
+        let micros = types::micros(self.time);
         let parts = (self.id, membership, membership.addresses(), membership.promises(), micros);
         postcard::to_stdvec(&parts).expect("writing to memory cannot fail").into()
     }

@@ -5,6 +5,7 @@
 //! looked up (nodes, sessions, tickets) are newtypes, so that one cannot be taken for another.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -87,4 +88,9 @@ impl SnapshotId {
     pub(crate) fn rank(self) -> (Term, LogIndex) {
         (self.term, self.index)
     }
+}
+
+/// Whole microseconds, in which the log and snapshots hold times.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -47,15 +47,27 @@ pub enum Shown<'a> {
     Exact(&'a [u8]),
 }
 
+impl<'a> Shown<'a> {
+    /// The bytes, whatever they are.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Shown::Command(bytes)
+            | Shown::Query(bytes)
+            | Shown::Response(bytes)
+            | Shown::Exact(bytes) => bytes,
+        }
+    }
+}
+
 impl fmt::Display for Shown<'_> {
     /// The bytes as they are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, bytes) = match self {
-            Shown::Command(bytes) => ("command ", bytes),
-            Shown::Query(bytes) => ("query ", bytes),
-            Shown::Response(bytes) | Shown::Exact(bytes) => ("", bytes),
+        let what = match self {
+            Shown::Command(_) => "command ",
+            Shown::Query(_) => "query ",
+            Shown::Response(_) | Shown::Exact(_) => "",
         };
-        write!(f, "{what}{:?}", Bytes::copy_from_slice(bytes))
+        write!(f, "{what}{:?}", Bytes::copy_from_slice(self.bytes()))
     }
 }
 

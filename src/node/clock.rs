@@ -21,6 +21,8 @@
 
 use std::time::Duration;
 
+use crate::types::micros;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct ClusterClock {
@@ -45,17 +47,17 @@ impl ClusterClock {
         let ticks = u32::try_from(tick - self.since).unwrap_or(u32::MAX);
         let time = self.time.saturating_add(self.tick.saturating_mul(ticks));
         // As it is written down, so that a stamp that is read back is the one that was made.
-        Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+        Duration::from_micros(micros(time))
     }
 
-    /// A leader's entry with this stamp was appended to the log. A clock that was ahead is set back: its
-    /// leader is who decides, and members whose clocks run fast must not get away from it.
+    /// Sets the clock to the stamp of an entry that was appended to the log. A clock that is ahead is set back:
+    /// the leader's time counts, and the drift of a fast member must not add up from one entry to the next.
     pub fn set(&mut self, stamp: Duration, tick: u64) {
         assert!(tick >= self.since, "ticks count upwards");
         (self.time, self.since) = (stamp, tick);
     }
 
-    /// This member leads, and its log holds this stamp or is applied up to that time.
+    /// Advances the clock of a new leader to the last stamp of its log.
     pub fn advance_to(&mut self, stamp: Duration, tick: u64) {
         if self.at(tick) < stamp {
             self.set(stamp, tick);

@@ -19,7 +19,7 @@ use crate::node::membership::Membership;
 use crate::node::promise::Change;
 use crate::session::{SessionLimits, Sessions, Verdict};
 use crate::snapshot::{self, Head, Writer};
-use crate::types::{LogIndex, SessionId, SnapshotId};
+use crate::types::{LogIndex, SessionId, SnapshotId, micros};
 
 /// Bytes of a snapshot file that are read in one go.
 const READ_BYTES: u32 = 4 << 20;
@@ -41,11 +41,6 @@ pub enum Proposal<'a> {
 /// As one piece; serde would write a slice byte by byte, to the same result.
 fn serialize_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
-}
-
-/// Whole microseconds, in which times are written down.
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl<'a> Proposal<'a> {

@@ -3,8 +3,8 @@
 //! [`Accounts`] is the state machine: eight accounts, and transfers between them that must not
 //! overdraw. [`Ledger`] says how its operations are written in a scenario, how they are drawn at
 //! random, and what must hold: no transfer makes or destroys money. [`Book`] is the reference
-//! that each answer is compared with, and [`Receipts`] a checker of its own. Faults, clients, checkers, shrinking and replay are the
-//! simulator's.
+//! that each answer is compared with, and [`Receipts`] a checker of its own. All other checkers, the
+//! faults, clients, shrinking and replay are the simulator's.
 //!
 //! With the feature `node`, the binary `bank-node` is a real node of the same ledger, over TCP and files,
 //! and `tests/cluster.rs` runs three of them.
@@ -355,11 +355,7 @@ impl<const LEAKY: bool> Service for Ledger<LEAKY> {
     }
 
     fn describe(shown: Shown<'_>) -> String {
-        let (Shown::Command(text)
-        | Shown::Query(text)
-        | Shown::Response(text)
-        | Shown::Exact(text)) = shown;
-        String::from_utf8_lossy(text).into_owned()
+        String::from_utf8_lossy(shown.bytes()).into_owned()
     }
 
     fn subjects(op: &Op) -> Vec<String> {

@@ -96,7 +96,7 @@ fn operations_are_checked_when_a_scenario_is_read() {
     assert_eq!(plan.ops[0].call.to_string(), "total !stale @2");
 }
 
-/// The leader pauses from 1 s to 2 s and is migrated meanwhile.
+/// The leader is migrated: it pauses from 1 s to 2 s.
 const MIGRATED: &str = "\
 schema = 1
 name = \"migrated\"
@@ -163,7 +163,7 @@ fn migrations_drawn_by_the_swarm() {
     let rows = plans.iter().flat_map(|plan| &plan.faults);
     let migrations = rows.filter(|row| row.fault.kind() == "migrate").count();
     assert!((10..300).contains(&migrations), "{migrations}");
-    // What is drawn is a scenario, and what is no part of the ledger is drawn as for any service.
+    // Each plan can be saved as a scenario and read again.
     for plan in &plans {
         let text = scenario::save(plan);
         assert_eq!(scenario::parse::<Ledger>("x.toml", &text).as_ref(), Ok(plan), "{text}");

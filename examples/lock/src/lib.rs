@@ -1,7 +1,7 @@
 //! A replicated lock service with leases, and what the simulator needs to know of it.
 //!
-//! A client acquires a lock for a time. If it does not renew its lease, others may have the lock: so a client
-//! that dies blocks nobody for long. [`Locks`] is the state machine, [`LockService`] its workload and
+//! A client acquires a lock for a time. If it does not renew its lease, others may have the lock: a client
+//! that crashes blocks them only until its lease expires. [`Locks`] is the state machine, [`LockService`] its workload and
 //! what must hold, [`Reference`] the model that each answer is compared with.
 //!
 //! Two things make leases safe, and both are visible here.
@@ -51,7 +51,7 @@ impl Default for Limits {
     }
 }
 
-/// What clients ask for. Commands and queries are sent as this text.
+/// A command or a query, which is sent as its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// `acquire LOCK MS`: answered with `granted TOKEN until TIME` or `held until TIME`.
@@ -96,7 +96,7 @@ impl Ask {
     /// Parses the text of a command or a query.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is written.
+    /// The text is neither a command nor a query; the message names the word or the forms.
     pub fn parse(text: &[u8]) -> Result<Ask, String> {
         let text = str::from_utf8(text).map_err(|error| error.to_string())?;
         let words: Vec<&str> = text.split(' ').collect();

@@ -179,11 +179,7 @@ impl<const REVIVING: bool> Service for LockService<REVIVING> {
     }
 
     fn describe(shown: Shown<'_>) -> String {
-        let (Shown::Command(text)
-        | Shown::Query(text)
-        | Shown::Response(text)
-        | Shown::Exact(text)) = shown;
-        String::from_utf8_lossy(text).into_owned()
+        String::from_utf8_lossy(shown.bytes()).into_owned()
     }
 
     fn subjects(op: &Op) -> Vec<String> {

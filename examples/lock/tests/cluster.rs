@@ -16,7 +16,7 @@ mod processes;
 const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 300;
 
-/// What follows on `before` up to the next space.
+/// The word behind the prefix `before` of an answer.
 fn word<'a>(answer: &'a str, before: &str) -> &'a str {
     let rest = answer.strip_prefix(before).unwrap_or_else(|| panic!("`{before}` in `{answer}`"));
     rest.split(' ').next().expect("a word")

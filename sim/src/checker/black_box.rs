@@ -17,7 +17,7 @@ use stormkv::types::LogIndex;
 use crate::rng::mix;
 use crate::service::{Model, Request, Search};
 
-/// What a client knows of a request.
+/// The outcome of a request, as far as its client knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// Its response.
@@ -35,9 +35,9 @@ pub struct Operation {
     pub call: u64,
     /// Position of the return; `None` if there was none.
     pub ret: Option<u64>,
-    /// What was asked for.
+    /// The request.
     pub request: Request,
-    /// What came of it.
+    /// Its outcome.
     pub known: Known,
 }
 
@@ -52,7 +52,7 @@ impl Operation {
     }
 }
 
-/// What the search has found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// There is an order.
@@ -80,6 +80,8 @@ struct Reached<M> {
 struct Searching<'a> {
     ops: &'a [Operation],
     placed: Vec<bool>,
+    /// The number of those that are.
+    count: usize,
     /// Requests that must be placed and are not.
     left: usize,
     /// Identifies the set of those that are.
@@ -88,8 +90,8 @@ struct Searching<'a> {
     first: usize,
 }
 
-/// Searches for an order of the requests, which are given in the order of their calls, in so many steps at
-/// most. The first one is applied to `model`.
+/// Searches for an order of the requests `ops`, which are sorted by their calls, in at most `steps` steps. The
+/// search begins at the state `model`.
 ///
 /// # Panics
 /// If the requests are not in the order of their calls.
@@ -97,7 +99,7 @@ pub fn search<M: Model>(search: &Search<M>, model: M, ops: &[Operation], steps: 
     assert!(ops.is_sorted_by_key(|op| op.call), "requests are given in the order of their calls");
     let left = ops.iter().filter(|op| op.known != Known::Nothing).count();
     let placed = vec![false; ops.len()];
-    let mut now = Searching { ops, placed, left, set: 0, first: 0 };
+    let mut now = Searching { ops, placed, count: 0, left, set: 0, first: 0 };
     let mut seen = FxHashSet::default();
     let (mut longest, mut stuck) = (Vec::new(), None);
     let root = now.arrive(model, Vec::new());
@@ -108,8 +110,7 @@ pub fn search<M: Model>(search: &Search<M>, model: M, ops: &[Operation], steps: 
             return Found::Linearizable;
         }
         let Some(top) = path.last_mut() else { break };
-        let length = now.placed.iter().filter(|placed| **placed).count();
-        if stuck.is_none() || length > longest.len() {
+        if stuck.is_none() || now.count > longest.len() {
             stuck = now.most_urgent();
             longest = path.iter().flat_map(|state| state.placed.iter().copied()).collect();
             continue;
@@ -149,7 +150,10 @@ impl Searching<'_> {
             (true, false) => self.left -= 1,
             (false, false) => self.left += 1,
         }
-        if !is_placed {
+        if is_placed {
+            self.count += 1;
+        } else {
+            self.count -= 1;
             self.first = self.first.min(op);
         }
         while self.placed.get(self.first) == Some(&true) {
